@@ -1,0 +1,53 @@
+"""The errors a caller can act on. Each is one line: what happened and what to do."""
+
+from __future__ import annotations
+
+
+class RsvpError(Exception):
+    """Base of every error that rsvp raises on purpose; `exit_code` is what the CLI exits with."""
+
+    exit_code = 1
+
+
+class BadInput(RsvpError):
+    """The caller's image, box, query, file or option cannot be used."""
+
+    exit_code = 2
+
+
+class MLLMFailed(RsvpError):
+    """The MLLM could not be reached, or answered with an error after every retry."""
+
+    exit_code = 3
+
+
+class UnparsableReply(MLLMFailed):
+    """A reply that no careful reader could take an answer from.
+
+    Attributes:
+        raw: the reply, exactly as the model wrote it.
+    """
+
+    def __init__(self, message: str, raw: str = "") -> None:
+        super().__init__(message)
+        self.raw = raw
+
+
+class BudgetExceeded(MLLMFailed):
+    """A bound on calls, tokens or seconds was reached."""
+
+
+class ModelUnavailable(RsvpError):
+    """Weights, a key or a server are missing; the message names what gets them."""
+
+    exit_code = 4
+
+
+class MissingExtra(RsvpError):
+    """An optional package is not installed; the message is the exact `pip install` line."""
+
+    exit_code = 4
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional package: pip install 'rsvp[{extra}]'")
+        self.extra = extra

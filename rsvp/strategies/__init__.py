@@ -1,0 +1,43 @@
+"""How stage 1 shows the image to the MLLM and how its reply is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from rsvp.geometry import Frame
+from rsvp.types import Image, Reasoning, RgbArray
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the MLLM is shown of an image.
+
+    Attributes:
+        rgb: (h, w, 3) uint8, the visual prompt, maybe smaller than the image.
+        variables: what the strategy adds to the prompt's `$variables`.
+    """
+
+    rgb: RgbArray
+    variables: Mapping[str, str]
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A region strategy: the visual prompt, the prompt's name, and how to read the reply."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+    def view(self, image: Image) -> View:
+        """Draw the visual prompt."""
+        ...
+
+    def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
+        """Read a reply into pixels of the image.
+
+        Raises:
+            UnparsableReply: when it holds no answer.
+        """
+        ...

@@ -1,0 +1,283 @@
+"""What flows through the pipeline: frozen values, checked once, at construction.
+
+Coordinates are pixels of the upright image (EXIF orientation applied), x to the right, y down,
+origin at the top-left corner of the top-left pixel; a box is xyxy. Masks are (H, W) bool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsvp.errors import BadInput
+
+BoolMask = NDArray[np.bool_]
+RgbArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An upright RGB image. Made by `rsvp.images.load_image`, never by hand.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        sha256: hex digest of the source bytes (of the raw pixels when there was no file).
+        path: where it came from, or None.
+    """
+
+    rgb: RgbArray = field(repr=False)
+    sha256: str
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
+            raise BadInput(
+                f"an image is an (H, W, 3) uint8 array, found {self.rgb.shape} {self.rgb.dtype}"
+            )
+        if 0 in self.rgb.shape:
+            raise BadInput(f"the image is empty: {self.rgb.shape}")
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An xyxy box in pixels; `x0 < x1` and `y0 < y1`, all finite."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in self.xyxy):
+            raise BadInput(f"a box needs four finite numbers, found {self.xyxy}")
+        if self.x0 >= self.x1 or self.y0 >= self.y1:
+            raise BadInput(f"a box is x0,y0,x1,y1 with x0 < x1 and y0 < y1, found {self.xyxy}")
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        return (self.x0, self.y0, self.x1, self.y1)
+
+    @property
+    def width(self) -> float:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        return self.y1 - self.y0
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A click in pixels; `positive` is False for "not this"."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x) and math.isfinite(self.y)):
+            raise BadInput(f"a point needs two finite numbers, found {(self.x, self.y)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thought of the chain, with the boxes that it names."""
+
+    text: str
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Where stage 1 says a target is: a box, points, or both.
+
+    Attributes:
+        label: what the model calls it; may be empty, never None.
+        raw: the numbers as the model wrote them, in its own frame, for debugging.
+    """
+
+    label: str
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    raw: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.box is None and not self.points:
+            raise BadInput("a proposal needs a box or at least one point")
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What stage 1 concluded. No proposals means that the model said: not in this image."""
+
+    steps: tuple[Step, ...]
+    proposals: tuple[Proposal, ...]
+    reason: str
+    raw: str = field(default="", repr=False)
+
+    @property
+    def no_target(self) -> bool:
+        return not self.proposals
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the MLLM was asked to do; adds up with `+`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.calls + other.calls,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn: text and images in the order in which the model sees them."""
+
+    role: str
+    parts: tuple[str | RgbArray, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ("system", "user", "assistant"):
+            raise BadInput(f"a message's role is system, user or assistant, found {self.role!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an MLLM wrote back.
+
+    Attributes:
+        finish_reason: "stop", "length", or the server's own word.
+        confidence: mean probability of the sampled tokens, 0 to 1, where the backend knows it.
+    """
+
+    text: str
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    finish_reason: str = "stop"
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The segmenter's answer, one mask a proposal, in the image's own size.
+
+    Attributes:
+        masks: (n, H, W) bool.
+        scores: (n,) float32, the predicted IoU, 0 to 1.
+    """
+
+    masks: NDArray[np.bool_] = field(repr=False)
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
+            raise BadInput(
+                f"masks are (n, H, W) bool, found {self.masks.shape} {self.masks.dtype}"
+            )
+        if self.scores.shape != (len(self.masks),):
+            raise BadInput(f"{len(self.masks)} masks need as many scores, found {self.scores.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that answers the query.
+
+    Attributes:
+        box: the proposal's box (the mask's own extent when there was none).
+        score: the segmenter's predicted IoU, 0 to 1.
+        mask: (H, W) bool.
+    """
+
+    label: str
+    box: Box
+    score: float
+    mask: BoolMask = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """Which parts made a result; `prompt_sha256` covers the text of every prompt sent."""
+
+    mllm: str | None
+    strategy: str | None
+    segmenter: str
+    prompt_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to one query on one image: why, and the exact pixels."""
+
+    image: Image
+    query: str
+    reasoning: Reasoning
+    targets: tuple[Target, ...]
+    models: ModelNames
+    usage: Usage = Usage()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    rounds: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def no_target(self) -> bool:
+        return not self.targets
+
+    @property
+    def mask(self) -> BoolMask:
+        """(H, W) bool, the union of the targets' masks; all False when there is no target."""
+        union = np.zeros((self.image.height, self.image.width), dtype=np.bool_)
+        for target in self.targets:
+            union |= target.mask
+        return union
+
+    def save(self, directory: str, formats: Sequence[str] = ("json", "overlay", "png")) -> None:
+        """Write the result into `directory`; see `rsvp.writers.write`."""
+        from rsvp import writers
+
+        writers.write(self, directory, formats)
+
+    def overlay(self) -> RgbArray:
+        """(H, W, 3) uint8: the masks drawn on the image."""
+        from rsvp import drawing
+
+        return drawing.overlay(self.image.rgb, self.targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as `result.json` holds it."""
+        from rsvp import writers
+
+        return writers.to_dict(self)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The targets as a COCO instances dictionary."""
+        from rsvp import writers
+
+        return writers.to_coco(self)
