@@ -20,7 +20,7 @@ _NAME = "torchvision"
 def hide_broken_torchvision() -> str | None:
     """Make a torchvision that fails to import look uninstalled, for this process.
 
-    A sound torchvision, or none, is left alone. The first call decides; later ones repeat its answer.
+    A sound torchvision, or none, is left alone. The first call decides, later ones repeat it.
 
     Returns:
         Why it was hidden, in one line, for `rsvp doctor`; None when nothing was hidden.
