@@ -1,0 +1,130 @@
+"""What lies behind the objects of a scene: gradients, noise, textures, photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rsvp.errors import BadInput
+
+Rgb = NDArray[np.uint8]
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def draw(size: int, rng: np.random.Generator, photos: Sequence[Rgb] = ()) -> Rgb:
+    """A (size, size, 3) uint8 background."""
+    if photos and rng.random() < 0.35:
+        return photo(size, rng, photos)
+    kind = (plain, gradient, blotches, blotches, stripes, checks, dots)[int(rng.integers(7))]
+    picture = kind(size, rng)
+    if rng.random() < 0.5:
+        picture = grain(picture, rng)
+    return picture
+
+
+def color(rng: np.random.Generator) -> NDArray[np.float32]:
+    """A colour, more often pale or dim than glaring."""
+    mean = rng.uniform(40, 230)
+    return np.clip(mean + rng.normal(0, 35, 3), 0, 255).astype(np.float32)
+
+
+def plain(size: int, rng: np.random.Generator) -> Rgb:
+    """One colour."""
+    return np.broadcast_to(color(rng).astype(np.uint8), (size, size, 3)).copy()
+
+
+def gradient(size: int, rng: np.random.Generator) -> Rgb:
+    """A straight run between two or more colours, in any direction."""
+    corners = np.stack([color(rng) for _ in range(4)]).reshape(2, 2, 3)
+    return enlarge(corners, size)
+
+
+def blotches(size: int, rng: np.random.Generator) -> Rgb:
+    """Soft patches of two colours and some noise between them."""
+    cells = int(rng.integers(3, 14))
+    mix = rng.random((cells, cells, 1), dtype=np.float32)
+    picture = color(rng) * mix + color(rng) * (1 - mix)
+    picture += rng.normal(0, rng.uniform(0, 18), picture.shape).astype(np.float32)
+    return enlarge(picture, size)
+
+
+def stripes(size: int, rng: np.random.Generator) -> Rgb:
+    """Bands of two colours at any angle."""
+    angle, period = rng.uniform(0, np.pi), rng.uniform(0.04, 0.3) * size
+    x = np.arange(size, dtype=np.float32)
+    wave = (x[None] * np.cos(angle) + x[:, None] * np.sin(angle)) % period < period * 0.5
+    return two_tone(wave, rng)
+
+
+def checks(size: int, rng: np.random.Generator) -> Rgb:
+    """A chessboard."""
+    step = max(4, int(rng.uniform(0.04, 0.2) * size))
+    x = np.arange(size) // step
+    return two_tone((x[None] + x[:, None]) % 2 == 0, rng)
+
+
+def dots(size: int, rng: np.random.Generator) -> Rgb:
+    """A lattice of dots."""
+    step = max(8, int(rng.uniform(0.06, 0.2) * size))
+    x = (np.arange(size) % step - step / 2) ** 2
+    return two_tone(x[None] + x[:, None] < (step * rng.uniform(0.2, 0.4)) ** 2, rng)
+
+
+def two_tone(where: NDArray[np.bool_], rng: np.random.Generator) -> Rgb:
+    """Two colours, not too far apart, told by a (H, W) mask."""
+    first = color(rng)
+    second = np.clip(first + rng.normal(0, 45, 3), 0, 255)
+    table = np.stack([first, second]).astype(np.uint8)
+    return table[where.astype(np.intp)]
+
+
+def photo(size: int, rng: np.random.Generator, photos: Sequence[Rgb]) -> Rgb:
+    """A square cut of a photo, a little dimmed and softened so that the objects stand out."""
+    source = photos[int(rng.integers(len(photos)))]
+    h, w = source.shape[:2]
+    side = int(min(h, w) * rng.uniform(0.5, 1.0))
+    y, x = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
+    cut = Image.fromarray(source[y : y + side, x : x + side])
+    small = cut.resize((size // 2, size // 2), Image.Resampling.BILINEAR)
+    return np.asarray(small.resize((size, size), Image.Resampling.BILINEAR)).copy()
+
+
+def grain(picture: Rgb, rng: np.random.Generator) -> Rgb:
+    """Film grain."""
+    noise = noise_tile()
+    size = picture.shape[0]
+    y, x = (int(v) for v in rng.integers(0, 512, 2))
+    tile = np.take(np.take(noise, range(y, y + size), 0, mode="wrap"), range(x, x + size), 1, mode="wrap")
+    strength = int(rng.integers(1, 14))
+    mixed = picture.astype(np.int16) + (tile.astype(np.int16) * strength >> 5)[..., None]
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def noise_tile() -> NDArray[np.int8]:
+    """(512, 512) int8 of normal noise, standard deviation 32."""
+    noise = np.random.default_rng(0).normal(0, 32, (512, 512))
+    return np.clip(noise, -127, 127).astype(np.int8)
+
+
+def enlarge(coarse: NDArray[np.float32], size: int) -> Rgb:
+    """A coarse (h, w, 3) picture, smoothly enlarged to (size, size, 3)."""
+    small = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
+    return np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).copy()
+
+
+def load_photos(folder: Path, limit: int = 400) -> tuple[Rgb, ...]:
+    """The photos of a folder, at most `limit`, by name."""
+    files = sorted(p for p in folder.glob("**/*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    if not files:
+        raise BadInput(f"no photos (jpg, png, webp) under {folder}")
+    loaded = []
+    for file in files[:limit]:
+        with Image.open(file) as picture:
+            loaded.append(np.asarray(picture.convert("RGB")))
+    return tuple(loaded)

@@ -1,0 +1,349 @@
+"""Questions about a rendered scene, with the objects that answer them and those that matter.
+
+Every kind returns None where the scene does not allow an unambiguous question of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rsvp.embedded.world import GROUPS, Thing, keywords, plural, things, uses
+
+KINDS = (
+    "name", "keyword", "group", "attribute", "relation", "ordinal", "all", "hidden", "absent",
+)  # fmt: skip
+ORDINALS = ("first", "second", "third", "fourth")
+MARGIN = 1.35  # "largest" and "nearest" must hold by this factor, or people would disagree
+
+
+class Seen(Protocol):
+    """What a query needs to know of an object."""
+
+    @property
+    def thing(self) -> Thing: ...
+    @property
+    def box(self) -> tuple[int, int, int, int]: ...
+    @property
+    def visible(self) -> float: ...
+    @property
+    def hidden_by(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question and its truth.
+
+    Attributes:
+        targets: indices of the objects that answer it; empty when nothing in the scene does.
+        reasoning: indices of the objects that one has to look at to answer, in reading order.
+        unseen: the combination of kind and name was kept out of training.
+    """
+
+    kind: str
+    text: str
+    targets: tuple[int, ...]
+    reasoning: tuple[int, ...]
+    unseen: bool = False
+
+
+def held_out(kind: str, name: str) -> bool:
+    """One in twelve combinations of kind and name is never trained on."""
+    return zlib.crc32(f"{kind}|{name}".encode()) % 12 == 0
+
+
+def ask(kind: str, objects: Sequence[Seen], rng: np.random.Generator) -> Query | None:
+    """A question of this kind, or None."""
+    made = ASK[kind](objects, rng)
+    if made is None:
+        return None
+    text, targets, reasoning, about = made
+    return Query(kind, text, tuple(targets), tuple(reasoning), held_out(kind, about))
+
+
+Made = tuple[str, Sequence[int], Sequence[int], str]
+
+
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def shuffled(n: int, rng: np.random.Generator) -> list[int]:
+    return [int(i) for i in rng.permutation(n)]
+
+
+def of_name(objects: Sequence[Seen], name: str) -> list[int]:
+    return [i for i, o in enumerate(objects) if o.thing.name == name]
+
+
+def of_group(objects: Sequence[Seen], group: str) -> list[int]:
+    return [i for i, o in enumerate(objects) if o.thing.group == group]
+
+
+def center(o: Seen) -> tuple[float, float]:
+    return ((o.box[0] + o.box[2]) / 2, (o.box[1] + o.box[3]) / 2)
+
+
+def area(o: Seen) -> float:
+    return float((o.box[2] - o.box[0]) * (o.box[3] - o.box[1]))
+
+
+def side(o: Seen) -> float:
+    return area(o) ** 0.5
+
+
+NAME_FORMS = (
+    "the {}", "{}", "find the {}", "where is the {}?", "segment the {}", "show me the {}",
+    "which pixels belong to the {}?",
+)  # fmt: skip
+KEYWORD_FORMS = (
+    "something to do with {}", "the thing that goes with {}", "which one has to do with {}?",
+    "find something for {}",
+)  # fmt: skip
+USE_FORMS = (
+    "what would you {} with?", "something to {} with", "what would you use to {}?",
+    "I want to {}",
+)  # fmt: skip
+GROUP_FORMS = ("the {}", "which one is {a}?", "find the {}", "show me {a}", "is there {a}?")
+ALL_FORMS = ("every {}", "all the {s}", "all {s}", "each {} in the picture", "find every {}")
+HIDDEN_FORMS = ("the partly hidden {}", "the {} that is partly covered", "which {} is half hidden?")
+BEHIND_FORMS = ("the {} behind the {}", "the {} that the {} covers", "the {} partly hidden by the {}")
+
+
+def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    for i in shuffled(len(objects), rng):
+        name = objects[i].thing.name
+        if len(of_name(objects, name)) == 1:
+            return pick(NAME_FORMS, rng).format(name), [i], [i], name
+    return None
+
+
+def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    found: list[tuple[str, str, int]] = []
+    for forms, table in ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses())):
+        for phrase, which in table.items():
+            matching = [i for i, o in enumerate(objects) if o.thing.index in which]
+            if len(matching) == 1:
+                found.append((pick(forms, rng), phrase, matching[0]))
+    if not found:
+        return None
+    form, phrase, i = found[int(rng.integers(len(found)))]
+    return form.format(phrase), [i], [i], phrase
+
+
+def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    for i in shuffled(len(objects), rng):
+        noun = objects[i].thing.group
+        if len(of_group(objects, noun)) == 1:
+            return pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [i], [i], noun
+    return None
+
+
+def attribute(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    word, sign = (("largest", -1), ("biggest", -1), ("smallest", 1))[int(rng.integers(3))]
+    pools: list[tuple[str, list[int]]] = [("object", list(range(len(objects))))]
+    for o in objects:
+        pools.append((o.thing.name, of_name(objects, o.thing.name)))
+        pools.append((o.thing.group, of_group(objects, o.thing.group)))
+    for k in shuffled(len(pools), rng):
+        noun, pool = pools[k]
+        order = sorted(pool, key=lambda i: sign * area(objects[i]))
+        if len(order) < 2:
+            continue
+        first, second = area(objects[order[0]]), area(objects[order[1]])
+        if max(first, second) < MARGIN * min(first, second):
+            continue
+        form = pick(("the {} {}", "find the {} {}", "which is the {} {}?"), rng)
+        return form.format(word, noun), order[:1], order[:3], f"{word} {noun}"
+    return None
+
+
+SIDES: dict[str, Callable[[tuple[float, float], tuple[float, float]], float]] = {
+    "left of": lambda a, b: b[0] - a[0],
+    "right of": lambda a, b: a[0] - b[0],
+    "above": lambda a, b: b[1] - a[1],
+    "below": lambda a, b: a[1] - b[1],
+}
+
+
+def relation(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    forms = [nearest, beside_of, between]
+    for k in shuffled(len(forms), rng):
+        for anchor in shuffled(len(objects), rng):
+            if len(of_name(objects, objects[anchor].thing.name)) == 1:
+                made = forms[k](objects, anchor, rng)
+                if made is not None:
+                    return made
+    return None
+
+
+def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
+    ax, ay = center(objects[anchor])
+    reference = objects[anchor].thing.name
+    pools = [("object", [i for i in range(len(objects)) if i != anchor])]
+    for o in objects:
+        if o.thing.name != reference:
+            pools.append((o.thing.name, of_name(objects, o.thing.name)))
+    for k in shuffled(len(pools), rng):
+        noun, pool = pools[k]
+        if len(pool) < 2:
+            continue
+
+        def distance(i: int) -> float:
+            x, y = center(objects[i])
+            return float(np.hypot(x - ax, y - ay))
+
+        order = sorted(pool, key=distance)
+        if distance(order[1]) < MARGIN * distance(order[0]):
+            continue
+        form = pick(("the {} nearest to the {}", "which {} is closest to the {}?"), rng)
+        return form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}"
+    return None
+
+
+def beside_of(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
+    word = pick(tuple(SIDES), rng)
+    measure = SIDES[word]
+    here = center(objects[anchor])
+    gap = 0.4 * side(objects[anchor])
+    for i in shuffled(len(objects), rng):
+        noun = objects[i].thing.name
+        pool = of_name(objects, noun)
+        if i == anchor or noun == objects[anchor].thing.name:
+            continue
+        reach = {j: measure(center(objects[j]), here) for j in pool}
+        clearly = [j for j in pool if reach[j] > gap]
+        unclear = [j for j in pool if abs(reach[j]) <= gap]
+        if len(clearly) == 1 and not unclear and (len(pool) > 1 or rng.random() < 0.4):
+            order = sorted(pool, key=lambda j: -reach[j])[:3]
+            text = f"the {noun} {word} the {objects[anchor].thing.name}"
+            return text, clearly, [anchor, *order], f"{word} {noun}"
+    return None
+
+
+def between(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
+    a = np.array(center(objects[anchor]))
+    for other in shuffled(len(objects), rng):
+        name = objects[other].thing.name
+        if other == anchor or len(of_name(objects, name)) != 1:
+            continue
+        line = np.array(center(objects[other])) - a
+        length = float(np.hypot(*line))
+        inside = []
+        near = []
+        for i, o in enumerate(objects):
+            if i in (anchor, other):
+                continue
+            offset = np.array(center(o)) - a
+            along = float(offset @ line) / length**2
+            across = abs(float(offset[0] * line[1] - offset[1] * line[0])) / length
+            if 0.2 < along < 0.8 and across < 0.35 * side(o):
+                inside.append(i)
+            elif 0.05 < along < 0.95 and across < 0.9 * side(o):
+                near.append(i)
+        if len(inside) == 1 and not near:
+            text = f"the object between the {objects[anchor].thing.name} and the {name}"
+            return text, inside, [anchor, other, inside[0]], "between"
+    return None
+
+
+def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    for i in shuffled(len(objects), rng):
+        name = objects[i].thing.name
+        pool = of_name(objects, name)
+        if not 2 <= len(pool) <= 4:
+            continue
+        for k in shuffled(4, rng):
+            end, axis, sign = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))[k]
+            order = sorted(pool, key=lambda j: sign * center(objects[j])[axis])
+            spots = [center(objects[j])[axis] for j in order]
+            if min(abs(b - a) for a, b in zip(spots, spots[1:], strict=False)) < 0.25 * side(
+                objects[i]
+            ):
+                continue
+            rank = int(rng.integers(len(order)))
+            form = pick(("the {} {} from the {}", "find the {} {} from the {}"), rng)
+            text = form.format(ORDINALS[rank], name, end)
+            return text, [order[rank]], order, f"{ORDINALS[rank]} {name}"
+    return None
+
+
+def every(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    pools = [(o.thing.name, of_name(objects, o.thing.name)) for o in objects]
+    pools += [(o.thing.group, of_group(objects, o.thing.group)) for o in objects]
+    many = [p for p in pools if 2 <= len(p[1]) <= 4]
+    if not many:
+        return None
+    noun, pool = many[int(rng.integers(len(many)))]
+    order = sorted(pool, key=lambda i: center(objects[i])[0])
+    return pick(ALL_FORMS, rng).format(noun, s=plural(noun)), order, order, noun
+
+
+def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    covered = [i for i, o in enumerate(objects) if o.hidden_by is not None and o.visible < 0.88]
+    for k in shuffled(len(covered), rng):
+        i = covered[k]
+        by = objects[i].hidden_by
+        assert by is not None
+        name = objects[i].thing.name
+        same = [j for j in of_name(objects, name) if objects[j].visible < 0.97]
+        if same == [i] and rng.random() < 0.5:
+            return pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}"
+        over = objects[by].thing.name
+        behind = [j for j, o in enumerate(objects) if o.hidden_by is not None and over == objects[o.hidden_by].thing.name]
+        if behind == [i] and over != name:
+            noun = pick(("object", name), rng)
+            text = pick(BEHIND_FORMS, rng).format(noun, over)
+            return text, [i], [by, i], f"behind {noun}"
+        if same == [i]:
+            return pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}"
+    return None
+
+
+def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    here = {o.thing.index for o in objects}
+    world = things()
+    groups = {o.thing.group for o in objects}
+    style = int(rng.integers(6))
+    if style == 0:
+        noun = pick([g for g in GROUPS if g not in groups], rng)
+        return pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [], [], noun
+    if style == 1:
+        forms, table = ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses()))[int(rng.integers(2))]
+        phrase = pick([p for p, which in table.items() if not which & here], rng)
+        return pick(forms, rng).format(phrase), [], [], phrase
+    if style == 2 and len(groups) < len(objects):
+        # Kin of something that is there: the near miss is what tells looking from guessing.
+        kin = [t for t in world if t.group in groups and t.index not in here]
+        thing = kin[int(rng.integers(len(kin)))]
+    else:
+        away = [t for t in world if t.index not in here]
+        thing = away[int(rng.integers(len(away)))]
+    if style == 3:
+        return pick(ALL_FORMS, rng).format(thing.name, s=plural(thing.name)), [], [], thing.name
+    if style == 4:
+        end = pick(("left", "right", "top", "bottom"), rng)
+        text = f"the {pick(ORDINALS, rng)} {thing.name} from the {end}"
+        return text, [], [], thing.name
+    return pick(NAME_FORMS, rng).format(thing.name), [], [], thing.name
+
+
+ASK: dict[str, Callable[[Sequence[Seen], np.random.Generator], Made | None]] = {
+    "name": named,
+    "keyword": keyword,
+    "group": group,
+    "attribute": attribute,
+    "relation": relation,
+    "ordinal": ordinal,
+    "all": every,
+    "hidden": hidden,
+    "absent": absent,
+}
