@@ -1,0 +1,131 @@
+"""Names, specs, families, and a third-party plug-in installed for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsvp import registry
+from rsvp.errors import BadInput, ModelUnavailable
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "tests" / "plugin"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "argument"),
+    [
+        ("openai:gpt-5.1", "openai", "gpt-5.1"),
+        ("grid", "grid", None),
+        ("transformers:C:\\models\\qwen", "transformers", "C:\\models\\qwen"),
+        ("openai:qwen2.5vl:7b", "openai", "qwen2.5vl:7b"),
+        (" sam2:embedded ", "sam2", "embedded"),
+    ],
+)
+def test_a_spec_splits_at_its_first_colon(text: str, name: str, argument: str | None) -> None:
+    assert registry.parse_spec(text) == registry.Spec(name, argument)
+    assert str(registry.parse_spec(text)) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["", "  ", ":gpt-5.1", "openai:"])
+def test_half_a_spec_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="NAME:ARGUMENT"):
+        registry.parse_spec(text)
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
+    with pytest.raises(BadInput) as error:
+        registry.load("mllm", "openia")
+    assert "did you mean 'openai'?" in str(error.value)
+    assert "transformers" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(BadInput, match="segmenter"):
+        registry.names("segmentor")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "frame", "profile"),
+    [
+        ("embedded", "percent", "compact"),
+        ("/opt/rsvp/embedded/weights/reasoner/", "percent", "compact"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "0-1000", "full"),
+        ("qwen3-vl:8b", "0-1000", "full"),
+        ("/models/embedded/Qwen3-VL-2B", "0-1000", "full"),
+        ("OpenGVLab/InternVL3_5-8B-HF", "0-1000", "full"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "resized-pixels", "full"),
+        ("qwen2.5vl:7b", "resized-pixels", "full"),
+        ("qwen2_5_vl", "resized-pixels", "full"),
+        ("Qwen/Qwen2-VL-2B-Instruct", "resized-pixels", "full"),
+        ("gemini-3-pro", "0-1000-yxyx", "full"),
+        ("google/gemma-3-4b-it", "0-1000-yxyx", "full"),
+        ("allenai/Molmo-7B-D-0924", "percent", "full"),
+        ("gpt-5.1", "0-1000", "full"),
+        ("o3", "0-1000", "full"),
+        ("anthropic/claude-opus-4.5", "0-1000", "full"),
+        ("something-new", "0-1000", "full"),
+    ],
+)
+def test_families(model: str, frame: str, profile: str) -> None:
+    assert registry.family(model) == registry.Family(frame, profile)
+
+
+def test_the_embedded_folders_lie_in_the_package() -> None:
+    folder = registry.embedded_folder("reasoner")
+    assert folder.parts[-4:] == ("rsvp", "embedded", "weights", "reasoner")
+    with pytest.raises(BadInput, match="segmenter"):
+        registry.embedded_folder("vlsm")
+
+
+def test_make_passes_the_argument_first_and_refuses_what_the_class_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["strategy"], "demo", "collections:UserString")
+    assert registry.make("strategy", "demo:9x9") == "9x9"
+    assert registry.make("strategy", "demo", seq="4x4") == "4x4"
+    with pytest.raises(BadInput, match=r"strategy 'demo:9x9' cannot be made: .*colour"):
+        registry.make("strategy", "demo:9x9", colour="red")
+
+
+@pytest.mark.parametrize("target", ["no_such_module_here:Thing", "collections:NoSuchThing"])
+def test_a_backend_that_cannot_be_imported_says_so(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["mllm"], "broken", target)
+    with pytest.raises(ModelUnavailable, match="mllm broken"):
+        registry.load("mllm", "broken")
+
+
+def test_the_plug_in_of_the_docs_installs_and_answers(tmp_path: Path) -> None:
+    """pip installs it as a user would; a fresh Python then finds it by name alone."""
+    source, site = tmp_path / "plugin", tmp_path / "site"
+    shutil.copytree(PLUGIN, source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, *offline, "--target", str(site), str(source)], check=True)
+    code = (
+        "import sys; from rsvp import registry; from rsvp.mllm import MLLM\n"
+        "assert 'echo' in registry.names('mllm')\n"
+        "echo = registry.make('mllm', 'echo:loud')\n"
+        "assert isinstance(echo, MLLM)\n"
+        "from rsvp.types import Message\n"
+        "print(echo.reply([Message('user', ('where is the cat?',))]).text)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    done = subprocess.run(  # noqa: PLW1510 - stdout is what is checked, stderr the message
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "WHERE IS THE CAT?", done.stderr
+
+
+def test_the_plug_in_fits_a_page() -> None:
+    lines = [p.read_text(encoding="utf-8").splitlines() for p in PLUGIN.iterdir() if p.is_file()]
+    assert sum(map(len, lines)) < 40
