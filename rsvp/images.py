@@ -1,0 +1,225 @@
+"""Open an image safely: one read, size checked before decoding, upright, RGB.
+
+Pillow's global settings are neither changed nor relied upon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags
+from PIL import Image as Pil
+
+from rsvp.errors import BadInput
+from rsvp.types import Image, RgbArray
+
+ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[np.uint8] | Image
+
+MAX_PIXELS = 200_000_000  # a phone's largest photograph; 600 MB as RGB
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO")
+
+_UPRIGHT = {
+    2: Pil.Transpose.FLIP_LEFT_RIGHT,
+    3: Pil.Transpose.ROTATE_180,
+    4: Pil.Transpose.FLIP_TOP_BOTTOM,
+    5: Pil.Transpose.TRANSPOSE,
+    6: Pil.Transpose.ROTATE_270,
+    7: Pil.Transpose.TRANSVERSE,
+    8: Pil.Transpose.ROTATE_90,
+}
+
+
+def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """An upright RGB image from a file, its bytes, a Pillow image or an array.
+
+    EXIF orientation is applied, transparency composited on white, 16-bit and float greyscale scaled
+    to 8 bits; of an animation the first frame is taken (of a Pillow image the current one).
+
+    Args:
+        source: a path; the bytes of a file; a Pillow image; an (H, W, 3), (H, W, 4) or (H, W) uint8
+            array, RGB, RGBA or grey; or an `Image`, which is returned as it is.
+        max_pixels: refuse an image with more pixels than this, before decoding it.
+
+    Raises:
+        BadInput: the source is missing, not a regular file, empty, truncated, too large or not an
+            image. One line that names it.
+    """
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_pixels(_from_array(source, max_pixels))
+    if isinstance(source, Pil.Image):
+        return _from_pixels(_decoded(source, "the Pillow image", max_pixels))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), "the image data", max_pixels)
+    if isinstance(source, str | os.PathLike):
+        path = os.fsdecode(source)
+        name = _printable(path)
+        return _from_bytes(_read(path, name, max_pixels), name, max_pixels, path)
+    raise BadInput(
+        f"an image is a path, bytes, a Pillow image or a uint8 array, found {type(source).__name__}"
+    )
+
+
+def _from_pixels(rgb: RgbArray) -> Image:
+    return Image(rgb, hashlib.sha256(rgb.data).hexdigest())
+
+
+def _from_bytes(data: bytes, name: str, max_pixels: int, path: str | None = None) -> Image:
+    if not data:
+        raise BadInput(f"{name} is empty (0 bytes)")
+    rgb = _decoded(_opened(data, name), name, max_pixels)
+    return Image(rgb, hashlib.sha256(data).hexdigest(), path)
+
+
+def _read(path: str, name: str, max_pixels: int) -> bytes:
+    """The bytes of a regular file; anything else is refused without waiting for it."""
+    if not path:
+        raise BadInput("the path of the image is empty")
+    # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+        try:
+            _check_regular(os.fstat(descriptor), name, max_pixels)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        hint = "; download it first, rsvp reads files" if "://" in path else ""
+        raise BadInput(f"no such image file: {name}{hint}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"cannot read {name}: {reason}") from error
+
+
+def _check_regular(status: os.stat_result, name: str, max_pixels: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput(f"{name} is a folder, not an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput(f"{name} is not a regular file; save the image to one first")
+    largest = 8 * max_pixels + (64 << 20)  # 16-bit RGBA, uncompressed, and generous metadata
+    if status.st_size > largest:
+        raise BadInput(
+            f"{name} is too large: {status.st_size:,} bytes for at most {max_pixels:,} pixels"
+        )
+
+
+def _opened(data: bytes, name: str) -> Pil.Image:
+    """The image with its header read and nothing decoded.
+
+    Pillow's own `open` would refuse or warn at a limit that is global to the process, and try
+    formats that start external programs (EPS); so its openers are asked one by one.
+    """
+    for register in (Pil.preinit, Pil.init):  # the common plugins first, they load faster
+        register()
+        for opener, accept in (Pil.OPEN[key] for key in FORMATS if key in Pil.OPEN):
+            accepted = accept(data[:16]) if accept else True
+            if not accepted or isinstance(accepted, str):  # a string says why not
+                continue
+            try:
+                return opener(io.BytesIO(data), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # how an opener says that the file is not one of its own
+            except Exception as error:
+                raise BadInput(f"{name} is a broken image: {_one_line(error)}") from error
+    known = ", ".join(FORMATS)
+    raise BadInput(f"{name} is not an image in a format that rsvp reads ({known})")
+
+
+def _decoded(image: Pil.Image, name: str, max_pixels: int) -> RgbArray:
+    """(H, W, 3) uint8, upright; the size is checked before anything is decoded."""
+    _check_size(image.width, image.height, name, max_pixels)
+    try:
+        image.load()
+        upright = _UPRIGHT.get(_orientation(image))
+        if upright is not None:
+            image = image.transpose(upright)
+        rgb: RgbArray = np.array(_to_rgb(image))
+    except MemoryError:
+        raise BadInput(f"{name} needs more memory than there is; make it smaller") from None
+    except Exception as error:  # decoders of hostile files raise nearly anything
+        raise BadInput(f"{name} is broken or cut short: {_one_line(error)}") from error
+    return rgb
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise BadInput(f"{name} has no pixels: {width}x{height}")
+    if width * height > max_pixels:
+        raise BadInput(
+            f"{name} is too large: {width}x{height} is {width * height:,} pixels, "
+            f"the limit is {max_pixels:,}"
+        )
+
+
+def _orientation(image: Pil.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the metadata is missing or broken."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata is no reason to refuse good pixels
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Pil.Image) -> Pil.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Pil.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # premultiplied grey has no direct way to RGBA
+        image = image.convert("LA")
+    with_alpha = image.convert("RGBA")
+    white = Pil.new("RGBA", image.size, "white")
+    return Pil.alpha_composite(white, with_alpha).convert("RGB")
+
+
+def _to_8_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Greyscale of any depth, (H, W), scaled to 0-255.
+
+    16-bit files use their full range. In 32-bit integers and floats the range is not known, so the
+    smallest usual one that holds the values is taken (0-1 for floats, 0-255, 0-65535 for integers),
+    and failing these the values' own.
+    """
+    values = np.nan_to_num(grey.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if grey.dtype.itemsize == 2:
+        usual = [65535.0]
+    else:
+        usual = [1.0, 255.0] if grey.dtype.kind == "f" else [255.0, 65535.0]
+    fitting = [top for top in usual if low >= 0 and high <= top]
+    floor, top = (0.0, fitting[0]) if fitting else (low, high)
+    scale = 255.0 / (top - floor) if top > floor else 0.0
+    scaled: NDArray[np.uint8] = np.rint((values - floor) * scale).astype(np.uint8)
+    return scaled
+
+
+def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise BadInput(
+            "an image array is (H, W, 3), (H, W, 4) or (H, W) uint8, "
+            f"found {array.shape} {array.dtype}"
+        )
+    _check_size(array.shape[1], array.shape[0], "the image array", max_pixels)
+    if channels == 3:
+        return np.array(array, dtype=np.uint8, order="C")
+    if channels == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    return np.array(_to_rgb(Pil.fromarray(np.ascontiguousarray(array))))
+
+
+def _printable(path: str) -> str:
+    """The path as a message may show it, on one line whatever it holds."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
