@@ -1,0 +1,422 @@
+"""The openai backend against a small server on loopback that misbehaves on request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email.utils
+import io
+import json
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
+from rsvp.mllm import MLLM
+from rsvp.mllm.openai import OpenAIMLLM
+from rsvp.types import Message, Usage
+
+KEY = "sk-very-secret-1234567890"
+ASK = [Message("system", ("Be brief.",)), Message("user", ("Where is the cat?",))]
+SCHEMA = {"type": "object", "properties": {"reason": {"type": "string"}}}
+
+Answer = tuple[int, Any, dict[str, str]]
+
+
+def completion(content: Any = "here", finish: str = "stop", **message: Any) -> Answer:
+    choice = {"message": {"role": "assistant", "content": content, **message}}
+    body = {
+        "choices": [{**choice, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    }
+    return 200, body, {}
+
+
+def refusal(status: int, text: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
+    return status, {"error": {"message": text, **more}}, headers or {}
+
+
+class Server:
+    """Answers with `answers` in order, then repeats the last; a callable sees the request first."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = [completion()]
+        self.requests: list[dict[str, Any]] = []
+        self.authorization: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                size = int(self.headers["Content-Length"])
+                server.requests.append(json.loads(self.rfile.read(size)))
+                server.authorization.append(self.headers["Authorization"])
+                at = min(len(server.requests), len(server.answers)) - 1
+                answer = server.answers[at]
+                status, body, headers = answer(server.requests[-1]) if callable(answer) else answer
+                raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *args: Any) -> None:
+                """Keep the test's output clean."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def connect(server: Server, slept: list[float] | None = None, **options: Any) -> OpenAIMLLM:
+    """A backend that notes its pauses instead of making them; jitter is always a half."""
+    pauses = slept if slept is not None else []
+
+    async def asleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    options = {"api_key": KEY, "rand": lambda: 0.5, **options}
+    return OpenAIMLLM("m", base_url=server.url, sleep=pauses.append, asleep=asleep, **options)
+
+
+def test_a_reply_with_usage(server: Server) -> None:
+    mllm = connect(server)
+    assert isinstance(mllm, MLLM)
+    reply = mllm.reply(ASK)
+    assert (reply.text, reply.finish_reason, reply.usage) == ("here", "stop", Usage(7, 3, 1))
+    assert reply.confidence is None
+    assert reply.seconds > 0
+    assert server.authorization == [f"Bearer {KEY}"]
+    sent = server.requests[0]
+    assert sent["messages"][1] == {"role": "user", "content": "Where is the cat?"}
+    assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("m", 2048, 0.0)
+    assert "response_format" not in sent
+
+
+def test_areply_twice_in_two_event_loops(server: Server) -> None:
+    slept: list[float] = []
+    mllm = connect(server, slept)
+    server.answers = [refusal(503, "busy"), completion()]
+    assert asyncio.run(mllm.areply(ASK)).text == "here"
+    assert asyncio.run(mllm.areply(ASK)).text == "here"
+    assert slept == [0.25]
+
+
+def test_a_schema_is_sent_strict(server: Server) -> None:
+    connect(server).reply(ASK, schema=SCHEMA)
+    assert server.requests[0]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "strict": True, "schema": SCHEMA},
+    }
+
+
+@pytest.mark.parametrize(("side", "kind"), [(1000, "png"), (1001, "jpeg")])
+def test_images_travel_as_png_when_small_and_jpeg_when_large(
+    server: Server, side: int, kind: str
+) -> None:
+    rgb = np.zeros((side, 1000, 3), np.uint8)
+    rgb[:, 500:] = (200, 30, 90)
+    connect(server).reply([Message("user", ("look: ", rgb, "well?"))])
+    parts = server.requests[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text"]
+    head, _, data = parts[1]["image_url"]["url"].partition(",")
+    assert head == f"data:image/{kind};base64"
+    seen = np.asarray(PilImage.open(io.BytesIO(base64.b64decode(data))))
+    assert np.abs(seen.astype(int) - rgb).max() <= (0 if kind == "png" else 8)
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "pause"),
+    [
+        ("Retry-After", "3", 3.25),
+        ("retry-after-ms", "1500", 1.75),
+        ("Retry-After", "86400", 60.25),  # capped
+        ("Retry-After", "soon", 0.25),  # unreadable: plain backoff
+    ],
+)
+def test_429_waits_as_told(server: Server, header: str, value: str, pause: float) -> None:
+    slept: list[float] = []
+    server.answers = [refusal(429, "slow down", {header: value}), completion()]
+    assert connect(server, slept).reply(ASK).text == "here"
+    assert slept == [pause]
+
+
+def test_retry_after_may_be_a_date(server: Server) -> None:
+    slept: list[float] = []
+    date = email.utils.formatdate(time.time() + 20, usegmt=True)
+    server.answers = [refusal(429, "slow down", {"Retry-After": date}), completion()]
+    connect(server, slept).reply(ASK)
+    assert 15 < slept[0] < 21
+
+
+def test_500s_back_off_with_full_jitter_until_exhausted(server: Server) -> None:
+    slept: list[float] = []
+    server.answers = [refusal(500, "boom\nat line 3")]
+    with pytest.raises(MLLMFailed) as error:
+        connect(server, slept, max_retries=3).reply(ASK)
+    assert slept == [0.25, 0.5, 1.0]
+    assert len(server.requests) == 4
+    assert "HTTP 500: boom at line 3" in str(error.value)
+    assert "after 4 attempts" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_what_will_not_pass_is_not_retried(server: Server, status: int) -> None:
+    server.answers = [refusal(status, "no")]
+    with pytest.raises(MLLMFailed, match=f"HTTP {status}: no"):
+        connect(server).reply(ASK)
+    assert len(server.requests) == 1
+
+
+def test_a_page_that_is_not_json_is_retried_then_named(server: Server) -> None:
+    page = (200, b"<html>login</html>", {"Content-Type": "text/html"})
+    server.answers = [page, completion()]
+    assert connect(server).reply(ASK).text == "here"
+    server.answers = [page]
+    with pytest.raises(MLLMFailed, match=r"not JSON .*<html>login"):
+        connect(server, max_retries=1).reply(ASK)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"choices": [None]},
+        {"choices": [{"message": None}]},
+        {"choices": {"0": 1}},
+        {},
+    ],
+)
+def test_no_choice_is_a_failure(server: Server, body: dict[str, Any]) -> None:
+    server.answers = [(200, body, {})]
+    with pytest.raises(MLLMFailed, match="no choice"):
+        connect(server).reply(ASK)
+
+
+@pytest.mark.parametrize("body", [[], "ok", 3, None])
+def test_json_that_is_no_object_is_a_failure(server: Server, body: Any) -> None:
+    server.answers = [(200, body, {})]
+    with pytest.raises(MLLMFailed, match="no chat completion"):
+        connect(server, max_retries=0).reply(ASK)
+
+
+def test_an_error_under_status_200_counts_as_its_code(server: Server) -> None:
+    server.answers = [(200, {"error": {"code": 429, "message": "busy"}}, {}), completion()]
+    assert connect(server).reply(ASK).text == "here"
+    server.answers = [(200, {"error": {"code": 402, "message": "pay first"}}, {})]
+    with pytest.raises(MLLMFailed, match="HTTP 402: pay first"):
+        connect(server).reply(ASK)
+
+
+def test_a_silent_server_times_out(server: Server) -> None:
+    def slow(_: dict[str, Any]) -> Answer:
+        time.sleep(0.5)
+        return completion()
+
+    server.answers = [slow]
+    with pytest.raises(MLLMFailed, match=r"no answer within 0\.1 s .after 2 attempts"):
+        connect(server, timeout=0.1, max_retries=1).reply(ASK)
+
+
+def test_nobody_listens(server: Server) -> None:
+    slept: list[float] = []
+    server.http.server_close()
+    mllm = connect(server, slept, max_retries=2)
+    server.http.shutdown()
+    with pytest.raises(MLLMFailed, match=r"cannot connect .*after 3 attempts"):
+        mllm.reply(ASK)
+    assert slept == [0.25, 0.5]
+
+
+def test_an_answer_that_is_cut_short_is_kept(server: Server) -> None:
+    server.answers = [completion('{"steps": [', finish="length")]
+    reply = connect(server).reply(ASK, schema=SCHEMA)
+    assert (reply.text, reply.finish_reason) == ('{"steps": [', "length")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "finish"),
+    [
+        (completion(None, refusal="I can't help."), "I can't help.", "refusal"),
+        (completion(None, "content_filter"), "", "content_filter"),
+        (completion([{"type": "text", "text": "a"}, {"type": "x"}, "b"]), "ab", "stop"),
+        (completion(5), "", "stop"),
+    ],
+)
+def test_contents_of_every_shape(server: Server, answer: Answer, text: str, finish: str) -> None:
+    server.answers = [answer]
+    reply = connect(server).reply(ASK)
+    assert (reply.text, reply.finish_reason) == (text, finish)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, "none", []])
+def test_missing_usage_is_zero(server: Server, usage: Any) -> None:
+    status, body, headers = completion()
+    server.answers = [(status, {**body, "usage": usage}, headers)]
+    assert connect(server).reply(ASK).usage == Usage(0, 0, 1)
+
+
+class Picky:
+    """A server that refuses some parameters in the words of real ones."""
+
+    def __init__(self, **refusals: str) -> None:
+        self.refusals = refusals
+
+    def __call__(self, request: dict[str, Any]) -> Answer:
+        kind = request.get("response_format", {}).get("type", "none")
+        for name, words in self.refusals.items():
+            if name in request or name == kind:
+                return refusal(400, words)
+        return completion()
+
+
+OPENAI_TOKENS = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
+OPENAI_TEMPERATURE = (
+    "Unsupported value: 'temperature' does not support 0.0 with this model. "
+    "Only the default (1) value is supported."
+)
+
+
+@pytest.mark.parametrize(
+    ("picky", "present", "absent"),
+    [
+        (Picky(json_schema="response_format is unsupported"), {"json_object"}, set()),
+        (Picky(json_schema="Invalid schema: prefixItems", json_object="unsupported"), set(), {"f"}),
+        (Picky(max_tokens=OPENAI_TOKENS), {"max_completion_tokens"}, {"max_tokens"}),
+        (Picky(temperature=OPENAI_TEMPERATURE), {"json_schema"}, {"temperature"}),
+        (
+            Picky(max_tokens=OPENAI_TOKENS, temperature=OPENAI_TEMPERATURE, json_schema="schema?"),
+            {"max_completion_tokens", "json_object"},
+            {"max_tokens", "temperature"},
+        ),
+    ],
+)
+def test_a_refused_parameter_is_left_out_and_that_is_remembered(
+    server: Server, picky: Picky, present: set[str], absent: set[str]
+) -> None:
+    server.answers = [picky]
+    slept: list[float] = []
+    mllm = connect(server, slept)
+    assert mllm.reply(ASK, schema=SCHEMA).text == "here"
+    asked = len(server.requests)
+    assert mllm.reply(ASK, schema=SCHEMA).text == "here"
+    assert len(server.requests) == asked + 1
+    last = server.requests[-1]
+    words = set(last) | {last.get("response_format", {}).get("type")}
+    assert present <= words
+    assert not absent & words
+    assert ("f" in absent) == ("response_format" not in last)
+    assert slept == []
+
+
+def test_a_refusal_about_something_else_is_not_remembered(server: Server) -> None:
+    server.answers = [refusal(400, "image_url is unsupported")]
+    mllm = connect(server)
+    with pytest.raises(MLLMFailed, match="image_url is unsupported"):
+        mllm.reply(ASK, schema=SCHEMA)
+    assert len(server.requests) == 3  # json_schema, json_object, none
+    server.answers = [completion()]
+    mllm.reply(ASK, schema=SCHEMA)
+    assert server.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_a_too_long_prompt_is_no_refusal_of_the_token_limit(server: Server) -> None:
+    words = "maximum context length is 4096 tokens, you asked for 5000 (2048 in max_tokens)"
+    server.answers = [refusal(400, words)]
+    with pytest.raises(MLLMFailed, match="maximum context"):
+        connect(server).reply(ASK)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 200])
+def test_a_key_that_the_server_echoes_is_seen_nowhere(
+    server: Server, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = f"bad key {KEY}".encode() if status == 200 else {"error": {"message": f"bad key {KEY}"}}
+    server.answers = [(status, body, {})]
+    mllm = connect(server, max_retries=1)
+    with pytest.raises(MLLMFailed) as error:
+        mllm.reply(ASK)
+    whole = "".join(traceback.TracebackException.from_exception(error.value).format())
+    assert "bad key ***" in whole
+    assert error.value.__context__ is None
+    for text in (whole, repr(mllm), caplog.text, repr(error.value.args)):
+        assert KEY not in text
+
+
+def test_a_password_in_the_url_is_not_shown(server: Server) -> None:
+    url = server.url.replace("http://", "http://me:hunter22@") + "?token=hidden"
+    server.answers = [refusal(404, "nothing at hunter22")]
+    mllm = OpenAIMLLM("m", base_url=url)
+    with pytest.raises(MLLMFailed) as error:
+        mllm.reply(ASK)
+    for text in (str(error.value), repr(mllm)):
+        assert "hunter22" not in text
+        assert "hidden" not in text
+
+
+def test_openai_itself_needs_a_key_and_other_servers_do_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelUnavailable, match="OPENAI_API_KEY"):
+        OpenAIMLLM("gpt-5.1")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    assert OpenAIMLLM("m").reply(ASK).text == "here"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    OpenAIMLLM("m").reply(ASK)
+    OpenAIMLLM("m", api_key="other-key").reply(ASK)
+    assert server.authorization == ["Bearer no-key", f"Bearer {KEY}", "Bearer other-key"]
+
+
+def test_openai_itself_is_asked_in_its_new_words() -> None:
+    mllm = OpenAIMLLM("gpt-5.1", api_key=KEY)
+    request = mllm._request([], SCHEMA, mllm._dialect)
+    assert "max_completion_tokens" in request
+    assert "max_tokens" not in request
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "no url"])
+def test_a_url_that_is_none_is_bad_input(url: str) -> None:
+    with pytest.raises(BadInput, match="a base URL is like"):
+        OpenAIMLLM("m", base_url=url)
+
+
+@pytest.mark.parametrize("key", ["sk-…", "two words", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+    with pytest.raises(BadInput) as error:
+        OpenAIMLLM("m", api_key=key)
+    assert key not in str(error.value)
+
+
+def test_text_that_utf8_cannot_carry_is_mended(server: Server) -> None:
+    connect(server).reply([Message("user", ("caf\udce9?",))])
+    assert server.requests[0]["messages"][0]["content"] == "caf??"
