@@ -1,0 +1,135 @@
+"""From a photo to the square that SAM 2 sees, and from its logits back to the photo.
+
+The official SAM 2 transform: bytes to 0..1, resized to a square by antialiased bilinear in float32
+(aspect not kept). Here it starts from any window of the photo, the whole of it being one case, so
+that training and inference share every line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rsvp.types import BoolMask, RgbArray
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Window(NamedTuple):
+    """A rectangle of whole pixels, xyxy, right and bottom exclusive; may leave the image."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    @classmethod
+    def whole(cls, image_size: tuple[int, int]) -> Window:
+        """The window that is an image of size (H, W)."""
+        height, width = image_size
+        return cls(0, 0, width, height)
+
+    def inside(self, image_size: tuple[int, int]) -> Window:
+        """The part of the window that lies on an image of size (H, W)."""
+        height, width = image_size
+        x0, y0 = min(max(self.x0, 0), width), min(max(self.y0, 0), height)
+        return Window(x0, y0, max(min(self.x1, width), x0), max(min(self.y1, height), y0))
+
+
+def margin_box(box_xyxy: Sequence[float], margin: float) -> Window:
+    """The crop window of a box: each side moved out by `margin` x the box's size along that axis.
+
+    Not clipped to the image; rounded outwards to whole pixels.
+
+    Args:
+        box_xyxy: x0, y0, x1, y1 in pixels.
+        margin: share of the box's width (height) added on the left and right (top and bottom).
+    """
+    x0, y0, x1, y1 = box_xyxy
+    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
+    return Window(math.floor(x0 - dx), math.floor(y0 - dy), math.ceil(x1 + dx), math.ceil(y1 + dy))
+
+
+def crop_to_square(
+    rgb: RgbArray,
+    box_xyxy: Sequence[float],
+    margin: float,
+    size: int,
+    *,
+    fill: Sequence[float] = IMAGENET_MEAN,
+) -> tuple[torch.Tensor, Window]:
+    """Cut the window `margin_box(box_xyxy, margin)` out of an image and resize it to a square.
+
+    The cost grows with the window, not with the image.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        box_xyxy: pixels of `rgb`.
+        size: side of the square, in pixels.
+        fill: colour outside the image, 0..1; the mean colour is zero after normalising.
+
+    Returns:
+        (3, size, size) float32 in 0..1, not normalised, and the window it shows.
+    """
+    window = margin_box(box_xyxy, margin)
+    pixels = _cut(rgb, window, fill)
+    if pixels.shape[1:] != (size, size):
+        pixels = F.interpolate(
+            pixels[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )[0]
+    return pixels, window
+
+
+def paste_logits(
+    logits: torch.Tensor, window: Window, image_size: tuple[int, int], out: BoolMask
+) -> None:
+    """Write a square of mask logits back into the image, where they are above 0.
+
+    Bilinear, as the official predictor does; pixels outside the window are False.
+
+    Args:
+        logits: (h, w) float, spread over the window.
+        image_size: (H, W).
+        out: (H, W) bool, overwritten.
+    """
+    seen = window.inside(image_size)
+    full = F.interpolate(
+        logits[None, None].float(),
+        size=(window.height, window.width),
+        mode="bilinear",
+        align_corners=False,
+    )[0, 0]
+    rows = slice(seen.y0 - window.y0, seen.y1 - window.y0)
+    columns = slice(seen.x0 - window.x0, seen.x1 - window.x0)
+    if seen != Window.whole(image_size):
+        out.fill(False)
+    out[seen.y0 : seen.y1, seen.x0 : seen.x1] = (full[rows, columns] > 0).cpu().numpy()
+
+
+def _cut(rgb: RgbArray, window: Window, fill: Sequence[float]) -> torch.Tensor:
+    """(3, height, width) float32 in 0..1 of a window, `fill` where it leaves the image."""
+    seen = window.inside((rgb.shape[0], rgb.shape[1]))
+    # A copy of the window alone, channels first: contiguous, and never a view of read-only memory.
+    planes = np.array(rgb[seen.y0 : seen.y1, seen.x0 : seen.x1].transpose(2, 0, 1), order="C")
+    inner = torch.from_numpy(planes).float().div_(255)
+    if seen == window:
+        return inner
+    canvas = torch.empty(3, window.height, window.width)
+    canvas[:] = torch.tensor(fill, dtype=torch.float32)[:, None, None]
+    top, left = seen.y0 - window.y0, seen.x0 - window.x0
+    canvas[:, top : top + seen.height, left : left + seen.width] = inner
+    return canvas
