@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Query:
         targets: indices of the objects that answer it; empty when nothing in the scene does.
         reasoning: indices of the objects that one has to look at to answer, in reading order.
         unseen: the combination of kind and name was kept out of training.
+        form: the kind in which it is put; differs from `kind` where nothing fits ("absent").
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Query:
     targets: tuple[int, ...]
     reasoning: tuple[int, ...]
     unseen: bool = False
+    form: str = ""
 
 
 def held_out(kind: str, name: str) -> bool:
@@ -61,11 +63,19 @@ def ask(kind: str, objects: Sequence[Seen], rng: np.random.Generator) -> Query |
     made = ASK[kind](objects, rng)
     if made is None:
         return None
-    text, targets, reasoning, about = made
-    return Query(kind, text, tuple(targets), tuple(reasoning), held_out(kind, about))
+    unseen = held_out(kind, made.about)
+    targets, reasoning = tuple(made.targets), tuple(made.reasoning)
+    return Query(kind, made.text, targets, reasoning, unseen, made.form or kind)
 
 
-Made = tuple[str, Sequence[int], Sequence[int], str]
+class Made(NamedTuple):
+    """A question: its text, its targets, what to look at, what it is about, how it is put."""
+
+    text: str
+    targets: Sequence[int]
+    reasoning: Sequence[int]
+    about: str
+    form: str = ""
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -122,7 +132,7 @@ def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
     for i in shuffled(len(objects), rng):
         name = objects[i].thing.name
         if len(of_name(objects, name)) == 1:
-            return pick(NAME_FORMS, rng).format(name), [i], [i], name
+            return Made(pick(NAME_FORMS, rng).format(name), [i], [i], name)
     return None
 
 
@@ -136,14 +146,14 @@ def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
     if not found:
         return None
     form, phrase, i = found[int(rng.integers(len(found)))]
-    return form.format(phrase), [i], [i], phrase
+    return Made(form.format(phrase), [i], [i], phrase)
 
 
 def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
     for i in shuffled(len(objects), rng):
         noun = objects[i].thing.group
         if len(of_group(objects, noun)) == 1:
-            return pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [i], [i], noun
+            return Made(pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [i], [i], noun)
     return None
 
 
@@ -162,7 +172,7 @@ def attribute(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         if max(first, second) < MARGIN * min(first, second):
             continue
         form = pick(("the {} {}", "find the {} {}", "which is the {} {}?"), rng)
-        return form.format(word, noun), order[:1], order[:3], f"{word} {noun}"
+        return Made(form.format(word, noun), order[:1], order[:3], f"{word} {noun}")
     return None
 
 
@@ -205,7 +215,7 @@ def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> M
         if distance(order[1]) < MARGIN * distance(order[0]):
             continue
         form = pick(("the {} nearest to the {}", "which {} is closest to the {}?"), rng)
-        return form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}"
+        return Made(form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}")
     return None
 
 
@@ -225,7 +235,7 @@ def beside_of(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) ->
         if len(clearly) == 1 and not unclear and (len(pool) > 1 or rng.random() < 0.4):
             order = sorted(pool, key=lambda j: -reach[j])[:3]
             text = f"the {noun} {word} the {objects[anchor].thing.name}"
-            return text, clearly, [anchor, *order], f"{word} {noun}"
+            return Made(text, clearly, [anchor, *order], f"{word} {noun}")
     return None
 
 
@@ -251,7 +261,7 @@ def between(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> M
                 near.append(i)
         if len(inside) == 1 and not near:
             text = f"the object between the {objects[anchor].thing.name} and the {name}"
-            return text, inside, [anchor, other, inside[0]], "between"
+            return Made(text, inside, [anchor, other, inside[0]], "between")
     return None
 
 
@@ -272,7 +282,7 @@ def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
             rank = int(rng.integers(len(order)))
             form = pick(("the {} {} from the {}", "find the {} {} from the {}"), rng)
             text = form.format(ORDINALS[rank], name, end)
-            return text, [order[rank]], order, f"{ORDINALS[rank]} {name}"
+            return Made(text, [order[rank]], order, f"{ORDINALS[rank]} {name}")
     return None
 
 
@@ -284,7 +294,7 @@ def every(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         return None
     noun, pool = many[int(rng.integers(len(many)))]
     order = sorted(pool, key=lambda i: center(objects[i])[0])
-    return pick(ALL_FORMS, rng).format(noun, s=plural(noun)), order, order, noun
+    return Made(pick(ALL_FORMS, rng).format(noun, s=plural(noun)), order, order, noun)
 
 
 def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
@@ -296,15 +306,15 @@ def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         name = objects[i].thing.name
         same = [j for j in of_name(objects, name) if objects[j].visible < 0.97]
         if same == [i] and rng.random() < 0.5:
-            return pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}"
+            return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
         over = objects[by].thing.name
         behind = [j for j, o in enumerate(objects) if o.hidden_by is not None and over == objects[o.hidden_by].thing.name]
         if behind == [i] and over != name:
             noun = pick(("object", name), rng)
             text = pick(BEHIND_FORMS, rng).format(noun, over)
-            return text, [i], [by, i], f"behind {noun}"
+            return Made(text, [i], [by, i], f"behind {noun}")
         if same == [i]:
-            return pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}"
+            return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
     return None
 
 
@@ -315,11 +325,11 @@ def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
     style = int(rng.integers(6))
     if style == 0:
         noun = pick([g for g in GROUPS if g not in groups], rng)
-        return pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [], [], noun
+        return Made(pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [], [], noun, "group")
     if style == 1:
         forms, table = ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses()))[int(rng.integers(2))]
         phrase = pick([p for p, which in table.items() if not which & here], rng)
-        return pick(forms, rng).format(phrase), [], [], phrase
+        return Made(pick(forms, rng).format(phrase), [], [], phrase, "keyword")
     if style == 2 and len(groups) < len(objects):
         # Kin of something that is there: the near miss is what tells looking from guessing.
         kin = [t for t in world if t.group in groups and t.index not in here]
@@ -328,12 +338,13 @@ def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         away = [t for t in world if t.index not in here]
         thing = away[int(rng.integers(len(away)))]
     if style == 3:
-        return pick(ALL_FORMS, rng).format(thing.name, s=plural(thing.name)), [], [], thing.name
+        text = pick(ALL_FORMS, rng).format(thing.name, s=plural(thing.name))
+        return Made(text, [], [], thing.name, "all")
     if style == 4:
         end = pick(("left", "right", "top", "bottom"), rng)
         text = f"the {pick(ORDINALS, rng)} {thing.name} from the {end}"
-        return text, [], [], thing.name
-    return pick(NAME_FORMS, rng).format(thing.name), [], [], thing.name
+        return Made(text, [], [], thing.name, "ordinal")
+    return Made(pick(NAME_FORMS, rng).format(thing.name), [], [], thing.name, "name")
 
 
 ASK: dict[str, Callable[[Sequence[Seen], np.random.Generator], Made | None]] = {

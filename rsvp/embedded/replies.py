@@ -1,0 +1,123 @@
+"""What the embedded reasoner is taught to write: the reply to a query, for every strategy.
+
+The replies are the JSON that `rsvp.parsing` reads, in the order of the paper's chain of thought:
+what is asked for, which objects matter and where they are, whether it is present, where it is, why.
+They are built of fixed FRAGMENTS (one token each in the embedded tokenizer), names and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rsvp.embedded.queries import Query, Seen
+from rsvp.geometry import box_to_bands
+from rsvp.types import Box
+
+GRID = (9, 9)
+
+ASKED = {
+    "name": "The question names a thing.",
+    "keyword": "The question tells what a thing is for.",
+    "group": "The question names a sort of thing.",
+    "attribute": "The question asks for a size.",
+    "relation": "The question tells where a thing is, seen from others.",
+    "ordinal": "The question counts things in a row.",
+    "all": "The question asks for all of a sort.",
+    "hidden": "The question asks for something partly covered.",
+}
+REASONS = {
+    "name": " is the thing that was named.",
+    "keyword": " fits what was asked for.",
+    "group": " is of the sort that was asked for.",
+    "attribute": " has the size that was asked for.",
+    "relation": " is in the place that was asked for.",
+    "ordinal": " comes at this place in the row.",
+    "all": " and all others of the sort are marked.",
+    "hidden": " is partly covered by something else.",
+}
+NOTHING = "Nothing in the image fits the question."
+
+OPEN = '{"steps":[{"text":"'
+STEP = ',{"text":"'
+THERE = " is there"
+PRESENT = ',{"text":"So it is in the image."'
+MISSING = ',{"text":"So it is not in the image."'
+TARGETS = '],"targets":['
+DIRECT = '{"targets":['
+LABEL = '{"label":"'
+NEXT = ',{"label":"'
+REASON = '],"reason":"'
+END = '"}'
+NO_REGION = {"boxes": ',"boxes":[]}', "grid": ',"rows":[],"columns":[]}'}
+QUOTE_NO_REGION = {k: '"' + v for k, v in NO_REGION.items()}
+STEP_BOX = '","boxes":[['
+STEP_BOX_END = "]}"
+BOX = '","box":['
+ROWS = '","rows":['
+COLUMNS = ',"columns":['
+CLOSE = "}"
+
+FRAGMENTS = tuple(
+    dict.fromkeys(
+        [
+            *ASKED.values(), *REASONS.values(), NOTHING, OPEN, STEP,
+            THERE, PRESENT, MISSING, TARGETS, DIRECT, LABEL, NEXT, REASON, END,
+            *NO_REGION.values(), *QUOTE_NO_REGION.values(), STEP_BOX, STEP_BOX_END, BOX, ROWS,
+            COLUMNS, CLOSE,
+        ]
+    )
+)  # fmt: skip
+NUMBERS = tuple(f"{n}{end}" for end in (",", "]") for n in range(101))
+
+
+def numbers(values: Sequence[int]) -> str:
+    """`[12, 30]` without its opening bracket: `12,30]`."""
+    return ",".join(str(v) for v in values) + "]"
+
+
+def percent(box: Sequence[float], size: tuple[int, int]) -> list[int]:
+    """An xyxy pixel box as whole percent of the (height, width) image."""
+    height, width = size
+    return [round(100 * v / (width, height)[i % 2]) for i, v in enumerate(box)]
+
+
+def region(box: Sequence[float], size: tuple[int, int], strategy: str, *, step: bool) -> str:
+    """The part of a step or target that says where, up to its closing brace."""
+    if strategy == "boxes":
+        where = numbers(percent(box, size))
+        return STEP_BOX + where + STEP_BOX_END if step else BOX + where + CLOSE
+    x0, y0, x1, y1 = (float(v) for v in box)
+    rows, columns = box_to_bands(Box(x0, y0, x1, y1), grid=GRID, image_size=size)
+    return ROWS + numbers(rows) + COLUMNS + numbers(columns) + CLOSE
+
+
+def reply(
+    query: Query,
+    objects: Sequence[Seen],
+    size: tuple[int, int],
+    strategy: str,
+    *,
+    cot: bool,
+) -> str:
+    """The true reply.
+
+    Args:
+        size: (height, width) of the image, in which the objects' boxes are pixels.
+        strategy: "boxes" or "grid".
+    """
+    parts = [DIRECT]
+    if cot:
+        parts = [OPEN, ASKED[query.form], QUOTE_NO_REGION[strategy]]
+        for i in query.reasoning:
+            where = region(objects[i].box, size, strategy, step=True)
+            parts += [STEP, objects[i].thing.name, THERE, where]
+        parts += [PRESENT if query.targets else MISSING, NO_REGION[strategy], TARGETS]
+    for k, i in enumerate(query.targets):
+        where = region(objects[i].box, size, strategy, step=False)
+        parts += [NEXT if k else LABEL, objects[i].thing.name, where]
+    parts.append(REASON)
+    if query.targets:
+        parts += [objects[query.targets[0]].thing.name, REASONS[query.kind]]
+    else:
+        parts.append(NOTHING)
+    return "".join([*parts, END])
