@@ -1,0 +1,286 @@
+"""A forgiving JSON reader: what a careful person would still read as JSON, and nothing more.
+
+It accepts trailing and missing commas, single and typographic quotes, unescaped inner quotes,
+Python literals and tuples, bare words, comments, and text that stops in the middle. Containers
+that the text never closed say so (`complete` is False); a scalar cut off at the end is left out.
+Work is bounded by a depth limit and a budget, so hostile text costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+MAX_DEPTH = 32
+# More JSON tokens than any model writes in one reply; spent only by text made to be slow.
+BUDGET = 60_000
+_CHARS_PER_UNIT = 64
+
+Node: TypeAlias = "bool | float | str | Array | Object | None"
+
+
+@dataclass(slots=True)
+class Array:
+    """A list; `complete` is False when the text ended before its bracket did."""
+
+    items: list[Node]
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class Object:
+    """A dictionary with folded keys (lower case, `_` for space and hyphen); the last one wins."""
+
+    entries: dict[str, Node]
+    complete: bool = True
+
+    def key(self, names: tuple[str, ...]) -> str | None:
+        """The first of `names` that the object has."""
+        return next((name for name in names if name in self.entries), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A container found at `text[start:end]`."""
+
+    node: Array | Object
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No JSON after all: reading from `start` failed at `end`, after these (folded) keys."""
+
+    start: int
+    end: int
+    keys: frozenset[str]
+    too_deep: bool = False
+
+
+class OutOfBudgetError(Exception):
+    """The text is too tangled to be worth reading on."""
+
+
+class _BrokenError(Exception):
+    """What stands at the current position cannot be JSON."""
+
+
+class _TooDeepError(_BrokenError):
+    """Brackets are nested deeper than any answer needs."""
+
+
+class _EndError(Exception):
+    """The text ended inside a scalar."""
+
+
+# The text is over for the reader at its end, a closing fence, or a closing tag or special token.
+_ENDINGS = ("```", "</", "<|")
+_BLANK = re.compile(r"(?:[\s\ufeff\u200b]++|//[^\n]*+|\#[^\n]*+|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
+_NUMBER = re.compile(
+    r"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|(?i:infinity|inf|nan))"
+    r"(?![\w.+\-%])"
+)
+# The start of a number, such as `12.5e-`, with nothing after it.
+_CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\Z")
+_WORD = re.compile(r"[^\W\d][^\n,，:：{}\[\]()\"“”<>#/`]*+")
+_KEY_WORD = re.compile(r"[\w$][\w$\-]*+")
+_LITERALS: dict[str, Node] = {
+    "null": None,
+    "none": None,
+    "undefined": None,
+    "true": True,
+    "false": False,
+    "nan": math.nan,
+    "inf": math.inf,
+    "infinity": math.inf,
+}
+# An unescaped quote ends a string only where JSON could go on; otherwise it belongs to the text.
+_AFTER_STRING = (
+    r"(?:[ \t]*+\n\s*+[\"'“‘{\[]"
+    r"|\s*+(?:[:：}\]]|\Z|//|/\*|\#|```|</"
+    r"|[,，]\s*+(?:[\"'“”‘’{\[(}\]/\#\-+.0-9]|(?i:true|false|null|none|nan)\b"
+    r"|[^\W\d]\w*+\s*+:|\Z)))"
+)
+
+
+def _string_pattern(opening: str, closing: str) -> re.Pattern[str]:
+    inner = rf"(?:[^{closing}\\]++|\\.|[{closing}](?!{_AFTER_STRING}))*+"
+    return re.compile(rf"[{opening}]({inner})[{closing}]", re.DOTALL)
+
+
+_DOUBLE = _string_pattern('"', '"')
+_SINGLE = _string_pattern("'", "'")
+_CURLY_DOUBLE = _string_pattern("“”„", '“”"')
+_CURLY_SINGLE = _string_pattern("‘’", "‘’'")
+_STRINGS = {'"': _DOUBLE, "'": _SINGLE, "‘": _CURLY_SINGLE, "’": _CURLY_SINGLE}
+_STRINGS |= dict.fromkeys("“”„", _CURLY_DOUBLE)
+_CLOSERS = {"[": "]", "(": ")"}
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
+
+class Reader:
+    """Reads containers out of one text; all reads share one budget."""
+
+    def __init__(self, text: str, budget: int = BUDGET) -> None:
+        self.text = text
+        self._left = budget
+        self._pos = 0
+        self._keys: set[str] = set()
+
+    def read(self, start: int) -> Document | Broken:
+        """Read the container that opens at `start`.
+
+        Raises:
+            OutOfBudgetError: when the reads of this text have cost too much.
+        """
+        self._pos = start
+        self._keys = set()
+        self._spend(2)
+        try:
+            node = self._container(0)
+        except _BrokenError as error:
+            deep = isinstance(error, _TooDeepError)
+            return Broken(start, max(self._pos, start + 1), frozenset(self._keys), deep)
+        return Document(node, start, self._pos)
+
+    def _spend(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise OutOfBudgetError
+
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Match at the position and step over it, for a price that grows with the length."""
+        found = pattern.match(self.text, self._pos)
+        if found:
+            self._spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
+            self._pos = found.end()
+        return found
+
+    def _at_end(self) -> bool:
+        """Skip blanks and comments; is the text over?"""
+        blank = _BLANK.match(self.text, self._pos)
+        if blank and blank.end() > self._pos:
+            self._spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
+            self._pos = blank.end()
+        return self._pos >= len(self.text) or self.text.startswith(_ENDINGS, self._pos)
+
+    def _take(self, characters: str) -> bool:
+        if self.text[self._pos : self._pos + 1] not in characters:
+            return False
+        self._pos += 1
+        return True
+
+    def _container(self, depth: int) -> Array | Object:
+        if depth >= MAX_DEPTH:
+            raise _TooDeepError
+        self._spend(1)
+        opening = self.text[self._pos]
+        self._pos += 1
+        return self._object(depth) if opening == "{" else self._array(_CLOSERS[opening], depth)
+
+    def _array(self, closer: str, depth: int) -> Array:
+        items: list[Node] = []
+        while not self._at_end():
+            if self._take(closer):
+                return Array(items)
+            try:
+                item = self._value(depth)
+            except _EndError:
+                break
+            items.append(item)
+            if isinstance(item, Array | Object) and not item.complete:
+                break
+            if not self._at_end():
+                self._take(",，")
+        return Array(items, complete=False)
+
+    def _object(self, depth: int) -> Object:
+        entries: dict[str, Node] = {}
+        while not self._at_end():
+            if self._take("}"):
+                return Object(entries)
+            try:
+                key = self._key()
+                value = self._value(depth)
+            except _EndError:
+                break
+            entries[key] = value
+            if isinstance(value, Array | Object) and not value.complete:
+                break
+            if not self._at_end():
+                self._take(",，")
+        return Object(entries, complete=False)
+
+    def _key(self) -> str:
+        """A key and its colon, up to the value."""
+        if self.text[self._pos] in _STRINGS:
+            key = self._string()
+        else:
+            word = self._match(_KEY_WORD)
+            if not word:
+                raise _BrokenError
+            key = word[0]
+        if self._at_end():
+            raise _EndError
+        if not self._take(":："):
+            raise _BrokenError
+        if self._at_end():
+            raise _EndError
+        folded = key.strip().lower().replace("-", "_").replace(" ", "_")
+        self._keys.add(folded)
+        return folded
+
+    def _value(self, depth: int) -> Node:
+        first = self.text[self._pos]
+        if first in "{[(":
+            return self._container(depth + 1)
+        if first in _STRINGS:
+            return self._string()
+        number = self._match(_NUMBER)
+        if number:
+            if self._pos == len(self.text):
+                raise _EndError  # the next digit may be missing
+            return float(number[0])
+        if first in "-+.0123456789" and _CUT_NUMBER.match(self.text, self._pos):
+            raise _EndError
+        return self._word()
+
+    def _word(self) -> Node:
+        """A literal, or a bare word taken as a string."""
+        word = self._match(_WORD)
+        if not word:
+            raise _BrokenError
+        if self._pos == len(self.text):
+            raise _EndError
+        if self.text[self._pos] not in ",，}])\n#/`":
+            raise _BrokenError
+        bare = word[0].strip()
+        return _LITERALS.get(bare.lower(), bare)
+
+    def _string(self) -> str:
+        found = self._match(_STRINGS[self.text[self._pos]])
+        if not found:
+            self._spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
+            self._pos = len(self.text)
+            raise _EndError
+        return _decoded(found[1])
+
+
+def _decoded(raw: str) -> str:
+    """Resolve escapes; surrogate pairs become one character, lone surrogates U+FFFD."""
+    if "\\" in raw:
+        raw = _ESCAPE.sub(_unescaped, raw)
+    if raw.isascii():
+        return raw
+    return raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    escape = match[1]
+    if len(escape) == 5:
+        return chr(int(escape[1:], 16))
+    return _ESCAPES.get(escape, escape)

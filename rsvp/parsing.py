@@ -1,0 +1,291 @@
+"""Reply text -> what the model answered. Pure functions: str in, values out.
+
+Replies are hostile: prose, fences, thinking, half-finished lists, several answers. A reply
+either parses to what a careful reader would take from it or raises `UnparsableReply`; zero
+targets only ever means that the model said so.
+
+Three rooms help: `lenient_json` reads text that is almost JSON, `reply_search` decides which part
+of the reply is the answer, `reply_values` reads boxes, points and bands however they are spelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rsvp import reply_search, reply_values
+from rsvp.errors import UnparsableReply
+from rsvp.lenient_json import Array, Node, Object, OutOfBudgetError
+from rsvp.reply_search import Claim, Expect
+from rsvp.reply_values import Numbers, Pair, Unreadable, shown
+
+__all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
+
+_STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
+_STEP_TEXT = ("text", "step", "thought", "description", "content")
+_REASON = ("reason", "explanation", "rationale", "reasoning", "why")
+_BOX_MARKUP = re.compile(
+    r"(?:(?:<ref>|<\|object_ref_start\|>)([^<]{0,500})(?:</ref>|<\|object_ref_end\|>)\s{0,20})?"
+    r"(?:<box>|<\|box_start\|>)([^<]{0,5000})(?:</box>|<\|box_end\|>)"
+)
+_POINT_MARKUP = re.compile(r"<points?\s([^<>]{1,5000})>([^<]{0,500})</points?>")
+_POINT_ATTRIBUTE = re.compile(r"\b([xy])([0-9]{0,4})\s{0,5}=\s{0,5}[\"']([^\"']{0,40})[\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class RawStep:
+    """One thought, with the regions it names: boxes in the model's frame, or bands (1-based)."""
+
+    text: str
+    boxes: tuple[Numbers, ...] = ()
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RawTarget:
+    """One target as the model wrote it; only the fields that were expected are filled.
+
+    Attributes:
+        box: four finite numbers in the model's own order and frame, corners not mended.
+        points: pairs of finite numbers in the model's own order and frame.
+        rows, columns: 1-based band numbers, any range.
+        marks: the numbers of the marks.
+    """
+
+    label: str
+    box: Numbers | None = None
+    points: tuple[Pair, ...] = ()
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReply:
+    """A reply, read. No targets means that the model said: not in this image."""
+
+    steps: tuple[RawStep, ...]
+    targets: tuple[RawTarget, ...]
+    reason: str
+
+
+def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedReply:
+    """Read a reply.
+
+    Args:
+        text: the reply, exactly as the model wrote it.
+        expect: what each target must have: a box, band numbers, points, or mark numbers.
+        y_first: the model's frame puts y before x. It matters only for coordinates that the
+            model named (`{"xmin": …}`, `<point x= y=>`), which are put in the frame's order.
+
+    Raises:
+        UnparsableReply: when a careful reader could not take an answer from it.
+    """
+    try:
+        return _parsed(_unquoted(text), _EntryReader(expect, y_first))
+    except Unreadable as error:
+        raise UnparsableReply(str(error), text) from None
+    except OutOfBudgetError:
+        raise UnparsableReply("the reply is too tangled to read", text) from None
+
+
+def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
+    findings = reply_search.find(text, reader.expect)
+    claim = findings.claim
+    if claim is None or claim.kind == "bare":
+        marked = tuple(reader.markup(findings.visible))
+        if marked:
+            return ParsedReply((), marked, "")
+    if claim is None:
+        raise Unreadable("the reply has no JSON answer" if text.strip() else "the reply is empty")
+    return ParsedReply(_steps(claim, reader), tuple(reader.targets(claim)), _reason(claim))
+
+
+def _unquoted(text: str) -> str:
+    """The reply inside a reply that was JSON-encoded once too often."""
+    bare = text.strip()
+    if bare.startswith('"') and bare.endswith('"'):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(bare))
+    return text
+
+
+class _EntryReader:
+    """Reads targets of the expected kind."""
+
+    def __init__(self, expect: Expect, y_first: bool) -> None:
+        self.expect = expect
+        self.y_first = y_first
+
+    def targets(self, claim: Claim) -> list[RawTarget]:
+        """All targets of an answer.
+
+        Raises:
+            Unreadable: one of them cannot be read, or none was complete.
+        """
+        node = claim.targets
+        if claim.absent:
+            return []
+        if node is None:
+            if not _reason(claim):
+                raise Unreadable('"targets" is null without a reason')
+            return []
+        if isinstance(node, Array):
+            return self._list(node)
+        if isinstance(node, Object):
+            if not node.complete:
+                raise Unreadable("the reply was cut off inside its first target")
+            return self._entry(node)
+        return self._values("", node)
+
+    def _list(self, node: Array) -> list[RawTarget]:
+        if node.complete and not node.items:
+            return []
+        items = [item for item in node.items if not _is_cut(item)]
+        if not items:
+            raise Unreadable("the reply was cut off before its first complete target")
+        if self.expect in ("box", "points") and reply_values.is_flat(node):
+            if not node.complete:
+                raise Unreadable("the reply was cut off inside its first target")
+            return self._values("", node)
+        if self.expect == "box" and reply_values.is_corner_pair(node):
+            return self._values("", node)
+        targets: list[RawTarget] = []
+        for place, item in enumerate(items, start=1):
+            try:
+                targets += self._entry(item)
+            except Unreadable as error:
+                raise Unreadable(f"target {place}: {error}") from None
+        return targets
+
+    def _entry(self, node: Node) -> list[RawTarget]:
+        """The target of one entry; several when it lists several boxes."""
+        if not isinstance(node, Object):
+            return self._values("", node)
+        label = _label(node)
+        if self.expect == "bands":
+            rows, columns = (
+                reply_values.bands(_field(node, names, what))
+                for names, what in (
+                    (reply_search.ROWS, '"rows"'),
+                    (reply_search.COLUMNS, '"columns"'),
+                )
+            )
+            return [RawTarget(label, rows=rows, columns=columns)]
+        if self.expect == "marks":
+            return self._values(label, _field(node, reply_search.MARKS, '"marks"'))
+        names = reply_search.BOX if self.expect == "box" else reply_search.POINTS
+        named_here = reply_search.is_entry(node, self.expect) and node.key(names) is None
+        value = node if named_here else _field(node, names, f'"{names[0]}"')
+        return self._values(label, value)
+
+    def _values(self, label: str, node: Node) -> list[RawTarget]:
+        """The targets that a value alone spells."""
+        if self.expect == "box":
+            boxes = reply_values.boxes(node, y_first=self.y_first)
+            return [RawTarget(label, box=box) for box in boxes]
+        if self.expect == "points":
+            return [RawTarget(label, points=tuple(reply_values.points(node, y_first=self.y_first)))]
+        if self.expect == "marks":
+            return [RawTarget(label, marks=reply_values.bands(node))]
+        raise Unreadable(f'{shown(node)} has no "rows" and "columns"')
+
+    def step(self, node: Node) -> RawStep | None:
+        """One step; regions that cannot be read are left out: no target hangs on them."""
+        if isinstance(node, str):
+            return RawStep(node)
+        if not isinstance(node, Object) or not node.complete:
+            return None
+        name = node.key(_STEP_TEXT)
+        text = node.entries[name] if name else ""
+        return RawStep(
+            text if isinstance(text, str) else "",
+            boxes=tuple(self._step_boxes(node)),
+            rows=_step_bands(node, reply_search.ROWS),
+            columns=_step_bands(node, reply_search.COLUMNS),
+        )
+
+    def _step_boxes(self, node: Object) -> Iterator[Numbers]:
+        for name in ("boxes", "bboxes", "box", "bbox", "bbox_2d", "box_2d"):
+            value = node.entries.get(name)
+            whole = not isinstance(value, Array) or reply_values.is_flat(value)
+            for item in [value] if whole or not isinstance(value, Array) else value.items:
+                with contextlib.suppress(Unreadable):
+                    yield from reply_values.boxes(item, y_first=self.y_first)
+
+    def markup(self, text: str) -> Iterator[RawTarget]:
+        """Targets in a model's own tags: `<box>…</box>`, `<|box_start|>…`, `<point x= y=>`."""
+        if self.expect == "box":
+            for match in _BOX_MARKUP.finditer(text):
+                yield from self._values((match[1] or "").strip(), match[2])
+        elif self.expect == "points":
+            for match in _POINT_MARKUP.finditer(text):
+                for point in _attributes(match[1]):
+                    ordered = (point[1], point[0]) if self.y_first else point
+                    yield RawTarget(match[2].strip(), points=(ordered,))
+
+
+def _attributes(text: str) -> list[Pair]:
+    """`x1="10" y1="20" x2=…` -> pairs, x first."""
+    found: dict[str, dict[str, float]] = {}
+    for axis, index, value in _POINT_ATTRIBUTE.findall(text):
+        found.setdefault(index, {})[axis] = reply_values.number(value)
+    if not found or any(len(pair) != 2 for pair in found.values()):
+        raise Unreadable("a <point> tag has no x and y")
+    return [(pair["x"], pair["y"]) for pair in found.values()]
+
+
+def _is_cut(node: Node) -> bool:
+    return isinstance(node, Array | Object) and not node.complete
+
+
+def _field(node: Object, names: tuple[str, ...], what: str) -> Node:
+    name = node.key(names)
+    if name is None:
+        raise Unreadable(f"{shown(node)} has no {what}")
+    return node.entries[name]
+
+
+def _label(node: Object) -> str:
+    name = node.key(reply_search.LABEL)
+    value = node.entries[name] if name else ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else ""
+
+
+def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
+    name = node.key(names)
+    if name:
+        with contextlib.suppress(Unreadable):
+            return reply_values.bands(node.entries[name])
+    return ()
+
+
+def _steps(claim: Claim, reader: _EntryReader) -> tuple[RawStep, ...]:
+    node = _first(claim, _STEPS, lambda value: isinstance(value, Array | Object))
+    items: list[Node] = []
+    if isinstance(node, Array):
+        items = node.items
+    elif isinstance(node, Object):
+        items = list(node.entries.values())
+    steps = (reader.step(item) for item in items)
+    return tuple(step for step in steps if step is not None)
+
+
+def _reason(claim: Claim) -> str:
+    found = _first(claim, _REASON, lambda value: isinstance(value, str))
+    return found if isinstance(found, str) else ""
+
+
+def _first(claim: Claim, names: tuple[str, ...], fits: Callable[[Node], bool]) -> Node:
+    """The first fitting value under one of `names` in the objects around the targets."""
+    for context in claim.context:
+        for name in names:
+            if name in context.entries and fits(context.entries[name]):
+                return context.entries[name]
+    return None
