@@ -55,6 +55,11 @@ class Frame:
                 f"found {self.patch}, {self.min_pixels}, {self.max_pixels}"
             )
 
+    @property
+    def y_first(self) -> bool:
+        """Whether y is written before x."""
+        return self.kind == "0-1000-yxyx"
+
     @classmethod
     def parse(cls, text: str) -> Frame:
         """The frame named `text`, e.g. ``0-1000``; BadInput lists the names when it is none."""
@@ -102,7 +107,7 @@ def to_box(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_siz
         BadInput: not four finite numbers, or no part of the box lies in the image.
     """
     a, b, c, d = _finite(numbers, 4, "box")
-    xs, ys = ((b, d), (a, c)) if frame.kind == "0-1000-yxyx" else ((a, c), (b, d))
+    xs, ys = ((b, d), (a, c)) if frame.y_first else ((a, c), (b, d))
     per_y, per_x = _pixels_per_unit(frame, view_size, image_size)
     corners = (min(xs) * per_x, min(ys) * per_y, max(xs) * per_x, max(ys) * per_y)
     box = _clipped(corners, image_size)
@@ -117,7 +122,7 @@ def from_box(
     """The inverse of `to_box`: the unrounded numbers with which a model names `box`."""
     per_y, per_x = _pixels_per_unit(frame, view_size, image_size)
     x0, y0, x1, y1 = box.x0 / per_x, box.y0 / per_y, box.x1 / per_x, box.y1 / per_y
-    return (y0, x0, y1, x1) if frame.kind == "0-1000-yxyx" else (x0, y0, x1, y1)
+    return (y0, x0, y1, x1) if frame.y_first else (x0, y0, x1, y1)
 
 
 def to_point(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_size: Size) -> Point:
@@ -130,7 +135,7 @@ def to_point(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_s
     """
     a, b = _finite(numbers, 2, "point")
     per_y, per_x = _pixels_per_unit(frame, view_size, image_size)
-    x, y = (b * per_x, a * per_y) if frame.kind == "0-1000-yxyx" else (a * per_x, b * per_y)
+    x, y = (b * per_x, a * per_y) if frame.y_first else (a * per_x, b * per_y)
     height, width = image_size
     if not (0 <= x <= width and 0 <= y <= height):
         raise BadInput(f"the point {_shown(numbers)} ({frame.kind}) lies outside the image")

@@ -67,6 +67,18 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
     )
 
 
+def shrink(rgb: RgbArray, max_side: int) -> RgbArray:
+    """(H, W, 3) resized so that its longer side is at most `max_side`; never enlarged."""
+    height, width = rgb.shape[:2]
+    ratio = max_side / max(height, width)
+    if ratio >= 1:
+        return rgb
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    # reducing_gap halves large photographs cheaply first; 3 is as good as no shortcut.
+    smaller = Pil.fromarray(rgb).resize(size, Pil.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(smaller)
+
+
 def _from_pixels(rgb: RgbArray) -> Image:
     return Image(rgb, hashlib.sha256(rgb.data).hexdigest())
 

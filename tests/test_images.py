@@ -15,7 +15,7 @@ from PIL import Image as Pil
 from PIL import ImageFile
 
 from rsvp.errors import BadInput
-from rsvp.images import load_image
+from rsvp.images import load_image, shrink
 
 # Four flat quarters, so that every flip and turn is told apart, even after JPEG.
 RED, GREEN, BLUE, GREY = (220, 20, 20), (20, 200, 20), (20, 20, 220), (120, 120, 120)
@@ -442,3 +442,16 @@ def test_running_out_of_memory_is_said(monkeypatch):
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", no_memory)
     refused(encoded(Pil.fromarray(quarters())), "memory")
+
+
+# -- shrink
+
+
+def test_shrink_keeps_small_images_and_the_aspect_of_large_ones():
+    rgb = quarters(300, 500)
+    assert shrink(rgb, 500) is rgb
+    smaller = shrink(rgb, 250)
+    assert smaller.shape == (150, 250, 3)
+    np.testing.assert_allclose(smaller[20, 20], RED, atol=2)
+    np.testing.assert_allclose(smaller[130, 230], GREY, atol=2)
+    assert shrink(np.zeros((1, 5000, 3), dtype=np.uint8), 100).shape == (1, 100, 3)

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from rsvp.geometry import Frame
 from rsvp.types import Image, Reasoning, RgbArray
 
+MAX_SIDE = 1536  # of a view, in pixels: beyond it models resize or tile anyway, and uploads grow
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -22,13 +24,30 @@ class View:
     rgb: RgbArray
     variables: Mapping[str, str]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) in pixels."""
+        return int(self.rgb.shape[0]), int(self.rgb.shape[1])
+
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A region strategy: the visual prompt, the prompt's name, and how to read the reply."""
+    """A region strategy: the visual prompt, the prompt's name, and how to read the reply.
+
+    Attributes:
+        name: of the strategy and of its prompt files, e.g. ``grid``.
+    """
 
     name: str
-    schema: Mapping[str, Any]
+
+    def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
+        """JSON schema of the reply, with the chain of thought or without.
+
+        Args:
+            frame: where coordinates are fractions (0-1) the schema asks for numbers, else for
+                integers.
+        """
+        ...
 
     def view(self, image: Image) -> View:
         """Draw the visual prompt."""

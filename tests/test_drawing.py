@@ -1,0 +1,220 @@
+"""What is drawn keeps the picture: its size, most of its pixels, and words inside it."""
+
+import time
+
+import numpy as np
+import pytest
+
+from rsvp.drawing import PALETTE, _place, colour_of, grid_prompt, overlay
+from rsvp.errors import BadInput
+from rsvp.types import Box, Target
+
+
+def flat(height, width, value=128):
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def target(box, size, label="cup", score=0.9):
+    mask = np.zeros(size, dtype=bool)
+    mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
+    return Target(label, Box(*box), score, mask)
+
+
+def changed(before, after):
+    return (before != after).any(axis=-1)
+
+
+# -- grid_prompt
+
+
+@pytest.mark.parametrize("size", [(240, 240), (90, 300), (700, 400)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_the_grid_keeps_the_size_the_input_and_most_of_the_picture(size, value):
+    rgb = flat(*size, value)
+    drawn = grid_prompt(rgb, (9, 9))
+    assert drawn.shape == rgb.shape
+    assert drawn.dtype == np.uint8
+    assert (rgb == value).all()
+    assert 0.02 < changed(rgb, drawn).mean() < 0.35
+
+
+def test_lines_part_the_bands_where_geometry_does():
+    rgb = flat(300, 600)
+    drawn = changed(rgb, grid_prompt(rgb, (3, 4)))
+    rows = np.flatnonzero(drawn.mean(axis=1) > 0.9)
+    columns = np.flatnonzero(drawn.mean(axis=0) > 0.9)
+    assert rows.tolist() == [99, 100, 199, 200]
+    assert columns.tolist() == [149, 150, 299, 300, 449, 450]
+
+
+def test_lines_are_translucent():
+    for value in (0, 255):
+        line = grid_prompt(flat(300, 600, value), (3, 4))[99:101, 320]
+        assert 30 < np.abs(line.astype(int) - value).max() < 180
+
+
+@pytest.mark.parametrize("value", [0, 90, 128, 200, 255])
+def test_numbers_stand_out_on_any_background(value):
+    rgb = flat(450, 450, value)
+    drawn = grid_prompt(rgb, (9, 9)).astype(int)
+    for margin in (drawn[55:95, 2:30], drawn[2:30, 55:95]):
+        assert np.ptp(margin.sum(axis=-1)) > 300  # bright digits, dark outline
+
+
+def test_every_band_is_numbered_along_the_margins_only():
+    rgb = flat(400, 400)
+    drawn = changed(rgb, grid_prompt(rgb, (8, 8)))
+    for band in range(8):
+        inner = slice(band * 50 + 3, band * 50 + 47)
+        assert drawn[inner, 2:40].any(), f"row {band + 1} has no number"
+        assert drawn[2:40, inner].any(), f"column {band + 1} has no number"
+    assert not drawn[60:95, 60:95].any()
+
+
+def test_a_grid_of_one_and_a_grid_beyond_the_pixels():
+    assert grid_prompt(flat(40, 40), (1, 1)).shape == (40, 40, 3)
+    assert grid_prompt(flat(5, 3), (9, 9)).shape == (5, 3, 3)
+    assert grid_prompt(flat(1, 1), (50, 50)).shape == (1, 1, 3)
+
+
+def test_the_grid_is_fast_enough_to_draw_on_every_training_image():
+    rgb = flat(240, 240)
+    grid_prompt(rgb, (9, 9))
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        grid_prompt(rgb, (9, 9))
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.003
+
+
+# -- overlay
+
+
+def test_a_mask_is_tinted_and_the_rest_is_left():
+    rgb = flat(400, 600)
+    drawn = overlay(rgb, [target((200, 150, 400, 300), (400, 600))])
+    inside = drawn[225, 300].astype(int)
+    assert 0 < np.abs(inside - 128).max() < 100
+    assert np.argmax(inside) == np.argmax(PALETTE[0])
+    assert (rgb == 128).all()
+    outside = changed(rgb, drawn)
+    outside[120:305, 195:405] = False
+    assert not outside.any()
+
+
+def test_the_contour_is_solid():
+    drawn = overlay(flat(400, 600), [target((200, 150, 400, 300), (400, 600))])
+    np.testing.assert_allclose(drawn[250, 200], PALETTE[0], atol=1)
+    np.testing.assert_allclose(drawn[299, 300], PALETTE[0], atol=1)
+
+
+def test_the_box_is_drawn_where_the_mask_is_not():
+    one = Target("x", Box(50, 50, 350, 250), 0.5, np.zeros((300, 400), dtype=bool))
+    drawn = changed(flat(300, 400), overlay(flat(300, 400), [one]))
+    assert drawn[150, 50]
+    assert drawn[249, 200]
+    assert not drawn[150, 200]
+
+
+def test_targets_have_colours_of_their_own():
+    colours = [colour_of(i) for i in range(30)]
+    assert len(set(colours)) == 30
+    assert all(0 <= channel <= 255 for colour in colours for channel in colour)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 200), (64, 64), (200, 8)])
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_small_images(size, count):
+    rgb = flat(*size)
+    targets = [target((0, 0, size[1], size[0]), size, "a long label") for _ in range(count)]
+    drawn = overlay(rgb, targets)
+    assert drawn.shape == rgb.shape
+
+
+def test_boxes_at_and_beyond_the_edges():
+    rgb = flat(100, 100)
+    boxes = [(0, 0, 100, 100), (99.5, 99.5, 100, 100), (0, 99, 0.2, 100), (40, 40, 40.1, 40.1)]
+    for box in boxes:
+        one = Target("cup", Box(*box), 0.9, np.zeros((100, 100), dtype=bool))
+        assert overlay(rgb, [one]).shape == rgb.shape
+
+
+def test_many_tags_leave_a_small_picture_visible():
+    size, nothing = (64, 64), np.zeros((64, 64), dtype=bool)
+    boxes = [Box(x, y, x + 3, y + 3) for x in (5, 25, 45) for y in (5, 25, 45)]
+    crowd = [Target("a long label", box, 0.9, nothing) for box in boxes]
+    assert changed(flat(*size), overlay(flat(*size), crowd)).mean() < 0.4
+
+
+def test_hundreds_of_targets():
+    size = (600, 600)
+    spots = [(x, y) for x in range(0, 600, 30) for y in range(0, 600, 30)]
+    crowd = [target((x, y, x + 9, y + 9), size) for x, y in spots]
+    start = time.perf_counter()
+    drawn = overlay(flat(*size), crowd)
+    assert time.perf_counter() - start < 4
+    assert changed(flat(*size), drawn).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    "label", ["", "杯子", "tasse à café", "a\nb\tc\x00", "x" * 5000, "😀", "🇫🇷\ufe0f"]
+)
+def test_any_label(label):
+    rgb = flat(200, 300)
+    assert changed(rgb, overlay(rgb, [target((50, 100, 80, 130), (200, 300), label)])).any()
+
+
+def test_accents_fold_and_other_scripts_give_a_number():
+    def drawn(label):
+        return overlay(flat(200, 300), [target((50, 100, 80, 130), (200, 300), label)])
+
+    np.testing.assert_array_equal(drawn("tasse à café"), drawn("tasse a cafe"))
+    np.testing.assert_array_equal(drawn("杯子"), drawn("target 1"))
+
+
+def test_no_target_leaves_the_image_but_for_a_notice():
+    rgb = flat(300, 400)
+    where = changed(rgb, overlay(rgb, ()))
+    assert 0 < where.mean() < 0.05
+    assert not where[:250].any()
+    assert where[-1, 0]
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(BadInput, match="mask"):
+        overlay(flat(10, 20), [target((0, 0, 5, 5), (20, 10))])
+
+
+# -- where tags go
+
+
+def overlap(a, b):
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def test_a_tag_stands_on_its_box_or_below_or_inside():
+    size, image = (60, 20), (300, 400)
+    assert _place(size, Box(100, 100, 200, 200), image, []) == (100, 80, 160, 100)
+    assert _place(size, Box(100, 5, 200, 200), image, []) == (100, 200, 160, 220)
+    assert _place(size, Box(100, 5, 200, 290), image, []) == (100, 5, 160, 25)
+
+
+def test_tags_stay_inside_the_image_and_off_each_other_while_there_is_room():
+    random = np.random.default_rng(0)
+    size, (height, width) = (60, 20), (400, 500)
+    placed = []
+    for _ in range(40):
+        x, y = random.uniform(0, 400), random.uniform(0, 300)
+        box = Box(x, y, x + random.uniform(5, 100), y + random.uniform(5, 100))
+        spot = _place(size, box, (height, width), placed)
+        assert 0 <= spot[0] < spot[2] <= width
+        assert 0 <= spot[1] < spot[3] <= height
+        assert not any(overlap(spot, other) for other in placed)
+        placed.append(spot)
+
+
+def test_where_there_is_no_room_the_tag_covers_least():
+    placed = [(0, 0, 100, 20), (0, 20, 100, 40)]
+    spot = _place((100, 20), Box(0, 0, 100, 50), (50, 100), placed)
+    assert sum(overlap(spot, other) for other in placed) == 1000
