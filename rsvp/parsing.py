@@ -101,8 +101,15 @@ def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
         if marked:
             return ParsedReply((), marked, "")
     if claim is None:
-        raise Unreadable("the reply has no JSON answer" if text.strip() else "the reply is empty")
+        raise Unreadable(_nothing(text, findings.broken))
     return ParsedReply(_steps(claim, reader), tuple(reader.targets(claim)), _reason(claim))
+
+
+def _nothing(text: str, broken: bool) -> str:
+    """Why there is no answer, in words that help the model to mend it."""
+    if not text.strip():
+        return "the reply is empty"
+    return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
 
 
 def _unquoted(text: str) -> str:

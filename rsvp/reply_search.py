@@ -23,7 +23,7 @@ POINTS = ("points", "point", "point_2d", "points_2d")
 MARKS = ("marks", "mark", "mark_id", "number", "id")
 ROWS = ("rows", "row")
 COLUMNS = ("columns", "column", "cols", "col")
-LABEL = ("label", "name", "object", "class", "category", "description")
+LABEL = ("label", "name", "object", "class", "category", "description", "target")
 _ANSWER_KEYS = frozenset((*TARGETS, *BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 _WRAPPERS = ("answer", "final_answer", "output", "result", "response", "final")
 # Other names of the list, trusted only in a complete document: "targets" may have been to come.
@@ -78,10 +78,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The answer, and the part of the text that is not thinking."""
+    """The answer, the part of the text that is not thinking, and whether broken JSON was seen."""
 
     claim: Claim | None
     visible: str
+    broken: bool
 
 
 def find(text: str, expect: Expect) -> Findings:
@@ -96,7 +97,9 @@ def find(text: str, expect: Expect) -> Findings:
     claims = [claim for claim in claims if scan.trusts(claim)]
     keyed = [claim for claim in claims if claim.kind != "bare"]
     claims = keyed or [claim for claim in claims if _stands_alone(claim, text)]
-    return Findings(_chosen(claims, scan.found), text[scan.visible_from : scan.thought_from])
+    broken = any(isinstance(item, Broken) and item.keys & _ANSWER_KEYS for item in scan.found)
+    visible = text[scan.visible_from : scan.thought_from]
+    return Findings(_chosen(claims, scan.found), visible, broken)
 
 
 class _Scan:
@@ -175,7 +178,7 @@ def _claim(node: Array | Object, expect: Expect, start: int, end: int) -> Claim 
     if isinstance(node, Array):
         return _list_claim(node, expect, whole)
     named = node.key(TARGETS)
-    if named:
+    if named and not (isinstance(node.entries[named], str) and is_entry(node, expect)):
         _check_consistent(node, node.entries[named])
         return replace(whole, targets=node.entries[named], context=(node,))
     wrapper = node.key(_WRAPPERS)

@@ -46,13 +46,16 @@ def shown(node: Node) -> str:
         inner = ", ".join(
             "…" if isinstance(i, Array | Object) else shown(i) for i in node.items[:8]
         )
-        return f"[{inner}{', …' if len(node.items) > 8 else ''}]"
+        return _short(f"[{inner}{', …' if len(node.items) > 8 else ''}]")
     if isinstance(node, Object):
         return "{" + ", ".join(f"{key[:20]!r}: …" for key in list(node.entries)[:6]) + "}"
     if isinstance(node, float) and math.isfinite(node):
         return f"{node:g}"
-    text = "null" if node is None else repr(node)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return _short("null" if node is None else repr(node))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def number(node: Node) -> float:

@@ -1,0 +1,285 @@
+"""Replies, good and broken: what a careful reader takes from each, or `UnparsableReply`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rsvp.errors import UnparsableReply
+from rsvp.parsing import ParsedReply, RawStep, RawTarget, parse_reply
+
+TABLE = Path(__file__).parent / "data" / "replies.txt"
+KINDS = ("box", "bands", "points", "marks")
+
+
+def cases() -> list[Any]:
+    """(expect, reply, outcome) from the table."""
+    text = TABLE.read_text(encoding="utf-8")
+    found = re.findall(
+        r"^#{8} (\w+): (.+)\n(?s:(.*?))^#{8} => (.+)$(?=\n#{8} )", text, re.MULTILINE
+    )
+    return [
+        pytest.param(expect, reply.removesuffix("\n"), outcome, id=f"{expect}: {name}")
+        for expect, name, reply, outcome in found
+    ]
+
+
+def values(target: RawTarget, expect: str) -> list[Any]:
+    """A target as the table writes it."""
+    if expect == "box":
+        return [target.label, list(target.box or ())]
+    if expect == "bands":
+        return [target.label, list(target.rows), list(target.columns)]
+    if expect == "points":
+        return [target.label, [list(point) for point in target.points]]
+    return [target.label, list(target.marks)]
+
+
+@pytest.mark.parametrize(("expect", "reply", "outcome"), cases())
+def test_reply(expect: Any, reply: str, outcome: str) -> None:
+    if outcome == "unparsable":
+        with pytest.raises(UnparsableReply) as caught:
+            parse_reply(reply, expect=expect)
+        assert caught.value.raw == reply
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 400
+    else:
+        parsed = parse_reply(reply, expect=expect)
+        assert [values(target, expect) for target in parsed.targets] == json.loads(outcome)
+
+
+def test_the_table_is_whole() -> None:
+    assert len(cases()) == TABLE.read_text(encoding="utf-8").count("\n######## =>") >= 120
+    assert len({case.id for case in cases()}) == len(cases())
+
+
+def test_steps_and_reason() -> None:
+    reply = {
+        "steps": [
+            {"text": "Asked for: a cup.", "boxes": []},
+            {"text": "Two.", "boxes": [[1, 2, 3, 4], [5, 6], "7, 8, 9, 10"]},
+            "It is the left one.",
+        ],
+        "targets": [{"label": "cup", "box": [1, 2, 3, 4]}],
+        "reason": "It is small.",
+    }
+    assert parse_reply(json.dumps(reply), expect="box") == ParsedReply(
+        steps=(
+            RawStep("Asked for: a cup."),
+            RawStep("Two.", boxes=((1, 2, 3, 4), (7, 8, 9, 10))),
+            RawStep("It is the left one."),
+        ),
+        targets=(RawTarget("cup", box=(1, 2, 3, 4)),),
+        reason="It is small.",
+    )
+
+
+def test_steps_of_the_grid() -> None:
+    text = (
+        '{"steps": [{"text": "a", "rows": [1, 2], "columns": "3-4"}, {"text": "b", "rows": []}],'
+        ' "targets": []}'
+    )
+    assert parse_reply(text, expect="bands").steps == (
+        RawStep("a", rows=(1, 2), columns=(3, 4)),
+        RawStep("b"),
+    )
+
+
+def test_steps_outside_a_wrapped_answer() -> None:
+    text = '{"steps": ["look"], "answer": {"targets": [], "reason": "none"}}'
+    assert parse_reply(text, expect="box") == ParsedReply((RawStep("look"),), (), "none")
+
+
+@pytest.mark.parametrize(
+    ("expect", "text", "ordered"),
+    [
+        ("box", '{"targets": [{"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}]}', (2, 1, 4, 3)),
+        ("box", '{"targets": [{"box_2d": [1, 2, 3, 4]}]}', (1, 2, 3, 4)),
+        ("points", '<point x="1" y="2" alt="a">a</point>', ((2, 1),)),
+        ("points", '{"targets": [{"x": 1, "y": 2}]}', ((2, 1),)),
+        ("points", '{"targets": [{"point": [1, 2]}]}', ((1, 2),)),
+    ],
+)
+def test_named_coordinates_follow_a_y_first_frame(expect: Any, text: str, ordered: Any) -> None:
+    (target,) = parse_reply(text, expect=expect, y_first=True).targets
+    assert (target.box or target.points) == ordered
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the reply is empty"),
+        ("Sorry, no.", "the reply has no JSON answer"),
+        ('{"targets": [{"box": [1, 2, 3, 4]}, {"box": [1, 2]}]}', r"target 2: \[1, 2\] is not"),
+        ('{"targets": [{"label": "cup"}]}', 'target 1: .* has no "box"'),
+        ('{"targets": [{"label": "c", "box": [1, 2, 3', "cut off"),
+        ('{"targets": [{"label": "c", "box": [1, 2, 3 %]}]}', "not valid JSON"),
+    ],
+)
+def test_messages_say_what_to_mend(text: str, message: str) -> None:
+    with pytest.raises(UnparsableReply, match=message):
+        parse_reply(text, expect="box")
+
+
+# --- bounded work ----------------------------------------------------------------------------
+
+ANSWER = '{"targets": [{"label": "dog", "box": [1, 2, 3, 4]}]}'
+NOISE = {
+    "open brackets": "[" * 100_000,
+    "open braces": "{" * 100_000,
+    "nested keys": '{"a":' * 20_000,
+    "nested lists of objects": '[{"targets":' * 9_000,
+    "digits": '{"targets": [{"box": [' + "9" * 100_000 + ", 1, 2, 3]}]}",
+    "digits of a band": '{"targets": [{"rows": ["' + "9" * 100_000 + '"], "columns": [1]}]}',
+    "digits and a letter": "[" * 31 + "1" * 100_000 + "x",
+    "open strings": "['a " * 25_000,
+    "quotes": '{"' + '" ' * 50_000,
+    "quotes and newlines": '["a' + '"\n' * 50_000,
+    "blank after a quote": '["a"' + "\n" * 100_000 + "x",
+    "commas": "[" + "," * 100_000,
+    "open comments": "[/*" * 33_000,
+    "small lists": "[1] " * 25_000,
+    "small answers": '{"box": [1]}' * 8_000,
+    "think tags": "<think>" * 14_000,
+    "box tags": "<ref><box>" * 10_000,
+    "point tags": '<points x1="1" ' * 6_000,
+    "backslashes": '{"a": "' + "\\" * 100_000,
+    "words": "[" + "a " * 50_000,
+    "prose": 'The dog [on the left] is {brown}; it\'s "here". ' * 2_000,
+    "signs": "[" + "-" * 100_000,
+    "closing tags": "[</think>" * 11_000,
+    "tags in cut lists": '["</think>' * 10_000,
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("expect", KINDS)
+def test_noise_is_refused_quickly(name: str, expect: Any) -> None:
+    before = time.process_time()
+    with pytest.raises(UnparsableReply):
+        parse_reply(NOISE[name], expect=expect)
+    assert time.process_time() - before < 0.5  # 0.2 s on an idle core
+
+
+@pytest.mark.parametrize(
+    "name", ["open brackets", "open braces", "prose", "commas", "closing tags"]
+)
+def test_an_answer_after_noise_is_found_or_refused(name: str) -> None:
+    try:
+        parsed = parse_reply(f"{NOISE[name]}\n{ANSWER}", expect="box")
+    except UnparsableReply:
+        assert name != "prose"
+    else:
+        assert [target.box for target in parsed.targets] == [(1, 2, 3, 4)]
+
+
+def test_a_thousand_targets() -> None:
+    targets = [{"label": f"cup {i}", "box": [i, i, i + 1, i + 1]} for i in range(1000)]
+    parsed = parse_reply(json.dumps({"targets": targets, "reason": ""}), expect="box")
+    assert [target.label for target in parsed.targets] == [f"cup {i}" for i in range(1000)]
+
+
+# --- properties ------------------------------------------------------------------------------
+
+finite = st.integers(-5000, 5000) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+spice = st.sampled_from(
+    [
+        *"{}[]()\"',:\\\n …",
+        *("targets", "answer", "label", "box", "rows", "null", "NaN", "-1", "3", "4.5", "\\u"),
+        *("<think>", "</think>", "<box>", "```json", "```", "//", "/*"),
+        *('{"targets": [', '{"targets": []}', '{"label": "a", "box": [1, 2, 3, 4]}'),
+    ]
+)
+labels = st.text(max_size=12) | st.lists(spice, max_size=5).map("".join)
+steps = st.lists(
+    st.fixed_dictionaries(
+        {"text": labels, "boxes": st.lists(st.tuples(*[finite] * 4), max_size=2)}
+    ),
+    max_size=3,
+)
+entries = {
+    "box": {"box": st.tuples(*[finite] * 4)},
+    "bands": {name: st.lists(st.integers(-9, 99), min_size=1) for name in ("rows", "columns")},
+    "points": {"points": st.lists(st.tuples(finite, finite), min_size=1, max_size=4)},
+    "marks": {"marks": st.lists(st.integers(0, 99), min_size=1)},
+}
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> tuple[Any, dict[str, Any], str]:
+    """(expect, reply, its JSON)"""
+    expect = draw(st.sampled_from(KINDS))
+    entry = st.fixed_dictionaries({"label": labels, **entries[expect]})
+    reply: dict[str, Any] = {"targets": draw(st.lists(entry, max_size=3)), "reason": draw(labels)}
+    if draw(st.booleans()):
+        reply = {"steps": draw(steps), **reply}
+    options = {"ensure_ascii": draw(st.booleans()), "indent": draw(st.sampled_from([None, 0, 2]))}
+    return expect, reply, json.dumps(reply, **options)
+
+
+def plain(target: dict[str, Any], expect: str) -> list[Any]:
+    """A target of a generated reply as the table writes it."""
+    return json.loads(json.dumps([target["label"], *(target[key] for key in entries[expect])]))
+
+
+@given(replies())
+def test_valid_replies_round_trip(case: tuple[Any, dict[str, Any], str]) -> None:
+    expect, reply, text = case
+    for wrapped in (text, f"Here:\n```json\n{text}\n```\nDone.", f"<think>a {{ b</think>{text}"):
+        parsed = parse_reply(wrapped, expect=expect)
+        assert [values(t, expect) for t in parsed.targets] == [
+            plain(t, expect) for t in reply["targets"]
+        ]
+        assert parsed.reason == reply["reason"]
+        assert [step.text for step in parsed.steps] == [s["text"] for s in reply.get("steps", [])]
+        assert [list(step.boxes) for step in parsed.steps] == [
+            s["boxes"] for s in reply.get("steps", [])
+        ]
+
+
+@given(replies(), st.data())
+@settings(max_examples=300)
+def test_a_prefix_never_adds_or_denies(
+    case: tuple[Any, dict[str, Any], str], data: st.DataObject
+) -> None:
+    expect, reply, text = case
+    prefix = text[: data.draw(st.integers(0, len(text)))]
+    for wrapped in (prefix, f"```json\n{prefix}", f"```json\n{prefix}\n```"):
+        try:
+            parsed = parse_reply(wrapped, expect=expect)
+        except UnparsableReply:
+            continue
+        whole = [plain(target, expect) for target in reply["targets"]]
+        found = [values(target, expect) for target in parsed.targets]
+        assert found == whole[: len(found)]
+        assert found or not whole
+
+
+@given(st.lists(spice | st.text(max_size=5), max_size=40).map("".join), st.sampled_from(KINDS))
+@settings(max_examples=500)
+@example("\ud800{'targets': [\udfff]}", "box")
+@example('{"targets": "e"}', "box")
+@example('{"targets": [["e"]]}', "points")
+def test_nothing_else_escapes(text: str, expect: Any) -> None:
+    with contextlib.suppress(UnparsableReply):
+        assert isinstance(parse_reply(text, expect=expect), ParsedReply)
+
+
+@given(replies(), st.data())
+@settings(max_examples=300)
+def test_a_damaged_reply_escapes_nothing(
+    case: tuple[Any, dict[str, Any], str], data: st.DataObject
+) -> None:
+    expect, _, text = case
+    at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 5))
+    damaged = text[:at] + data.draw(spice) + text[at + length :]
+    with contextlib.suppress(UnparsableReply):
+        assert isinstance(parse_reply(damaged, expect=expect), ParsedReply)
