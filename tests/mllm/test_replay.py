@@ -1,0 +1,138 @@
+"""Recording and playing back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsvp import registry
+from rsvp.errors import BadInput, MLLMFailed
+from rsvp.mllm import MLLM
+from rsvp.mllm.replay import ReplayMLLM, message_key
+from rsvp.types import Message, Reply, Usage
+
+IMAGE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+
+
+class Counting:
+    """Answers with how often it was asked."""
+
+    def __init__(self, model: str = "m") -> None:
+        self.name, self.model, self.asked = "counting", model, 0
+
+    def reply(self, messages: Sequence[Message], *, schema=None) -> Reply:
+        self.asked += 1
+        return Reply(f"№ {self.asked}\n", Usage(5, 2, 1), 0.25, "stop", 0.875)
+
+    async def areply(self, messages: Sequence[Message], *, schema=None) -> Reply:
+        return self.reply(messages, schema=schema)
+
+
+def ask(text: str, image: np.ndarray = IMAGE) -> list[Message]:
+    return [Message("system", ("Be brief.",)), Message("user", (image, text))]
+
+
+def test_what_was_recorded_is_played_back_in_order_then_the_last_repeats(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    recorder = ReplayMLLM(file, record=Counting())
+    told = [recorder.reply(ask("cat?")), recorder.reply(ask("dog?")), recorder.reply(ask("cat?"))]
+    player = ReplayMLLM(file)
+    assert isinstance(player, MLLM)
+    assert [player.reply(ask("cat?")) for _ in range(3)] == [told[0], told[2], told[2]]
+    assert player.reply(ask("dog?")) == told[1]
+    assert player.model == "m"
+
+
+def test_the_async_call_records_and_plays_too(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    told = asyncio.run(ReplayMLLM(file, record=Counting()).areply(ask("cat?")))
+    assert asyncio.run(ReplayMLLM(file).areply(ask("cat?"))) == told
+
+
+def test_recording_appends_and_is_on_disk_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    file.write_bytes(file.read_bytes().rstrip(b"\n"))  # as an editor may leave it
+    recorder = ReplayMLLM(file, record=Counting())
+    recorder.reply(ask("dog?"))
+    lines = file.read_text().splitlines()
+    assert [json.loads(line)["asked"] for line in lines] == ["cat?", "dog?"]
+
+
+def test_the_recorded_models_name_decides_the_family(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    ReplayMLLM(file, record=Counting("Qwen/Qwen2.5-VL-7B-Instruct")).reply(ask("cat?"))
+    player = registry.make("mllm", f"replay:{file}")
+    assert registry.family(player.model).frame == "resized-pixels"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ask("cat"),
+        ask("cat?", IMAGE[:, ::-1]),
+        ask("cat?", IMAGE.reshape(3, 2, 3)),
+        [Message("user", ("Be brief.",)), Message("user", (IMAGE, "cat?"))],
+        [Message("system", ("Be ", "brief.")), Message("user", (IMAGE, "cat?"))],
+    ],
+)
+def test_another_question_is_not_answered(tmp_path: Path, other: list[Message]) -> None:
+    file = tmp_path / "run.jsonl"
+    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    with pytest.raises(MLLMFailed, match=r"run\.jsonl holds no reply to 'cat"):
+        ReplayMLLM(file).reply(other)
+
+
+def test_the_key_is_the_same_in_every_process_and_for_every_memory_layout() -> None:
+    wide = np.zeros((2, 6, 3), np.uint8)
+    wide[:, ::2] = IMAGE
+    assert message_key("m", ask("cat?", wide[:, ::2])) == message_key("m", ask("cat?"))
+    assert message_key("n", ask("cat?")) != message_key("m", ask("cat?"))
+    assert message_key("m", [Message("user", ("caf\udce9",))])[:8] == "9c5ec8f0"
+
+
+def test_a_file_holds_one_model(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    ReplayMLLM(file, record=Counting("a")).reply(ask("cat?"))
+    with pytest.raises(BadInput, match="holds replies of a: record b elsewhere"):
+        ReplayMLLM(file, record=Counting("b"))
+    line = file.read_text()
+    file.write_text(line + line.replace('"model": "a"', '"model": "b"'))
+    with pytest.raises(BadInput, match=r"run\.jsonl:2 is a reply of b"):
+        ReplayMLLM(file)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"key": "a", "text": "cut of',
+        "[]",
+        "3",
+        "{}",
+        '{"key": 1, "model": "m", "text": "t", "usage": {}, "seconds": 0, "finish_reason": "stop", '
+        '"confidence": null}',
+        '{"key": "k", "model": "m", "text": null, "usage": {}, "seconds": 0, '
+        '"finish_reason": "stop", "confidence": null}',
+        '{"key": "k", "model": "m", "text": "t", "usage": {"tokens": 1}, "seconds": 0, '
+        '"finish_reason": "stop", "confidence": null}',
+        "\udcff",
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "run.jsonl"
+    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    with file.open("ab") as end:
+        end.write(b"\n" + broken.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadInput, match=r"run\.jsonl:3 is no recorded reply") as error:
+        ReplayMLLM(file)
+    assert "\n" not in str(error.value)
+
+
+def test_no_file_to_play(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no file"):
+        ReplayMLLM(tmp_path / "none.jsonl")
