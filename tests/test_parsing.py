@@ -231,6 +231,7 @@ def plain(target: dict[str, Any], expect: str) -> list[Any]:
 
 
 @given(replies())
+@settings(deadline=None)
 def test_valid_replies_round_trip(case: tuple[Any, dict[str, Any], str]) -> None:
     expect, reply, text = case
     for wrapped in (text, f"Here:\n```json\n{text}\n```\nDone.", f"<think>a {{ b</think>{text}"):
@@ -246,7 +247,7 @@ def test_valid_replies_round_trip(case: tuple[Any, dict[str, Any], str]) -> None
 
 
 @given(replies(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_prefix_never_adds_or_denies(
     case: tuple[Any, dict[str, Any], str], data: st.DataObject
 ) -> None:
@@ -264,7 +265,7 @@ def test_a_prefix_never_adds_or_denies(
 
 
 @given(st.lists(spice | st.text(max_size=5), max_size=40).map("".join), st.sampled_from(KINDS))
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @example("\ud800{'targets': [\udfff]}", "box")
 @example('{"targets": "e"}', "box")
 @example('{"targets": [["e"]]}', "points")
@@ -274,7 +275,7 @@ def test_nothing_else_escapes(text: str, expect: Any) -> None:
 
 
 @given(replies(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_damaged_reply_escapes_nothing(
     case: tuple[Any, dict[str, Any], str], data: st.DataObject
 ) -> None:
