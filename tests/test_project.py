@@ -1,0 +1,144 @@
+"""The project's own files: sizes, versions, promises that the build and the README make."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MEGABYTE = 1_000_000
+
+# A folder of somebody's own machine: it means nothing on another.
+MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:work|root|home|Users)/\w")
+
+
+def tracked() -> list[Path]:
+    """The files that a clone gets."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    names = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def requirement_name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
+
+
+def test_every_file_is_small_enough_to_clone() -> None:
+    large = {str(p): p.stat().st_size for p in tracked() if p.stat().st_size >= 16 * MEGABYTE}
+    assert not large
+
+
+def test_no_file_names_a_folder_of_the_machine_it_was_written_on() -> None:
+    found = []
+    for path in tracked():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue  # an image or weights
+        found += [
+            f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+            for number, line in enumerate(lines, 1)
+            if MACHINE_PATH.search(line)
+        ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("data = '/root/photos'", True),
+        ("see /home/me/x.png", True),
+        ("https://example.org/work/of/art", False),
+        ("mounted at /workspace", False),
+        ("${HOME}/work/x", False),
+    ],
+)
+def test_what_counts_as_such_a_folder(line: str, named: bool) -> None:
+    assert bool(MACHINE_PATH.search(line)) is named
+
+
+def test_the_versions_agree() -> None:
+    import rsvp
+
+    assert rsvp.__version__ == PROJECT["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PROJECT["version"]
+
+
+def test_the_installed_version_is_this_one() -> None:
+    try:
+        installed = importlib.metadata.version("rsvp")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("rsvp runs from the checkout, uninstalled")
+    assert installed == PROJECT["version"], "pyproject.toml changed: run make setup"
+
+
+def test_the_base_install_needs_no_torchvision() -> None:
+    """It has no build for every torch, and a broken one breaks every transformers class."""
+    pull_it_in = {"torchvision", "timm", "open-clip-torch", "sam2", "groundingdino-py"}
+    assert not pull_it_in & {requirement_name(line) for line in PROJECT["dependencies"]}
+
+
+def test_every_extra_that_an_error_names_exists() -> None:
+    """`MissingExtra(feature, extra)` prints a pip command; it has to work."""
+    named = set()
+    for path in (ROOT / "rsvp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("MissingExtra"):
+                extra = node.args[1] if len(node.args) > 1 else node.keywords[-1].value
+                assert isinstance(extra, ast.Constant), f"{path.name}:{node.lineno}"
+                named.add(extra.value)
+    assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_torch_is_pinned_for_setup() -> None:
+    """Without the pin pip replaces a CPU build by gigabytes of CUDA packages."""
+    assert re.search(r"^torch==\d", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+
+def test_make_help_lists_the_targets() -> None:
+    listing = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for target in ("setup", "test", "demo", "check"):
+        assert re.search(rf"^  make {target}\s+\w", listing, re.MULTILINE), listing
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert re.search(r"^make test\b", text, re.MULTILINE)
+    assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_every_room() -> None:
+    """Its file tree names each top-level entry of the project and of the package."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    fences = re.findall(r"^```.*?^```", readme, re.MULTILINE | re.DOTALL)
+    trees = [fence for fence in fences if "pyproject.toml" in fence and "geometry.py" in fence]
+    assert trees, "the README has no file tree"
+    parts = [path.relative_to(ROOT).parts for path in tracked()]
+    rooms = {p[0] for p in parts} | {p[1] for p in parts if p[0] == "rsvp"}
+    hidden = {room for room in rooms if room.startswith((".", "_")) and room != ".ci"}
+    named = set(re.findall(r"[\w.-]+", trees[0]))
+    assert sorted(rooms - hidden - named - {"py.typed"}) == []

@@ -1,0 +1,181 @@
+"""The wheel, as a stranger gets it: what is in it, and the main job run from nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = "rsvp/embedded/weights"
+MEGABYTE = 1_000_000
+NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks the network is refused at once
+
+# One group, so that pytest-xdist builds the wheel once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+
+
+def run(command: list[str], cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run it and return stdout; a failure shows both streams."""
+    done = subprocess.run(
+        command, cwd=cwd, env=env, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def build(out: Path, *what: str) -> Path:
+    """Build with the hatchling of this environment, so that nothing is downloaded."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), *what]
+    run([*command, str(ROOT)], cwd=out)
+    return next(out.glob("*.whl"))
+
+
+def members(wheel: Path) -> dict[str, int]:
+    """Path -> size in bytes of everything in the wheel but its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    return {name: size for name, size in sizes.items() if ".dist-info/" not in name}
+
+
+def files_below(folder: Path) -> set[str]:
+    """The files of a folder as a clone has them, relative to it."""
+    found = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `python -m build` makes: the sdist first, the wheel from the sdist."""
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+def test_it_holds_the_package_and_the_prompts_and_nothing_else(wheel: Path) -> None:
+    package = {f"rsvp/{name}" for name in files_below(ROOT / "rsvp")}
+    prompts = {f"rsvp/_prompts/{name}" for name in files_below(ROOT / "prompts")}
+    assert set(members(wheel)) == package | prompts
+    assert {"rsvp/py.typed", "rsvp/embedded/world/sprites.png"} <= package
+    assert "rsvp/_prompts/full/boxes.cot.txt" in prompts
+
+
+def test_a_wheel_made_without_the_sdist_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    assert members(build(tmp_path, "--wheel")) == members(wheel)
+
+
+def test_the_licences_come_with_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        licences = [name for name in archive.namelist() if "/licenses/" in name]
+        texts = {Path(name).name: archive.read(name).decode() for name in licences}
+    assert "Apache License" in texts["LICENSE"]
+    assert "Noto Emoji" in texts["NOTICE"]
+    assert "Unicode, Inc." in texts["NOTICE"]
+
+
+def test_the_weights_are_small_enough_to_ship(wheel: Path) -> None:
+    sizes = {n: s for n, s in members(wheel).items() if n.startswith(f"{WEIGHTS}/")}
+    assert {n: s for n, s in sizes.items() if s >= 16 * MEGABYTE} == {}
+    assert sum(sizes.values()) <= 40 * MEGABYTE
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A virtual environment that holds the wheel and borrows the dependencies."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def run(self, program: str, *arguments: str, cwd: Path) -> str:
+        return run([str(self.folder / "bin" / program), *arguments], cwd=cwd, env=self.env)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install the wheel where no checkout can be seen.
+
+    Dependencies come from this environment through a `.pth` line: that adds a folder to the path
+    without reading the `.pth` files in it, so an editable install of rsvp stays invisible.
+    """
+    folder, home = tmp_path_factory.mktemp("venv"), tmp_path_factory.mktemp("home")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    run([*pip, "--disable-pip-version-check", "--no-index", "--no-deps", str(wheel)], cwd=folder)
+    ours = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    theirs = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    (Path(ours) / "dependencies.pth").write_text("\n".join(theirs) + "\n")
+    env = {
+        "PATH": os.defpath,
+        "HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "HTTP_PROXY": NOWHERE,
+        "HTTPS_PROXY": NOWHERE,
+    }
+    return Installed(folder, env)
+
+
+def test_it_is_the_wheel_that_is_imported(installed: Installed, tmp_path: Path) -> None:
+    code = (
+        "import sys, rsvp, rsvp.prompting as p\n"
+        "from importlib.metadata import version\n"
+        "assert p.load('full/boxes.cot').text and p.load('compact/grid.direct').text\n"
+        "assert rsvp.__version__ == version('rsvp')\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(rsvp.__file__)"
+    )
+    where = Path(installed.run("python", "-c", code, cwd=tmp_path).strip())
+    assert where.is_relative_to(installed.folder)
+
+
+def decode(rle: Mapping[str, Any]) -> np.ndarray:
+    """(H, W) bool."""
+    return coco_mask.decode(dict(rle)).astype(bool)
+
+
+def share_inside(mask: np.ndarray, box: list[float]) -> float:
+    """How much of a mask lies in a box that is 10 % larger on each side."""
+    x0, y0, x1, y1 = box
+    dx, dy = (x1 - x0) / 10, (y1 - y0) / 10
+    rows, columns = np.nonzero(mask)
+    inside = (columns >= x0 - dx) & (columns < x1 + dx) & (rows >= y0 - dy) & (rows < y1 + dy)
+    return float(inside.mean())
+
+
+def test_the_main_job_runs_from_it_alone(installed: Installed, tmp_path: Path) -> None:
+    """An empty folder, an empty home, no network: a question in, the right pixels out."""
+    if not (ROOT / WEIGHTS / "reasoner").is_dir():
+        pytest.skip(f"{WEIGHTS}/reasoner is missing: python -m rsvp.embedded.recipe trains it")
+    find = "import rsvp.embedded as e; print(next(iter(e.__path__)))"
+    image = Path(installed.run("python", "-c", find, cwd=tmp_path).strip()) / "demo.png"
+    query = "what would you cut the bread with?"
+    job = ["segment", "--image", str(image), "--query", query, "--out", "out", "--json"]
+    printed = json.loads(installed.run("rsvp", *job, cwd=tmp_path))
+
+    written = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert printed == written
+    assert written["query"] == query
+    assert written["no_target"] is False
+    assert written["steps"]
+    assert written["models"]["mllm"] == "transformers:embedded"
+    (target,) = written["targets"]
+    assert "knife" in target["label"]
+
+    mask = decode(target["mask"])
+    assert mask.shape == (written["image"]["height"], written["image"]["width"])
+    assert 0.001 < mask.mean() < 0.5
+    assert share_inside(mask, target["box"]) > 0.8
+    assert (tmp_path / "out" / "overlay.png").stat().st_size > 0
+    assert (tmp_path / "out" / "masks" / "000.png").stat().st_size > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
