@@ -1,0 +1,100 @@
+"""Messages to a local model's inputs: its chat template renders, its processor puts the images in.
+
+Works on any processor of transformers, and imports none of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image as PilImage
+
+from rsvp.types import Message
+
+_AN_IMAGE = {"type": "image"}
+
+
+class Chat:
+    """How one model is talked to.
+
+    Args:
+        processor: a transformers processor with a `tokenizer` and an `image_processor`.
+
+    Raises:
+        ValueError: neither the processor nor its tokenizer has a chat template.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+        if not isinstance(template, str):
+            raise ValueError("it has no chat template; take an instruction-tuned model")
+        self.processor = processor
+        self.template = template
+        self._control = _control_tokens(processor.tokenizer)
+
+    def inputs(self, messages: Sequence[Message]) -> Any:
+        """The model's inputs for one reply: a BatchFeature of torch tensors, batch of one."""
+        text = self.render(messages)
+        parts = [part for message in messages for part in message.parts]
+        images = [PilImage.fromarray(part) for part in parts if not isinstance(part, str)]
+        options: dict[str, Any] = {"return_tensors": "pt"}
+        bos = self.processor.tokenizer.bos_token
+        if bos and text.startswith(bos):
+            options["add_special_tokens"] = False  # or there would be two of them
+        return self.processor(text=[text], images=images or None, **options)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt as text, one image token an image where the template writes them.
+
+        A template that refuses system messages gets their text in front of the first question.
+
+        Raises:
+            ValueError: the template refuses the conversation, in its own words.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return self._apply(messages)
+        except TemplateError as error:
+            if len(messages) < 2 or messages[0].role != "system":
+                raise ValueError(f"its chat template refuses: {error}") from error
+        first = Message(messages[1].role, (*messages[0].parts, "\n\n", *messages[1].parts))
+        return self._apply([first, *messages[2:]])
+
+    def _apply(self, messages: Sequence[Message]) -> str:
+        # The tokenizer renders, not the processor: some processors insist on video settings here.
+        return str(
+            self.processor.tokenizer.apply_chat_template(
+                [self._wire(message) for message in messages],
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        )
+
+    def _wire(self, message: Message) -> dict[str, Any]:
+        """A message as templates take it: parts, or plain text where a template knows no parts."""
+        if "text" not in self.template:
+            texts = [self._plain(part) for part in message.parts if isinstance(part, str)]
+            return {"role": message.role, "content": "".join(texts)}
+        parts = [
+            {"type": "text", "text": self._plain(part)} if isinstance(part, str) else _AN_IMAGE
+            for part in message.parts
+        ]
+        return {"role": message.role, "content": parts}
+
+    def _plain(self, text: str) -> str:
+        """Text whose control tokens are spaced apart: what a query says never ends its turn."""
+        if self._control is None:
+            return text
+        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """Special tokens that look like ``<s>``, not a word or line break that happens to be one."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    marked = [t for t in special if len(t) > 2 and not t.isalnum() and not t.isspace()]
+    longest_first = sorted(marked, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if marked else None
