@@ -118,11 +118,14 @@ def enlarge(coarse: NDArray[np.float32], size: int) -> Rgb:
     return np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).copy()
 
 
-def load_photos(folder: Path, limit: int = 400) -> tuple[Rgb, ...]:
-    """The photos of a folder, at most `limit`, by name."""
-    files = sorted(p for p in folder.glob("**/*") if p.suffix.lower() in PHOTO_SUFFIXES)
+def load_photos(source: Path | Sequence[Path], limit: int = 1500) -> tuple[Rgb, ...]:
+    """The photos of a folder, by name, or the listed ones; at most `limit`."""
+    if isinstance(source, Path):
+        files = sorted(p for p in source.glob("**/*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    else:
+        files = list(source)
     if not files:
-        raise BadInput(f"no photos (jpg, png, webp) under {folder}")
+        raise BadInput(f"no photos (jpg, png, webp) under {source}")
     loaded = []
     for file in files[:limit]:
         with Image.open(file) as picture:

@@ -76,12 +76,15 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-def schedule(step: int, steps: int, *, warmup: int = 200, decay: float = 0.25) -> float:
+def warm(step: int, warmup: int = 200) -> float:
+    """The share of the learning rate that a part gets so early in its training."""
+    return min(1.0, (step + 1) / warmup)
+
+
+def schedule(step: int, steps: int, *, decay: float = 0.25) -> float:
     """Warm up, hold, and fall to 2 % over the last `decay` of the steps."""
-    if step < warmup:
-        return (step + 1) / warmup
     left = (steps - step) / max(1.0, decay * steps)
-    return max(0.02, min(1.0, left))
+    return max(0.02, min(warm(step), left))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from transformers import (
     MBartConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.florence2.configuration_florence2 import Florence2VisionConfig
 
 from rsvp.drawing import grid_prompt
@@ -44,6 +45,7 @@ from rsvp.embedded.recipe.loop import (
     save_checkpoint,
     schedule,
     set_rate,
+    warm,
 )
 from rsvp.embedded.recipe.tokenizer import build_tokenizer
 from rsvp.embedded.replies import GRID, reply
@@ -55,7 +57,6 @@ CELLS = 10  # a side, of the grid of image tokens
 WIDTH = 256
 IMAGE_TOKENS = 1 + CELLS * CELLS
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
-IGNORE = -100
 
 
 def build_model(vocabulary: int, image_token: int) -> Florence2ForConditionalGeneration:
@@ -241,10 +242,13 @@ def box_loss(predicted: Tensor, true: Tensor, cell: Tensor) -> Tensor:
 class Trainee:
     """Model, helpers and tokenizer together, and the losses of a batch."""
 
+    accuracy = 0.0  # of the last batch: cells named right
+    picked = 0.0  # of the last batch: cells rightly taken for what was asked for, or not
+
     def __init__(self, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
         self.tokenizer = tokenizer
         self.device = device
-        self.model = build_model(len(tokenizer), tokenizer.convert_tokens_to_ids("<image>"))
+        self.model = self.build()
         order_numbers(self.model, tokenizer)
         self.model.to(device)
         if device == "cpu":  # its fused kernel's backward is several times slower than plain bmm
@@ -253,10 +257,20 @@ class Trainee:
         names = [tokenizer.convert_tokens_to_ids(t.name) for t in things()]
         self.name_ids = torch.tensor(names, device=device)
 
-    def perceive(self, examples: Sequence[Example], images: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """Vision features, the perception loss, and the cells' truth (rows, cells, objects)."""
+    def build(self) -> Any:
+        """The model, with random weights."""
+        return build_model(
+            len(self.tokenizer), self.tokenizer.convert_tokens_to_ids("<image>")
+        )
+
+    def see(self, images: Tensor) -> tuple[Any, Tensor]:
+        """What `converse` needs of the vision tower, and its (B, cells, WIDTH) features."""
         tower = self.model.model.vision_tower(images).last_hidden_state
-        flat = tower.flatten(2).transpose(1, 2)
+        return self.model.model.multi_modal_projector(tower), tower.flatten(2).transpose(1, 2)
+
+    def perceive(self, examples: Sequence[Example], images: Tensor) -> tuple[Any, Tensor, Any]:
+        """Vision features, the perception loss, and the cells' truth (rows, cells, objects)."""
+        features, flat = self.see(images)
         owners = torch.from_numpy(np.stack([e.cells for e in examples])).to(self.device)
         rows, cells = (owners >= 0).nonzero(as_tuple=True)
         which = owners[rows, cells].tolist()
@@ -271,36 +285,51 @@ class Trainee:
         seen = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight=weight)
         placed = box_loss(self.helpers.where(flat[rows, cells]), boxes, cells)
         self.accuracy = float((logits[rows, cells].argmax(-1) == names).float().mean())
-        return tower, seen + placed, (rows, cells, which, names, boxes)
+        return features, seen + placed, (rows, cells, which, names, boxes)
 
     def converse(
-        self, examples: Sequence[Example], tower: Tensor, truth: Any, rng: random.Random, asks: int
+        self, examples: Sequence[Example], features: Any, truth: Any, rng: random.Random, asks: int
     ) -> tuple[Tensor, Tensor]:
         """The language loss and the encoder's helper losses over `asks` questions an image."""
-        features = self.model.model.multi_modal_projector(tower)
         chosen = [
             (i, ask)
             for i, e in enumerate(examples)
             for ask in rng.sample(e.asks, min(asks, len(e.asks)))
         ]
         image_rows = torch.tensor([i for i, _ in chosen], device=self.device)
-        asked = self.tokenizer([f"<s>{a[0]}</s>" for _, a in chosen], padding=True, return_tensors="pt", add_special_tokens=False)
-        told = self.tokenizer([f"{a[1]}</s>" for _, a in chosen], padding=True, return_tensors="pt", add_special_tokens=False)
-        ids = asked.input_ids.to(self.device)
+        asked = self.tokens([f"<s>{ask[0]}</s>" for _, ask in chosen])
+        told = self.tokens([f"{ask[1]}</s>" for _, ask in chosen])
+        spoken, states = self.speak(features, image_rows, asked, told)
+        return spoken, self.understand(states, chosen, truth)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask, each (n, length), padded on the right."""
+        made = self.tokenizer(
+            list(texts), padding=True, return_tensors="pt", add_special_tokens=False
+        )
+        return made.input_ids.to(self.device), made.attention_mask.to(self.device)
+
+    def speak(
+        self,
+        features: Any,
+        image_rows: Tensor,
+        asked: tuple[Tensor, Tensor],
+        told: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The language loss, and the encoder's (n, cells, WIDTH) states at the image."""
         table = self.model.get_input_embeddings()
-        sequence = torch.cat([features[image_rows], table(ids)], 1)
-        mask = F.pad(asked.attention_mask.to(self.device), (IMAGE_TOKENS, 0), value=1)
-        labels = told.input_ids.masked_fill(told.attention_mask == 0, IGNORE).to(self.device)
-        started = F.pad(told.input_ids[:, :-1], (1, 0), value=2).to(self.device)
+        sequence = torch.cat([features[image_rows], table(asked[0])], 1)
+        mask = F.pad(asked[1], (IMAGE_TOKENS, 0), value=1)
+        started = F.pad(told[0][:, :-1], (1, 0), value=2)
         language = self.model.model.language_model
         encoded = language.encoder(inputs_embeds=sequence, attention_mask=mask).last_hidden_state
         decoded = language.decoder(
-            input_ids=started, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
-        keep = labels != IGNORE
+            input_ids=started, encoder_hidden_states=encoded, encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        keep = told[1] == 1
         logits = self.model.lm_head(decoded[keep]).float()
-        spoken = F.cross_entropy(logits, labels[keep])
-        return spoken, self.understand(encoded, chosen, truth)
+        return F.cross_entropy(logits, told[0][keep]), encoded[:, 1:IMAGE_TOKENS]
 
     def understand(self, encoded: Tensor, chosen: Any, truth: Any) -> Tensor:
         """The encoder's states at the image: name by its token, box, and what was asked for."""
@@ -312,7 +341,7 @@ class Trainee:
         for q, (i, ask) in enumerate(chosen):
             mine = by_row.get(i, [])
             index = torch.tensor(mine, device=self.device, dtype=torch.long)
-            states.append(encoded[q, 1 + cells[index]])
+            states.append(encoded[q, cells[index]])
             ids.append(names[index])
             places.append(boxes[index])
             spots.append(cells[index])
@@ -325,6 +354,19 @@ class Trainee:
         self.picked = ((asked[:, 0] > 0) == (goal[:, 0] > 0)).float().mean().item()
         picked = F.binary_cross_entropy_with_logits(asked, goal)
         return 0.3 * F.cross_entropy(named.float(), torch.cat(ids)) + 0.3 * placed + 2 * picked
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
+        kept = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="15MB")
+        self.model.float().load_state_dict(kept)
+        image_processor = CLIPImageProcessorPil(
+            do_resize=True, size={"height": SIZE, "width": SIZE},
+            resample=Image.Resampling.BILINEAR, do_center_crop=False,
+            image_mean=[0.5] * 3, image_std=[0.5] * 3,
+        )  # fmt: skip
+        image_processor.image_seq_length = IMAGE_TOKENS
+        Florence2Processor(image_processor, self.tokenizer).save_pretrained(folder)
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -356,21 +398,27 @@ class Plan:
     log_every: int = 20
 
 
-def train(out: Path, plan: Plan, photos: Sequence[NDArray[np.uint8]] = (), device: str = "cpu") -> None:
+def train(
+    out: Path,
+    plan: Plan,
+    photos: Sequence[NDArray[np.uint8]] = (),
+    device: str = "cpu",
+    trainee_class: type[Trainee] = Trainee,
+) -> None:
     """Train or go on training in `out`; the checkpoint there is read first."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(out / "tokenizer")
     torch.manual_seed(plan.seed)
-    trainee = Trainee(tokenizer, device)
+    trainee = trainee_class(tokenizer, device)
     opts = optimizers([trainee.model, trainee.helpers], plan.lr, plan.muon_lr)
     state = load_checkpoint(out / "checkpoint.pt")
-    first = 0
+    first = shown = 0
     if state:
         trainee.model.load_state_dict(state["model"])
         trainee.helpers.load_state_dict(state["helpers"])
         for opt, saved in zip(opts, state["optimizers"], strict=True):
             opt.load_state_dict(saved)
-        first = int(state["step"])
+        first, shown = int(state["step"]), int(state.get("scenes", 0))
     # A resumed run draws new scenes: the world is endless, so no position need be kept.
     pool = Pool(TRAIN_SEED + plan.seed + first, 3000, 0.35, photos, plan.asks + 2)
     rng = random.Random(first)
@@ -378,16 +426,17 @@ def train(out: Path, plan: Plan, photos: Sequence[NDArray[np.uint8]] = (), devic
     clock.listen()
     step, sums, since = first, np.zeros(5), time.monotonic()
     while not clock.over(step):
-        rate = schedule(step, plan.steps)
+        since_language = step - plan.perceive  # the language half warms up when its turn comes
+        rate = min(schedule(step, plan.steps), warm(since_language if since_language >= 0 else step))
         for opt in opts:
             set_rate(opt, rate)
         examples = pool.draw(plan.batch)
         images = pixels(examples, pool.rng).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
-            tower, perception, truth = trainee.perceive(examples, images)
+            features, perception, truth = trainee.perceive(examples, images)
             spoken = understood = torch.zeros((), device=device)
             if step >= plan.perceive:
-                spoken, understood = trainee.converse(examples, tower, truth, rng, plan.asks)
+                spoken, understood = trainee.converse(examples, features, truth, rng, plan.asks)
             loss = perception + spoken + understood
         loss.backward()  # type: ignore[no-untyped-call]
         params = [p for opt in opts for g in opt.param_groups for p in g["params"]]
@@ -395,15 +444,14 @@ def train(out: Path, plan: Plan, photos: Sequence[NDArray[np.uint8]] = (), devic
         for opt in opts:
             opt.step()
             opt.zero_grad(set_to_none=True)
-        step += 1
-        picked = getattr(trainee, "picked", 0.0)
+        step, shown = step + 1, shown + plan.batch
         parts = [t.detach().item() for t in (perception, spoken, understood)]
-        sums += [parts[0], trainee.accuracy, parts[1], parts[2], picked]
+        sums += [parts[0], trainee.accuracy, parts[1], parts[2], trainee.picked]
         if step % plan.log_every == 0:
             mean = sums / plan.log_every
             spent = time.monotonic() - since
             log.row(
-                step=step, scenes=step * plan.batch, perception=mean[0], cell_accuracy=mean[1],
+                step=step, scenes=shown, perception=mean[0], cell_accuracy=mean[1],
                 language=mean[2], understanding=mean[3], picked=mean[4], rate=rate,
                 scenes_per_second=plan.log_every * plan.batch / spent,
             )  # fmt: skip
@@ -416,23 +464,7 @@ def train(out: Path, plan: Plan, photos: Sequence[NDArray[np.uint8]] = (), devic
                     "helpers": trainee.helpers.state_dict(),
                     "optimizers": [opt.state_dict() for opt in opts],
                     "step": step,
+                    "scenes": shown,
                 },
             )
-    export(trainee, out / "model")
-
-
-def export(trainee: Trainee, folder: Path) -> None:
-    """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    model = trainee.model
-    kept = {k: v.clone() for k, v in model.state_dict().items()}
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="15MB")
-    model.float().load_state_dict(kept)
-    image_processor = CLIPImageProcessorPil(
-        do_resize=True, size={"height": SIZE, "width": SIZE}, resample=Image.Resampling.BILINEAR,
-        do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    )  # fmt: skip
-    image_processor.image_seq_length = IMAGE_TOKENS
-    tokenizer = trainee.tokenizer
-    Florence2Processor(image_processor, tokenizer).save_pretrained(folder)
+    trainee.export(out / "model")

@@ -1,0 +1,166 @@
+"""Train the embedded models, on CPU or GPU alike.
+
+    python -m rsvp.embedded.recipe reasoner  --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m rsvp.embedded.recipe segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m rsvp.embedded.recipe install   --reasoner RUN --segmenter RUN
+    python -m rsvp.embedded.recipe curve     RUN/log.csv
+    python -m rsvp.embedded.recipe compare   --out DIR --minutes M
+
+Ctrl-C checkpoints and stops; the same command goes on. `--minutes` bounds this call, `--steps` the
+whole run and with it the learning-rate schedule. `--photos` is a folder of `images/` and
+`instances.json`: the segmenter trains on its split `train`, the reasoner takes backgrounds from it.
+`compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rsvp.errors import BadInput, RsvpError
+from rsvp.registry import embedded_folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        {
+            "reasoner": train_reasoner,
+            "segmenter": train_segmenter,
+            "install": install,
+            "curve": curve,
+            "compare": compare,
+        }[args.command](args)
+    except RsvpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of every sub-command."""
+    top = argparse.ArgumentParser(
+        prog="python -m rsvp.embedded.recipe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    for name in ("reasoner", "segmenter", "compare"):
+        sub = commands.add_parser(name)
+        sub.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
+        sub.add_argument("--minutes", type=float, help="stop (resumably) after so long")
+        sub.add_argument("--photos", type=Path, help="folder of images/ and instances.json")
+        sub.add_argument("--device", default=None, help="cpu or cuda; by default what is there")
+        sub.add_argument("--threads", type=int, help="CPU threads; by default all")
+        if name != "compare":
+            sub.add_argument("--steps", type=int, help="length of the whole run")
+            sub.add_argument("--batch", type=int)
+            sub.add_argument("--seed", type=int)
+        if name == "reasoner":
+            sub.add_argument("--perceive", type=int, help="steps before the first question")
+            sub.add_argument("--asks", type=int, help="questions an image")
+    sub = commands.add_parser("install", help="copy trained models into the package")
+    sub.add_argument("--reasoner", type=Path)
+    sub.add_argument("--segmenter", type=Path)
+    sub = commands.add_parser("curve", help="print a run's learning curve")
+    sub.add_argument("log", type=Path)
+    sub.add_argument("--rows", type=int, default=20)
+    return top
+
+
+def settings(args: argparse.Namespace, plan: type[Any]) -> dict[str, Any]:
+    """The plan's fields that were given on the command line."""
+    given = {f.name: getattr(args, f.name, None) for f in fields(plan)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def device(args: argparse.Namespace) -> str:
+    """The device to train on; sets the thread count, too."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_reasoner(args: argparse.Namespace) -> None:
+    """Train the reasoner."""
+    from rsvp.embedded.backgrounds import load_photos
+    from rsvp.embedded.recipe import reasoner
+
+    photos = load_photos(training_photos(args.photos)) if args.photos else ()
+    reasoner.train(args.out, reasoner.Plan(**settings(args, reasoner.Plan)), photos, device(args))
+
+
+def train_segmenter(args: argparse.Namespace) -> None:
+    """Train the segmenter."""
+    from rsvp.embedded.recipe import segmenter
+
+    plan = segmenter.Plan(**settings(args, segmenter.Plan))
+    segmenter.train(args.out, plan, args.photos, device(args))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train both architectures for the same time."""
+    from rsvp.embedded.recipe import comparison
+
+    comparison.run(args.out, args.minutes or 10.0, device(args))
+
+
+def training_photos(folder: Path) -> list[Path]:
+    """The photos of split `train`: `val` is for measuring alone."""
+    import json
+
+    file = folder / "instances.json"
+    if not file.exists():
+        raise BadInput(f"{file} is missing: --photos names a folder of images/ and instances.json")
+    images = json.loads(file.read_text(encoding="utf-8"))["images"]
+    return [folder / "images" / i["file_name"] for i in images if i["split"] == "train"]
+
+
+def install(args: argparse.Namespace) -> None:
+    """Copy each run's exported model into the package's weights."""
+    for kind in ("reasoner", "segmenter"):
+        run: Path | None = getattr(args, kind)
+        if run is None:
+            continue
+        if not (run / "model" / "config.json").exists():
+            raise BadInput(f"{run}/model holds no exported model: let the run end or interrupt it")
+        target = embedded_folder(kind)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(run / "model", target)
+        size = sum(f.stat().st_size for f in target.iterdir()) / 1e6
+        print(f"{kind}: {size:.1f} MB in {target}")
+
+
+def curve(args: argparse.Namespace) -> None:
+    """Print evenly spaced rows of a log."""
+    if not args.log.exists():
+        raise BadInput(f"{args.log} does not exist")
+    with args.log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise BadInput(f"{args.log} is empty")
+    step = max(1, len(rows) // max(1, args.rows))
+    shown = rows[::-step][::-1]
+    start = float(rows[0]["time"])
+    columns = [c for c in rows[0] if c != "time"]
+    print("| minutes | " + " | ".join(columns) + " |")
+    print("|" + "---|" * (len(columns) + 1))
+    for row in shown:
+        cells = [f"{(float(row['time']) - start) / 60:.0f}"]
+        cells += [f"{float(row[c]):.4g}" for c in columns]
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
