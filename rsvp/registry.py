@@ -33,6 +33,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "segmenter": {
         "sam2": "rsvp.segmenters.sam2:Sam2Segmenter",
+        "box": "rsvp.segmenters.box:BoxSegmenter",
     },
     "detector": {},
 }

@@ -1,0 +1,1 @@
+"""The commands of `rsvp`, a file each. Model libraries are imported only when a command runs."""

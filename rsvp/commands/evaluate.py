@@ -1,0 +1,72 @@
+"""`rsvp eval`: a benchmark, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsvp import presets
+from rsvp.commands import console
+from rsvp.commands.options import (
+    AsJson,
+    Debug,
+    Frame,
+    Mllm,
+    NoCot,
+    Preset,
+    Segmenter,
+    Strategy,
+    Verbose,
+    begin,
+)
+
+
+def evaluate(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The benchmark: scenes.")],
+    data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where predictions and scores go.")],
+    preset: Preset = presets.DEFAULT,
+    mllm: Mllm = None,
+    strategy: Strategy = None,
+    segmenter: Segmenter = None,
+    no_cot: NoCot = False,
+    frame: Frame = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run into DIR stopped.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Run a benchmark and score it.
+
+    gIoU and cIoU, overall and by kind of question, with bootstrap intervals.
+    """
+    begin(verbose=verbose, debug=debug)
+    from rsvp import writers
+    from rsvp.errors import BadInput
+    from rsvp.evaluation.report import format_summary
+    from rsvp.evaluation.runner import evaluate as run
+    from rsvp.pipeline import Pipeline
+
+    if not Path(data).is_dir():
+        raise BadInput(f"there is no folder {data} with samples")
+    writers.prepare(out)  # before the models are loaded
+    pipeline = Pipeline.from_preset(
+        preset, mllm=mllm, strategy=strategy, segmenter=segmenter, cot=not no_cot, frame=frame
+    )
+    summary = run(
+        name, data, pipeline, out, limit=limit, resume=resume, settings={"preset": preset}
+    )
+    table = format_summary(summary)
+    if as_json:
+        console.tell(table)
+        console.as_json(summary.to_dict())
+    else:
+        console.say(table)

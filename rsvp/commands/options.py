@@ -1,0 +1,70 @@
+"""The options that commands share, and how a command begins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+Preset = Annotated[
+    str, typer.Option(metavar="NAME", help="Which models to use; `rsvp models` lists the presets.")
+]
+Mllm = Annotated[
+    str | None,
+    typer.Option(
+        "--mllm",
+        metavar="SPEC",
+        help="Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How the MLLM points: boxes, grid, or grid:ROWSxCOLUMNS."),
+]
+Segmenter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, or box (no network)."
+    ),
+]
+NoCot = Annotated[
+    bool, typer.Option("--no-cot", help="Ask for the targets alone, without a chain of thought.")
+]
+Frame = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FRAME",
+        help="How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
+        "0-1000, 0-1000-yxyx, 0-1 or percent.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]
+
+
+def begin(*, verbose: bool = False, debug: bool = False) -> None:
+    """Set up what goes to stderr, before any model library is imported.
+
+    Libraries that warn of what is no concern of the user's are silent unless asked not to be.
+    """
+    # Spinning OpenMP threads make small models up to 11 times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    level = logging.INFO if verbose or debug else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.ERROR)
+    logging.getLogger("rsvp").setLevel(level)
+    if verbose or debug:
+        return
+    warnings.simplefilter("ignore")
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "HF_HUB_VERBOSITY": "error",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,220 @@
+"""What is wrong with this installation, and the command that mends each fault.
+
+Model libraries are imported in a process of their own: a broken one can crash it without harm, and
+this one stays light.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rsvp import machine, presets, registry
+
+Status = Literal["ok", "note", "broken"]
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "openai",
+    "pillow",
+    "numpy",
+    "pydantic",
+    "typer",
+    "rich",
+    "safetensors",
+    "pycocotools",
+)
+KEYS = ("OPENAI_API_KEY", "HF_TOKEN")
+OLDEST_PYTHON = (3, 11)
+OLDEST_TRANSFORMERS = 5  # major version
+
+_CUDA = "pip install --force-reinstall torch"
+_CPU = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cpu"
+_GB = 1_000_000_000
+_PROBE_SECONDS = 120
+
+# Prints one JSON object: what happens when the model libraries are imported here.
+_PROBE = """
+import json
+found = {}
+try:
+    import torch
+    found["torch"] = {
+        "version": torch.__version__,
+        "build": torch.version.cuda or getattr(torch.version, "hip", None),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+except Exception as error:
+    found["torch_error"] = f"{type(error).__name__}: {error}"
+else:
+    from rsvp._torchvision import hide_broken_torchvision
+    found["torchvision_error"] = hide_broken_torchvision()
+    try:
+        from transformers import AutoModelForImageTextToText, Sam2Model
+    except Exception as error:
+        found["transformers_error"] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        status: ``ok``; ``note``, where something is worth knowing; ``broken``, where the embedded
+            preset cannot run.
+        mend: the command or act that mends it, empty where there is nothing to mend.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at everything."""
+    probe = _probe()
+    return [
+        _python(),
+        *_packages(),
+        *_libraries(probe),
+        *_gpu(probe),
+        *_weights(),
+        _memory(),
+        _disk(),
+        *_keys(os.environ),
+    ]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        return Finding("python", "broken", version, f"install Python {wanted} or newer")
+    return Finding("python", "ok", f"{version} at {sys.executable}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "broken", "not installed", f"pip install {name}")
+            continue
+        old = name == "transformers" and int(version.split(".")[0]) < OLDEST_TRANSFORMERS
+        if old:
+            wanted = f"pip install 'transformers>={OLDEST_TRANSFORMERS}'"
+            yield Finding(name, "broken", f"{version} is too old", wanted)
+        else:
+            yield Finding(name, "ok", version)
+
+
+def _libraries(probe: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether torch and transformers can be imported; a torchvision that cannot is hidden."""
+    if why := probe.get("error"):
+        yield Finding("imports", "broken", why, _CPU)
+    if why := probe.get("torch_error"):
+        yield Finding("torch", "broken", f"cannot be imported: {why}", _CPU)
+    if why := probe.get("transformers_error"):
+        mend = "pip install --force-reinstall --no-deps transformers"
+        yield Finding("transformers", "broken", f"cannot be imported: {why}", mend)
+    if why := probe.get("torchvision_error"):
+        detail = f"cannot be imported, so rsvp hides it from transformers: {why}"
+        yield Finding("torchvision", "note", detail, "pip uninstall torchvision")
+
+
+def _gpu(probe: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether torch's build fits the machine."""
+    torch = probe.get("torch")
+    if torch is None:
+        return
+    present = machine.gpu_memory_bytes() / _GB
+    if torch["gpu"]:
+        yield Finding("gpu", "ok", f"{torch['gpu']}, torch built for {torch['build']}")
+    elif present and torch["build"] is None:
+        detail = (
+            f"there is a GPU with {present:.0f} GB, but torch {torch['version']} is a CPU build"
+        )
+        yield Finding("gpu", "note", detail, _CUDA)
+    elif present:
+        detail = f"there is a GPU, but torch built for {torch['build']} cannot use it"
+        yield Finding("gpu", "note", detail, "update the NVIDIA driver, or match torch to it")
+    elif torch["build"] is not None:
+        detail = f"none, and torch is the large build for {torch['build']}; it works on the CPU too"
+        yield Finding("gpu", "note", detail, _CPU)
+    else:
+        yield Finding("gpu", "ok", "none; models run on the CPU")
+
+
+def _weights() -> Iterator[Finding]:
+    for part in ("reasoner", "segmenter"):
+        folder = registry.embedded_folder(part)
+        if machine.holds_weights(folder):
+            yield Finding(f"{part}", "ok", f"embedded weights at {folder}")
+        else:
+            detail = f"the embedded weights are missing at {folder}"
+            yield Finding(f"{part}", "broken", detail, presets.REINSTALL)
+    for model in presets.DOWNLOAD_GB:
+        if machine.in_hub_cache(model):
+            yield Finding("weights", "ok", f"{model} is on this machine")
+
+
+def _memory() -> Finding:
+    available, wanted = machine.memory_bytes(), presets.get(presets.DEFAULT).ram_gb
+    if available is None:
+        return Finding("memory", "note", "unknown on this system")
+    detail = f"{available / _GB:.1f} GB free"
+    if available < wanted * _GB:
+        mend = f"close something: the embedded preset takes {wanted:g} GB"
+        return Finding("memory", "broken", detail, mend)
+    return Finding("memory", "ok", detail)
+
+
+def _disk() -> Finding:
+    cache = machine.hub_cache()
+    return Finding("disk", "ok", f"{_free(cache):.1f} GB free for downloads at {cache}")
+
+
+def _free(folder: Path) -> float:
+    return machine.free_disk_bytes(folder) / _GB
+
+
+def _keys(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether keys are set; never what they are."""
+    for name in KEYS:
+        is_set = bool(environment.get(name, "").strip())
+        yield Finding(name, "ok", "set" if is_set else "not set; only remote models need it")
+
+
+@functools.cache
+def _probe() -> Mapping[str, Any]:
+    if importlib.util.find_spec("torch") is None:
+        return {}  # `_packages` says so
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+        )
+        found: Mapping[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"importing torch and transformers took over {_PROBE_SECONDS} s"}
+    except (OSError, ValueError, IndexError):
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        why = last[0] if last else f"exit code {done.returncode}"
+        return {"error": f"importing torch and transformers crashed: {why}"}
+    return found

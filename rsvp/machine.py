@@ -1,0 +1,95 @@
+"""What this machine has, asked without torch and without the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+def memory_bytes() -> int | None:
+    """Main memory that a new process may take, within the limits of its container; None unknown."""
+    known = [n for n in (_available(), _container_room()) if n is not None]
+    return min(known) if known else None
+
+
+def gpu_memory_bytes() -> int:
+    """Memory of the largest NVIDIA GPU, 0 where there is none or no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    sizes = [int(line) for line in done.stdout.split() if line.isdigit()]
+    return max(sizes, default=0) << 20
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Free space where `folder` is, or would be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def hub_cache() -> Path:
+    """Where the hub's client keeps its downloads, by the same variables as it does."""
+    home = os.environ.get("HF_HOME") or Path(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+    )
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(cache or Path(home, "hub"))).expanduser()
+
+
+def holds_weights(folder: Path) -> bool:
+    """A config and every safetensors file that belongs to it."""
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "config.json").is_file():
+        return False
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, OSError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def in_hub_cache(model: str) -> bool:
+    """Whether the weights of a hub id lie on this machine, complete."""
+    repository = hub_cache() / f"models--{model.replace('/', '--')}"
+    try:
+        commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    return holds_weights(repository / "snapshots" / commit)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) << 10
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _container_room() -> int | None:
+    """What cgroup v2 leaves to this container; None without a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = (folder / "memory.current").read_text(encoding="ascii").strip()
+        return max(int(limit) - int(used), 0)  # "max" is no limit and no number
+    except (OSError, ValueError):
+        return None

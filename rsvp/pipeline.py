@@ -1,0 +1,394 @@
+"""image + query -> prompter -> proposals -> segmenter -> masks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rsvp import given, presets, registry
+from rsvp.dialogue import Manner, Question, Thought, converse
+from rsvp.encodings import Encodings
+from rsvp.errors import BadInput
+from rsvp.geometry import Frame, mask_to_box
+from rsvp.given import BoxLike, PointLike
+from rsvp.images import ImageSource, load_image
+from rsvp.mllm import MLLM
+from rsvp.segmenters import Segmenter
+from rsvp.strategies import Strategy
+from rsvp.types import (
+    BoolMask,
+    Box,
+    Image,
+    ModelNames,
+    Proposal,
+    Reasoning,
+    Reply,
+    Result,
+    Target,
+    Usage,
+)
+
+Item = tuple[ImageSource, str]
+
+# Profile -> mean token probability below which a reply is doubted.
+LOW_CONFIDENCE: Mapping[str, float] = {"compact": 0.8}
+UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
+KEPT_ENCODINGS = 4  # of a `segment_many`; some 16 MB each with SAM 2
+
+
+@dataclass(slots=True)
+class _Job:
+    """One query on its way through the stages."""
+
+    image: Image
+    query: str
+    proposals: tuple[Proposal, ...]
+    thought: Thought | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def concluded(self, thought: Thought) -> None:
+        """Take over what stage 1 proposes."""
+        self.thought, self.proposals = thought, thought.reasoning.proposals
+
+    @contextlib.contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
+
+
+class Pipeline:
+    """Two-stage reasoning segmentation: an MLLM proposes, a segmenter cuts out.
+
+    Safe to share between threads; the segmenter runs one call at a time.
+
+    Args:
+        mllm: stage 1; None where every call brings its own boxes or points.
+        strategy: how stage 1 shows the image and reads the reply; None only without an MLLM.
+        segmenter: stage 2.
+        cot: ask for the chain of thought, or for the targets alone.
+        frame: how the MLLM writes coordinates, e.g. ``0-1000``; by default what
+            `rsvp.registry.family` knows of the model.
+        max_reasks: how often to ask again after a reply that cannot be read.
+        strategy_name: what results call the strategy; by default its own name.
+
+    Raises:
+        BadInput: an MLLM without a strategy, an unknown frame, a negative `max_reasks`.
+    """
+
+    def __init__(
+        self,
+        mllm: MLLM | None,
+        strategy: Strategy | None,
+        segmenter: Segmenter,
+        *,
+        cot: bool = True,
+        frame: str | Frame | None = None,
+        max_reasks: int = 2,
+        strategy_name: str | None = None,
+    ) -> None:
+        if mllm is not None and strategy is None:
+            raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
+        if max_reasks < 0:
+            raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
+        self.mllm = mllm
+        self.strategy = strategy
+        self.segmenter = segmenter
+        family = registry.family(mllm.model if mllm is not None else "")
+        frame = family.frame if frame is None else frame
+        frame = Frame.parse(frame) if isinstance(frame, str) else frame
+        self.manner = Manner(frame, family.profile, cot, max_reasks)
+        self._strategy_name = strategy_name or (strategy.name if strategy is not None else None)
+        self._lock = threading.Lock()
+        self._load_seconds = 0.0
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str = presets.DEFAULT,
+        *,
+        mllm: str | MLLM | None = None,
+        strategy: str | Strategy | None = None,
+        segmenter: str | Segmenter | None = None,
+        cot: bool = True,
+        frame: str | Frame | None = None,
+        max_reasks: int = 2,
+    ) -> Pipeline:
+        """The pipeline of a preset; see `rsvp models` for their names.
+
+        Args:
+            mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
+                the preset's own; the MLLM ``none`` is none at all, for boxes and points.
+            cot, frame, max_reasks: as for `Pipeline`.
+
+        Raises:
+            BadInput: an unknown preset, backend or frame.
+            ModelUnavailable: weights, a key or a model's name are missing.
+        """
+        preset = presets.get(name)
+        started = time.perf_counter()
+        # What is cheap to refuse comes first, and the MLLM before the segmenter: its module prepares
+        # the threads before torch is loaded.
+        frame = Frame.parse(frame) if isinstance(frame, str) else frame
+        shown = strategy or preset.strategy
+        how = _made("strategy", shown)
+        asked = _made_mllm(mllm, preset)
+        pipeline = cls(
+            asked,
+            how,
+            _made("segmenter", segmenter or preset.segmenter),
+            cot=cot,
+            frame=frame,
+            max_reasks=max_reasks,
+            strategy_name=shown if isinstance(shown, str) else None,
+        )
+        pipeline._load_seconds = time.perf_counter() - started
+        return pipeline
+
+    # ------------------------------------------------------------ one image
+
+    def segment(
+        self,
+        image: ImageSource,
+        query: str = "",
+        boxes: Sequence[BoxLike] | None = None,
+        points: Sequence[PointLike] | None = None,
+    ) -> Result:
+        """Find what the query asks for, and its exact pixels.
+
+        Args:
+            image: a path, bytes, a Pillow image, an (H, W, 3) uint8 array, or an `Image`.
+            query: in any language; not needed with boxes or points.
+            boxes: xyxy in pixels of the upright image, each a target; no MLLM is asked.
+            points: (x, y) in pixels, or (x, y, 0) for "not this"; all of them mean one target.
+
+        Raises:
+            BadInput: an image, query, box or point that cannot be used.
+            MLLMFailed: the MLLM cannot be reached; `UnparsableReply` where it answers nothing
+                readable after every re-ask.
+            ModelUnavailable: weights or a key are missing.
+        """
+        return self._segment(image, query, boxes, points, self._encodings())
+
+    async def asegment(
+        self,
+        image: ImageSource,
+        query: str = "",
+        boxes: Sequence[BoxLike] | None = None,
+        points: Sequence[PointLike] | None = None,
+    ) -> Result:
+        """`segment`, awaitable: the event loop stays free."""
+        return await self._asegment(image, query, boxes, points, self._encodings())
+
+    # ------------------------------------------------------------ many images
+
+    def segment_many(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results of (image, query) pairs, one by one, as they are asked for.
+
+        An image that comes again within the next few is not encoded again. An error ends it.
+        """
+        encodings = self._encodings(KEPT_ENCODINGS)
+        for image, query in items:
+            yield self._segment(image, query, None, None, encodings)
+
+    async def asegment_many(
+        self, items: Iterable[Item], *, concurrency: int = 4
+    ) -> AsyncIterator[Result]:
+        """`segment_many` with up to `concurrency` queries on their way; results keep the order."""
+        if concurrency < 1:
+            raise BadInput(f"concurrency is at least 1, found {concurrency}")
+        encodings = self._encodings(max(KEPT_ENCODINGS, concurrency))
+        underway: deque[asyncio.Task[Result]] = deque()
+        try:
+            for image, query in items:
+                job = self._asegment(image, query, None, None, encodings)
+                underway.append(asyncio.create_task(job))
+                if len(underway) >= concurrency:
+                    yield await underway.popleft()
+            while underway:
+                yield await underway.popleft()
+        finally:
+            for task in underway:
+                task.cancel()
+            await asyncio.gather(*underway, return_exceptions=True)
+
+    # ------------------------------------------------------------ the stages
+
+    def _segment(
+        self,
+        source: ImageSource,
+        query: str,
+        boxes: Sequence[BoxLike] | None,
+        points: Sequence[PointLike] | None,
+        encodings: Encodings,
+    ) -> Result:
+        job = self._job(source, query, boxes, points)
+        if not job.proposals:
+            with self._ahead(job.image, encodings):
+                self._reason(job)
+        return self._cut_out(job, encodings)
+
+    async def _asegment(
+        self,
+        source: ImageSource,
+        query: str,
+        boxes: Sequence[BoxLike] | None,
+        points: Sequence[PointLike] | None,
+        encodings: Encodings,
+    ) -> Result:
+        job = await asyncio.to_thread(self._job, source, query, boxes, points)
+        if not job.proposals:
+            await self._areason(job)
+        return await asyncio.to_thread(self._cut_out, job, encodings)
+
+    def _job(
+        self,
+        source: ImageSource,
+        query: str,
+        boxes: Sequence[BoxLike] | None,
+        points: Sequence[PointLike] | None,
+    ) -> _Job:
+        """Refuse at once what cannot be asked."""
+        if not isinstance(query, str):
+            raise BadInput(f"a query is text, found {type(query).__name__}")
+        image = load_image(source)
+        proposals = given.proposals(image, query, boxes, points)
+        if not proposals and self.mllm is None:
+            raise BadInput("without an MLLM every image needs boxes or points")
+        if not proposals and not query.strip():
+            raise BadInput("the query is empty: say what to look for, or give a box")
+        job = _Job(image, query, proposals)
+        # The first result accounts for loading.
+        job.timings["load"], self._load_seconds = self._load_seconds, 0.0
+        job.started -= job.timings["load"]
+        return job
+
+    def _reason(self, job: _Job) -> None:
+        """Stage 1: ask until the reply can be read."""
+        mllm, talk = self._conversation(job)
+        with job.clock("load"):
+            _load(mllm)
+        with job.clock("reason"):
+            step = next(talk)
+            while isinstance(step, Question):
+                step = talk.send(mllm.reply(step.messages, schema=step.schema))
+        job.concluded(step)
+
+    async def _areason(self, job: _Job) -> None:
+        mllm, talk = self._conversation(job)
+        with job.clock("load"):
+            await asyncio.to_thread(_load, mllm)
+        with job.clock("reason"):
+            step = await asyncio.to_thread(next, talk)  # drawing and shrinking take a while
+            while isinstance(step, Question):
+                step = talk.send(await mllm.areply(step.messages, schema=step.schema))
+        job.concluded(step)
+
+    def _conversation(self, job: _Job) -> tuple[MLLM, Generator[Question | Thought, Reply, None]]:
+        if self.mllm is None or self.strategy is None:
+            raise BadInput("without an MLLM every image needs boxes or points")
+        return self.mllm, converse(job.image, job.query, self.strategy, self.manner)
+
+    @contextlib.contextmanager
+    def _ahead(self, image: Image, encodings: Encodings) -> Iterator[None]:
+        """Encode while a remote MLLM reasons; a local one needs the processor itself."""
+        if not getattr(self.mllm, "remote", False):
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
+            worker.submit(encodings.encode, image)  # what fails here fails again in `_cut_out`
+            yield
+
+    def _cut_out(self, job: _Job, encodings: Encodings) -> Result:
+        """Stage 2: masks of the proposals, and everything put together."""
+        targets: tuple[Target, ...] = ()
+        if job.proposals:
+            found, encode, segment = encodings.masks(job.image, job.proposals)
+            job.timings |= {"encode": encode, "segment": segment}
+            rows = zip(job.proposals, found.masks, found.scores, strict=True)
+            targets = tuple(_target(job.image, *row) for row in rows)
+        job.timings["total"] = time.perf_counter() - job.started
+        thought = job.thought
+        return Result(
+            image=job.image,
+            query=job.query,
+            reasoning=thought.reasoning if thought else Reasoning((), job.proposals, ""),
+            targets=targets,
+            models=self._names(thought),
+            usage=thought.usage if thought else Usage(),
+            timings=job.timings,
+            warnings=(*self._doubts(thought), *_empty_masks(targets)),
+        )
+
+    def _names(self, thought: Thought | None) -> ModelNames:
+        """The parts that were used: without a thought, the segmenter alone."""
+        if thought is None or self.mllm is None:
+            return ModelNames(None, None, self.segmenter.name, None)
+        return ModelNames(
+            self.mllm.name, self._strategy_name, self.segmenter.name, thought.prompt_sha256
+        )
+
+    def _doubts(self, thought: Thought | None) -> Iterator[str]:
+        if thought is None:
+            return
+        confidence, enough = thought.reply.confidence, LOW_CONFIDENCE.get(self.manner.profile)
+        if confidence is not None and enough is not None and confidence < enough:
+            yield (
+                f"{UNSURE} (mean token probability {confidence:.2f}, usually above {enough:.2f}): "
+                "the embedded preset knows rendered scenes, not photographs"
+            )
+        if thought.reply.finish_reason == "length":
+            yield "the reply was cut short at the token limit: targets may be missing"
+
+    def _encodings(self, keep: int = 1) -> Encodings:
+        return Encodings(self.segmenter, self._lock, keep)
+
+
+def _load(mllm: MLLM) -> None:
+    """Let a backend that loads at its first reply load now, so that the timings tell them apart."""
+    load = getattr(mllm, "load", None)
+    if callable(load):
+        load()
+
+
+def _target(image: Image, proposal: Proposal, mask: BoolMask, score: float) -> Target:
+    box = proposal.box or mask_to_box(mask) or _around(proposal, image)
+    certain = float(score) if math.isfinite(score) else 0.0
+    return Target(proposal.label, box, min(max(certain, 0.0), 1.0), mask)
+
+
+def _around(proposal: Proposal, image: Image) -> Box:
+    """A box of at least a pixel around the points, for a target whose mask came out empty."""
+    xs, ys = [p.x for p in proposal.points], [p.y for p in proposal.points]
+    x0, y0 = math.floor(min(xs)), math.floor(min(ys))
+    x1, y1 = min(math.floor(max(xs)) + 1, image.width), min(math.floor(max(ys)) + 1, image.height)
+    return Box(min(x0, x1 - 1), min(y0, y1 - 1), x1, y1)
+
+
+def _empty_masks(targets: Sequence[Target]) -> Iterator[str]:
+    for number, target in enumerate(targets):
+        if not target.mask.any():
+            yield f"the segmenter found no pixels for target {number} ({target.label})"
+
+
+def _made_mllm(mllm: str | MLLM | None, preset: presets.Preset) -> MLLM | None:
+    if mllm is not None and not isinstance(mllm, str):
+        return mllm
+    spec = mllm if mllm is not None else preset.mllm_spec()
+    made: MLLM | None = None if spec == presets.NO_MLLM else registry.make("mllm", spec)
+    return made
+
+
+def _made(kind: Literal["strategy", "segmenter"], spec: object) -> Any:
+    return registry.make(kind, spec) if isinstance(spec, str) else spec

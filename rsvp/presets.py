@@ -1,0 +1,175 @@
+"""A preset names an MLLM, a region strategy and a segmenter; and says whether it can run here.
+
+Nothing here imports torch or asks the network: what is missing is found out by looking.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rsvp import machine, registry
+from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.registry import parse_spec
+
+DEFAULT = "embedded"
+PHOTOGRAPHS = "local"  # the preset to name to someone whose photographs the embedded one misreads
+NO_MLLM = "none"  # the MLLM spec for boxes and points, where nobody is asked
+API_MODEL = "RSVP_API_MODEL"
+
+_GB = 1_000_000_000
+
+# Hub id -> gigabytes (10^9 bytes) of its weights.
+DOWNLOAD_GB: dict[str, float] = {
+    "Qwen/Qwen3-VL-2B-Instruct": 4.3,
+    "Qwen/Qwen3-VL-8B-Instruct": 17.5,
+    "facebook/sam2.1-hiera-tiny": 0.16,
+    "facebook/sam2.1-hiera-large": 0.90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Three specs, and what they need.
+
+    Attributes:
+        mllm: None where the environment or the command line names the model.
+        ram_gb: main memory without a GPU, in 10^9 bytes; local MLLMs then run in float32.
+        gpu_gb: GPU memory with one, in 10^9 bytes; there they run in bfloat16.
+        handles: what images and questions it is for.
+    """
+
+    name: str
+    mllm: str | None
+    strategy: str
+    segmenter: str
+    ram_gb: float
+    gpu_gb: float
+    handles: str
+
+    @property
+    def download_gb(self) -> float:
+        """Gigabytes that it takes from the hub at its first use."""
+        return sum(DOWNLOAD_GB.get(model, 0.0) for model in self.hub_models())
+
+    def mllm_spec(self) -> str:
+        """The MLLM's spec.
+
+        Raises:
+            ModelUnavailable: neither the preset nor the environment names a model.
+        """
+        model = os.environ.get(API_MODEL, "").strip()
+        if self.mllm is None and not model:
+            raise ModelUnavailable(f"the {self.name} preset has no model yet: {_NAME_IT}")
+        return self.mllm or f"openai:{model}"
+
+    def hub_models(self) -> list[str]:
+        """The hub ids among its models."""
+        specs = [parse_spec(spec) for spec in (self.mllm, self.segmenter) if spec is not None]
+        return [s.argument for s in specs if s.argument is not None and "/" in s.argument]
+
+
+REINSTALL = "install rsvp anew, from its wheel or a complete checkout"
+_NAME_IT = f"set {API_MODEL}, or pass --mllm openai:NAME"
+
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        "embedded", "transformers:embedded", "boxes", "sam2:embedded", 1.2, 1.0,
+        "rendered scenes of everyday things, as in `make demo`; with --box also photographs; "
+        "everything is in the package",
+    ),
+    Preset(
+        "laptop", "transformers:Qwen/Qwen3-VL-2B-Instruct", "boxes",
+        "sam2:facebook/sam2.1-hiera-tiny", 11.0, 7.0,
+        "photographs, direct questions and light reasoning, in most languages",
+    ),
+    Preset(
+        "local", "transformers:Qwen/Qwen3-VL-8B-Instruct", "boxes",
+        "sam2:facebook/sam2.1-hiera-large", 40.0, 22.0,
+        "photographs, riddles, relations and small or partly hidden things, in most languages",
+    ),
+    Preset(
+        "api", None, "grid", "sam2:facebook/sam2.1-hiera-large", 3.0, 3.0,
+        "photographs and whatever the chosen model understands; images go to its server "
+        "(OPENAI_BASE_URL, OPENAI_API_KEY)",
+    ),
+)  # fmt: skip
+
+
+def names() -> list[str]:
+    """The names of the presets."""
+    return [preset.name for preset in PRESETS]
+
+
+def get(name: str) -> Preset:
+    """The preset called `name`; BadInput lists the known ones when there is none."""
+    for preset in PRESETS:
+        if preset.name == name:
+            return preset
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    raise BadInput(f"unknown preset {name!r}{hint} Known: {', '.join(names())}")
+
+
+def missing(preset: Preset) -> list[str]:
+    """What keeps it from running here and now, each with what mends it; empty when nothing does."""
+    return [*_missing_mllm(preset), *_missing_segmenter(preset), *_missing_room(preset)]
+
+
+def needs(preset: Preset) -> str:
+    """What it needs, in one phrase: download and memory."""
+    download = f"{preset.download_gb:.1f} GB download, " if preset.download_gb else ""
+    return f"{download}{preset.ram_gb:g} GB of memory or a GPU with {preset.gpu_gb:g} GB"
+
+
+def _missing_mllm(preset: Preset) -> Iterator[str]:
+    if preset.mllm is not None:
+        yield from _missing_weights(preset.mllm, "reasoner")
+        return
+    if not os.environ.get(API_MODEL, "").strip():
+        yield f"no model is named: {_NAME_IT}"
+    host = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
+    if host in (None, "api.openai.com") and not os.environ.get("OPENAI_API_KEY", "").strip():
+        yield "no key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"
+
+
+def _missing_segmenter(preset: Preset) -> Iterator[str]:
+    yield from _missing_weights(preset.segmenter, "segmenter")
+
+
+def _missing_weights(spec: str, part: str) -> Iterator[str]:
+    model = parse_spec(spec).argument or ""
+    if model == "embedded":
+        if not machine.holds_weights(registry.embedded_folder(part)):
+            yield f"the embedded {part} is not in this installation: {REINSTALL}"
+    elif not (machine.in_hub_cache(model) or machine.holds_weights(Path(model))):
+        size = DOWNLOAD_GB.get(model, 0.0)
+        yield f"{model} is not on this machine: hf download {model} ({size:g} GB)"
+        free = machine.free_disk_bytes(machine.hub_cache())
+        if free < size * _GB:
+            yield (
+                f"{machine.hub_cache()} has {free / _GB:.1f} GB free, the download needs "
+                f"{size:g} GB: set HF_HOME to a larger disk"
+            )
+
+
+def _missing_room(preset: Preset) -> Iterator[str]:
+    available = machine.memory_bytes()
+    if available is None or available >= _ram_gb(preset) * _GB:
+        return
+    if machine.gpu_memory_bytes() >= preset.gpu_gb * _GB:
+        return
+    yield (
+        f"{available / _GB:.1f} GB of memory are free, it needs {_ram_gb(preset):g} GB, "
+        f"or a GPU with {preset.gpu_gb:g} GB"
+    )
+
+
+def _ram_gb(preset: Preset) -> float:
+    """On Apple's chips the GPU computes in float16 in main memory."""
+    return preset.gpu_gb if sys.platform == "darwin" else preset.ram_gb
