@@ -1,0 +1,135 @@
+"""What a run was: enough to repeat it, and to refuse to resume it as another one.
+
+`config.json` has two halves. `run` decides the records: a run may only be resumed with the same.
+`environment` says where they were made: another machine may finish what one began.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rsvp import prompting
+from rsvp.errors import BadInput
+
+_PACKAGES = ("rsvp", "torch", "transformers", "openai", "numpy", "pillow", "pycocotools")
+_SIMPLE = (str, int, float, bool, list, tuple, type(None))
+
+
+def describe_pipeline(pipeline: object) -> dict[str, Any]:
+    """The names and settings of a pipeline's parts, as far as it has them.
+
+    Of an MLLM and a segmenter only the name: their attributes may hold a key.
+    """
+    mllm, strategy = getattr(pipeline, "mllm", None), getattr(pipeline, "strategy", None)
+    manner = getattr(pipeline, "manner", None)
+    described: dict[str, Any] = {
+        "mllm": getattr(mllm, "name", None),
+        "strategy": getattr(strategy, "name", None),
+        "strategy_options": _options(strategy),
+        "segmenter": getattr(getattr(pipeline, "segmenter", None), "name", None),
+        "prompt_sha256": None,
+    }
+    if manner is not None:
+        described |= {
+            "frame": manner.frame.kind,
+            "profile": manner.profile,
+            "cot": manner.cot,
+            "max_reasks": manner.max_reasks,
+        }
+        if strategy is not None:
+            described["prompt_sha256"] = _prompts(manner.profile, strategy.name, manner.cot)
+    return described
+
+
+def environment() -> dict[str, Any]:
+    """The versions, the commit where rsvp runs from a git checkout, and the machine."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": dict(_versions()),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run whose `run` half differs.
+
+    Raises:
+        BadInput: names the first setting that differs, with both values.
+    """
+    for key, old, new in _differences(found, wanted):
+        raise BadInput(
+            f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
+            "ask for the same or choose another folder"
+        )
+
+
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in dict.fromkeys([*wanted, *found]):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield prefix + key, old, new
+
+
+def _options(strategy: object) -> dict[str, Any]:
+    """A strategy's public settings, as JSON gives them back."""
+    public = {k: v for k, v in vars(strategy).items() if not k.startswith("_")} if strategy else {}
+    simple = {k: v for k, v in public.items() if isinstance(v, _SIMPLE)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in simple.items()}
+
+
+def _prompts(profile: str, strategy: str, cot: bool) -> str:
+    """Digest of every prompt that a sample of this run may be sent."""
+    form = "cot" if cot else "direct"
+    names = [f"{profile}/{n}" for n in ("system", f"{strategy}.{form}", f"reask.{strategy}")]
+    return prompting.digest(prompting.load(n).text for n in names if prompting.exists(n))
+
+
+def _versions() -> Iterator[tuple[str, str | None]]:
+    for package in _PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield package, None
+
+
+def _commit() -> str | None:
+    """The commit of this very source, ``-dirty`` where it was changed since; None outside git."""
+    package = Path(__file__).resolve().parents[1]
+    # A wheel may lie in an environment inside somebody else's repository: ask for this file.
+    if _git(package, "ls-files", "--error-unmatch", __file__) is None:
+        return None
+    commit, changes = (
+        _git(package, "rev-parse", "HEAD"),
+        _git(package, "status", "--porcelain", "."),
+    )
+    return commit and commit + ("-dirty" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _brief(value: object) -> str:
+    """A value for an error line; digests are long and say nothing."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:24] + "…"

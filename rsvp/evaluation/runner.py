@@ -1,0 +1,149 @@
+"""Any benchmark with any pipeline: samples in, one record each, a summary at the end.
+
+A run's folder holds `config.json`, `records.jsonl` (one line a sample, see
+`rsvp.evaluation.records`) and, when it is done, `summary.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rsvp.datasets import Dataset, Sample
+from rsvp.errors import BadInput
+from rsvp.evaluation import benchmarks, config, ledger, records, stats
+from rsvp.evaluation.ledger import Ledger
+from rsvp.evaluation.metrics import Protocol
+from rsvp.evaluation.progress import RunProgress
+from rsvp.evaluation.records import Record, Segmenting
+from rsvp.evaluation.summary import Summary, Tally
+
+CONFIG, RECORDS, SUMMARY = "config.json", "records.jsonl", "summary.json"
+
+
+def evaluate(
+    name: str,
+    data: str | Path,
+    pipeline: Segmenting,
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    oracle: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Run a pipeline over a benchmark.
+
+    A sample that fails scores as an empty prediction and keeps its cause and the raw reply. After a
+    kill at any moment, `resume` leads to the records (but for timings) and the summary of a run
+    that was never stopped.
+
+    Args:
+        name: of the benchmark, see `rsvp.evaluation.benchmarks`.
+        data: its folder.
+        out: the run's folder; it must be new or empty, unless the run is resumed.
+        limit: take the first so many samples.
+        progress: show a bar where stderr is a terminal.
+        oracle: also prompt the segmenter with the true boxes.
+        settings: what else `config.json` should say and a resumed run must share, e.g. the preset.
+
+    Raises:
+        BadInput: unknown benchmark, malformed data, a folder that is not empty, or that holds
+            another run.
+        ModelUnavailable, MissingExtra: a model is missing, so that no sample could be answered.
+    """
+    benchmark = benchmarks.find(name)
+    dataset = benchmark.reader(Path(data))
+    rules = benchmark.protocol()
+    ids = _ids(dataset, limit)
+    folder = Path(out)
+    run = {
+        "benchmark": name,
+        "protocol": rules.name,
+        "data_sha256": dataset.digest,
+        "samples": len(ids),
+        "oracle": oracle,
+        "pipeline": config.describe_pipeline(pipeline),
+        "settings": dict(settings or {}),
+        "bootstrap": {"seed": stats.SEED, "resamples": stats.RESAMPLES, "level": stats.LEVEL},
+    }
+    _prepare(folder, run, Path(data), resume=resume)
+    tally = Tally()
+    with Ledger(folder / RECORDS) as book:
+        done = _replay(folder / RECORDS, set(ids), tally)
+        pending = (dataset[i] for i, sample_id in enumerate(ids) if sample_id not in done)
+        with RunProgress(name, len(ids), tally, shown=progress) as bar:
+            for record in answered(pipeline, pending, rules, oracle=oracle):
+                book.append(record)
+                tally.add(record)
+                bar.update()
+    summary = tally.summary()
+    ledger.write_json(folder / SUMMARY, summary.to_dict())
+    return summary
+
+
+def answered(
+    pipeline: Segmenting, samples: Iterable[Sample], rules: Protocol, *, oracle: bool
+) -> Iterator[Record]:
+    """The record of each sample, in their order, one sample after the other.
+
+    Raises:
+        BadInput: a sample's image is broken or does not fit its truth.
+        ModelUnavailable, MissingExtra: a model is missing.
+    """
+    for sample in samples:
+        image = records.open_image(sample)
+        attempt = records.answer(pipeline, sample, image)
+        given = records.answer_boxes(pipeline, sample, image) if oracle else None
+        yield records.score(sample, attempt, given, rules, asked_oracle=oracle)
+
+
+def _ids(dataset: Dataset, limit: int | None) -> list[str]:
+    if limit is not None and limit < 1:
+        raise BadInput(f"the limit is at least 1 sample, found {limit}")
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    return [dataset.sample_id(i) for i in range(count)]
+
+
+def _prepare(folder: Path, run: Mapping[str, Any], data: Path, *, resume: bool) -> None:
+    """Make the run's folder, or make sure that it holds this very run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A kill may have left a draft of the config and nothing else.
+        started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
+    if not started:
+        environment = {"data": str(data), **config.environment()}
+        ledger.write_json(folder / CONFIG, {"run": run, "environment": environment})
+    elif not resume:
+        raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
+    else:
+        if not (folder / CONFIG).is_file():
+            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
+        config.check_same(ledger.read_json(folder / CONFIG).get("run", {}), run, folder)
+
+
+def _replay(file: Path, ids: set[str], tally: Tally) -> set[str]:
+    """Add up the records that are there; the ids of their samples.
+
+    Raises:
+        BadInput: a record of no sample, a second one of the same, or one that lacks a field.
+    """
+    done: set[str] = set()
+    for record in ledger.read(file):
+        sample_id = record["id"]
+        if sample_id not in ids:
+            raise BadInput(f"{file}: {sample_id!r} is not a sample of this run")
+        if sample_id in done:
+            raise BadInput(f"{file}: two records of sample {sample_id!r}")
+        done.add(sample_id)
+        try:
+            tally.add(record)
+        except (KeyError, TypeError) as error:
+            raise BadInput(
+                f"{file}: the record of {sample_id!r} is not whole ({error!r})"
+            ) from error
+    return done
