@@ -91,33 +91,42 @@ def region(box: Sequence[float], size: tuple[int, int], strategy: str, *, step: 
     return ROWS + numbers(rows) + COLUMNS + numbers(columns) + CLOSE
 
 
-def reply(
+def pieces(
     query: Query,
     objects: Sequence[Seen],
     size: tuple[int, int],
     strategy: str,
     *,
     cot: bool,
-) -> str:
-    """The true reply.
+) -> list[tuple[str, int | None]]:
+    """The true reply in pieces, each with the index of the object that it speaks of, or None.
 
     Args:
         size: (height, width) of the image, in which the objects' boxes are pixels.
         strategy: "boxes" or "grid".
     """
-    parts = [DIRECT]
+    parts: list[tuple[str, int | None]] = [(DIRECT, None)]
     if cot:
-        parts = [OPEN, ASKED[query.form], QUOTE_NO_REGION[strategy]]
+        parts = [(OPEN, None), (ASKED[query.form], None), (QUOTE_NO_REGION[strategy], None)]
         for i in query.reasoning:
             where = region(objects[i].box, size, strategy, step=True)
-            parts += [STEP, objects[i].thing.name, THERE, where]
-        parts += [PRESENT if query.targets else MISSING, NO_REGION[strategy], TARGETS]
+            parts += [(STEP, None), (objects[i].thing.name, i), (THERE, None), (where, i)]
+        parts += [(PRESENT if query.targets else MISSING, None), (NO_REGION[strategy], None)]
+        parts.append((TARGETS, None))
     for k, i in enumerate(query.targets):
         where = region(objects[i].box, size, strategy, step=False)
-        parts += [NEXT if k else LABEL, objects[i].thing.name, where]
-    parts.append(REASON)
+        parts += [(NEXT if k else LABEL, None), (objects[i].thing.name, i), (where, i)]
+    parts.append((REASON, None))
     if query.targets:
-        parts += [objects[query.targets[0]].thing.name, REASONS[query.kind]]
+        first = query.targets[0]
+        parts += [(objects[first].thing.name, first), (REASONS[query.kind], None)]
     else:
-        parts.append(NOTHING)
-    return "".join([*parts, END])
+        parts.append((NOTHING, None))
+    return [*parts, (END, None)]
+
+
+def reply(
+    query: Query, objects: Sequence[Seen], size: tuple[int, int], strategy: str, *, cot: bool
+) -> str:
+    """The true reply; see `pieces`."""
+    return "".join(text for text, _ in pieces(query, objects, size, strategy, cot=cot))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from rsvp.embedded.recipe.loop import (
     warm,
 )
 from rsvp.embedded.recipe.tokenizer import build_tokenizer
-from rsvp.embedded.replies import GRID, reply
+from rsvp.embedded.replies import GRID, pieces
 from rsvp.embedded.world import things
 from rsvp.prompting import render
 
@@ -109,6 +109,24 @@ class Helpers(nn.Module):
         self.where = nn.Linear(WIDTH, 4)
         self.knows_where = nn.Linear(WIDTH, 4)
         self.asked = nn.Linear(WIDTH, 2)  # is it a target, does it matter
+        self.reads = nn.Linear(WIDTH, 4 * WIDTH)  # the four numbers of its box, as their tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A prompt and its true reply.
+
+    Attributes:
+        told: the reply in pieces, each with the object that it speaks of (see `replies.pieces`).
+        targets, matters: object indices.
+        boxes: the reply's numbers are coordinates (of which a neighbour is nearly right).
+    """
+
+    prompt: str
+    told: list[tuple[str, int | None]]
+    targets: tuple[int, ...]
+    matters: tuple[int, ...]
+    boxes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +138,14 @@ class Example:
         cells: (CELLS * CELLS,) index of the object in each cell, -1 for none.
         names: (n,) vocabulary index of each object.
         boxes: (n, 4) xyxy, 0 to 1.
-        asks: (prompt, reply, target object indices, object indices that matter).
+        asks: the questions about it.
     """
 
     rgb: NDArray[np.uint8]
     cells: NDArray[np.int64]
     names: NDArray[np.int64]
     boxes: NDArray[np.float32]
-    asks: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]]
+    asks: list[Ask]
 
 
 def cell_owners(objects: Sequence[scenes.SceneObject], size: int) -> NDArray[np.int64]:
@@ -156,14 +174,9 @@ def to_example(scene: scenes.Scene, rng: np.random.Generator) -> Example:
         if query.unseen:
             continue
         cot = bool(rng.random() < 0.65)
-        asks.append(
-            (
-                prompt_text(query, strategy, cot=cot),
-                reply(query, scene.objects, (size, size), strategy, cot=cot),
-                query.targets,
-                query.reasoning,
-            )
-        )
+        told = pieces(query, scene.objects, (size, size), strategy, cot=cot)
+        prompt = prompt_text(query, strategy, cot=cot)
+        asks.append(Ask(prompt, told, query.targets, query.reasoning, strategy == "boxes"))
     return Example(
         rgb,
         cell_owners(scene.objects, size),
@@ -239,6 +252,37 @@ def box_loss(predicted: Tensor, true: Tensor, cell: Tensor) -> Tensor:
     return (box - true).abs().sum(1).mean() * 3 + (1 - iou).mean()
 
 
+class Told(NamedTuple):
+    """Replies as tokens, all (n, length) but the last.
+
+    Attributes:
+        ids, mask: padded on the right.
+        about: the object that each token speaks of, -1 for none.
+        coordinates: (n,) bool, the reply's numbers are coordinates.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    about: Tensor
+    coordinates: Tensor
+
+
+def look_loss(attended: Sequence[Tensor], about: Tensor, owners: Tensor) -> Tensor:
+    """-log of the attention that falls on the right cells.
+
+    Args:
+        attended: per layer (n, heads, length, cells) attention; about: (n, length) objects;
+        owners: (n, cells) objects.
+    """
+    match = (about[:, :, None] == owners[:, None, :]) & (about >= 0)[:, :, None]
+    seen = match.any(-1)
+    losses = []
+    for layer in attended:
+        mass = (layer.float() * match[:, None]).sum(-1).transpose(1, 2)[seen]
+        losses.append(-(mass + 1e-4).log().mean())
+    return torch.stack(losses).mean()
+
+
 class Trainee:
     """Model, helpers and tokenizer together, and the losses of a batch."""
 
@@ -256,6 +300,9 @@ class Trainee:
         self.helpers = Helpers().to(device)
         names = [tokenizer.convert_tokens_to_ids(t.name) for t in things()]
         self.name_ids = torch.tensor(names, device=device)
+        numbers = [tokenizer.convert_tokens_to_ids(f"{n}{end}") for end in ",]" for n in range(101)]
+        self.number_ids = torch.tensor(numbers, device=device).view(2, 101)
+        self.piece_ids: dict[str, list[int]] = {}
 
     def build(self) -> Any:
         """The model, with random weights."""
@@ -297,9 +344,10 @@ class Trainee:
             for ask in rng.sample(e.asks, min(asks, len(e.asks)))
         ]
         image_rows = torch.tensor([i for i, _ in chosen], device=self.device)
-        asked = self.tokens([f"<s>{ask[0]}</s>" for _, ask in chosen])
-        told = self.tokens([f"{ask[1]}</s>" for _, ask in chosen])
-        spoken, states = self.speak(features, image_rows, asked, told)
+        asked = self.tokens([f"<s>{ask.prompt}</s>" for _, ask in chosen])
+        told = self.told([ask for _, ask in chosen])
+        owners = torch.from_numpy(np.stack([examples[i].cells for i, _ in chosen]))
+        spoken, states = self.speak(features, image_rows, asked, told, owners.to(self.device))
         return spoken, self.understand(states, chosen, truth)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -309,27 +357,71 @@ class Trainee:
         )
         return made.input_ids.to(self.device), made.attention_mask.to(self.device)
 
+    def told(self, asks: Sequence[Ask]) -> Told:
+        """The replies as tokens."""
+        rows, subjects = [], []
+        for ask in asks:
+            ids: list[int] = []
+            about: list[int] = []
+            for text, subject in ask.told:
+                if text not in self.piece_ids:
+                    self.piece_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+                ids += self.piece_ids[text]
+                about += [-1 if subject is None else subject] * len(self.piece_ids[text])
+            rows.append([*ids, self.tokenizer.eos_token_id])
+            subjects.append([*about, -1])
+        length = max(map(len, rows))
+        mask = [[1] * len(r) + [0] * (length - len(r)) for r in rows]
+        pads = [r + [0] * (length - len(r)) for r in rows]
+        about_pads = [r + [-1] * (length - len(r)) for r in subjects]
+        coordinates = [ask.boxes for ask in asks]
+        return Told(*(torch.tensor(x, device=self.device) for x in (pads, mask, about_pads, coordinates)))
+
     def speak(
-        self,
-        features: Any,
-        image_rows: Tensor,
-        asked: tuple[Tensor, Tensor],
-        told: tuple[Tensor, Tensor],
+        self, features: Any, image_rows: Tensor, asked: tuple[Tensor, Tensor], told: Told, owners: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The language loss, and the encoder's (n, cells, WIDTH) states at the image."""
+        """The language loss, and the encoder's (n, cells, WIDTH) states at the image.
+
+        Half of the decoder's later cross-attention heads are shown where to look: at the cells of
+        the object that the token speaks of.
+        """
         table = self.model.get_input_embeddings()
         sequence = torch.cat([features[image_rows], table(asked[0])], 1)
         mask = F.pad(asked[1], (IMAGE_TOKENS, 0), value=1)
-        started = F.pad(told[0][:, :-1], (1, 0), value=2)
+        started = F.pad(told.ids[:, :-1], (1, 0), value=2)
         language = self.model.model.language_model
         encoded = language.encoder(inputs_embeds=sequence, attention_mask=mask).last_hidden_state
         decoded = language.decoder(
             input_ids=started, encoder_hidden_states=encoded, encoder_attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state  # fmt: skip
-        keep = told[1] == 1
-        logits = self.model.lm_head(decoded[keep]).float()
-        return F.cross_entropy(logits, told[0][keep]), encoded[:, 1:IMAGE_TOKENS]
+            use_cache=False, output_attentions=True,
+        )  # fmt: skip
+        attended = [layer[:, :4, :, 1:IMAGE_TOKENS] for layer in decoded.cross_attentions[1:]]
+        looked = look_loss(attended, told.about, owners)
+        return self.token_loss(decoded.last_hidden_state, told) + 0.5 * looked, encoded[:, 1:IMAGE_TOKENS]
+
+    def token_loss(self, states: Tensor, told: Told) -> Tensor:
+        """Cross-entropy of the reply; a coordinate's neighbours count as nearly right."""
+        keep = told.mask == 1
+        labels = told.ids[keep]
+        logs = self.model.lm_head(states[keep]).float().log_softmax(-1)
+        losses = -logs.gather(1, labels[:, None])[:, 0]
+        is_number = (labels[:, None, None] == self.number_ids).flatten(1)
+        soft = is_number.any(1) & told.coordinates[:, None].expand_as(keep)[keep]
+        if soft.any():
+            end, value = (is_number[soft].int().argmax(1) // 101), is_number[soft].int().argmax(1) % 101
+            losses = losses.masked_scatter(soft, self.near(logs[soft], end, value))
+        return losses.mean()
+
+    def near(self, logs: Tensor, end: Tensor, value: Tensor) -> Tensor:
+        """(n,) cross-entropy with a narrow bell of numbers around `value`.
+
+        Args:
+            logs: (n, vocabulary) log-probabilities; end: (n,) 0 for a comma, 1 for a bracket.
+        """
+        step = torch.arange(-2, 3, device=logs.device)
+        bell = torch.exp(-0.5 * step.float() ** 2)
+        ids = self.number_ids[end[:, None], (value[:, None] + step).clamp(0, 100)]
+        return -(logs.gather(1, ids) * (bell / bell.sum())).sum(1)
 
     def understand(self, encoded: Tensor, chosen: Any, truth: Any) -> Tensor:
         """The encoder's states at the image: name by its token, box, and what was asked for."""
@@ -345,7 +437,7 @@ class Trainee:
             ids.append(names[index])
             places.append(boxes[index])
             spots.append(cells[index])
-            goals += [(float(which[k] in ask[2]), float(which[k] in ask[3])) for k in mine]
+            goals += [(float(which[k] in ask.targets), float(which[k] in ask.matters)) for k in mine]
         state = torch.cat(states)
         named = state @ self.model.get_input_embeddings().weight[self.name_ids].T
         asked = self.helpers.asked(state).float()
@@ -353,7 +445,22 @@ class Trainee:
         placed = box_loss(self.helpers.knows_where(state), torch.cat(places), torch.cat(spots))
         self.picked = ((asked[:, 0] > 0) == (goal[:, 0] > 0)).float().mean().item()
         picked = F.binary_cross_entropy_with_logits(asked, goal)
-        return 0.3 * F.cross_entropy(named.float(), torch.cat(ids)) + 0.3 * placed + 2 * picked
+        read = self.read_loss(state, torch.cat(places))
+        return 0.3 * F.cross_entropy(named.float(), torch.cat(ids)) + 0.3 * placed + 2 * picked + read
+
+    def read_loss(self, state: Tensor, boxes: Tensor) -> Tensor:
+        """How badly the four numbers of (n, 4) boxes can be read off (n, WIDTH) states."""
+        table = self.model.get_input_embeddings().weight
+        numbers = self.helpers.reads(state).view(-1, 4, WIDTH)
+        value = (boxes * 100).round().long()
+        losses = []
+        for k in range(4):
+            logs = torch.full((len(state), len(table)), -1e4, device=state.device)
+            end = torch.full_like(value[:, k], int(k == 3))
+            ids = self.number_ids[int(k == 3)]
+            logs[:, ids] = (numbers[:, k] @ table[ids].T).float().log_softmax(-1)
+            losses.append(self.near(logs, end, value[:, k]).mean())
+        return 0.25 * torch.stack(losses).mean()
 
     def export(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
@@ -415,9 +522,12 @@ def train(
     first = shown = 0
     if state:
         trainee.model.load_state_dict(state["model"])
-        trainee.helpers.load_state_dict(state["helpers"])
-        for opt, saved in zip(opts, state["optimizers"], strict=True):
-            opt.load_state_dict(saved)
+        trainee.helpers.load_state_dict(state["helpers"], strict=False)
+        try:
+            for opt, saved in zip(opts, state["optimizers"], strict=True):
+                opt.load_state_dict(saved)
+        except ValueError:
+            print("optimizers start afresh")
         first, shown = int(state["step"]), int(state.get("scenes", 0))
     # A resumed run draws new scenes: the world is endless, so no position need be kept.
     pool = Pool(TRAIN_SEED + plan.seed + first, 3000, 0.35, photos, plan.asks + 2)
