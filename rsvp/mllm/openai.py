@@ -12,10 +12,7 @@ HTML page and refuses truncated replies, which this project's parser can often s
 from __future__ import annotations
 
 import asyncio
-import base64
-import email.utils
 import functools
-import io
 import json
 import os
 import random
@@ -28,17 +25,16 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import openai
-from PIL import Image as PilImage
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
-from rsvp.types import Message, Reply, RgbArray, Usage
+from rsvp.mllm import wire
+from rsvp.types import Message, Reply
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 _BASE_DELAY = 0.5  # seconds; doubles with every failure
 _MAX_DELAY = 60.0  # seconds; also the longest Retry-After that is honoured
 _CONNECT_TIMEOUT = 10.0  # seconds; a host that is up answers sooner, and a retry follows anyway
-_PNG_PIXELS = 1_000_000
 _NO_KEY = "no-key"  # local servers ignore it, but the client insists on one
 
 _RETRIED = {408, 409, 429}  # and everything from 500 on
@@ -57,12 +53,15 @@ class _Dialect:
     token_limits: tuple[str, ...]
     formats: tuple[str, ...] = ("json_schema", "json_object")
     temperature: bool = True
+    stream_options: bool = True
 
     def without(self, refusal: str, *, schema: bool) -> _Dialect | None:
         """The dialect to try after a refusal (lower case); None when it refuses nothing of ours."""
         refused = _REFUSAL.search(refusal) is not None
         if refused and self.temperature and "temperature" in refusal:
             return replace(self, temperature=False)
+        if refused and self.stream_options and "stream_options" in refusal:
+            return replace(self, stream_options=False)
         if refused and self.token_limits and self.token_limits[0] in refusal:
             return replace(self, token_limits=self.token_limits[1:])
         if schema and self.formats and _FORMAT_REFUSAL.search(refusal):
@@ -97,6 +96,8 @@ class OpenAIMLLM:
         max_retries: further attempts after the first, for failures that may pass.
         max_tokens: the longest reply, in tokens; thinking models count their thoughts.
         temperature: 0 is greedy; not sent to models that refuse it.
+        stream: take the reply token by token, so that `timeout` is the silence between two.
+            `transformers serve` tells encoder-decoder models' replies in full only this way.
         sleep, asleep, rand: for tests; `rand` is uniform in [0, 1).
 
     Raises:
@@ -114,6 +115,7 @@ class OpenAIMLLM:
         max_retries: int = 4,
         max_tokens: int = 2048,
         temperature: float = 0.0,
+        stream: bool = False,
         sleep: Callable[[float], None] = time.sleep,
         asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
@@ -126,6 +128,7 @@ class OpenAIMLLM:
         self._max_retries = max_retries
         self._max_tokens = max_tokens
         self._temperature = temperature
+        self._stream = stream
         self._sleep, self._asleep, self._rand = sleep, asleep, rand
         self._dialect = _Dialect(_token_limits(self.base_url))
         self._aclients: WeakKeyDictionary[Any, openai.AsyncOpenAI] = WeakKeyDictionary()
@@ -174,14 +177,14 @@ class OpenAIMLLM:
     def _talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> _Talk:
         """Yield a request to make or the seconds to sleep; return the reply."""
         started = time.perf_counter()
-        wire = [_wire_message(message) for message in messages]
+        sent = [wire.wire_message(message) for message in messages]
         dialect, failures = self._dialect, 0
         while True:
-            outcome: _Answer | _Failure = yield self._request(wire, schema, dialect)
+            outcome: _Answer | _Failure = yield self._request(sent, schema, dialect)
             if isinstance(outcome, dict):
                 # Remembered only now: a refusal may have been about something else.
                 self._dialect = dialect
-                return _reply(outcome, time.perf_counter() - started)
+                return wire.read_reply(outcome, time.perf_counter() - started)
             if outcome.status in _REFUSING:
                 other = dialect.without(outcome.message.lower(), schema=schema is not None)
                 if other is not None:
@@ -193,15 +196,19 @@ class OpenAIMLLM:
             failures += 1
 
     def _request(
-        self, wire: list[dict[str, Any]], schema: Mapping[str, Any] | None, dialect: _Dialect
+        self, sent: list[dict[str, Any]], schema: Mapping[str, Any] | None, dialect: _Dialect
     ) -> _Request:
-        request: _Request = {"model": self.model, "messages": wire}
+        request: _Request = {"model": self.model, "messages": sent}
         if dialect.temperature:
             request["temperature"] = self._temperature
         if dialect.token_limits:
             request[dialect.token_limits[0]] = self._max_tokens
+        if self._stream:
+            request["stream"] = True
+        if self._stream and dialect.stream_options:
+            request["stream_options"] = {"include_usage": True}
         if schema is not None and dialect.formats:
-            request["response_format"] = _response_format(dialect.formats[0], schema)
+            request["response_format"] = wire.response_format(dialect.formats[0], schema)
         return request
 
     def _delay(self, failures: int, retry_after: float | None) -> float:
@@ -211,19 +218,31 @@ class OpenAIMLLM:
         return float(self._rand() * min(_BASE_DELAY * 2**failures, _MAX_DELAY))
 
     def _attempt(self, request: _Request) -> _Answer | _Failure:
+        completions = self._client.chat.completions
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**request)
-        except openai.OpenAIError as error:
+            if self._stream:
+                stream: Any = completions.create(**request)
+                with stream as chunks:
+                    return self._streamed([chunk.model_dump() for chunk in chunks])
+            raw = completions.with_raw_response.create(**request)
+        except Exception as error:
             return self._failure(error)
         return self._answer(raw.http_response.text, raw.headers.get("content-type", "no type"))
 
     async def _aattempt(self, request: _Request) -> _Answer | _Failure:
+        completions = self._aclient().chat.completions
         try:
-            client = self._aclient()
-            raw = await client.chat.completions.with_raw_response.create(**request)
-        except openai.OpenAIError as error:
+            if self._stream:
+                stream: Any = await completions.create(**request)
+                async with stream as chunks:
+                    return self._streamed([chunk.model_dump() async for chunk in chunks])
+            raw = await completions.with_raw_response.create(**request)
+        except Exception as error:
             return self._failure(error)
         return self._answer(raw.http_response.text, raw.headers.get("content-type", "no type"))
+
+    def _streamed(self, chunks: list[dict[str, Any]]) -> _Answer | _Failure:
+        return wire.joined(chunks) or _Failure("the stream ended before the reply did")
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:
@@ -253,26 +272,32 @@ class OpenAIMLLM:
             return _Failure(f"the answer is not JSON ({content_type}: {start!r}); check the URL")
         if not isinstance(found, dict):
             return _Failure("the answer is JSON, but no chat completion; check the URL")
-        if _choice(found) is not None:
+        if wire.first_choice(found) is not None:
             return found
         if found.get("error"):  # some gateways report a failure under status 200
             code = found["error"].get("code") if isinstance(found["error"], dict) else None
             status = code if isinstance(code, int) else 500
-            return _Failure(self._scrub(_error_text(found)), status, _is_retried(status))
+            return _Failure(self._scrub(wire.error_text(found)), status, _is_retried(status))
         return _Failure("the answer holds no choice with a message", retried=False)
 
-    def _failure(self, error: openai.OpenAIError) -> _Failure:
+    def _failure(self, error: Exception) -> _Failure:
+        """What an attempt's exception means; one that is none of the transport's goes on up."""
+        cause = type(error).__name__ if not str(error) else str(error)
         if isinstance(error, openai.APITimeoutError):
             return _Failure(f"no answer within {self._timeout:g} s")
         if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__ or error
-            return _Failure(self._scrub(f"cannot connect ({cause})"))
+            return _Failure(self._scrub(f"cannot connect ({error.__cause__ or error})"))
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
-            text = self._scrub(_error_text(error.body) or str(error))
-            after = _retry_after(error.response.headers)
+            text = self._scrub(wire.error_text(error.body) or cause)
+            after = wire.retry_after(error.response.headers)
             return _Failure(text, status, _is_retried(status), after)
-        return _Failure(self._scrub(f"{type(error).__name__}: {error}"), retried=False)
+        if isinstance(error, openai.OpenAIError):
+            return _Failure(self._scrub(cause))
+        # Once a stream has begun, the package lets its HTTP and JSON libraries' own errors through.
+        if self._stream:
+            return _Failure(self._scrub(f"the stream broke off ({cause})"))
+        raise error
 
     def _said(self, failure: _Failure, *, attempts: int) -> str:
         """The one line that the user sees."""
@@ -330,105 +355,5 @@ def _shown_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" if host else parts.path
 
 
-def _wire_message(message: Message) -> dict[str, Any]:
-    """A plain string where there is no image: not every server reads parts of a system message."""
-    texts = [part for part in message.parts if isinstance(part, str)]
-    if len(texts) == len(message.parts):
-        return {"role": message.role, "content": _sendable("\n".join(texts))}
-    return {"role": message.role, "content": [_wire_part(part) for part in message.parts]}
-
-
-def _wire_part(part: str | RgbArray) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": _sendable(part)}
-    return {"type": "image_url", "image_url": {"url": _data_url(part)}}
-
-
-def _sendable(text: str) -> str:
-    """Without lone surrogates, which a broken command line can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _data_url(rgb: RgbArray) -> str:
-    """(h, w, 3) uint8 as a data URL: PNG up to 1 Mpx, above that JPEG at quality 95.
-
-    PNG is exact, which thin grid lines and small numbers deserve. A large photograph as PNG is
-    four times the upload and beyond some servers' limits, and its drawn lines are wide enough to
-    survive JPEG without chroma subsampling.
-    """
-    buffer = io.BytesIO()
-    picture = PilImage.fromarray(rgb)
-    if rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS:
-        kind = "png"
-        picture.save(buffer, "PNG", compress_level=3)
-    else:
-        kind = "jpeg"
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    if kind == "json_object":
-        return {"type": "json_object"}
-    named = {"name": "reply", "strict": True, "schema": dict(schema)}
-    return {"type": "json_schema", "json_schema": named}
-
-
 def _is_retried(status: int) -> bool:
     return status in _RETRIED or (status >= 500 and status != 501)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "").strip()
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return date.timestamp() - time.time()
-    except (ValueError, TypeError):
-        return None
-
-
-def _error_text(body: Any) -> str:
-    """What a server's error object says, however it wraps it; "" when it says nothing."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(inner, dict):
-        return str(inner or "")
-    said = [inner.get(key) for key in ("message", "detail", "param", "code")]
-    text = " ".join(str(value) for value in said[:2] if value)
-    extra = [str(v) for v in said[2:] if v and str(v) not in text]
-    return f"{text} ({', '.join(extra)})" if text and extra else text or ", ".join(extra)
-
-
-def _choice(body: _Answer) -> dict[str, Any] | None:
-    """The first choice, when there is one and it holds a message."""
-    choices = body.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    sound = isinstance(first, dict) and isinstance(first.get("message"), dict)
-    return first if sound else None
-
-
-def _reply(body: _Answer, seconds: float) -> Reply:
-    choice = _choice(body) or {"message": {}}
-    message = choice["message"]
-    text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "stop")
-    if not text and message.get("refusal"):
-        text, finish = str(message["refusal"]), "refusal"
-    return Reply(text, _usage(body.get("usage")), seconds, finish)
-
-
-def _text(content: Any) -> str:
-    """A message's text, whether it came as a string, as parts, or not at all."""
-    if isinstance(content, list):
-        parts = [p.get("text") if isinstance(p, dict) else p for p in content]
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
-
-
-def _usage(usage: Any) -> Usage:
-    usage = usage if isinstance(usage, dict) else {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    prompt, completion = (int(c) if isinstance(c, int | float) else 0 for c in counts)
-    return Usage(prompt, completion, calls=1)

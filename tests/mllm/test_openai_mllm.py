@@ -420,3 +420,58 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
 def test_text_that_utf8_cannot_carry_is_mended(server: Server) -> None:
     connect(server).reply([Message("user", ("caf\udce9?",))])
     assert server.requests[0]["messages"][0]["content"] == "caf??"
+
+
+def stream(*events: Any, end: str = "data: [DONE]\n\n") -> Answer:
+    lines = [e if isinstance(e, str) else f"data: {json.dumps(e)}\n\n" for e in events]
+    return 200, ("".join(lines) + end).encode(), {"Content-Type": "text/event-stream"}
+
+
+def piece(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+WHOLE = (
+    piece(role="assistant", content=""),
+    piece(content="he"),
+    piece(content="re 猫"),
+    piece("stop"),
+    {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+)
+
+
+def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
+    server.answers = [stream(*WHOLE)]
+    mllm = connect(server, stream=True)
+    for reply in (mllm.reply(ASK), asyncio.run(mllm.areply(ASK))):
+        assert (reply.text, reply.finish_reason) == ("here 猫", "stop")
+        assert reply.usage == Usage(7, 3, 1)
+    assert server.requests[0]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        stream(*WHOLE[:3]),
+        stream(*WHOLE[:3], "data: {not json\n\n"),
+        stream(*WHOLE[:3], {"error": {"message": "overloaded"}}),
+        completion(),
+        (200, b"<html>login</html>", {"Content-Type": "text/html"}),
+    ],
+)
+def test_a_stream_that_breaks_off_is_retried(server: Server, broken: Answer) -> None:
+    slept: list[float] = []
+    server.answers = [broken, stream(*WHOLE)]
+    assert connect(server, slept, stream=True).reply(ASK).text == "here 猫"
+    assert slept == [0.25]
+    server.answers = [broken]
+    with pytest.raises(MLLMFailed, match="after 2 attempts") as error:
+        connect(server, stream=True, max_retries=1).reply(ASK)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_knows_no_stream_options(server: Server) -> None:
+    picky = Picky(stream_options="Unrecognized request argument: stream_options")
+    server.answers = [lambda r: picky(r) if "stream_options" in r else stream(*WHOLE[:4])]
+    reply = connect(server, stream=True).reply(ASK)
+    assert (reply.text, reply.usage) == ("here 猫", Usage(0, 0, 1))

@@ -1,0 +1,138 @@
+"""Chat completions as JSON: messages and schemas on their way out, replies on their way in.
+
+Pure functions. What comes in is anybody's JSON, so nothing about its shape is taken for granted.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import io
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from PIL import Image as PilImage
+
+from rsvp.types import Message, Reply, RgbArray, Usage
+
+_PNG_PIXELS = 1_000_000
+
+
+def wire_message(message: Message) -> dict[str, Any]:
+    """A plain string where there is no image: not every server reads parts of a system message."""
+    texts = [part for part in message.parts if isinstance(part, str)]
+    if len(texts) == len(message.parts):
+        return {"role": message.role, "content": _sendable("\n".join(texts))}
+    return {"role": message.role, "content": [_wire_part(part) for part in message.parts]}
+
+
+def _wire_part(part: str | RgbArray) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": _sendable(part)}
+    return {"type": "image_url", "image_url": {"url": _data_url(part)}}
+
+
+def _sendable(text: str) -> str:
+    """Without lone surrogates, which a broken command line can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _data_url(rgb: RgbArray) -> str:
+    """(h, w, 3) uint8 as a data URL: PNG up to 1 Mpx, above that JPEG at quality 95.
+
+    PNG is exact, which thin grid lines and small numbers deserve. A large photograph as PNG is
+    four times the upload and beyond some servers' limits, and its drawn lines are wide enough to
+    survive JPEG without chroma subsampling.
+    """
+    buffer = io.BytesIO()
+    picture = PilImage.fromarray(rgb)
+    if rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS:
+        kind = "png"
+        picture.save(buffer, "PNG", compress_level=3)
+    else:
+        kind = "jpeg"
+        picture.save(buffer, "JPEG", quality=95, subsampling=0)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == "json_object":
+        return {"type": "json_object"}
+    named = {"name": "reply", "strict": True, "schema": dict(schema)}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def error_text(body: Any) -> str:
+    """What a server's error object says, however it wraps it; "" when it says nothing."""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(inner, dict):
+        return str(inner or "")
+    said = [inner.get(key) for key in ("message", "detail", "param", "code")]
+    text = " ".join(str(value) for value in said[:2] if value)
+    extra = [str(v) for v in said[2:] if v and str(v) not in text]
+    return f"{text} ({', '.join(extra)})" if text and extra else text or ", ".join(extra)
+
+
+def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The first choice, when there is one and it holds a message."""
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    sound = isinstance(first, dict) and isinstance(first.get("message"), dict)
+    return first if sound else None
+
+
+def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A streamed completion as if it had come in one piece; None when it never came to its end."""
+    said: dict[str, str] = {"content": "", "refusal": ""}
+    finish, usage = None, None
+    for chunk in chunks:
+        usage = chunk.get("usage") or usage
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else {}
+        finish = choice.get("finish_reason") or finish
+        delta = choice.get("delta") or {}
+        for name in said:
+            said[name] += _text(delta.get(name))
+    if finish is None:
+        return None
+    return {"choices": [{"message": said, "finish_reason": finish}], "usage": usage}
+
+
+def read_reply(body: Mapping[str, Any], seconds: float) -> Reply:
+    """The reply in a completion that has a `first_choice`."""
+    choice = first_choice(body) or {"message": {}}
+    message = choice["message"]
+    text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "stop")
+    if not text and message.get("refusal"):
+        text, finish = str(message["refusal"]), "refusal"
+    return Reply(text, _usage(body.get("usage")), seconds, finish)
+
+
+def _text(content: Any) -> str:
+    """A message's text, whether it came as a string, as parts, or not at all."""
+    if isinstance(content, list):
+        parts = [p.get("text") if isinstance(p, dict) else p for p in content]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _usage(usage: Any) -> Usage:
+    usage = usage if isinstance(usage, dict) else {}
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    prompt, completion = (int(c) if isinstance(c, int | float) else 0 for c in counts)
+    return Usage(prompt, completion, calls=1)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value) * unit
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return date.timestamp() - time.time()
+    except (ValueError, TypeError):
+        return None
