@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tolerate_any_character()
     try:
         code = app(args=arguments or ["--help"], prog_name="rsvp", standalone_mode=False)
+        if code == INTERRUPTED:  # how some versions of typer end on Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)

@@ -23,13 +23,12 @@ class Encodings:
     """Prompts a segmenter and encodes a repeated image once.
 
     Args:
-        lock: one for each segmenter, whose networks need not be thread-safe.
         keep: of so many images the encoding is kept; the least recently used one goes first.
     """
 
-    def __init__(self, segmenter: Segmenter, lock: threading.Lock, keep: int = 1) -> None:
+    def __init__(self, segmenter: Segmenter, keep: int) -> None:
         self._segmenter = segmenter
-        self._lock = lock
+        self._lock = threading.Lock()  # networks need not be thread-safe
         self._keep = keep
         self._entries: OrderedDict[tuple[str, tuple[int, ...]], _Entry] = OrderedDict()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ Item = tuple[ImageSource, str]
 # Profile -> mean token probability below which a reply is doubted.
 LOW_CONFIDENCE: Mapping[str, float] = {"compact": 0.8}
 UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
-KEPT_ENCODINGS = 4  # of a `segment_many`; some 16 MB each with SAM 2
+KEPT_ENCODINGS = 4  # of the images seen last; some 16 MB each with SAM 2, and the image itself
 
 
 @dataclass(slots=True)
@@ -71,7 +70,8 @@ class _Job:
 class Pipeline:
     """Two-stage reasoning segmentation: an MLLM proposes, a segmenter cuts out.
 
-    Safe to share between threads; the segmenter runs one call at a time.
+    Safe to share between threads; the segmenter runs one call at a time, and an image that comes
+    again within the next few is not encoded again.
 
     Args:
         mllm: stage 1; None where every call brings its own boxes or points.
@@ -110,7 +110,7 @@ class Pipeline:
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
         self.manner = Manner(frame, family.profile, cot, max_reasks)
         self._strategy_name = strategy_name or (strategy.name if strategy is not None else None)
-        self._lock = threading.Lock()
+        self._encodings = Encodings(segmenter, KEPT_ENCODINGS)
         self._load_seconds = 0.0
 
     @classmethod
@@ -138,16 +138,18 @@ class Pipeline:
         """
         preset = presets.get(name)
         started = time.perf_counter()
-        # What is cheap to refuse comes first, and the MLLM before the segmenter: its module prepares
-        # the threads before torch is loaded.
+        # What is cheap to refuse comes first; and the MLLM before the segmenter, for its module
+        # prepares the threads before torch is loaded.
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
         shown = strategy or preset.strategy
+        cutter = segmenter or preset.segmenter
+        _check_name("segmenter", cutter)
         how = _made("strategy", shown)
         asked = _made_mllm(mllm, preset)
         pipeline = cls(
             asked,
             how,
-            _made("segmenter", segmenter or preset.segmenter),
+            _made("segmenter", cutter),
             cot=cot,
             frame=frame,
             max_reasks=max_reasks,
@@ -179,7 +181,11 @@ class Pipeline:
                 readable after every re-ask.
             ModelUnavailable: weights or a key are missing.
         """
-        return self._segment(image, query, boxes, points, self._encodings())
+        job = self._job(image, query, boxes, points)
+        if not job.proposals:
+            with self._ahead(job.image):
+                self._reason(job)
+        return self._cut_out(job)
 
     async def asegment(
         self,
@@ -189,18 +195,17 @@ class Pipeline:
         points: Sequence[PointLike] | None = None,
     ) -> Result:
         """`segment`, awaitable: the event loop stays free."""
-        return await self._asegment(image, query, boxes, points, self._encodings())
+        job = await asyncio.to_thread(self._job, image, query, boxes, points)
+        if not job.proposals:
+            await self._areason(job)
+        return await asyncio.to_thread(self._cut_out, job)
 
     # ------------------------------------------------------------ many images
 
     def segment_many(self, items: Iterable[Item]) -> Iterator[Result]:
-        """The results of (image, query) pairs, one by one, as they are asked for.
-
-        An image that comes again within the next few is not encoded again. An error ends it.
-        """
-        encodings = self._encodings(KEPT_ENCODINGS)
+        """The results of (image, query) pairs, each made when it is asked for; an error ends it."""
         for image, query in items:
-            yield self._segment(image, query, None, None, encodings)
+            yield self.segment(image, query)
 
     async def asegment_many(
         self, items: Iterable[Item], *, concurrency: int = 4
@@ -208,12 +213,10 @@ class Pipeline:
         """`segment_many` with up to `concurrency` queries on their way; results keep the order."""
         if concurrency < 1:
             raise BadInput(f"concurrency is at least 1, found {concurrency}")
-        encodings = self._encodings(max(KEPT_ENCODINGS, concurrency))
         underway: deque[asyncio.Task[Result]] = deque()
         try:
             for image, query in items:
-                job = self._asegment(image, query, None, None, encodings)
-                underway.append(asyncio.create_task(job))
+                underway.append(asyncio.create_task(self.asegment(image, query)))
                 if len(underway) >= concurrency:
                     yield await underway.popleft()
             while underway:
@@ -224,33 +227,6 @@ class Pipeline:
             await asyncio.gather(*underway, return_exceptions=True)
 
     # ------------------------------------------------------------ the stages
-
-    def _segment(
-        self,
-        source: ImageSource,
-        query: str,
-        boxes: Sequence[BoxLike] | None,
-        points: Sequence[PointLike] | None,
-        encodings: Encodings,
-    ) -> Result:
-        job = self._job(source, query, boxes, points)
-        if not job.proposals:
-            with self._ahead(job.image, encodings):
-                self._reason(job)
-        return self._cut_out(job, encodings)
-
-    async def _asegment(
-        self,
-        source: ImageSource,
-        query: str,
-        boxes: Sequence[BoxLike] | None,
-        points: Sequence[PointLike] | None,
-        encodings: Encodings,
-    ) -> Result:
-        job = await asyncio.to_thread(self._job, source, query, boxes, points)
-        if not job.proposals:
-            await self._areason(job)
-        return await asyncio.to_thread(self._cut_out, job, encodings)
 
     def _job(
         self,
@@ -301,23 +277,26 @@ class Pipeline:
         return self.mllm, converse(job.image, job.query, self.strategy, self.manner)
 
     @contextlib.contextmanager
-    def _ahead(self, image: Image, encodings: Encodings) -> Iterator[None]:
+    def _ahead(self, image: Image) -> Iterator[None]:
         """Encode while a remote MLLM reasons; a local one needs the processor itself."""
         if not getattr(self.mllm, "remote", False):
             yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
-            worker.submit(encodings.encode, image)  # what fails here fails again in `_cut_out`
+            # What fails here fails again, and is told, in `_cut_out`.
+            worker.submit(self._encodings.encode, image)
             yield
 
-    def _cut_out(self, job: _Job, encodings: Encodings) -> Result:
+    def _cut_out(self, job: _Job) -> Result:
         """Stage 2: masks of the proposals, and everything put together."""
         targets: tuple[Target, ...] = ()
         if job.proposals:
-            found, encode, segment = encodings.masks(job.image, job.proposals)
+            found, encode, segment = self._encodings.masks(job.image, job.proposals)
             job.timings |= {"encode": encode, "segment": segment}
             rows = zip(job.proposals, found.masks, found.scores, strict=True)
             targets = tuple(_target(job.image, *row) for row in rows)
+        if job.timings["load"] < 0.001:  # nothing had to be loaded
+            del job.timings["load"]
         job.timings["total"] = time.perf_counter() - job.started
         thought = job.thought
         return Result(
@@ -350,9 +329,6 @@ class Pipeline:
             )
         if thought.reply.finish_reason == "length":
             yield "the reply was cut short at the token limit: targets may be missing"
-
-    def _encodings(self, keep: int = 1) -> Encodings:
-        return Encodings(self.segmenter, self._lock, keep)
 
 
 def _load(mllm: MLLM) -> None:
@@ -392,3 +368,11 @@ def _made_mllm(mllm: str | MLLM | None, preset: presets.Preset) -> MLLM | None:
 
 def _made(kind: Literal["strategy", "segmenter"], spec: object) -> Any:
     return registry.make(kind, spec) if isinstance(spec, str) else spec
+
+
+def _check_name(kind: Literal["segmenter"], spec: object) -> None:
+    """Refuse a name that nobody has, without importing what the others stand for."""
+    if isinstance(spec, str):
+        name = registry.parse_spec(spec).name
+        if name not in registry.names(kind):
+            registry.load(kind, name)  # tells which names there are

@@ -1,0 +1,457 @@
+"""The command line: what it prints where, exit codes, one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pil
+
+from rsvp import clihelp, doctor, presets, registry
+from rsvp.cli import main
+from rsvp.commands import console
+from rsvp.errors import MLLMFailed
+from rsvp.pipeline import UNSURE
+from rsvp.types import Reply, Usage
+
+ROOT = Path(__file__).parents[1]
+ANSWER = {
+    "steps": [{"text": "a \x1b[31mred\x1b[0m cup\nis there", "boxes": [[0, 0, 500, 500]]}],
+    "targets": [{"label": "cup", "box": [100, 200, 500, 800]}],
+    "reason": "one drinks from it",
+}
+
+
+class Scripted:
+    """`--mllm scripted:WORD`: a model whose reply depends on the word."""
+
+    def __init__(self, word: str = "cup") -> None:
+        self.name, self.word = f"scripted:{word}", word
+        self.model = "embedded" if word == "unsure" else "qwen3-vl"
+
+    def reply(self, messages, *, schema=None):
+        replies = {
+            "cup": json.dumps(ANSWER),
+            "none": '{"targets": [], "reason": "there is no cup"}',
+            "unsure": '{"targets": [], "reason": "nothing"}',
+            "noise": "hello \x07 there",
+        }
+        if self.word == "down":
+            raise MLLMFailed("scripted: cannot connect")
+        if self.word == "bug":
+            raise ZeroDivisionError("of all\nthings")
+        if self.word == "interrupted":
+            raise KeyboardInterrupt
+        confidence = 0.2 if self.word == "unsure" else None
+        return Reply(replies[self.word], Usage(1, 2, 1), confidence=confidence)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with one picture, and the scripted model under its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry.BUILT_IN["mllm"], "scripted", f"{__name__}:Scripted")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Scripted.__module__])
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Pil.fromarray(rgb).save(tmp_path / "a.png")
+    return tmp_path
+
+
+ASK = ["segment", "--image", "a.png", "--query", "the cup", "--segmenter", "box"]
+
+
+def cup(word: str = "cup", *more: str) -> list[str]:
+    return [*ASK, "--mllm", f"scripted:{word}", *more]
+
+
+# ------------------------------------------------------------ segment
+
+
+def test_people_read_steps_answer_and_files(capsys, here: Path) -> None:
+    assert main(cup()) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "1. a [31mred [0m cup is there [0,0,40,30]",
+        "",
+        "cup: box 8,12,40,48, 1152 pixels, score 1.00",
+        "because: one drinks from it",
+        "",
+        "written: rsvp-out/result.json, rsvp-out/overlay.png, rsvp-out/masks",
+    ]
+    assert err == ""
+    assert sorted(p.name for p in (here / "rsvp-out").iterdir()) == [
+        "masks", "overlay.png", "result.json",
+    ]  # fmt: skip
+
+
+def test_machines_read_one_json_object(capsys, here: Path) -> None:
+    assert main(cup("cup", "--json")) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert out.isascii()
+    assert found["targets"][0]["label"] == "cup"
+    assert found["models"]["mllm"] == "scripted:cup"
+    assert err == ""
+    assert not (here / "rsvp-out").exists()  # --json alone writes nothing
+
+
+def test_json_and_out_say_the_same(capsys, here: Path) -> None:
+    assert main(cup("cup", "--json", "--out", "x/y", "--format", "json, coco")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((here / "x/y/result.json").read_text())
+    assert sorted(p.name for p in (here / "x/y").iterdir()) == ["coco.json", "result.json"]
+
+
+def test_no_target_is_done(capsys) -> None:
+    assert main(cup("none")) == 0
+    out = capsys.readouterr().out
+    assert "no target in this image" in out
+    assert "because: there is no cup" in out
+
+
+def test_options_reach_the_pipeline(capsys) -> None:
+    words = cup("none", "--json", "--no-cot", "--strategy", "grid:3x4", "--frame", "0-1")
+    assert main(words) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert models["strategy"] == "grid:3x4"
+    assert models["segmenter"] == "box"
+
+
+def test_boxes_ask_nobody(capsys) -> None:
+    words = [*ASK[:3], "--segmenter", "box", "--mllm", "scripted:down", "--json"]
+    assert main([*words, "--box", "1,2,11,12", "--box", " 20, 20, 30.5, 30"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [t["box"] for t in found["targets"]] == [[1, 2, 11, 12], [20, 20, 30.5, 30]]
+    assert found["models"]["mllm"] is None
+    assert found["usage"]["calls"] == 0
+
+
+def test_an_unsure_embedded_reasoner_names_what_handles_photographs(capsys) -> None:
+    assert main(cup("unsure", "--json")) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["warnings"][0].startswith(UNSURE)
+    warning, hint = err.splitlines()
+    assert warning.startswith(f"warning: {UNSURE}")
+    assert hint.startswith("for photographs: --preset local (18.4 GB download, ")
+
+
+# ------------------------------------------------------------ what goes wrong
+
+EVAL = ["eval", "scenes", "--data", ".", "--out", "r"]
+BOX = ["segment", "--image", "a.png", "--segmenter", "box"]
+
+WRONG: dict[str, tuple[list[str], int, str]] = {
+    "no command of that name": (["sgment"], 2, "segment"),
+    "no option of that name": ([*BOX, "--boxx", "1"], 2, "--boxx"),
+    "no image": (["segment", "--query", "x"], 2, "--image"),
+    "no value": (["segment", "--image"], 2, "requires an argument"),
+    "one word too many": ([*BOX, "extra"], 2, "extra"),
+    "no query": (BOX, 2, "query is empty"),
+    "an empty query": ([*BOX, "--query", "  "], 2, "query is empty"),
+    "three numbers": ([*BOX, "--box", "1,2,3"], 2, "X0,Y0,X1,Y1"),
+    "words": ([*BOX, "--box", "a,b,c,d"], 2, "'a,b,c,d'"),
+    "nothing": ([*BOX, "--box", ""], 2, "X0,Y0,X1,Y1"),
+    "spaces": ([*BOX, "--box", "1 2 3 4"], 2, "X0,Y0,X1,Y1"),
+    "a newline": ([*BOX, "--box", "1,2\n,x"], 2, "X0,Y0,X1,Y1"),
+    "nan": ([*BOX, "--box", "nan,1,2,3"], 2, "finite"),
+    "infinity": ([*BOX, "--box", "0,0,1e999,3"], 2, "finite"),
+    "swapped corners": ([*BOX, "--box", "9,9,1,1"], 2, "x0 < x1"),
+    "a box without area": ([*BOX, "--box", "5,5,5,5"], 2, "x0 < x1"),
+    "a box elsewhere": ([*BOX, "--box", "80,0,90,10"], 2, "outside the image of 80x60"),
+    "a negative box": ([*BOX, "--box", "-9,-9,-1,-1"], 2, "outside the image"),
+    "one coordinate": ([*BOX, "--point", "5"], 2, "X,Y"),
+    "a point elsewhere": ([*BOX, "--point", "80,5"], 2, "outside the image"),
+    "a point that is nan": ([*BOX, "--point", "nan,5"], 2, "finite"),
+    "points among boxes": (
+        [*BOX, "--box", "1,1,5,5", "--box", "6,6,9,9", "--point", "2,2"], 2, "one box",
+    ),
+    "points for the filled box": ([*BOX, "--point", "2,2"], 2, "points alone"),
+    "a missing file": (["segment", "--image", "no.png", "--query", "x"], 2, "no such image"),
+    "a folder": (["segment", "--image", ".", "--query", "x"], 2, "folder"),
+    "an empty file": (["segment", "--image", "empty.png", "--query", "x"], 2, "0 bytes"),
+    "a cut file": (["segment", "--image", "cut.png", "--query", "x"], 2, "cut short"),
+    "no image at all": (["segment", "--image", "text.png", "--query", "x"], 2, "not an image"),
+    "an unknown preset": ([*ASK, "--preset", "embeded"], 2, "did you mean 'embedded'"),
+    "an unknown mllm": ([*ASK, "--mllm", "opnai:x"], 2, "did you mean 'openai'"),
+    "half an mllm": ([*ASK, "--mllm", "openai:"], 2, "NAME:ARGUMENT"),
+    "an unknown strategy": ([*ASK, "--strategy", "gird"], 2, "did you mean 'grid'"),
+    "a silly grid": ([*ASK, "--strategy", "grid:0x9"], 2, "MxN"),
+    "an unknown segmenter": ([*ASK, "--segmenter", "sam3:x"], 2, "unknown segmenter"),
+    "an unknown frame": ([*ASK, "--frame", "inches"], 2, "coordinate frame"),
+    "an unknown format": ([*ASK, "--format", "json,gif"], 2, "'gif'"),
+    "no format": ([*ASK, "--format", ","], 2, "formats are"),
+    "a folder that is a file": ([*ASK, "--out", "a.png"], 2, "cannot write to a.png"),
+    "a folder below a file": ([*ASK, "--out", "a.png/x"], 2, "cannot write to"),
+    "a folder without a name": ([*ASK, "--out", ""], 2, "--out"),
+    "no recording": ([*ASK, "--mllm", "replay:no.jsonl"], 2, "no.jsonl"),
+    "an mllm that is down": (cup("down"), 3, "cannot connect"),
+    "an mllm that chats": (cup("noise"), 3, "none of the MLLM's 3 replies can be read"),
+    "no api model": ([*ASK, "--preset", "api"], 4, "RSVP_API_MODEL"),
+    "no key": ([*ASK, "--mllm", "openai:gpt-5.1"], 4, "OPENAI_API_KEY"),
+    "no weights": ([*BOX, "--box", "1,1,9,9", "--segmenter", "sam2:./no"], 4, "no SAM 2 weights"),
+    "no mllm folder": ([*ASK, "--mllm", "transformers:a/b/c"], 4, "no folder a/b/c"),
+    "a bug": (cup("bug"), 1, "unexpected ZeroDivisionError: of all things (--debug"),
+    "an interrupt": (cup("interrupted"), 130, "interrupted"),
+    "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "no folder no"),
+    "eval of nothing": (["eval", "scenes", "--out", "r"], 2, "--data"),
+    "a limit of none": ([*EVAL, "--limit", "0"], 2, "--limit"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_one_line_and_an_exit_code(case: str, capsys, here: Path) -> None:
+    (here / "empty.png").write_bytes(b"")
+    (here / "cut.png").write_bytes((here / "a.png").read_bytes()[:5000])
+    (here / "text.png").write_text("hello, I am a text and no image")
+    words, code, message = WRONG[case]
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert err.endswith("\n")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(capsys, here: Path) -> None:
+    (here / "locked").mkdir(mode=0o500)
+    assert main([*ASK, "--out", "locked/x"]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_nothing_is_written_when_the_image_is_bad(here: Path, capsys) -> None:
+    assert main(["segment", "--image", "no.png", "--query", "x", "--out", "new"]) == 2
+    assert not (here / "new").exists()
+
+
+def test_debug_shows_the_traceback_and_the_reply(capsys) -> None:
+    assert main(cup("noise", "--debug")) == 3
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "hello" in err
+    assert err.splitlines()[-1].startswith("error: none of the MLLM's")
+
+
+def test_no_arguments_show_the_help(capsys) -> None:
+    assert main([]) == 0
+    assert "Usage: rsvp" in capsys.readouterr().out
+
+
+def test_version(capsys) -> None:
+    import rsvp
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rsvp {rsvp.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("a\x1b[2Jb\x00c\r\nd", "a [2Jb c d"), ("杯子 ☕", "杯子 ☕"), ("", "")]
+)
+def test_nothing_printed_steers_the_terminal(text: str, plain: str) -> None:
+    assert console.plain(text) == plain
+
+
+# ------------------------------------------------------------ as a process
+
+
+def rsvp(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    command = [sys.executable, "-m", "rsvp", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, **options)
+
+
+def test_a_terminal_without_unicode_is_no_error() -> None:
+    words = [*BOX, "--box", "1,1,9,9", "--query", "杯子"]
+    done = rsvp(*words, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "\\u676f" in done.stdout
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    command = f"{sys.executable} -m rsvp models --json | true"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env, check=False)
+    assert done.stderr == ""
+
+
+def test_ctrl_c_exits_with_130(here: Path) -> None:
+    """The command waits for a server that never answers; then somebody loses patience."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/v1",
+        }
+        command = [sys.executable, "-m", "rsvp", *ASK, "--mllm", "openai:x"]
+        process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(60)
+        silent.accept()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in err
+
+
+def test_help_comes_at_once() -> None:
+    """Under 0.35 s; the best of five, for the machine may be busy."""
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert rsvp("--help").returncode == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.35
+
+
+# ------------------------------------------------------------ models, doctor, eval, help
+
+
+def test_models_lists_every_preset(capsys) -> None:
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for preset in presets.PRESETS:
+        assert re.search(rf"^{preset.name}$", out, re.MULTILINE)
+    assert out.count("  handles   ") == out.count("  memory    ") == len(presets.PRESETS)
+    assert "hf download Qwen/Qwen3-VL-8B-Instruct (17.5 GB)" in out
+
+
+def test_models_as_json(capsys) -> None:
+    assert main(["models", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["presets"]
+    assert [e["name"] for e in entries] == presets.names()
+    for entry in entries:
+        assert entry["runs_here"] is (entry["missing"] == [])
+
+
+CUDA = {"version": "2.13.0", "build": "12.8", "gpu": None}
+HEALTHY = {
+    "torch": {"version": "2.13.0+cpu", "build": None, "gpu": None},
+    "torchvision_error": None,
+}
+
+
+@pytest.fixture
+def examined(monkeypatch, tmp_path):
+    """`examined(probe, gpu_gb=0, weights=True)`: run the doctor on a machine like that."""
+
+    def examine(probe, *, gpu_gb=0.0, weights=True):
+        monkeypatch.setattr(doctor, "_probe", lambda: {**HEALTHY, **probe})
+        monkeypatch.setattr(doctor.machine, "gpu_memory_bytes", lambda: int(gpu_gb * 10**9))
+        monkeypatch.setattr(doctor.machine, "memory_bytes", lambda: 16 * 10**9)
+        monkeypatch.setattr(doctor.machine, "holds_weights", lambda _: weights)
+        return {finding.name: finding for finding in doctor.examine()}
+
+    return examine
+
+
+def test_a_healthy_machine(examined, capsys) -> None:
+    found = examined({})
+    assert {f.status for f in found.values()} == {"ok"}
+    assert main(["doctor"]) == 0
+    assert "mend it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "finds"),
+    [
+        (({"torchvision_error": "nms"}, 0), ("torchvision", "note", "pip uninstall torchvision")),
+        (({"torch_error": "OSError", "torch": None}, 0), ("torch", "broken", "/whl/cpu")),
+        (({"transformers_error": "x"}, 0), ("transformers", "broken", "transformers")),
+        (({"error": "crashed"}, 0), ("imports", "broken", "torch")),
+        (({}, 80), ("gpu", "note", "pip install --force-reinstall torch")),
+        (({"torch": CUDA}, 0), ("gpu", "note", "/whl/cpu")),
+        (({"torch": CUDA}, 80), ("gpu", "note", "driver")),
+        (({"torch": {**CUDA, "gpu": "H100"}}, 80), ("gpu", "ok", "")),
+    ],
+)
+def test_each_fault_has_its_remedy(examined, fault, finds, capsys) -> None:
+    (probe, gpu_gb), (name, status, mend) = fault, finds
+    finding = examined(probe, gpu_gb=gpu_gb)[name]
+    assert finding.status == status
+    assert mend in finding.mend
+    assert bool(finding.mend) is (status != "ok")
+    assert main(["doctor", "--json"]) == (4 if status == "broken" else 0)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is (status != "broken")
+    assert finding.to_dict() in printed["checks"]
+
+
+def test_missing_weights_are_broken(examined) -> None:
+    found = examined({}, weights=False)
+    assert found["reasoner"].status == found["segmenter"].status == "broken"
+
+
+def test_an_old_transformers_is_broken(examined, monkeypatch) -> None:
+    real = doctor.importlib.metadata.version
+    old = lambda name: "4.57.1" if name == "transformers" else real(name)  # noqa: E731
+    monkeypatch.setattr(doctor.importlib.metadata, "version", old)
+    finding = examined({})["transformers"]
+    assert (finding.status, finding.mend) == ("broken", "pip install 'transformers>=5'")
+
+
+def test_keys_are_never_shown(examined, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    examined({})
+    main(["doctor"])
+    out, err = capsys.readouterr()
+    assert "sk-very-secret" not in out + err
+    assert re.search(r"OPENAI_API_KEY\s+set", out)
+
+
+def test_the_doctor_survives_a_torch_that_crashes(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_PROBE", "import os; os._exit(139)")
+    doctor._probe.cache_clear()
+    try:
+        assert "crashed" in doctor._probe()["error"]
+    finally:
+        doctor._probe.cache_clear()
+
+
+def test_eval_scores_rendered_scenes(capsys, here: Path) -> None:
+    from rsvp.embedded import scenes
+
+    made = ["--n", "4", "--seed", "7", "--out", "S", "--size", "128"]
+    assert scenes.main(made) == 0
+    words = ["eval", "scenes", "--data", "S", "--out", "R", "--mllm", "scripted:none"]
+    capsys.readouterr()
+    assert main([*words, "--segmenter", "box", "--json", "--limit", "3"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["n"] == 3
+    assert {"failed", "giou", "ciou", "by_kind"} <= found.keys()
+    assert "gIoU" in err
+    assert main([*words, "--segmenter", "box"]) == 2  # R is not empty
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_the_help_page_holds_every_command() -> None:
+    page = clihelp.page()
+    for command in ("rsvp", "rsvp segment", "rsvp eval", "rsvp models", "rsvp doctor"):
+        assert f"## {command}\n" in page
+    assert "--query TEXT" in page
+
+
+def test_the_help_page_is_up_to_date() -> None:
+    assert clihelp.run(["--check", str(ROOT / "docs" / "help.md")]) == 0
+
+
+def test_a_stale_help_page_is_told(here: Path, capsys) -> None:
+    assert clihelp.run([str(here / "help.md")]) == 0
+    assert clihelp.run(["--check", str(here / "help.md")]) == 0
+    (here / "help.md").write_text("old")
+    assert clihelp.run(["--check", str(here / "help.md")]) == 1
+    assert "python -m rsvp.clihelp" in capsys.readouterr().err
+    assert clihelp.run([]) == 2

@@ -1,0 +1,557 @@
+"""The pipeline with scripted parts: what it asks, what it makes of replies, what it never does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import rsvp
+from rsvp import machine, prompting, registry
+from rsvp.dialogue import MAX_QUOTE
+from rsvp.encodings import Encodings
+from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable, UnparsableReply
+from rsvp.pipeline import KEPT_ENCODINGS, UNSURE, Pipeline
+from rsvp.segmenters.box import BoxSegmenter
+from rsvp.strategies.boxes import BoxesStrategy
+from rsvp.strategies.grid import GridStrategy
+from rsvp.types import Box, Masks, Point, Proposal, Reply, Usage
+
+
+class Script:
+    """An MLLM that says its lines, and remembers what it was asked."""
+
+    def __init__(self, *lines: str | Reply | Exception, model: str = "qwen3-vl", remote=False):
+        self.name = f"script:{model}"
+        self.model = model
+        self.remote = remote
+        self.lines = list(lines)
+        self.asked = []
+        self.schemas = []
+
+    def reply(self, messages, *, schema=None):
+        self.asked.append(tuple(messages))
+        self.schemas.append(schema)
+        line = self.lines.pop(0) if len(self.lines) > 1 else self.lines[0]
+        if isinstance(line, Exception):
+            raise line
+        return line if isinstance(line, Reply) else Reply(line, Usage(100, 10, 1))
+
+    async def areply(self, messages, *, schema=None):
+        await asyncio.sleep(0)
+        return self.reply(messages, schema=schema)
+
+
+class Recorder(BoxSegmenter):
+    """Fills boxes; notes what it encodes and is prompted with, and that nobody interrupts it."""
+
+    name = "recorder"
+
+    def __init__(self, score: float = 0.9, pixels: bool = True) -> None:
+        super().__init__()
+        self.encoded, self.prompted = [], []
+        self.score, self.pixels = score, pixels
+        self.inside = threading.Lock()
+
+    def encode(self, images):
+        with self.alone():
+            self.encoded += [image.sha256 for image in images]
+            return super().encode(images)
+
+    def masks(self, encoding, proposals):
+        with self.alone():
+            self.prompted.append(tuple(proposals))
+            height, width = encoding
+            masks = np.zeros((len(proposals), height, width), dtype=np.bool_)
+            for mask, proposal in zip(masks, proposals, strict=True):
+                for point in proposal.points:
+                    mask[int(point.y), int(point.x)] = self.pixels
+                if proposal.box is not None:
+                    x0, y0, x1, y1 = map(int, proposal.box.xyxy)
+                    mask[y0:y1, x0:x1] = self.pixels
+            return Masks(masks, np.full(len(proposals), self.score, dtype=np.float32))
+
+    def alone(self):
+        assert self.inside.acquire(blocking=False), "the segmenter was called twice at once"
+        self.inside.release()
+        return self.inside
+
+
+def answer(*boxes, steps=(), reason="it fits"):
+    targets = [{"label": f"thing {i}", "box": list(box)} for i, box in enumerate(boxes)]
+    return json.dumps({"steps": list(steps), "targets": targets, "reason": reason})
+
+
+def picture(seed=0, height=100, width=200):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def texts(messages):
+    return [part for message in messages for part in message.parts if isinstance(part, str)]
+
+
+def pipeline(*lines, segmenter=None, strategy=None, **options):
+    model = {k: options.pop(k) for k in ("model", "remote") if k in options}
+    mllm = Script(*lines, **model)
+    return Pipeline(mllm, strategy or BoxesStrategy(), segmenter or Recorder(), **options)
+
+
+# ------------------------------------------------------------ the sentence
+
+
+def test_a_query_becomes_reasoned_masks() -> None:
+    step = {"text": "a cup stands there", "boxes": [[0, 0, 500, 500]]}
+    pipe = pipeline(answer((100, 200, 500, 1000), steps=[step]))
+    result = pipe.segment(picture(), "the cup")
+    (target,) = result.targets
+    assert target.box == Box(20, 20, 100, 100)
+    assert target.label == "thing 0"
+    assert target.mask[20:100, 20:100].all()
+    assert target.mask.sum() == 80 * 80
+    assert target.score == pytest.approx(0.9)
+    assert result.reasoning.steps[0].boxes == (Box(0, 0, 100, 50),)
+    assert result.reasoning.reason == "it fits"
+    assert result.usage == Usage(100, 10, 1)
+    assert {"reason", "encode", "segment", "total"} <= result.timings.keys()
+    assert (
+        sum(s for stage, s in result.timings.items() if stage != "total")
+        <= (result.timings["total"])
+    )
+    assert result.models.mllm == "script:qwen3-vl"
+    assert (result.models.strategy, result.models.segmenter) == ("boxes", "recorder")
+    assert result.warnings == ()
+
+
+def test_what_is_sent_is_the_profiles_prompt_and_the_image() -> None:
+    pipe = pipeline(answer((0, 0, 9, 9)))
+    image = picture()
+    result = pipe.segment(image, "das Messer: $x {y}")
+    system, user = pipe.mllm.asked[0]
+    assert system.parts == (prompting.render("full/system"),)
+    shown, text = user.parts
+    np.testing.assert_array_equal(shown, image)
+    assert "das Messer: $x {y}" in text
+    assert "0 to 1000" in text
+    assert "steps" in pipe.mllm.schemas[0]["properties"]
+    names = ("full/system", "full/boxes.cot")
+    assert result.models.prompt_sha256 == prompting.digest(prompting.load(n).text for n in names)
+
+
+@pytest.mark.parametrize(
+    ("model", "cot", "strategy", "sent"),
+    [
+        ("embedded", True, BoxesStrategy(), "Think, then box: a cup"),
+        ("embedded", False, BoxesStrategy(), "Box: a cup"),
+        ("embedded", True, GridStrategy(), "Think, then bands: a cup"),
+        ("embedded", False, GridStrategy(), "Bands: a cup"),
+    ],
+)
+def test_the_embedded_model_is_asked_in_its_own_words(model, cot, strategy, sent) -> None:
+    pipe = pipeline('{"targets":[],"reason":"no"}', model=model, strategy=strategy, cot=cot)
+    assert pipe.segment(picture(), "a cup").no_target
+    (message,) = pipe.mllm.asked[0]
+    assert message.parts[1] == sent
+
+
+@pytest.mark.parametrize(
+    ("model", "frame", "expected"),
+    [
+        ("qwen3-vl", None, Box(20, 10, 40, 20)),
+        ("gemini-3-pro", None, Box(20, 10, 40, 20)),
+        ("embedded", None, Box(20, 10, 40, 20)),
+        ("embedded", "0-1000", Box(2, 1, 4, 2)),
+    ],
+)
+def test_the_models_family_decides_the_frame(model, frame, expected) -> None:
+    numbers = {
+        "qwen3-vl": (100, 100, 200, 200),
+        "gemini-3-pro": (100, 100, 200, 200),
+        "embedded": (10, 10, 20, 20),
+    }[model]
+    result = pipeline(answer(numbers), model=model, frame=frame).segment(picture(), "x")
+    assert result.targets[0].box == expected
+
+
+def test_gemini_writes_y_first() -> None:
+    pipe = pipeline(answer((0, 500, 1000, 600)), model="gemini-3-pro")
+    assert pipe.segment(picture(), "x").targets[0].box == Box(100, 0, 120, 100)
+
+
+# ------------------------------------------------------------ no target
+
+
+def test_no_target_is_an_answer_and_asks_no_segmenter() -> None:
+    pipe = pipeline('{"steps":[],"targets":[],"reason":"there is no cup"}')
+    result = pipe.segment(picture(), "the cup")
+    assert result.no_target
+    assert result.reasoning.reason == "there is no cup"
+    assert result.mask.shape == (100, 200)
+    assert not result.mask.any()
+    assert pipe.segmenter.encoded == []
+
+
+# ------------------------------------------------------------ asking again
+
+
+def test_an_unreadable_reply_is_shown_back_and_asked_again() -> None:
+    pipe = pipeline("I would rather chat.", answer((0, 0, 500, 500)))
+    result = pipe.segment(picture(), "the cup")
+    assert len(result.targets) == 1
+    assert result.usage == Usage(200, 20, 2)
+    first, second = pipe.mllm.asked
+    assert second[: len(first)] == first
+    assert second[-2].role == "assistant"
+    assert second[-2].parts == ("I would rather chat.",)
+    assert "the reply has no JSON answer" in second[-1].parts[0]
+    assert "the cup" in second[-1].parts[0]
+    names = ("full/system", "full/boxes.cot", "full/reask.boxes")
+    assert result.models.prompt_sha256 == prompting.digest(prompting.load(n).text for n in names)
+
+
+@pytest.mark.parametrize("reasks", [0, 1, 2, 5])
+def test_asking_again_is_bounded(reasks: int) -> None:
+    pipe = pipeline("no JSON here", max_reasks=reasks)
+    with pytest.raises(UnparsableReply) as error:
+        pipe.segment(picture(), "the cup")
+    assert len(pipe.mllm.asked) == reasks + 1
+    assert error.value.raw == "no JSON here"
+    assert error.value.exit_code == 3
+    assert "\n" not in str(error.value)
+    assert pipe.segmenter.encoded == []
+
+
+def test_the_embedded_model_is_asked_anew_once_in_one_turn() -> None:
+    pipe = pipeline("garbage", model="embedded", max_reasks=2)
+    with pytest.raises(UnparsableReply, match="none of the MLLM's 2 replies"):
+        pipe.segment(picture(), "a cup")
+    first, second = pipe.mllm.asked
+    assert [len(first), len(second)] == [1, 1]
+    assert second[0].parts[1] == "Box: a cup"
+    assert second[0].parts[0] is first[0].parts[0]
+    assert "steps" not in pipe.mllm.schemas[1]["properties"]
+
+
+@pytest.mark.parametrize("reply", ["", "   ", "x" * 500_000])
+def test_empty_and_endless_replies_are_quoted_within_bounds(reply: str) -> None:
+    pipe = pipeline(reply, answer((0, 0, 500, 500)))
+    pipe.segment(picture(), "the cup")
+    quoted = pipe.mllm.asked[1][-2].parts[0]
+    assert 0 < len(quoted) <= MAX_QUOTE
+
+
+def test_a_box_outside_the_image_is_asked_again() -> None:
+    pipe = pipeline(answer((2000, 2000, 3000, 3000)), answer((0, 0, 500, 500)))
+    assert pipe.segment(picture(), "x").targets[0].box == Box(0, 0, 100, 50)
+
+
+def test_a_failing_mllm_is_not_asked_again() -> None:
+    pipe = pipeline(MLLMFailed("unreachable"))
+    with pytest.raises(MLLMFailed, match="unreachable"):
+        pipe.segment(picture(), "x")
+    assert len(pipe.mllm.asked) == 1
+
+
+# ------------------------------------------------------------ given boxes and points
+
+
+def test_with_boxes_nobody_is_asked() -> None:
+    pipe = pipeline(AssertionError("the MLLM was asked"))
+    result = pipe.segment(picture(), "cup", boxes=[(10, 10, 20, 30), Box(50, 5, 300, 40)])
+    assert [t.box for t in result.targets] == [Box(10, 10, 20, 30), Box(50, 5, 200, 40)]
+    assert [t.label for t in result.targets] == ["cup", "cup"]
+    assert result.models.mllm is None
+    assert result.models.prompt_sha256 is None
+    assert result.usage == Usage()
+    assert len(pipe.segmenter.prompted) == 1  # all in one batch
+
+
+def test_all_points_are_one_target_with_the_masks_own_box() -> None:
+    pipe = Pipeline(None, None, Recorder())
+    result = pipe.segment(picture(), points=[(10, 20), (30, 40, 1), Point(5, 5, positive=False)])
+    (target,) = result.targets
+    ((proposal,),) = pipe.segmenter.prompted
+    assert [p.positive for p in proposal.points] == [True, True, False]
+    assert target.box == Box(5, 5, 31, 41)
+
+
+def test_points_refine_the_one_box() -> None:
+    pipe = Pipeline(None, None, Recorder())
+    result = pipe.segment(picture(), boxes=[(1, 1, 9, 9)], points=[(3, 3, 0)])
+    assert result.targets[0].box == Box(1, 1, 9, 9)
+    assert pipe.segmenter.prompted[0][0].points == (Point(3, 3, positive=False),)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"boxes": []}, "empty"),
+        ({"points": []}, "empty"),
+        ({"boxes": [(1, 2, 3)]}, "x0,y0,x1,y1"),
+        ({"boxes": ["abcd"]}, "x0,y0,x1,y1"),
+        ({"boxes": [None]}, "x0,y0,x1,y1"),
+        ({"boxes": [(float("nan"), 0, 1, 1)]}, "finite"),
+        ({"boxes": [(5, 5, 1, 9)]}, "x0 < x1"),
+        ({"boxes": [(200, 0, 300, 50)]}, "outside the image of 200x100"),
+        ({"boxes": [(-9, -9, 0, 0)]}, "outside the image"),
+        ({"points": [(200, 5)]}, "outside the image"),
+        ({"points": [(1, float("inf"))]}, "finite"),
+        ({"points": [(1, 2, 7)]}, "1 or 0"),
+        ({"points": [(1, 2, 0)]}, "not this"),
+        ({"boxes": [(1, 1, 5, 5), (6, 6, 9, 9)], "points": [(2, 2)]}, "one box"),
+        ({}, "without an MLLM"),
+    ],
+)
+def test_regions_that_cannot_be_used(given, message) -> None:
+    with pytest.raises(BadInput, match=message) as error:
+        Pipeline(None, None, Recorder()).segment(picture(), "cup", **given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("query", ["", " \n\t", None, 7])
+def test_an_empty_query_is_refused(query) -> None:
+    pipe = pipeline(answer((0, 0, 9, 9)))
+    with pytest.raises(BadInput, match="query"):
+        pipe.segment(picture(), query)
+    assert pipe.mllm.asked == []
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(BadInput, match="strategy"):
+        Pipeline(Script("x"), None, Recorder())
+    with pytest.raises(BadInput, match="max_reasks"):
+        pipeline("x", max_reasks=-1)
+    with pytest.raises(BadInput, match="frame"):
+        pipeline("x", frame="inches")
+
+
+# ------------------------------------------------------------ warnings that are true
+
+
+@pytest.mark.parametrize(
+    ("model", "confidence", "warned"),
+    [("embedded", 0.3, True), ("embedded", 0.95, False), ("embedded", None, False)],
+)
+def test_an_unsure_embedded_reasoner_is_doubted(model, confidence, warned) -> None:
+    reply = Reply('{"targets":[],"reason":"no"}', confidence=confidence)
+    result = pipeline(reply, model=model).segment(picture(), "x")
+    assert any(w.startswith(UNSURE) for w in result.warnings) is warned
+
+
+def test_other_models_are_not_judged_by_the_embedded_ones_measure() -> None:
+    reply = Reply(answer((0, 0, 500, 500)), confidence=0.3)
+    assert pipeline(reply).segment(picture(), "x").warnings == ()
+
+
+def test_a_cut_reply_is_told() -> None:
+    reply = Reply(answer((0, 0, 500, 500)), finish_reason="length")
+    (warning,) = pipeline(reply).segment(picture(), "x").warnings
+    assert "cut short" in warning
+
+
+@pytest.mark.parametrize("given", [{"boxes": [(1, 1, 9, 9)]}, {"points": [(199, 99), (3.5, 4)]}])
+def test_an_empty_mask_is_kept_with_a_warning(given) -> None:
+    result = Pipeline(None, None, Recorder(pixels=False)).segment(picture(), "cup", **given)
+    (target,) = result.targets
+    assert not target.mask.any()
+    assert target.box in (Box(1, 1, 9, 9), Box(3, 4, 200, 100))
+    assert "no pixels" in result.warnings[0]
+
+
+@pytest.mark.parametrize(("score", "told"), [(float("nan"), 0.0), (1.02, 1.0), (-0.1, 0.0)])
+def test_scores_stay_within_0_and_1(score, told) -> None:
+    pipe = Pipeline(None, None, Recorder(score=score))
+    assert pipe.segment(picture(), boxes=[(1, 1, 9, 9)]).targets[0].score == told
+
+
+# ------------------------------------------------------------ many images
+
+
+def test_a_repeated_image_is_encoded_once() -> None:
+    pipe = pipeline(answer((0, 0, 500, 500)))
+    items = [(picture(1), "a"), (picture(2), "b"), (picture(1), "c")]
+    results = list(pipe.segment_many(items))
+    assert [r.query for r in results] == ["a", "b", "c"]
+    assert len(pipe.segmenter.encoded) == 2
+    assert results[2].timings["encode"] == 0.0  # told once, so that sums are true
+
+
+def test_few_encodings_are_kept() -> None:
+    pipe = pipeline(answer((0, 0, 500, 500)))
+    seeds = [*range(KEPT_ENCODINGS + 1), 0]
+    for _ in pipe.segment_many((picture(seed), "x") for seed in seeds):
+        pass
+    assert len(pipe.segmenter.encoded) == KEPT_ENCODINGS + 2
+
+
+def test_segment_many_works_as_it_is_read() -> None:
+    pipe = pipeline(answer((0, 0, 500, 500)))
+    results = pipe.segment_many((picture(seed), "x") for seed in range(10**9))
+    next(results)
+    assert len(pipe.mllm.asked) == 1
+
+
+def test_async_twins_agree_with_sync() -> None:
+    line = answer((0, 0, 500, 500))
+    sync = pipeline(line).segment(picture(), "x")
+    twin = asyncio.run(pipeline(line).asegment(picture(), "x"))
+    np.testing.assert_array_equal(sync.mask, twin.mask)
+    assert sync.models == twin.models
+    assert sync.reasoning == twin.reasoning
+
+
+def test_async_many_keeps_the_order_and_the_bound() -> None:
+    class Slow(Script):
+        now = most = 0
+
+        async def areply(self, messages, *, schema=None):
+            Slow.now += 1
+            Slow.most = max(Slow.most, Slow.now)
+            first = "query-0 " in texts(messages)[-1]
+            await asyncio.sleep(0.05 if first else 0.001)
+            Slow.now -= 1
+            return self.reply(messages, schema=schema)
+
+    async def collect():
+        pipe = Pipeline(Slow(answer((0, 0, 500, 500))), BoxesStrategy(), Recorder())
+        items = [(picture(i), f"query-{i} ") for i in range(8)]
+        return [r.query async for r in pipe.asegment_many(items, concurrency=3)]
+
+    assert asyncio.run(collect()) == [f"query-{i} " for i in range(8)]
+    assert Slow.most == 3
+
+
+def test_an_error_in_async_many_leaves_nothing_running() -> None:
+    async def collect():
+        pipe = pipeline(answer((0, 0, 9, 9)), MLLMFailed("down"))
+        async for _ in pipe.asegment_many([(picture(i), "x") for i in range(6)]):
+            pass
+
+    async def main():
+        with pytest.raises(MLLMFailed):
+            await collect()
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(main()) == 1
+
+
+# ------------------------------------------------------------ a remote MLLM
+
+
+def test_the_image_is_encoded_while_a_remote_mllm_reasons() -> None:
+    segmenter = Recorder()
+
+    class Remote(Script):
+        def reply(self, messages, *, schema=None):
+            deadline = time.monotonic() + 5
+            while not segmenter.encoded and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert segmenter.encoded, "nothing was encoded meanwhile"
+            return super().reply(messages, schema=schema)
+
+    mllm = Remote(answer((0, 0, 500, 500)), remote=True)
+    result = Pipeline(mllm, BoxesStrategy(), segmenter).segment(picture(), "x")
+    assert len(result.targets) == 1
+    assert len(segmenter.encoded) == 1
+
+
+def test_a_local_mllm_has_the_machine_to_itself() -> None:
+    segmenter = Recorder()
+
+    class Local(Script):
+        def reply(self, messages, *, schema=None):
+            assert not segmenter.encoded
+            return super().reply(messages, schema=schema)
+
+    Pipeline(Local(answer((0, 0, 9, 9))), BoxesStrategy(), segmenter).segment(picture(), "x")
+
+
+def test_a_segmenter_that_fails_ahead_fails_plainly() -> None:
+    class Broken(Recorder):
+        def encode(self, images):
+            raise ModelUnavailable("no weights")
+
+    pipe = pipeline(answer((0, 0, 500, 500)), segmenter=Broken(), remote=True)
+    with pytest.raises(ModelUnavailable, match="no weights"):
+        pipe.segment(picture(), "x")
+
+
+def test_one_segmenter_call_at_a_time() -> None:
+    pipe = pipeline(answer((0, 0, 500, 500)))
+    threads = [threading.Thread(target=pipe.segment, args=(picture(i), "x")) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pipe.segmenter.prompted) == 8
+
+
+def test_encodings_forget_the_least_recently_used() -> None:
+    segmenter = Recorder()
+    kept = Encodings(segmenter, keep=2)
+    images = [rsvp.load_image(picture(seed)) for seed in range(3)]
+    for seed in (0, 1, 0, 2, 0, 1):
+        kept.masks(images[seed], [Proposal("", Box(1, 1, 5, 5))])
+    assert segmenter.encoded == [images[seed].sha256 for seed in (0, 1, 2, 1)]
+
+
+# ------------------------------------------------------------ presets
+
+
+def test_a_preset_takes_objects_and_specs_instead_of_its_own_parts(monkeypatch) -> None:
+    def slow():
+        time.sleep(0.01)
+        return BoxSegmenter()
+
+    monkeypatch.setattr("rsvp.segmenters.box.slow", slow, raising=False)
+    monkeypatch.setitem(registry.BUILT_IN["segmenter"], "slow", "rsvp.segmenters.box:slow")
+    mllm = Script('{"targets":[],"reason":"no"}')
+    pipe = Pipeline.from_preset("local", mllm=mllm, strategy="grid:5x4", segmenter="slow")
+    result = pipe.segment(picture(), "x")
+    assert result.models.mllm == mllm.name
+    assert result.models.strategy == "grid:5x4"
+    assert result.timings["load"] >= 0.01
+    assert "load" not in pipe.segment(picture(), "x").timings
+    assert pipe.strategy.grid == (5, 4)
+
+
+def test_without_an_mllm_none_is_made() -> None:
+    pipe = Pipeline.from_preset("api", mllm="none", segmenter="box")
+    assert pipe.mllm is None
+    assert pipe.segment(picture(), boxes=[(1, 1, 9, 9)]).targets[0].mask.sum() == 64
+
+
+def test_a_backend_that_can_load_early_is_loaded_before_it_is_timed() -> None:
+    class Loads(Script):
+        loaded = 0
+
+        def load(self):
+            self.loaded += 1
+            time.sleep(0.02)
+
+    pipe = Pipeline(Loads(answer((0, 0, 9, 9))), BoxesStrategy(), Recorder())
+    result = pipe.segment(picture(), "x")
+    assert pipe.mllm.loaded == 1
+    assert result.timings["load"] >= 0.02 > result.timings["reason"]
+
+
+EMBEDDED = all(
+    machine.holds_weights(registry.embedded_folder(part)) for part in ("reasoner", "segmenter")
+)
+
+
+@pytest.mark.skipif(not EMBEDDED, reason="rsvp/embedded/weights are missing")
+def test_the_embedded_preset_answers_rendered_scenes() -> None:
+    from rsvp.embedded.scenes import scenes
+
+    pipe = Pipeline.from_preset("embedded")
+    hits = 0
+    for scene in scenes(6, seed=4242, kinds=["name"]):
+        result = pipe.segment(scene.rgb, scene.queries[0].text)
+        truth = np.any([scene.objects[i].mask for i in scene.queries[0].targets], axis=0)
+        hits += (result.mask & truth).sum() > 0.5 * (result.mask | truth).sum()
+    assert result.models.mllm == "transformers:embedded"
+    assert hits >= 3
