@@ -36,7 +36,7 @@ _BAND_COMMA = re.compile(r"\s*(?:,|，|、|;|&|\band\b)[\s,]*|\s+")
 _BAND_ITEM = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 
 
-class Unreadable(ValueError):  # noqa: N818 -- a finding about the reply, never seen by a caller
+class Unreadable(ValueError):
     """The value is not what it should be; the message says what it is."""
 
 

@@ -199,11 +199,11 @@ class Masks:
 
     def __post_init__(self) -> None:
         if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
-            raise BadInput(
-                f"masks are (n, H, W) bool, found {self.masks.shape} {self.masks.dtype}"
-            )
+            raise BadInput(f"masks are (n, H, W) bool, found {self.masks.shape} {self.masks.dtype}")
         if self.scores.shape != (len(self.masks),):
-            raise BadInput(f"{len(self.masks)} masks need as many scores, found {self.scores.shape}")
+            raise BadInput(
+                f"{len(self.masks)} masks need as many scores, found {self.scores.shape}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

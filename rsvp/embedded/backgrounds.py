@@ -99,7 +99,9 @@ def grain(picture: Rgb, rng: np.random.Generator) -> Rgb:
     noise = noise_tile()
     size = picture.shape[0]
     y, x = (int(v) for v in rng.integers(0, 512, 2))
-    tile = np.take(np.take(noise, range(y, y + size), 0, mode="wrap"), range(x, x + size), 1, mode="wrap")
+    tile = np.take(
+        np.take(noise, range(y, y + size), 0, mode="wrap"), range(x, x + size), 1, mode="wrap"
+    )
     strength = int(rng.integers(1, 14))
     mixed = picture.astype(np.int16) + (tile.astype(np.int16) * strength >> 5)[..., None]
     return np.clip(mixed, 0, 255).astype(np.uint8)

@@ -125,7 +125,11 @@ USE_FORMS = (
 GROUP_FORMS = ("the {}", "which one is {a}?", "find the {}", "show me {a}", "is there {a}?")
 ALL_FORMS = ("every {}", "all the {s}", "all {s}", "each {} in the picture", "find every {}")
 HIDDEN_FORMS = ("the partly hidden {}", "the {} that is partly covered", "which {} is half hidden?")
-BEHIND_FORMS = ("the {} behind the {}", "the {} that the {} covers", "the {} partly hidden by the {}")
+BEHIND_FORMS = (
+    "the {} behind the {}",
+    "the {} that the {} covers",
+    "the {} partly hidden by the {}",
+)
 
 
 def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
@@ -215,7 +219,9 @@ def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> M
         if distance(order[1]) < MARGIN * distance(order[0]):
             continue
         form = pick(("the {} nearest to the {}", "which {} is closest to the {}?"), rng)
-        return Made(form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}")
+        return Made(
+            form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}"
+        )
     return None
 
 
@@ -272,7 +278,9 @@ def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         if not 2 <= len(pool) <= 4:
             continue
         for k in shuffled(4, rng):
-            end, axis, sign = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))[k]
+            end, axis, sign = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))[
+                k
+            ]
             order = sorted(pool, key=lambda j: sign * center(objects[j])[axis])
             spots = [center(objects[j])[axis] for j in order]
             if min(abs(b - a) for a, b in zip(spots, spots[1:], strict=False)) < 0.25 * side(
@@ -308,7 +316,11 @@ def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         if same == [i] and rng.random() < 0.5:
             return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
         over = objects[by].thing.name
-        behind = [j for j, o in enumerate(objects) if o.hidden_by is not None and over == objects[o.hidden_by].thing.name]
+        behind = [
+            j
+            for j, o in enumerate(objects)
+            if o.hidden_by is not None and over == objects[o.hidden_by].thing.name
+        ]
         if behind == [i] and over != name:
             noun = pick(("object", name), rng)
             text = pick(BEHIND_FORMS, rng).format(noun, over)

@@ -72,9 +72,7 @@ class Placed:
     y: int
 
 
-def transform_sprite(
-    thing: Thing, side: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def transform_sprite(thing: Thing, side: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """The thing's sprite scaled to `side` px, mirrored, turned and tinted; (h, w, 4) uint8."""
     tile = Image.fromarray(sprites()[thing.index])
     side_px = max(8, round(side))
@@ -112,9 +110,7 @@ def compose(kind: str, rng: np.random.Generator) -> list[Thing]:
     return (repeated + rest)[:7]
 
 
-def place(
-    chosen: Sequence[Thing], kind: str, size: int, rng: np.random.Generator
-) -> list[Placed]:
+def place(chosen: Sequence[Thing], kind: str, size: int, rng: np.random.Generator) -> list[Placed]:
     """Sprites with sizes and corners; they may overlap, and `hidden` scenes make sure of it."""
     order = rng.permutation(len(chosen))
     base = rng.uniform(0.24, 0.40) * min(1.0, (5.0 / max(len(chosen), 3)) ** 0.35)
@@ -145,9 +141,7 @@ def place(
     return placed
 
 
-def beside(
-    other: Placed, w: int, h: int, size: int, rng: np.random.Generator
-) -> tuple[int, int]:
+def beside(other: Placed, w: int, h: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
     """A corner from which a (w, h) sprite covers a part of the other one."""
     oh, ow = other.rgba.shape[:2]
     angle = rng.uniform(0, 2 * np.pi)
@@ -191,7 +185,9 @@ def look(
         if box is None or visible < MIN_VISIBLE:
             return None
         x0, y0, x1, y1 = (int(v) for v in box.xyxy)
-        seen.append(SceneObject(sprite.thing, mask, (x0, y0, x1, y1), visible, coverer(i, owner, placed)))
+        seen.append(
+            SceneObject(sprite.thing, mask, (x0, y0, x1, y1), visible, coverer(i, owner, placed))
+        )
     return tuple(seen)
 
 
@@ -201,7 +197,9 @@ def coverer(i: int, owner: NDArray[np.int16], placed: Sequence[Placed]) -> int |
     h, w = sprite.rgba.shape[:2]
     y0, x0 = max(0, sprite.y), max(0, sprite.x)
     region = owner[y0 : sprite.y + h, x0 : sprite.x + w]
-    solid = sprite.rgba[y0 - sprite.y :, x0 - sprite.x :, 3][: region.shape[0], : region.shape[1]] > 127
+    solid = (
+        sprite.rgba[y0 - sprite.y :, x0 - sprite.x :, 3][: region.shape[0], : region.shape[1]] > 127
+    )
     others = region[solid & (region != i) & (region >= 0)]
     if len(others) < 0.03 * solid.sum():
         return None
@@ -244,9 +242,7 @@ def render(
     raise RsvpError(f"no scene of kind {wanted!r} came out in {ATTEMPTS} attempts")
 
 
-def scenes(
-    n: int, seed: int, *, kinds: Sequence[str] = KINDS, **options: Any
-) -> Iterator[Scene]:
+def scenes(n: int, seed: int, *, kinds: Sequence[str] = KINDS, **options: Any) -> Iterator[Scene]:
     """Scenes 0 … n-1 of a seed, kinds in turn; `options` as for `render`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
@@ -302,7 +298,14 @@ def to_dict(scene: Scene, name: str) -> dict[str, Any]:
 
 
 def write(
-    out: Path, n: int, seed: int, *, size: int, kinds: Sequence[str], count: int, photos: Path | None
+    out: Path,
+    n: int,
+    seed: int,
+    *,
+    size: int,
+    kinds: Sequence[str],
+    count: int,
+    photos: Path | None,
 ) -> None:
     """Render n scenes into a folder: the images, then `scenes.json`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -329,7 +332,9 @@ def parse_kinds(text: str | None) -> tuple[str, ...]:
     kinds = tuple(k.strip() for k in text.split(",") if k.strip())
     unknown = [k for k in kinds if k not in KINDS]
     if unknown or not kinds:
-        raise BadInput(f"unknown query kind {', '.join(unknown) or text!r}; known: {', '.join(KINDS)}")
+        raise BadInput(
+            f"unknown query kind {', '.join(unknown) or text!r}; known: {', '.join(KINDS)}"
+        )
     return kinds
 
 

@@ -46,7 +46,9 @@ def test_absence_is_said(made) -> None:
     absent = [(s, q) for s in made for q in s.queries if not q.targets]
     assert absent
     for scene, query in absent:
-        parsed = parse_reply(reply(query, scene.objects, (160, 160), "boxes", cot=True), expect="box")
+        parsed = parse_reply(
+            reply(query, scene.objects, (160, 160), "boxes", cot=True), expect="box"
+        )
         assert parsed.targets == ()
         assert parsed.reason
 

@@ -40,7 +40,9 @@ class Clock:
         return self.stopped or late or step >= self.steps
 
 
-def optimizers(modules: Iterable[nn.Module], lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(
+    modules: Iterable[nn.Module], lr: float, muon_lr: float
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the network, AdamW for embeddings, convolutions, norms, heads."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -57,7 +59,9 @@ def optimizers(modules: Iterable[nn.Module], lr: float, muon_lr: float) -> list[
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            inner = parameter.ndim == 2 and min(parameter.shape) >= 32 and id(parameter) not in tables
+            inner = (
+                parameter.ndim == 2 and min(parameter.shape) >= 32 and id(parameter) not in tables
+            )
             (matrices if inner else others).append(parameter)
     adam = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     if not matrices:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from transformers.models.florence2.configuration_florence2 import Florence2Visio
 
 from rsvp.drawing import grid_prompt
 from rsvp.embedded import scenes
-from rsvp.embedded.queries import KINDS, Query
+from rsvp.embedded.queries import Query
 from rsvp.embedded.recipe.loop import (
     Clock,
     Log,
@@ -87,7 +87,9 @@ def build_model(vocabulary: int, image_token: int) -> Florence2ForConditionalGen
 
 
 @torch.no_grad()
-def order_numbers(model: Florence2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+def order_numbers(
+    model: Florence2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Give neighbouring numbers neighbouring embeddings: sines of the value, fixed directions."""
     table = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
@@ -195,7 +197,12 @@ class Pool:
     """Scenes kept for several uses: each draw replaces some of them by fresh ones."""
 
     def __init__(
-        self, seed: int, capacity: int, fresh: float, photos: Sequence[NDArray[np.uint8]], queries: int
+        self,
+        seed: int,
+        capacity: int,
+        fresh: float,
+        photos: Sequence[NDArray[np.uint8]],
+        queries: int,
     ) -> None:
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
@@ -306,9 +313,7 @@ class Trainee:
 
     def build(self) -> Any:
         """The model, with random weights."""
-        return build_model(
-            len(self.tokenizer), self.tokenizer.convert_tokens_to_ids("<image>")
-        )
+        return build_model(len(self.tokenizer), self.tokenizer.convert_tokens_to_ids("<image>"))
 
     def see(self, images: Tensor) -> tuple[Any, Tensor]:
         """What `converse` needs of the vision tower, and its (B, cells, WIDTH) features."""
@@ -375,10 +380,17 @@ class Trainee:
         pads = [r + [0] * (length - len(r)) for r in rows]
         about_pads = [r + [-1] * (length - len(r)) for r in subjects]
         coordinates = [ask.boxes for ask in asks]
-        return Told(*(torch.tensor(x, device=self.device) for x in (pads, mask, about_pads, coordinates)))
+        return Told(
+            *(torch.tensor(x, device=self.device) for x in (pads, mask, about_pads, coordinates))
+        )
 
     def speak(
-        self, features: Any, image_rows: Tensor, asked: tuple[Tensor, Tensor], told: Told, owners: Tensor
+        self,
+        features: Any,
+        image_rows: Tensor,
+        asked: tuple[Tensor, Tensor],
+        told: Told,
+        owners: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The language loss, and the encoder's (n, cells, WIDTH) states at the image.
 
@@ -397,7 +409,9 @@ class Trainee:
         )  # fmt: skip
         attended = [layer[:, :4, :, 1:IMAGE_TOKENS] for layer in decoded.cross_attentions[1:]]
         looked = look_loss(attended, told.about, owners)
-        return self.token_loss(decoded.last_hidden_state, told) + 0.5 * looked, encoded[:, 1:IMAGE_TOKENS]
+        return self.token_loss(decoded.last_hidden_state, told) + 0.5 * looked, encoded[
+            :, 1:IMAGE_TOKENS
+        ]
 
     def token_loss(self, states: Tensor, told: Told) -> Tensor:
         """Cross-entropy of the reply; a coordinate's neighbours count as nearly right."""
@@ -408,7 +422,10 @@ class Trainee:
         is_number = (labels[:, None, None] == self.number_ids).flatten(1)
         soft = is_number.any(1) & told.coordinates[:, None].expand_as(keep)[keep]
         if soft.any():
-            end, value = (is_number[soft].int().argmax(1) // 101), is_number[soft].int().argmax(1) % 101
+            end, value = (
+                (is_number[soft].int().argmax(1) // 101),
+                is_number[soft].int().argmax(1) % 101,
+            )
             losses = losses.masked_scatter(soft, self.near(logs[soft], end, value))
         return losses.mean()
 
@@ -437,7 +454,9 @@ class Trainee:
             ids.append(names[index])
             places.append(boxes[index])
             spots.append(cells[index])
-            goals += [(float(which[k] in ask.targets), float(which[k] in ask.matters)) for k in mine]
+            goals += [
+                (float(which[k] in ask.targets), float(which[k] in ask.matters)) for k in mine
+            ]
         state = torch.cat(states)
         named = state @ self.model.get_input_embeddings().weight[self.name_ids].T
         asked = self.helpers.asked(state).float()
@@ -446,7 +465,9 @@ class Trainee:
         self.picked = ((asked[:, 0] > 0) == (goal[:, 0] > 0)).float().mean().item()
         picked = F.binary_cross_entropy_with_logits(asked, goal)
         read = self.read_loss(state, torch.cat(places))
-        return 0.3 * F.cross_entropy(named.float(), torch.cat(ids)) + 0.3 * placed + 2 * picked + read
+        return (
+            0.3 * F.cross_entropy(named.float(), torch.cat(ids)) + 0.3 * placed + 2 * picked + read
+        )
 
     def read_loss(self, state: Tensor, boxes: Tensor) -> Tensor:
         """How badly the four numbers of (n, 4) boxes can be read off (n, WIDTH) states."""
@@ -460,7 +481,7 @@ class Trainee:
             ids = self.number_ids[int(k == 3)]
             logs[:, ids] = (numbers[:, k] @ table[ids].T).float().log_softmax(-1)
             losses.append(self.near(logs, end, value[:, k]).mean())
-        return 0.25 * torch.stack(losses).mean()
+        return torch.stack(losses).mean()
 
     def export(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
@@ -476,10 +497,10 @@ class Trainee:
         Florence2Processor(image_processor, self.tokenizer).save_pretrained(folder)
 
 
-def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in `folder`, trained now if it isn't there."""
+def make_tokenizer(folder: Path, n: int = 4000) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`, trained now on the questions of n scenes if it isn't there."""
     if not (folder / "tokenizer.json").exists():
-        made = scenes.scenes(4000, TRAIN_SEED, size=96, count=6)
+        made = scenes.scenes(n, TRAIN_SEED, size=96, count=6)
         prompts = [
             prompt_text(q, ("boxes", "grid")[i % 2], cot=i % 4 < 2)
             for scene in made
@@ -495,10 +516,10 @@ class Plan:
 
     steps: int = 6000
     perceive: int = 1200
-    batch: int = 32
+    batch: int = 12
     asks: int = 4
     lr: float = 1.5e-3
-    muon_lr: float = 1.5e-3
+    muon_lr: float = 2.5e-3
     minutes: float = 1e9
     seed: int = 0
     save_every: int = 200
@@ -537,7 +558,9 @@ def train(
     step, sums, since = first, np.zeros(5), time.monotonic()
     while not clock.over(step):
         since_language = step - plan.perceive  # the language half warms up when its turn comes
-        rate = min(schedule(step, plan.steps), warm(since_language if since_language >= 0 else step))
+        rate = min(
+            schedule(step, plan.steps), warm(since_language if since_language >= 0 else step)
+        )
         for opt in opts:
             set_rate(opt, rate)
         examples = pool.draw(plan.batch)

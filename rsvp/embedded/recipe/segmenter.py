@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 from torch import Tensor, nn
@@ -91,7 +91,9 @@ class Photos:
     def __init__(self, folder: Path, split: str) -> None:
         file = folder / "instances.json"
         if not file.exists():
-            raise BadInput(f"{file} is missing: --photos names a folder of images/ and instances.json")
+            raise BadInput(
+                f"{file} is missing: --photos names a folder of images/ and instances.json"
+            )
         listed = json.loads(file.read_text(encoding="utf-8"))
         wanted = {i["id"]: i for i in listed["images"] if i["split"] == split}
         self.images: dict[int, Image] = {
@@ -178,9 +180,9 @@ def sample(thing: Thing, rng: np.random.Generator, *, point: bool) -> tuple[Tens
     rgb, window = crop_to_square(thing.rgb, box, margin, SIZE)
     truth = np.zeros((window.height, window.width), dtype=np.float32)
     seen = window.inside((height, width))
-    truth[
-        seen.y0 - window.y0 : seen.y1 - window.y0, seen.x0 - window.x0 : seen.x1 - window.x0
-    ] = thing.mask[seen.y0 : seen.y1, seen.x0 : seen.x1]
+    truth[seen.y0 - window.y0 : seen.y1 - window.y0, seen.x0 - window.x0 : seen.x1 - window.x0] = (
+        thing.mask[seen.y0 : seen.y1, seen.x0 : seen.x1]
+    )
     target = F.interpolate(
         torch.from_numpy(truth)[None, None], (MASK, MASK), mode="bilinear", antialias=True
     )[0, 0]
