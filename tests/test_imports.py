@@ -18,15 +18,12 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "images", "prompting", "registry", "machine", "_torchvision"),
-    (
-        "geometry", "parsing", "lenient_json", "reply_search", "reply_values", "drawing", "presets",
-        "datasets", "mllm", "detectors",
-    ),
+    ("geometry", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("strategies", "segmenters", "verify", "writers", "given"),
     ("dialogue", "encodings", "pipeline", "training"),
     ("evaluation", "embedded"),
     ("doctor", "commands", "cli", "clihelp", "__main__"),
-)  # fmt: skip
+)
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
 # A result saves and draws itself; the rooms that do it are looked up when it is asked to.

@@ -11,7 +11,7 @@ import contextlib
 import math
 import re
 
-from rsvp.lenient_json import Array, Document, Node, Object, OutOfBudgetError, Reader
+from rsvp.parsing.lenient_json import Array, Document, Node, Object, OutOfBudgetError, Reader
 
 Numbers = tuple[float, ...]
 Pair = tuple[float, float]

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rsvp.lenient_json import Array, Broken, Document, Node, Object, Reader
-from rsvp.reply_values import Unreadable, has_named_box, is_flat
+from rsvp.parsing.lenient_json import Array, Broken, Document, Node, Object, Reader
+from rsvp.parsing.values import Unreadable, has_named_box, is_flat
 
 Expect = Literal["box", "bands", "points", "marks"]
 

@@ -1,12 +1,4 @@
-"""Reply text -> what the model answered. Pure functions: str in, values out.
-
-Replies are hostile: prose, fences, thinking, half-finished lists, several answers. A reply
-either parses to what a careful reader would take from it or raises `UnparsableReply`; zero
-targets only ever means that the model said so.
-
-Three rooms help: `lenient_json` reads text that is almost JSON, `reply_search` decides which part
-of the reply is the answer, `reply_values` reads boxes, points and bands however they are spelled.
-"""
+"""The answer in a reply: its steps, targets and reason."""
 
 from __future__ import annotations
 
@@ -16,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rsvp import reply_search, reply_values
 from rsvp.errors import UnparsableReply
-from rsvp.lenient_json import Array, Node, Object, OutOfBudgetError
-from rsvp.reply_search import Claim, Expect
-from rsvp.reply_values import Numbers, Pair, Unreadable, shown
+from rsvp.parsing import search, values
+from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
+from rsvp.parsing.search import Claim, Expect
+from rsvp.parsing.values import Numbers, Pair, Unreadable, shown
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
@@ -94,7 +86,7 @@ def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedRe
 
 
 def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
-    findings = reply_search.find(text, reader.expect)
+    findings = search.find(text, reader.expect)
     claim = findings.claim
     if claim is None or claim.kind == "bare":
         marked = tuple(reader.markup(findings.visible))
@@ -155,11 +147,11 @@ class _EntryReader:
         items = [item for item in node.items if not _is_cut(item)]
         if not items:
             raise Unreadable("the reply was cut off before its first complete target")
-        if self.expect in ("box", "points") and reply_values.is_flat(node):
+        if self.expect in ("box", "points") and values.is_flat(node):
             if not node.complete:
                 raise Unreadable("the reply was cut off inside its first target")
             return self._values("", node)
-        if self.expect == "box" and reply_values.is_corner_pair(node):
+        if self.expect == "box" and values.is_corner_pair(node):
             return self._values("", node)
         targets: list[RawTarget] = []
         for place, item in enumerate(items, start=1):
@@ -176,29 +168,29 @@ class _EntryReader:
         label = _label(node)
         if self.expect == "bands":
             rows, columns = (
-                reply_values.bands(_field(node, names, what))
+                values.bands(_field(node, names, what))
                 for names, what in (
-                    (reply_search.ROWS, '"rows"'),
-                    (reply_search.COLUMNS, '"columns"'),
+                    (search.ROWS, '"rows"'),
+                    (search.COLUMNS, '"columns"'),
                 )
             )
             return [RawTarget(label, rows=rows, columns=columns)]
         if self.expect == "marks":
-            return self._values(label, _field(node, reply_search.MARKS, '"marks"'))
-        names = reply_search.BOX if self.expect == "box" else reply_search.POINTS
-        named_here = reply_search.is_entry(node, self.expect) and node.key(names) is None
+            return self._values(label, _field(node, search.MARKS, '"marks"'))
+        names = search.BOX if self.expect == "box" else search.POINTS
+        named_here = search.is_entry(node, self.expect) and node.key(names) is None
         value = node if named_here else _field(node, names, f'"{names[0]}"')
         return self._values(label, value)
 
     def _values(self, label: str, node: Node) -> list[RawTarget]:
         """The targets that a value alone spells."""
         if self.expect == "box":
-            boxes = reply_values.boxes(node, y_first=self.y_first)
+            boxes = values.boxes(node, y_first=self.y_first)
             return [RawTarget(label, box=box) for box in boxes]
         if self.expect == "points":
-            return [RawTarget(label, points=tuple(reply_values.points(node, y_first=self.y_first)))]
+            return [RawTarget(label, points=tuple(values.points(node, y_first=self.y_first)))]
         if self.expect == "marks":
-            return [RawTarget(label, marks=reply_values.bands(node))]
+            return [RawTarget(label, marks=values.bands(node))]
         raise Unreadable(f'{shown(node)} has no "rows" and "columns"')
 
     def step(self, node: Node) -> RawStep | None:
@@ -212,17 +204,17 @@ class _EntryReader:
         return RawStep(
             text if isinstance(text, str) else "",
             boxes=tuple(self._step_boxes(node)),
-            rows=_step_bands(node, reply_search.ROWS),
-            columns=_step_bands(node, reply_search.COLUMNS),
+            rows=_step_bands(node, search.ROWS),
+            columns=_step_bands(node, search.COLUMNS),
         )
 
     def _step_boxes(self, node: Object) -> Iterator[Numbers]:
         for name in ("boxes", "bboxes", "box", "bbox", "bbox_2d", "box_2d"):
             value = node.entries.get(name)
-            whole = not isinstance(value, Array) or reply_values.is_flat(value)
+            whole = not isinstance(value, Array) or values.is_flat(value)
             for item in [value] if whole or not isinstance(value, Array) else value.items:
                 with contextlib.suppress(Unreadable):
-                    yield from reply_values.boxes(item, y_first=self.y_first)
+                    yield from values.boxes(item, y_first=self.y_first)
 
     def markup(self, text: str) -> Iterator[RawTarget]:
         """Targets in a model's own tags: `<box>…</box>`, `<|box_start|>…`, `<point x= y=>`."""
@@ -240,7 +232,7 @@ def _attributes(text: str) -> list[Pair]:
     """`x1="10" y1="20" x2=…` -> pairs, x first."""
     found: dict[str, dict[str, float]] = {}
     for axis, index, value in _POINT_ATTRIBUTE.findall(text):
-        found.setdefault(index, {})[axis] = reply_values.number(value)
+        found.setdefault(index, {})[axis] = values.number(value)
     if not found or any(len(pair) != 2 for pair in found.values()):
         raise Unreadable("a <point> tag has no x and y")
     return [(pair["x"], pair["y"]) for pair in found.values()]
@@ -258,7 +250,7 @@ def _field(node: Object, names: tuple[str, ...], what: str) -> Node:
 
 
 def _label(node: Object) -> str:
-    name = node.key(reply_search.LABEL)
+    name = node.key(search.LABEL)
     value = node.entries[name] if name else ""
     if isinstance(value, float):
         return f"{value:g}"
@@ -269,7 +261,7 @@ def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
     name = node.key(names)
     if name:
         with contextlib.suppress(Unreadable):
-            return reply_values.bands(node.entries[name])
+            return values.bands(node.entries[name])
     return ()
 
 
