@@ -16,6 +16,14 @@ class MLLM(Protocol):
         name: the spec that made it, e.g. ``openai:gpt-5.1``; written into every result.
         model: the model's own name or folder, from which `registry.family` finds the coordinate
             frame and the prompt profile.
+
+    Two more are optional, and looked up by name:
+
+        remote: True where somebody else's processor does the work; the pipeline then encodes the
+            image while it waits for the reply. Absent means False.
+        load(): load what the first reply would load, and return; later calls do nothing. The
+            pipeline calls it before the first question, so that loading is timed apart. It raises
+            what `reply` would.
     """
 
     name: str

@@ -105,6 +105,8 @@ class OpenAIMLLM:
         ModelUnavailable: OpenAI's own server and no key.
     """
 
+    remote = True  # the image may be encoded while the server reasons
+
     def __init__(
         self,
         model: str,

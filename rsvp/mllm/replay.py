@@ -38,6 +38,8 @@ class ReplayMLLM:
         BadInput: no such file, a line that is no recorded reply, or replies of another model.
     """
 
+    remote = False  # a reply that is read from a file leaves no time to use
+
     def __init__(self, file: str | Path, *, record: MLLM | None = None) -> None:
         self.name = f"replay:{file}"
         self._file = Path(file)

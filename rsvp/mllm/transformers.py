@@ -66,7 +66,7 @@ class _Loaded:
 
 
 class TransformersMLLM:
-    """A local model; loaded at the first reply, one reply at a time.
+    """A local model; loaded by `load` or at the first reply, one reply at a time.
 
     Args:
         model: a folder, a hub id, or ``embedded`` for the small one in the package.
@@ -110,6 +110,16 @@ class TransformersMLLM:
     def __repr__(self) -> str:
         return f"TransformersMLLM({self.model!r})"
 
+    def load(self) -> None:
+        """Load the model, and download it if need be; nothing where that is done.
+
+        Raises:
+            ModelUnavailable: the model cannot be had or cannot be loaded.
+        """
+        if self._loaded is None:  # asked first without the lock, which a running reply holds
+            with self._lock:
+                self._ready()
+
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
     ) -> Reply:
@@ -124,7 +134,7 @@ class TransformersMLLM:
         """
         del schema
         with self._lock:
-            loaded = self._loaded = self._loaded or self._load()
+            loaded = self._ready()
             started = time.perf_counter()
             try:
                 with _cpu_threads(loaded.threads):
@@ -174,6 +184,12 @@ class TransformersMLLM:
                 f"{prompt_tokens}: shorten the query or use a larger model"
             )
         return min(self._max_new_tokens, window - start)
+
+    def _ready(self) -> _Loaded:
+        """The model, loaded once; the caller holds the lock."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def _load(self) -> _Loaded:
         folder = _local_folder(self.model) or _hub_folder(self.model, self._trust_remote_code)

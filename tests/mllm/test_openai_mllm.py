@@ -22,6 +22,9 @@ from PIL import Image as PilImage
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
 from rsvp.mllm import MLLM
 from rsvp.mllm.openai import OpenAIMLLM
+from rsvp.pipeline import Pipeline
+from rsvp.segmenters.box import BoxSegmenter
+from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.types import Message, Usage
 
 KEY = "sk-very-secret-1234567890"
@@ -114,6 +117,23 @@ def test_a_reply_with_usage(server: Server) -> None:
     assert sent["messages"][1] == {"role": "user", "content": "Where is the cat?"}
     assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("m", 2048, 0.0)
     assert "response_format" not in sent
+
+
+def test_the_pipeline_encodes_while_the_server_reasons(server: Server) -> None:
+    encoded = threading.Event()
+
+    class Segmenter(BoxSegmenter):
+        def encode(self, images: Any) -> Any:
+            encoded.set()
+            return super().encode(images)
+
+    def answer(_: dict[str, Any]) -> Answer:
+        waited = encoded.wait(20)
+        return completion('{"targets": [], "reason": "none"}' if waited else "it did not")
+
+    server.answers = [answer]
+    pipeline = Pipeline(connect(server), BoxesStrategy(), Segmenter(), max_reasks=0)
+    assert pipeline.segment(np.zeros((9, 9, 3), np.uint8), "the cat").no_target
 
 
 def test_areply_twice_in_two_event_loops(server: Server) -> None:

@@ -278,6 +278,17 @@ def test_threads_share_one_model(folders: dict[str, Path]) -> None:
     assert len(set(texts)) == 1
 
 
+def test_loading_is_timed_apart(folders: dict[str, Path]) -> None:
+    mllm = TransformersMLLM(str(folders["llava"]), max_new_tokens=2)
+    mllm.load()
+    loaded = mllm._loaded
+    assert loaded is not None
+    with mllm._lock:  # a reply is under way: there is nothing to wait for
+        mllm.load()
+    mllm.reply(ask())
+    assert mllm._loaded is loaded
+
+
 def test_a_missing_folder_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\n"
