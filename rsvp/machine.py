@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 GIB = 1 << 30
+
+# What `validate_repo_id` of the hub's client takes for a name; for every other it raises an error
+# that is not ours.
+_HUB_PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"(?!.*(?:--|\.\.|\.git\Z))(?:{_HUB_PART}/)?{_HUB_PART}", re.ASCII)
 
 
 def memory_bytes() -> int | None:
@@ -45,6 +51,20 @@ def hub_cache() -> Path:
     )
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(os.path.expandvars(cache or Path(home, "hub"))).expanduser()
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name can be one of the hub's; else it is a path, or nothing at all."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def local_path(name: str) -> Path | None:
+    """The file or folder of that name, ``~`` expanded; None where there is none or can be none."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such user, a null character
+        return None
 
 
 def holds_weights(folder: Path) -> bool:

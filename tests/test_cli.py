@@ -148,6 +148,12 @@ def test_an_unsure_embedded_reasoner_names_what_handles_photographs(capsys) -> N
 EVAL = ["eval", "scenes", "--data", ".", "--out", "r"]
 BOX = ["segment", "--image", "a.png", "--segmenter", "box"]
 
+# No folder, and no name that the hub could know.
+NOWHERE = (
+    "./no", "../no", "/no", "~/no", "~nobody-here/x", "-a/b", "a--b/c", "a/b..c", "a/b.git", "a/b.",
+    "caf\u00e9/x", "a b/c", "a/b\0c", "x" * 5000,
+)  # fmt: skip
+
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "no command of that name": (["sgment"], 2, "segment"),
     "no option of that name": ([*BOX, "--boxx", "1"], 2, "--boxx"),
@@ -198,6 +204,16 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "no key": ([*ASK, "--mllm", "openai:gpt-5.1"], 4, "OPENAI_API_KEY"),
     "no weights": ([*BOX, "--box", "1,1,9,9", "--segmenter", "sam2:./no"], 4, "no SAM 2 weights"),
     "no mllm folder": ([*ASK, "--mllm", "transformers:a/b/c"], 4, "no folder a/b/c"),
+    **{
+        f"no mllm at {name[:9]}": ([*ASK, "--mllm", f"transformers:{name}"], 4, "no folder")
+        for name in NOWHERE
+    },
+    **{
+        f"no weights at {name[:9]}": (
+            [*BOX, "--box", "1,1,9,9", "--segmenter", f"sam2:{name}"], 4, "no SAM 2 weights",
+        )
+        for name in (*NOWHERE, "./no.pt", "~nobody-here/x.pt", "x" * 5000 + ".pt")
+    },
     "a bug": (cup("bug"), 1, "unexpected ZeroDivisionError: of all things (--debug"),
     "an interrupt": (cup("interrupted"), 130, "interrupted"),
     "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "no folder no"),

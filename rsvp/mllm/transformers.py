@@ -14,7 +14,6 @@ import copy
 import importlib.util
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsvp import machine
 from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable
 from rsvp.mllm.chat import Chat
@@ -43,7 +43,6 @@ _DTYPES = {
     "float32": "float32", "fp32": "float32",
 }  # fmt: skip
 _SMALL = 100_000_000  # parameters: below, the threads' hand-over costs more than it gains
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _HUB_NOT = ["original/*", "consolidated*", "onnx/*"]  # the same weights in other formats
 
@@ -338,14 +337,14 @@ def _local_folder(model: str) -> Path | None:
                 "the embedded reasoner is not in this installation: reinstall rsvp"
             )
         return folder
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = machine.local_path(model)
+    if folder is not None and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelUnavailable(f"{folder} holds no model: there is no config.json")
         if not any(folder.glob("*.safetensors")):
             raise ModelUnavailable(f"{folder} holds no safetensors; pickled weights are not read")
         return folder
-    if not _HUB_ID.fullmatch(model):
+    if not machine.is_hub_id(model):
         raise ModelUnavailable(f"there is no folder {model}")
     return None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rsvp import registry
+from rsvp import machine, registry
 from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable
 from rsvp.segmenters.checkpoints import OFFICIAL_SIZE, first_line, load_official
@@ -62,26 +62,26 @@ def load_sam2(model: str) -> tuple[Sam2Model, Preprocessing]:
         ModelUnavailable: not there, not readable, or not SAM 2; one line says which and what to do.
     """
     if model == "embedded":
-        return _load_folder(_existing(registry.embedded_folder("segmenter")))
+        return _load_folder(_existing(str(registry.embedded_folder("segmenter"))))
     if Path(model).suffix in (".pt", ".pth"):
-        net = load_official(_existing(Path(model).expanduser()))
-        return net, Preprocessing(OFFICIAL_SIZE)
+        return load_official(_existing(model)), Preprocessing(OFFICIAL_SIZE)
     return _load_folder(_folder(model))
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise ModelUnavailable(f"there are no SAM 2 weights at {path}")
+def _existing(name: str) -> Path:
+    path = machine.local_path(name)
+    if path is None:
+        raise ModelUnavailable(f"there are no SAM 2 weights at {name}")
     return path
 
 
 def _folder(model: str) -> Path:
     """The folder itself, or where the hub's files lie on this machine, downloaded if need be."""
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = machine.local_path(model)
+    if path is not None and path.is_dir():
         return path
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        return _existing(path)  # looks like a path: never ask the hub for it
+    if not machine.is_hub_id(model) or "/" not in model:
+        return _existing(model)  # a path: never ask the hub for it
     error: Exception | None = None
     for local_only in (True, False):
         # Files that are here already are used as they are, with no request to the hub.
