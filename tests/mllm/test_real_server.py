@@ -1,7 +1,7 @@
 """The openai backend against `transformers serve`: a compatible server that is not ours.
 
-Needs ``pip install 'transformers[serving]'``, no torchvision; skipped where that is missing. About
-20 s: each server process loads torch.
+Some 15 s, most of it two server processes that load torch. The one serves the embedded reasoner
+where its weights are in the package, else a tiny model of its class.
 
 What it takes, with transformers 5.23: decoder-only models whose processor needs no torchvision
 (LLaVA) are served as they are. Florence-2, the embedded reasoner's class, needs two things said:
@@ -14,34 +14,46 @@ torchvision: AutoProcessor insists on its video processor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import LAST_USER_TEXT, tiny_florence2, tiny_llava
+from tiny_models import tiny_florence2, tiny_llava
 
+from rsvp import machine
 from rsvp.errors import MLLMFailed
+from rsvp.mllm import MLLM
 from rsvp.mllm.openai import OpenAIMLLM
 from rsvp.mllm.transformers import TransformersMLLM
+from rsvp.pipeline import Pipeline
 from rsvp.registry import embedded_folder
-from rsvp.types import Message
+from rsvp.segmenters.box import BoxSegmenter
+from rsvp.strategies.boxes import BoxesStrategy
+from rsvp.types import Message, Result
 
 NEEDED = ("fastapi", "uvicorn", "starlette", "accelerate")
+READY_WITHIN = 90.0  # seconds, for both servers; a busy machine takes 10
+REASONER = embedded_folder("reasoner")
+SHIPPED = machine.holds_weights(REASONER)
+DEMO = REASONER.parents[1] / "demo.png"
 
+# One group: pytest-xdist starts the servers once.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("server"),
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, NEEDED)),
-        reason="no server here: pip install 'transformers[serving]'",
+        reason="no server here: pip install -c constraints.txt -e '.[dev]'",
     ),
 ]
 
@@ -50,65 +62,76 @@ ASK = [Message("user", (RGB, "Box: the cup"))]
 SCHEMA = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def start(folder: Path, *options: str) -> tuple[str, subprocess.Popen[bytes]]:
-    """Start a server for one folder; the URL, and the process to end."""
+@dataclass(frozen=True)
+class Server:
+    """A `transformers serve` of one folder."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self, deadline: float) -> None:
+        """Until it answers; fails when it ended, or at `deadline` on the monotonic clock."""
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                pytest.fail(f"the server ended:\n{self.log.read_text(errors='replace')[-3000:]}")
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(self.url.replace("/v1", "/health"), timeout=2).close()
+                return
+            time.sleep(0.2)
+        pytest.fail(f"the server did not answer within {READY_WITHIN:g} s")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, log: Path, *options: str) -> Iterator[Server]:
+    """Start a server on a free port, and end it, and nothing else, afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
     settings = ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1"]
-    log = (folder / "serve.log").open("wb") if os.access(folder, os.W_OK) else subprocess.DEVNULL
-    process = subprocess.Popen(
-        [*command, *settings, "--port", str(port), *options], stdout=log, stderr=log
-    )
-    return f"http://127.0.0.1:{port}/v1", process
-
-
-def wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the server answers; fails when it ended or took two minutes."""
-    for _ in range(240):
-        assert process.poll() is None, "the server ended; see serve.log beside the model"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, *settings, "--port", str(port), *options], stdout=out, stderr=out
+        )
+    try:
+        yield Server(f"http://127.0.0.1:{port}/v1", folder, process, log)
+    finally:
+        process.terminate()
         try:
-            with urllib.request.urlopen(url.replace("/v1", "/health"), timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the server did not answer within two minutes")
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, Path]]]:
-    """Model class -> URL and folder. Both processes start at once."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Model class -> its server. Both start at once."""
     root = tmp_path_factory.mktemp("served")
-    shipped = embedded_folder("reasoner")
-    florence = (
-        shipped if (shipped / "config.json").is_file() else tiny_florence2(root / "florence2")
-    )
-    llava = tiny_llava(root / "llava")
-    template = json.dumps({"chat_template": LAST_USER_TEXT})
-    started = {
-        "llava": (*start(llava), llava),
-        "florence2": (*start(florence, "--chat-template-kwargs", template), florence),
-    }
-    try:
-        for url, process, _ in started.values():
-            wait(url, process)
-        yield {name: (url, folder) for name, (url, _, folder) in started.items()}
-    finally:
-        for _, process, _ in started.values():
-            process.terminate()
-            process.wait(20)
+    florence2 = REASONER if SHIPPED else tiny_florence2(root / "florence2")
+    template = (florence2 / "chat_template.jinja").read_text(encoding="utf-8")
+    options = ("--chat-template-kwargs", json.dumps({"chat_template": template}))
+    deadline = time.monotonic() + READY_WITHIN
+    with (
+        serving(tiny_llava(root / "llava"), root / "llava.log") as llava,
+        serving(florence2, root / "florence2.log", *options) as florence,
+    ):
+        llava.wait(deadline)
+        florence.wait(deadline)
+        yield {"llava": llava, "florence2": florence}
 
 
 @pytest.mark.parametrize(
     ("family", "stream"), [("llava", False), ("llava", True), ("florence2", True)]
 )
 def test_the_served_model_says_what_the_same_model_says_in_process(
-    servers: dict[str, tuple[str, Path]], family: str, stream: bool
+    servers: dict[str, Server], family: str, stream: bool
 ) -> None:
-    url, folder = servers[family]
-    here = TransformersMLLM(str(folder), max_new_tokens=40, device="cpu").reply(ASK)
-    served = OpenAIMLLM(str(folder), base_url=url, max_tokens=40, stream=stream)
+    server = servers[family]
+    here = TransformersMLLM(str(server.folder), max_new_tokens=40, device="cpu").reply(ASK)
+    served = OpenAIMLLM(str(server.folder), base_url=server.url, max_tokens=40, stream=stream)
     for reply in (served.reply(ASK, schema=SCHEMA), asyncio.run(served.areply(ASK))):
         # A reply cut short inside a character: the stream keeps the half back, decode shows "�".
         assert reply.text.strip().rstrip("�") == here.text.rstrip("�")
@@ -117,8 +140,27 @@ def test_the_served_model_says_what_the_same_model_says_in_process(
         assert reply.finish_reason == here.finish_reason
 
 
-def test_the_servers_refusal_is_one_line(servers: dict[str, tuple[str, Path]]) -> None:
-    url, _ = servers["llava"]
+@pytest.mark.skipif(
+    not SHIPPED,
+    reason="rsvp/embedded/weights/reasoner is not there: python -m rsvp.embedded.recipe",
+)
+@pytest.mark.parametrize("cot", [True, False])
+def test_the_served_reasoner_finds_the_same_targets(servers: dict[str, Server], cot: bool) -> None:
+    server = servers["florence2"]
+
+    def ask(mllm: MLLM) -> Result:
+        pipeline = Pipeline(mllm, BoxesStrategy(), BoxSegmenter(), cot=cot, max_reasks=0)
+        return pipeline.segment(DEMO, "what would you cut the bread with?")
+
+    here = ask(TransformersMLLM("embedded", device="cpu"))
+    served = ask(OpenAIMLLM(str(server.folder), base_url=server.url, stream=True))
+    assert served.reasoning == here.reasoning
+    assert [t.box for t in served.targets] == [t.box for t in here.targets]
+    assert served.models.prompt_sha256 == here.models.prompt_sha256
+    assert served.usage.prompt_tokens == here.usage.prompt_tokens
+
+
+def test_the_servers_refusal_is_one_line(servers: dict[str, Server]) -> None:
     with pytest.raises(MLLMFailed, match="HTTP 400: Server is pinned to") as error:
-        OpenAIMLLM("another/model", base_url=url).reply(ASK)
+        OpenAIMLLM("another/model", base_url=servers["llava"].url).reply(ASK)
     assert "\n" not in str(error.value)
