@@ -49,7 +49,7 @@ def blotches(size: int, rng: np.random.Generator) -> Rgb:
     cells = int(rng.integers(3, 14))
     mix = rng.random((cells, cells, 1), dtype=np.float32)
     picture = color(rng) * mix + color(rng) * (1 - mix)
-    picture += rng.normal(0, rng.uniform(0, 18), picture.shape).astype(np.float32)
+    picture += rng.normal(0, rng.uniform(0, 18), (cells, cells, 3)).astype(np.float32)
     return enlarge(picture, size)
 
 

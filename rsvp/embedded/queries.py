@@ -5,9 +5,11 @@ Every kind returns None where the scene does not allow an unambiguous question o
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -79,35 +81,49 @@ class Made(NamedTuple):
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the options."""
     return options[int(rng.integers(len(options)))]
 
 
 def article(noun: str) -> str:
+    """The noun with its indefinite article."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def shuffled(n: int, rng: np.random.Generator) -> list[int]:
+    """0 … n-1 in random order."""
     return [int(i) for i in rng.permutation(n)]
 
 
 def of_name(objects: Sequence[Seen], name: str) -> list[int]:
+    """Indices of the objects of this name."""
     return [i for i, o in enumerate(objects) if o.thing.name == name]
 
 
 def of_group(objects: Sequence[Seen], group: str) -> list[int]:
+    """Indices of the objects of this group."""
     return [i for i, o in enumerate(objects) if o.thing.group == group]
 
 
 def center(o: Seen) -> tuple[float, float]:
+    """(x, y) of the middle of the box, pixels."""
     return ((o.box[0] + o.box[2]) / 2, (o.box[1] + o.box[3]) / 2)
 
 
 def area(o: Seen) -> float:
+    """Area of the box, square pixels."""
     return float((o.box[2] - o.box[0]) * (o.box[3] - o.box[1]))
 
 
 def side(o: Seen) -> float:
-    return area(o) ** 0.5
+    """Side of the square that is as large as the box, pixels."""
+    return math.sqrt(area(o))
+
+
+def distance(a: Seen, b: Seen) -> float:
+    """Pixels from middle to middle."""
+    (ax, ay), (bx, by) = center(a), center(b)
+    return float(np.hypot(ax - bx, ay - by))
 
 
 NAME_FORMS = (
@@ -133,6 +149,7 @@ BEHIND_FORMS = (
 
 
 def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """A thing that is there once, by its name."""
     for i in shuffled(len(objects), rng):
         name = objects[i].thing.name
         if len(of_name(objects, name)) == 1:
@@ -141,6 +158,7 @@ def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """A thing by what it goes with or is used for, where only one object fits."""
     found: list[tuple[str, str, int]] = []
     for forms, table in ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses())):
         for phrase, which in table.items():
@@ -154,6 +172,7 @@ def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """The only object of its group."""
     for i in shuffled(len(objects), rng):
         noun = objects[i].thing.group
         if len(of_group(objects, noun)) == 1:
@@ -162,6 +181,7 @@ def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def attribute(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """The largest or smallest of the objects, of a name or of a group, by a clear margin."""
     word, sign = (("largest", -1), ("biggest", -1), ("smallest", 1))[int(rng.integers(3))]
     pools: list[tuple[str, list[int]]] = [("object", list(range(len(objects))))]
     for o in objects:
@@ -189,6 +209,7 @@ SIDES: dict[str, Callable[[tuple[float, float], tuple[float, float]], float]] = 
 
 
 def relation(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """An object by its place beside others, of which the anchor is there once."""
     forms = [nearest, beside_of, between]
     for k in shuffled(len(forms), rng):
         for anchor in shuffled(len(objects), rng):
@@ -200,7 +221,8 @@ def relation(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
-    ax, ay = center(objects[anchor])
+    """The object, or the one of a name, that is clearly nearest to the anchor."""
+    away = [distance(o, objects[anchor]) for o in objects]
     reference = objects[anchor].thing.name
     pools = [("object", [i for i in range(len(objects)) if i != anchor])]
     for o in objects:
@@ -210,13 +232,8 @@ def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> M
         noun, pool = pools[k]
         if len(pool) < 2:
             continue
-
-        def distance(i: int) -> float:
-            x, y = center(objects[i])
-            return float(np.hypot(x - ax, y - ay))
-
-        order = sorted(pool, key=distance)
-        if distance(order[1]) < MARGIN * distance(order[0]):
+        order = sorted(pool, key=away.__getitem__)
+        if away[order[1]] < MARGIN * away[order[0]]:
             continue
         form = pick(("the {} nearest to the {}", "which {} is closest to the {}?"), rng)
         return Made(
@@ -226,6 +243,7 @@ def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> M
 
 
 def beside_of(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
+    """The only one of a name that lies clearly to one side of the anchor."""
     word = pick(tuple(SIDES), rng)
     measure = SIDES[word]
     here = center(objects[anchor])
@@ -246,46 +264,55 @@ def beside_of(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) ->
 
 
 def between(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
-    a = np.array(center(objects[anchor]))
+    """The only object between the anchor and another one, with no second one near."""
     for other in shuffled(len(objects), rng):
         name = objects[other].thing.name
         if other == anchor or len(of_name(objects, name)) != 1:
             continue
-        line = np.array(center(objects[other])) - a
-        length = float(np.hypot(*line))
-        inside = []
-        near = []
-        for i, o in enumerate(objects):
-            if i in (anchor, other):
-                continue
-            offset = np.array(center(o)) - a
-            along = float(offset @ line) / length**2
-            across = abs(float(offset[0] * line[1] - offset[1] * line[0])) / length
-            if 0.2 < along < 0.8 and across < 0.35 * side(o):
-                inside.append(i)
-            elif 0.05 < along < 0.95 and across < 0.9 * side(o):
-                near.append(i)
+        inside, near = on_the_way(objects, anchor, other)
         if len(inside) == 1 and not near:
             text = f"the object between the {objects[anchor].thing.name} and the {name}"
             return Made(text, inside, [anchor, other, inside[0]], "between")
     return None
 
 
+def on_the_way(objects: Sequence[Seen], start: int, end: int) -> tuple[list[int], list[int]]:
+    """The objects that lie clearly between two others, and those of which one could argue."""
+    a = np.array(center(objects[start]))
+    line = np.array(center(objects[end])) - a
+    length = float(np.hypot(*line))
+    inside: list[int] = []
+    near: list[int] = []
+    for i, o in enumerate(objects):
+        if i in (start, end):
+            continue
+        offset = np.array(center(o)) - a
+        along = float(offset @ line) / length**2
+        across = abs(float(offset[0] * line[1] - offset[1] * line[0])) / length
+        if 0.2 < along < 0.8 and across < 0.35 * side(o):
+            inside.append(i)
+        elif 0.05 < along < 0.95 and across < 0.9 * side(o):
+            near.append(i)
+    return inside, near
+
+
+# Where counting starts -> the axis along which it goes, and its direction.
+ENDS = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
+
+
 def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """The first … fourth of a name from an edge, where the order is plain to see."""
     for i in shuffled(len(objects), rng):
         name = objects[i].thing.name
         pool = of_name(objects, name)
         if not 2 <= len(pool) <= 4:
             continue
         for k in shuffled(4, rng):
-            end, axis, sign = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))[
-                k
-            ]
-            order = sorted(pool, key=lambda j: sign * center(objects[j])[axis])
-            spots = [center(objects[j])[axis] for j in order]
-            if min(abs(b - a) for a, b in zip(spots, spots[1:], strict=False)) < 0.25 * side(
-                objects[i]
-            ):
+            end, axis, sign = ENDS[k]
+            spots = {j: sign * center(objects[j])[axis] for j in pool}
+            order = sorted(pool, key=spots.__getitem__)
+            gaps = [spots[b] - spots[a] for a, b in pairwise(order)]
+            if min(gaps) < 0.25 * side(objects[i]):
                 continue
             rank = int(rng.integers(len(order)))
             form = pick(("the {} {} from the {}", "find the {} {} from the {}"), rng)
@@ -295,6 +322,7 @@ def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def every(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """Two to four objects of one name or one group."""
     pools = [(o.thing.name, of_name(objects, o.thing.name)) for o in objects]
     pools += [(o.thing.group, of_group(objects, o.thing.group)) for o in objects]
     many = [p for p in pools if 2 <= len(p[1]) <= 4]
@@ -306,21 +334,17 @@ def every(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    covered = [i for i, o in enumerate(objects) if o.hidden_by is not None and o.visible < 0.88]
+    """An object that another one covers in part, by that fact or by what covers it."""
+    covers = {i: o.hidden_by for i, o in enumerate(objects) if o.hidden_by is not None}
+    covered = [i for i in covers if objects[i].visible < 0.88]
     for k in shuffled(len(covered), rng):
         i = covered[k]
-        by = objects[i].hidden_by
-        assert by is not None
-        name = objects[i].thing.name
+        by, name = covers[i], objects[i].thing.name
         same = [j for j in of_name(objects, name) if objects[j].visible < 0.97]
         if same == [i] and rng.random() < 0.5:
             return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
         over = objects[by].thing.name
-        behind = [
-            j
-            for j, o in enumerate(objects)
-            if o.hidden_by is not None and over == objects[o.hidden_by].thing.name
-        ]
+        behind = [j for j, cover in covers.items() if objects[cover].thing.name == over]
         if behind == [i] and over != name:
             noun = pick(("object", name), rng)
             text = pick(BEHIND_FORMS, rng).format(noun, over)
@@ -331,6 +355,7 @@ def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
 
 
 def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+    """Something that isn't in the scene, asked for in one of the other kinds' words."""
     here = {o.thing.index for o in objects}
     world = things()
     groups = {o.thing.group for o in objects}

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsvp.datasets import rle
 from rsvp.embedded import backgrounds, queries
 from rsvp.embedded.queries import KINDS, Query
 from rsvp.embedded.world import Thing, sprites, things
@@ -115,30 +116,39 @@ def place(chosen: Sequence[Thing], kind: str, size: int, rng: np.random.Generato
     order = rng.permutation(len(chosen))
     base = rng.uniform(0.24, 0.40) * min(1.0, (5.0 / max(len(chosen), 3)) ** 0.35)
     placed: list[Placed] = []
-    centers: list[tuple[float, float, float]] = []
     for i in order:
         side = size * float(np.clip(base * np.exp(rng.normal(0, 0.28)), 0.15, 0.5))
         rgba = transform_sprite(chosen[int(i)], side, rng)
         h, w = rgba.shape[:2]
-        best: tuple[float, int, int] | None = None
-        for _ in range(12):
-            x = int(rng.integers(-w // 12, max(1, size - w + w // 12)))
-            y = int(rng.integers(-h // 12, max(1, size - h + h // 12)))
-            cx, cy, r = x + w / 2, y + h / 2, max(w, h) / 2
-            gap = min(
-                (np.hypot(cx - ox, cy - oy) / (r + orad) for ox, oy, orad in centers), default=9.0
-            )
-            if best is None or gap > best[0]:
-                best = (float(gap), x, y)
-            if gap > 0.75:
-                break
-        assert best is not None
-        _, x, y = best
+        x, y = apart(placed, w, h, size, rng)
         if kind == "hidden" and placed and rng.random() < 0.6:
             x, y = beside(placed[-1], w, h, size, rng)
-        centers.append((x + w / 2, y + h / 2, max(w, h) / 2))
         placed.append(Placed(chosen[int(i)], rgba, x, y))
     return placed
+
+
+def apart(
+    placed: Sequence[Placed], w: int, h: int, size: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """A corner that keeps a (w, h) sprite off the others: the first good one, or the best of 12."""
+    taken = [circle(p.x, p.y, p.rgba.shape[1], p.rgba.shape[0]) for p in placed]
+    widest, corner = -1.0, (0, 0)
+    for _ in range(12):
+        x = int(rng.integers(-w // 12, max(1, size - w + w // 12)))
+        y = int(rng.integers(-h // 12, max(1, size - h + h // 12)))
+        cx, cy, r = circle(x, y, w, h)
+        gap = min((float(np.hypot(cx - ox, cy - oy)) / (r + reach) for ox, oy, reach in taken),
+                  default=9.0)  # fmt: skip
+        if gap > widest:
+            widest, corner = gap, (x, y)
+        if gap > 0.75:
+            break
+    return corner
+
+
+def circle(x: int, y: int, w: int, h: int) -> tuple[float, float, float]:
+    """Centre and radius of a (w, h) sprite at a corner."""
+    return x + w / 2, y + h / 2, max(w, h) / 2
 
 
 def beside(other: Placed, w: int, h: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -217,51 +227,69 @@ def render(
     """One scene with up to `count` queries, the first of a kind drawn from `kinds`.
 
     Args:
+        size: side of the square image, pixels.
         photos: (H, W, 3) uint8 arrays to use as backgrounds now and then.
+
+    Raises:
+        RsvpError: no scene allowed a question of the kind, however often it was composed.
     """
-    wanted = kinds[int(rng.integers(len(kinds)))]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    rgb, objects, first = stage(kind, size, rng, photos)
+    more = further(objects, first, kinds, rng, wanted=count - 1, tries=len(kinds))
+    return Scene(rgb, objects, (first, *more))
+
+
+def scenes(
+    n: int,
+    seed: int,
+    *,
+    size: int = DEFAULT_SIZE,
+    kinds: Sequence[str] = KINDS,
+    count: int = 1,
+    photos: Sequence[NDArray[np.uint8]] = (),
+) -> Iterator[Scene]:
+    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
+    for i in range(n):
+        rng = np.random.default_rng([seed, i])
+        rgb, objects, first = stage(kinds[i % len(kinds)], size, rng, photos)
+        more = further(objects, first, kinds, rng, wanted=count - 1, tries=3 * (count - 1))
+        yield Scene(rgb, objects, (first, *more))
+
+
+def stage(
+    kind: str, size: int, rng: np.random.Generator, photos: Sequence[NDArray[np.uint8]]
+) -> tuple[NDArray[np.uint8], tuple[SceneObject, ...], Query]:
+    """An image and its objects, composed anew until a question of this kind can be put."""
     for _ in range(ATTEMPTS):
-        placed = place(compose(wanted, rng), wanted, size, rng)
+        placed = place(compose(kind, rng), kind, size, rng)
         canvas = backgrounds.draw(size, rng, photos)
         owner, areas = paint(canvas, placed)
         objects = look(owner, placed, areas)
-        if objects is None:
-            continue
-        first = queries.ask(wanted, objects, rng)
-        if first is None:
-            continue
-        others = [k for k in kinds if k != wanted]
-        asked = [first]
-        for i in rng.permutation(len(others)):
-            if len(asked) >= count:
-                break
-            more = queries.ask(others[int(i)], objects, rng)
-            if more is not None:
-                asked.append(more)
-        return Scene(canvas, objects, tuple(asked))
-    raise RsvpError(f"no scene of kind {wanted!r} came out in {ATTEMPTS} attempts")
+        query = queries.ask(kind, objects, rng) if objects else None
+        if objects and query:
+            return canvas, objects, query
+    raise RsvpError(f"no scene of kind {kind!r} came out in {ATTEMPTS} attempts")
 
 
-def scenes(n: int, seed: int, *, kinds: Sequence[str] = KINDS, **options: Any) -> Iterator[Scene]:
-    """Scenes 0 … n-1 of a seed, kinds in turn; `options` as for `render`."""
-    for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        ordered = [kinds[i % len(kinds)]]
-        scene = render(rng, kinds=ordered, **{**options, "count": 1})
-        extra = options.get("count", 1) - 1
-        asked = list(scene.queries)
-        for k in rng.permutation([k for k in kinds if k != ordered[0]])[: max(0, extra) * 3]:
-            more = queries.ask(str(k), scene.objects, rng) if len(asked) <= extra else None
-            asked += [more] if more else []
-        yield Scene(scene.rgb, scene.objects, tuple(asked))
-
-
-def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO RLE with text counts."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+def further(
+    objects: Sequence[SceneObject],
+    first: Query,
+    kinds: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    wanted: int,
+    tries: int,
+) -> list[Query]:
+    """Up to `wanted` queries of kinds other than the first one's, at most `tries` kinds tried."""
+    others = [kind for kind in kinds if kind != first.kind]
+    asked: list[Query] = []
+    for i in rng.permutation(len(others))[:tries]:
+        if len(asked) >= wanted:
+            break
+        query = queries.ask(others[int(i)], objects, rng)
+        if query is not None:
+            asked.append(query)
+    return asked
 
 
 def to_dict(scene: Scene, name: str) -> dict[str, Any]:
@@ -279,7 +307,7 @@ def to_dict(scene: Scene, name: str) -> dict[str, Any]:
                 "box": list(o.box),
                 "visible": round(o.visible, 4),
                 "hidden_by": o.hidden_by,
-                "mask": rle(o.mask),
+                "mask": rle.encode(o.mask),
             }
             for o in scene.objects
         ],
