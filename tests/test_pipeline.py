@@ -6,12 +6,14 @@ import asyncio
 import json
 import threading
 import time
+from dataclasses import replace
 
+import demo_truth
 import numpy as np
 import pytest
 
 import rsvp
-from rsvp import machine, prompting, registry
+from rsvp import prompting, registry
 from rsvp.dialogue import MAX_QUOTE
 from rsvp.encodings import Encodings
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable, UnparsableReply
@@ -19,7 +21,7 @@ from rsvp.pipeline import KEPT_ENCODINGS, UNSURE, Pipeline
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.grid import GridStrategy
-from rsvp.types import Box, Masks, Point, Proposal, Reply, Usage
+from rsvp.types import Box, Masks, ModelNames, Point, Proposal, Reply, Usage
 
 
 class Script:
@@ -538,12 +540,10 @@ def test_a_backend_that_can_load_early_is_loaded_before_it_is_timed() -> None:
     assert result.timings["load"] >= 0.02 > result.timings["reason"]
 
 
-EMBEDDED = all(
-    machine.holds_weights(registry.embedded_folder(part)) for part in ("reasoner", "segmenter")
-)
+embedded = pytest.mark.skipif(bool(demo_truth.MISSING), reason=demo_truth.WHY_SKIPPED)
 
 
-@pytest.mark.skipif(not EMBEDDED, reason="rsvp/embedded/weights are missing")
+@embedded
 def test_the_embedded_preset_answers_rendered_scenes() -> None:
     from rsvp.embedded.scenes import scenes
 
@@ -552,6 +552,36 @@ def test_the_embedded_preset_answers_rendered_scenes() -> None:
     for scene in scenes(6, seed=4242, kinds=["name"]):
         result = pipe.segment(scene.rgb, scene.queries[0].text)
         truth = np.any([scene.objects[i].mask for i in scene.queries[0].targets], axis=0)
-        hits += (result.mask & truth).sum() > 0.5 * (result.mask | truth).sum()
+        hits += demo_truth.iou(result.mask, truth) > 0.5
     assert result.models.mllm == "transformers:embedded"
     assert hits >= 3
+
+
+@embedded
+def test_the_demo_finds_the_knife_and_says_why() -> None:
+    result = Pipeline.from_preset("embedded").segment(demo_truth.IMAGE, demo_truth.QUERY)
+    (target,) = result.targets
+    assert target.label == demo_truth.LABEL
+    assert demo_truth.iou(target.mask, demo_truth.knife()) > 0.5
+    assert result.reasoning.steps
+    assert result.reasoning.reason
+    assert result.warnings == ()
+    assert result.usage.calls == 1
+    names = ModelNames("transformers:embedded", "boxes", "sam2:embedded", None)
+    assert replace(result.models, prompt_sha256=None) == names
+    assert {"load", "reason", "encode", "segment", "total"} == result.timings.keys()
+
+
+@embedded
+def test_two_runs_write_the_same_result(tmp_path) -> None:
+    found = []
+    for run in ("first", "second"):
+        result = Pipeline.from_preset("embedded").segment(demo_truth.IMAGE, demo_truth.QUERY)
+        result.save(str(tmp_path / run))
+        written = json.loads((tmp_path / run / "result.json").read_text(encoding="utf-8"))
+        assert set(written.pop("timings")) == set(result.timings)
+        found.append(written)
+    assert found[0] == found[1]
+    for name in ("overlay.png", "masks/000.png"):
+        first, second = (tmp_path / run / name for run in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
