@@ -337,8 +337,9 @@ def _local_folder(model: str) -> Path | None:
                 "the embedded reasoner is not in this installation: reinstall rsvp"
             )
         return folder
-    folder = machine.local_path(model)
-    if folder is not None and folder.is_dir():
+    there = machine.local_path(model)
+    if there is not None and there.is_dir():
+        folder = there
         if not (folder / "config.json").is_file():
             raise ModelUnavailable(f"{folder} holds no model: there is no config.json")
         if not any(folder.glob("*.safetensors")):
