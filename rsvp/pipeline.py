@@ -322,7 +322,9 @@ class Pipeline:
         if thought is None:
             return
         confidence, enough = thought.reply.confidence, LOW_CONFIDENCE.get(self.manner.profile)
-        if confidence is not None and enough is not None and confidence < enough:
+        if not thought.reasoning.understood:
+            yield f"{UNSURE}: it says that it cannot read images of this sort"
+        elif confidence is not None and enough is not None and confidence < enough:
             yield (
                 f"{UNSURE} (mean token probability {confidence:.2f}, usually above {enough:.2f}): "
                 "the embedded preset knows rendered scenes, not photographs"

@@ -129,12 +129,17 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What stage 1 concluded. No proposals means that the model said: not in this image."""
+    """What stage 1 concluded. No proposals means that the model said: not in this image.
+
+    Attributes:
+        understood: False when the model said that it cannot read images of this sort at all.
+    """
 
     steps: tuple[Step, ...]
     proposals: tuple[Proposal, ...]
     reason: str
     raw: str = field(default="", repr=False)
+    understood: bool = True
 
     @property
     def no_target(self) -> bool:

@@ -264,6 +264,14 @@ def test_a_prefix_never_adds_or_denies(
         assert found or not whole
 
 
+@pytest.mark.parametrize(
+    ("said", "understood"), [("false", False), ("true", True), ("null", True), ('"no"', True)]
+)
+def test_a_model_may_say_that_it_cannot_read_such_images(said: str, understood: bool) -> None:
+    text = f'{{"targets": [], "understood": {said}, "reason": "no scene"}}'
+    assert parse_reply(text, expect="box") == ParsedReply((), (), "no scene", understood)
+
+
 @given(st.lists(spice | st.text(max_size=5), max_size=40).map("".join), st.sampled_from(KINDS))
 @settings(max_examples=500, deadline=None)
 @example("\ud800{'targets': [\udfff]}", "box")

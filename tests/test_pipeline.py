@@ -343,6 +343,14 @@ def test_an_unsure_embedded_reasoner_is_doubted(model, confidence, warned) -> No
     assert any(w.startswith(UNSURE) for w in result.warnings) is warned
 
 
+def test_a_model_that_cannot_read_such_images_says_so() -> None:
+    reply = Reply('{"targets":[],"understood":false,"reason":"no scene"}', confidence=0.99)
+    result = pipeline(reply, model="embedded").segment(picture(), "x")
+    assert result.no_target
+    assert not result.reasoning.understood
+    assert result.warnings == (f"{UNSURE}: it says that it cannot read images of this sort",)
+
+
 def test_other_models_are_not_judged_by_the_embedded_ones_measure() -> None:
     reply = Reply(answer((0, 0, 500, 500)), confidence=0.3)
     assert pipeline(reply).segment(picture(), "x").warnings == ()

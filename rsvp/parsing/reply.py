@@ -58,11 +58,17 @@ class RawTarget:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply, read. No targets means that the model said: not in this image."""
+    """A reply, read. No targets means that the model said: not in this image.
+
+    Attributes:
+        understood: False when the model says (`"understood": false`) that it cannot read images
+            of this sort at all.
+    """
 
     steps: tuple[RawStep, ...]
     targets: tuple[RawTarget, ...]
     reason: str
+    understood: bool = True
 
 
 def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedReply:
@@ -94,7 +100,9 @@ def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
             return ParsedReply((), marked, "")
     if claim is None:
         raise Unreadable(_nothing(text, findings.broken))
-    return ParsedReply(_steps(claim, reader), tuple(reader.targets(claim)), _reason(claim))
+    lost = _first(claim, ("understood",), lambda value: value is False) is False
+    targets = tuple(reader.targets(claim))
+    return ParsedReply(_steps(claim, reader), targets, _reason(claim), understood=not lost)
 
 
 def _nothing(text: str, broken: bool) -> str:

@@ -70,4 +70,5 @@ class BoxesStrategy:
                 raise UnparsableReply(str(error), text) from error
 
         steps = tuple(step(raw) for raw in reply.steps)
-        return Reasoning(steps, tuple(proposal(raw) for raw in reply.targets), reply.reason, text)
+        proposals = tuple(proposal(raw) for raw in reply.targets)
+        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)

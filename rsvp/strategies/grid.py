@@ -84,7 +84,8 @@ class GridStrategy:
             return Proposal(raw.label, box, raw=(*raw.rows, *raw.columns))
 
         steps = tuple(step(raw) for raw in reply.steps)
-        return Reasoning(steps, tuple(proposal(raw) for raw in reply.targets), reply.reason, text)
+        proposals = tuple(proposal(raw) for raw in reply.targets)
+        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
 
 
 def _parse_grid(text: str) -> tuple[int, int]:
