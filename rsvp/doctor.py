@@ -40,7 +40,8 @@ OLDEST_TRANSFORMERS = 5  # major version
 
 _CUDA = "pip install --force-reinstall torch"
 _CPU = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cpu"
-_GB = 1_000_000_000
+_GB, _MB = 1_000_000_000, 1_000_000
+_LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 _PROBE_SECONDS = 120
 
 # Prints one JSON object: what happens when the model libraries are imported here.
@@ -164,14 +165,40 @@ def _gpu(probe: Mapping[str, Any]) -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     for part in ("reasoner", "segmenter"):
         folder = registry.embedded_folder(part)
-        if machine.holds_weights(folder):
-            yield Finding(f"{part}", "ok", f"embedded weights at {folder}")
-        else:
+        if not machine.holds_weights(folder):
             detail = f"the embedded weights are missing at {folder}"
-            yield Finding(f"{part}", "broken", detail, presets.REINSTALL)
+            yield Finding(part, "broken", detail, presets.REINSTALL)
+        elif why := _unreadable(folder):
+            detail = f"the embedded weights at {folder} are damaged: {why}"
+            yield Finding(part, "broken", detail, presets.REINSTALL)
+        else:
+            size = sum(file.stat().st_size for file in folder.glob("*")) / _MB
+            yield Finding(part, "ok", f"embedded weights, {size:.1f} MB, at {folder}")
     for model in presets.DOWNLOAD_GB:
         if machine.in_hub_cache(model):
             yield Finding("weights", "ok", f"{model} is on this machine")
+
+
+def _unreadable(folder: Path) -> str:
+    """What is wrong with a folder of weights, empty where nothing is; the tensors stay on disk.
+
+    A safetensors file begins with the length of its header and the header, which says where the
+    tensors lie: https://huggingface.co/docs/safetensors#format. A file cut short is too small.
+    """
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+                continue
+            with file.open("rb") as opened:
+                length = int.from_bytes(opened.read(8), "little")
+                tensors = json.loads(opened.read(min(length, _LONGEST_HEADER)))
+            ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
+            if file.stat().st_size != 8 + length + max(ends, default=0):
+                return f"{file.name} has not the size that its header tells"
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return f"{file.name} cannot be read"
+    return ""
 
 
 def _memory() -> Finding:

@@ -410,6 +410,33 @@ def test_missing_weights_are_broken(examined) -> None:
     assert found["reasoner"].status == found["segmenter"].status == "broken"
 
 
+@pytest.mark.parametrize("damage", [None, "short", "header", "config", "lfs"])
+def test_damaged_weights_are_told_without_loading_them(
+    examined, monkeypatch, here: Path, damage: str | None
+) -> None:
+    from safetensors.numpy import save_file
+
+    (here / "config.json").write_text("{}" if damage != "config" else '{"model_type": "flo')
+    weights = here / "model.safetensors"
+    save_file({"a": np.zeros((250, 1000), np.float32), "b": np.ones(3, np.int8)}, weights)
+    whole = weights.read_bytes()
+    bytes_of = {
+        "short": whole[:-1],
+        "header": whole[:20],
+        "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    }
+    weights.write_bytes(bytes_of.get(damage, whole))
+    monkeypatch.setattr(doctor.registry, "embedded_folder", lambda _: here)
+    found = examined({})["reasoner"]
+    if damage is None:
+        assert (found.status, found.detail) == ("ok", f"embedded weights, 1.0 MB, at {here}")
+    else:
+        name = "config.json" if damage == "config" else "model.safetensors"
+        assert found.status == "broken"
+        assert name in found.detail
+        assert found.mend == presets.REINSTALL
+
+
 def test_an_old_transformers_is_broken(examined, monkeypatch) -> None:
     real = doctor.importlib.metadata.version
     old = lambda name: "4.57.1" if name == "transformers" else real(name)  # noqa: E731
