@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("strategies", "segmenters", "verify", "writers", "given"),
     ("dialogue", "encodings", "pipeline", "training"),
     ("evaluation", "embedded"),
-    ("doctor", "commands", "cli", "clihelp", "__main__"),
+    ("doctor", "commands", "cli", "clihelp", "bench", "__main__"),
 )
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
