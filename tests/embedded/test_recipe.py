@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from rsvp.embedded.recipe import reasoner, segmenter
+from rsvp.embedded.recipe import comparison, instances, losses, reasoner, segmenter
 from rsvp.embedded.recipe.__main__ import main
-from rsvp.embedded.recipe.loop import Clock, schedule, warm
+from rsvp.embedded.recipe.examples import cell_owners, to_example
+from rsvp.embedded.recipe.loop import Clock, Loop, Pace, schedule, warm
+from rsvp.embedded.recipe.model import CELLS, IMAGE_TOKENS
+from rsvp.embedded.recipe.tokenizer import Words, make_tokenizer
 from rsvp.embedded.scenes import scenes
+from rsvp.errors import BadInput
 from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.types import Box, Image, Message, Proposal
@@ -21,7 +26,7 @@ from rsvp.types import Box, Image, Message, Proposal
 def run(tmp_path_factory):
     """Three steps of the reasoner, interrupted by --steps after the second and taken up again."""
     out = tmp_path_factory.mktemp("reasoner")
-    reasoner.make_tokenizer(out / "tokenizer", 60)
+    make_tokenizer(out / "tokenizer", 60)
     plan = {"perceive": 1, "batch": 2, "asks": 1, "log_every": 1}
     reasoner.train(out, reasoner.Plan(steps=2, **plan))
     reasoner.train(out, reasoner.Plan(steps=3, **plan))
@@ -42,13 +47,13 @@ def test_the_exported_reasoner_speaks_through_the_ordinary_backend(run) -> None:
     rgb = next(iter(scenes(1, 5, size=100))).rgb
     reply = mllm.reply([Message("user", (rgb, "Think, then box: the dog"))])
     assert 1 <= reply.usage.completion_tokens <= 8
-    assert reply.usage.prompt_tokens > reasoner.IMAGE_TOKENS
+    assert reply.usage.prompt_tokens > IMAGE_TOKENS
     assert reply.confidence is not None
     assert 0 < reply.confidence <= 1
 
 
 def test_the_segmenter_trains_and_the_export_loads(tmp_path) -> None:
-    plan = {"batch": 2, "log_every": 1, "eval_every": 100}
+    plan = {"batch": 2, "log_every": 1, "eval_every": 100, "eval_scenes": 2}
     segmenter.train(tmp_path, segmenter.Plan(steps=1, **plan), None)
     segmenter.train(tmp_path, segmenter.Plan(steps=2, **plan), None)
     loaded = Sam2Segmenter(str(tmp_path / "model"))
@@ -60,12 +65,12 @@ def test_the_segmenter_trains_and_the_export_loads(tmp_path) -> None:
 
 
 def test_replies_are_tokens_of_their_pieces(run) -> None:
-    tokenizer = reasoner.make_tokenizer(run / "tokenizer")
-    trainee = reasoner.Trainee(tokenizer, "cpu")
+    tokenizer = make_tokenizer(run / "tokenizer")
+    words = Words(tokenizer, "cpu")
     rng = np.random.default_rng(0)
     for scene in scenes(6, 8, size=100, count=3):
-        for ask in reasoner.to_example(scene, rng).asks:
-            told = trainee.told([ask])
+        for ask in to_example(scene, rng).asks:
+            told = words.replies([ask])
             text = "".join(piece for piece, _ in ask.told)
             assert tokenizer.decode(told.ids[0, :-1]) == text
             spoken_of = set(told.about[0].tolist()) - {-1}
@@ -74,8 +79,8 @@ def test_replies_are_tokens_of_their_pieces(run) -> None:
 
 def test_every_object_has_a_cell() -> None:
     for scene in scenes(20, 77, size=240):
-        owners = reasoner.cell_owners(scene.objects, 240)
-        assert owners.shape == (reasoner.CELLS**2,)
+        owners = cell_owners(scene.objects, 240)
+        assert owners.shape == (CELLS**2,)
         missing = set(range(len(scene.objects))) - set(owners.tolist())
         # Two small objects may share one cell; no more than that is lost.
         assert len(missing) <= 1
@@ -86,8 +91,23 @@ def test_a_perfect_box_costs_nothing() -> None:
     center = torch.tensor([[0.05, 0.05], [0.55, 0.55]]).repeat(1, 2)
     true = torch.tensor([[0.0, 0.0, 0.2, 0.1], [0.3, 0.4, 0.9, 0.8]])
     exact = (true - center) / 0.2
-    assert reasoner.box_loss(exact, true, cell).item() == pytest.approx(0, abs=1e-4)
-    assert reasoner.box_loss(exact + 0.5, true, cell).item() > 0.3
+    assert losses.box_loss(exact, true, cell).item() == pytest.approx(0, abs=1e-4)
+    assert losses.box_loss(exact + 0.5, true, cell).item() > 0.3
+
+
+def test_a_near_coordinate_is_nearly_right() -> None:
+    numbers = torch.arange(202).view(2, 101)
+    labels = torch.tensor([40])
+
+    def loss(guess: int, *, coordinates: bool) -> float:
+        logs = torch.full((1, 210), -1.0)
+        logs[0, guess] = 5.0
+        of = torch.tensor([coordinates])
+        return losses.token_loss(logs.log_softmax(-1), labels, of, numbers).item()
+
+    assert loss(40, coordinates=True) < loss(41, coordinates=True) < loss(43, coordinates=True)
+    assert loss(41, coordinates=False) == pytest.approx(loss(43, coordinates=False))
+    assert loss(141, coordinates=True) == pytest.approx(loss(43, coordinates=True))  # a bracket
 
 
 def test_looking_at_the_right_cells_costs_nothing() -> None:
@@ -96,13 +116,13 @@ def test_looking_at_the_right_cells_costs_nothing() -> None:
     right = torch.zeros(1, 2, 3, 4)
     right[:, :, 0, 1:3] = 0.5
     right[:, :, 2, 3] = 1.0
-    assert reasoner.look_loss([right], about, owners).item() == pytest.approx(0, abs=1e-3)
+    assert losses.look_loss([right], about, owners).item() == pytest.approx(0, abs=1e-3)
     wrong = right.roll(1, -1)
-    assert reasoner.look_loss([wrong], about, owners).item() > 0.3
+    assert losses.look_loss([wrong], about, owners).item() > 0.3
 
 
 def test_mask_loss_tells_right_from_wrong() -> None:
-    target = torch.zeros(1, segmenter.MASK, segmenter.MASK)
+    target = torch.zeros(1, instances.MASK, instances.MASK)
     target[:, 16:48, 16:48] = 1
     logits = torch.where(target[:, None] > 0, 20.0, -20.0)
     loss, iou = segmenter.mask_loss(logits, target)
@@ -115,14 +135,14 @@ def test_mask_loss_tells_right_from_wrong() -> None:
 
 def test_samples_hold_the_whole_prompt() -> None:
     rng = np.random.default_rng(3)
-    for thing in segmenter.scene_things(12, 4):
+    for instance in instances.scene_instances(12, 4):
         for point in (False, True):
-            crop, target, prompt = segmenter.sample(thing, rng, point=point)
-            assert crop.shape == (3, segmenter.SIZE, segmenter.SIZE)
+            crop, target, prompt = instances.sample(instance, rng, point=point)
+            assert crop.shape == (3, instances.SIZE, instances.SIZE)
             assert target.max() > 0.5
-            assert 0 <= prompt.min() <= prompt.max() <= segmenter.SIZE
+            assert 0 <= prompt.min() <= prompt.max() <= instances.SIZE
             if point:  # the point lies on the object
-                x, y = (prompt / segmenter.SIZE * segmenter.MASK).long().clamp(max=63).tolist()
+                x, y = (prompt / instances.SIZE * instances.MASK).long().clamp(max=63).tolist()
                 assert target[y, x] > 0
 
 
@@ -134,6 +154,66 @@ def test_the_schedule_warms_up_holds_and_falls() -> None:
     clock = Clock(steps=5, minutes=1e9)
     assert [clock.over(s) for s in (4, 5)] == [False, True]
     assert Clock(steps=5, minutes=0).over(0)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A loop over one matrix, that has learned for two steps and saved."""
+    loop = Loop(tmp_path, PACE, {"model": torch.nn.Linear(3, 2)}, clip=1.0, counts={"seen": 0})
+    for _ in loop.steps():
+        loop.counts["seen"] += 5
+        loop.learn(loop.parts["model"](torch.ones(3)).sum(), 1.0, loss=loop.step)
+    return loop
+
+
+PACE = Pace(steps=2, batch=5, lr=1e-3, muon_lr=1e-3)
+
+
+def test_a_loop_goes_on_where_it_stopped(small, tmp_path) -> None:
+    assert small.window()[0] == {"loss": 0.5}
+    model = torch.nn.Linear(3, 2)
+    again = Loop(tmp_path, PACE, {"model": model}, clip=1.0, counts={"seen": 0})
+    assert again.step == 2
+    assert again.counts == {"seen": 10}
+    assert torch.equal(model.weight, small.parts["model"].weight)
+    assert list(again.steps()) == []
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(small, tmp_path) -> None:
+    whole = small.checkpoint.read_bytes()
+    other = {
+        "another shape": ({"model": torch.nn.Linear(4, 2)}, {}, whole),
+        "a missing weight": ({"model": torch.nn.Linear(3, 2, bias=False)}, {}, whole),
+        "another part": ({"helpers": torch.nn.Linear(3, 2)}, {}, whole),
+        "another count": ({"model": torch.nn.Linear(3, 2)}, {"scenes": 0}, whole),
+        "other optimizers": ({"model": torch.nn.Linear(3, 2), "more": torch.nn.Linear(3, 2)}, {},
+                             whole),
+        "cut off": ({"model": torch.nn.Linear(3, 2)}, {}, whole[:900]),
+        "empty": ({"model": torch.nn.Linear(3, 2)}, {}, b""),
+    }  # fmt: skip
+    for why, (parts, counts, content) in other.items():
+        small.checkpoint.write_bytes(content)
+        with pytest.raises(BadInput, match=r"checkpoint\.pt .*(fit|whole)") as refused:
+            Loop(tmp_path, PACE, parts, clip=1.0, counts=counts)
+        assert "\n" not in str(refused.value), why
+
+
+def test_the_comparison_trains_both_architectures(run, tmp_path, capsys) -> None:
+    for name in comparison.ARCHITECTURES:
+        shutil.copytree(run / "tokenizer", tmp_path / name / "tokenizer")
+    plan = reasoner.Plan(steps=1, perceive=0, batch=2, asks=2, log_every=1)
+    comparison.run(tmp_path, plan, "cpu")
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in table[2:]] == list(comparison.ARCHITECTURES)
+    for line in table[2:]:
+        figures = dict(zip(comparison.COLUMNS, map(float, line.split("|")[2:-1]), strict=True))
+        assert figures["scenes"] == 2
+        assert 3 < figures["language"] < 30
+
+
+def test_a_comparison_without_figures_says_so(tmp_path) -> None:
+    with pytest.raises(BadInput, match="--minutes"):
+        comparison.last_row(tmp_path / "qwen3_vl" / "log.csv")
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys) -> None:

@@ -39,8 +39,9 @@ def test_uses_name_things_of_the_world() -> None:
 
 @pytest.mark.parametrize(
     ("name", "many"),
-    [("dog", "dogs"), ("bus", "buses"), ("paintbrush", "paintbrushes"), ("butterfly", "butterflies"),
-     ("scissors", "scissors"), ("toy", "toys"), ("carpentry saw", "carpentry saws")],
+    [("dog", "dogs"), ("bus", "buses"), ("paintbrush", "paintbrushes"),
+     ("butterfly", "butterflies"), ("scissors", "scissors"), ("toy", "toys"),
+     ("carpentry saw", "carpentry saws")],
 )  # fmt: skip
 def test_plural(name: str, many: str) -> None:
     assert plural(name) == many

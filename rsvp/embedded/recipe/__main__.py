@@ -61,10 +61,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--photos", type=Path, help="folder of images/ and instances.json")
         sub.add_argument("--device", default=None, help="cpu or cuda; by default what is there")
         sub.add_argument("--threads", type=int, help="CPU threads; by default all")
-        if name != "compare":
-            sub.add_argument("--steps", type=int, help="length of the whole run")
-            sub.add_argument("--batch", type=int)
-            sub.add_argument("--seed", type=int)
+        sub.add_argument("--steps", type=int, help="length of the whole run")
+        sub.add_argument("--batch", type=int)
+        sub.add_argument("--seed", type=int)
         if name == "reasoner":
             sub.add_argument("--perceive", type=int, help="steps before the first question")
             sub.add_argument("--asks", type=int, help="questions an image")
@@ -112,8 +111,13 @@ def train_segmenter(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Train both architectures for the same time."""
     from rsvp.embedded.recipe import comparison
+    from rsvp.embedded.recipe.reasoner import Plan
 
-    comparison.run(args.out, args.minutes or 10.0, device(args))
+    usual = {"steps": 10**6, "perceive": 0, "batch": 20, "minutes": 10.0, "log_every": 10}
+    given = settings(args, Plan)
+    # The log has at least one row, however few the steps.
+    usual["log_every"] = min(10, given.get("steps", 10))
+    comparison.run(args.out, Plan(**{**usual, **given}), device(args))
 
 
 def training_photos(folder: Path) -> list[Path]:

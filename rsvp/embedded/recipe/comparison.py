@@ -1,8 +1,10 @@
 """The reasoner's architecture beside transformers' Qwen3-VL, trained alike for the same time.
 
-Both see the same scenes, cells of the same size and the same helper losses, with about the same
-number of parameters. For Qwen3-VL the question stands before the image, so that its causal states
-at the image can know what is asked; its cells are merged patches.
+Both see the same scenes, cells of the same size and the same helper losses but one, with about the
+same number of parameters. For Qwen3-VL the question stands before the image, so that its causal
+states at the image can know what is asked; its cells are merged patches. The one helper that it
+goes without shows a decoder's cross-attention where to look: Qwen3-VL is a decoder alone, without
+cross-attention.
 """
 
 from __future__ import annotations
@@ -12,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from rsvp.embedded.recipe.reasoner import CELLS, SIZE, WIDTH, Plan, Trainee, train
+from rsvp.embedded.recipe.model import CELLS, SIZE, WIDTH
+from rsvp.embedded.recipe.reasoner import Plan, train
+from rsvp.embedded.recipe.tokenizer import Told
+from rsvp.embedded.recipe.trainee import Trainee
+from rsvp.errors import BadInput
 
+ARCHITECTURES = ("florence2", "qwen3_vl")
+COLUMNS = ("scenes", "cell_accuracy", "language", "picked")
 PATCH = SIZE // (2 * CELLS)
 PATCHES = SIZE // PATCH
 
@@ -26,6 +33,7 @@ class Qwen3Trainee(Trainee):
     """Qwen3-VL in the reasoner's place."""
 
     def build(self) -> Any:
+        """The model, with random weights."""
         config = Qwen3VLConfig(
             vision_config={
                 "depth": 6, "hidden_size": 192, "intermediate_size": 768, "num_heads": 6,
@@ -47,6 +55,7 @@ class Qwen3Trainee(Trainee):
         return Qwen3VLForConditionalGeneration(config)
 
     def see(self, images: Tensor) -> tuple[Any, Tensor]:
+        """The merged patches and the deeper levels' for `speak`; (B, cells, WIDTH) patches."""
         b, side = len(images), CELLS
         patches = images.reshape(b, 3, side, 2, PATCH, side, 2, PATCH)
         patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(b * PATCHES**2, -1)
@@ -61,15 +70,17 @@ class Qwen3Trainee(Trainee):
         features: Any,
         image_rows: Tensor,
         asked: tuple[Tensor, Tensor],
-        told: tuple[Tensor, Tensor],
+        told: Told,
+        owners: Tensor,  # noqa: ARG002  # no cross-attention to be shown where to look
     ) -> tuple[Tensor, Tensor]:
+        """The language loss, and the (n, cells, WIDTH) states at the image; no `look_loss`."""
         cells, deep = features
         table = self.model.get_input_embeddings()
         n, before = asked[0].shape
         count = cells.shape[1]
-        sequence = torch.cat([table(asked[0]), cells[image_rows], table(told[0])], 1)
+        sequence = torch.cat([table(asked[0]), cells[image_rows], table(told.ids)], 1)
         shown = torch.ones(n, count, dtype=torch.long, device=sequence.device)
-        mask = torch.cat([asked[1], shown, told[1]], 1)
+        mask = torch.cat([asked[1], shown, told.mask], 1)
         seen = torch.zeros_like(mask, dtype=torch.bool)
         seen[:, before : before + count] = True
         states = self.model.model.language_model(
@@ -79,17 +90,15 @@ class Qwen3Trainee(Trainee):
         ).last_hidden_state  # fmt: skip
         # The state at a position predicts the next token: the image's last cell starts the reply.
         predicting = states[:, before + count - 1 : -1]
-        keep = told[1] == 1
-        logits = self.model.lm_head(predicting[keep]).float()
-        return F.cross_entropy(logits, told[0][keep]), states[:, before : before + count]
+        return self.token_loss(predicting, told), states[:, before : before + count]
 
-    def positions(self, asked: tuple[Tensor, Tensor], told: tuple[Tensor, Tensor]) -> Tensor:
+    def positions(self, asked: tuple[Tensor, Tensor], told: Told) -> Tensor:
         """(3, n, length) multimodal rotary positions: time, row, column."""
         n, before = asked[0].shape
         text = torch.arange(before).expand(3, n, before)
         cell = torch.arange(CELLS * CELLS)
         image = torch.stack([torch.zeros_like(cell), cell // CELLS, cell % CELLS]) + before
-        after = torch.arange(told[0].shape[1]) + before + CELLS
+        after = torch.arange(told.ids.shape[1]) + before + CELLS
         parts = [text, image[:, None].expand(3, n, -1), after.expand(3, n, -1)]
         return torch.cat(parts, 2).to(asked[0].device)
 
@@ -97,15 +106,24 @@ class Qwen3Trainee(Trainee):
         """Nothing is shipped of the comparison; its logs are its result."""
 
 
-def run(out: Path, minutes: float, device: str) -> None:
-    """Train both for `minutes` each and print their last figures side by side."""
-    plan = Plan(steps=10**6, perceive=0, batch=20, minutes=minutes, log_every=10)
-    for name, kind in (("florence2", Trainee), ("qwen3_vl", Qwen3Trainee)):
+def run(out: Path, plan: Plan, device: str) -> None:
+    """Train both by the same plan and print their last figures side by side.
+
+    Raises:
+        BadInput: a run was too short for a row of its log.
+    """
+    for name, kind in zip(ARCHITECTURES, (Trainee, Qwen3Trainee), strict=True):
         train(out / name, plan, (), device, kind)
-    columns = ("scenes", "cell_accuracy", "language", "picked")
-    print("| architecture | " + " | ".join(columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    for name in ("florence2", "qwen3_vl"):
-        with (out / name / "log.csv").open(newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        print(f"| {name} | " + " | ".join(f"{float(last[c]):.4g}" for c in columns) + " |")
+    print("| architecture | " + " | ".join(COLUMNS) + " |")
+    print("|---|" + "---|" * len(COLUMNS))
+    for name in ARCHITECTURES:
+        last = last_row(out / name / "log.csv")
+        print(f"| {name} | " + " | ".join(f"{float(last[c]):.4g}" for c in COLUMNS) + " |")
+
+
+def last_row(log: Path) -> dict[str, str]:
+    """The last figures of a log."""
+    if not log.exists():
+        raise BadInput(f"{log.parent.name} made too few steps for a figure: give it more --minutes")
+    with log.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]

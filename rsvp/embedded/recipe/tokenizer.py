@@ -6,11 +6,17 @@ of the queries come out of ordinary BPE training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from rsvp.embedded import scenes
+from rsvp.embedded.recipe.examples import TRAIN_SEED, Ask, prompt_text
 from rsvp.embedded.replies import FRAGMENTS, NUMBERS
 from rsvp.embedded.world import things
 
@@ -41,7 +47,7 @@ def build_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
     names = [AddedToken(t.name, single_word=True, lstrip=True, normalized=False) for t in things()]
     fixed = [AddedToken(text, normalized=False) for text in (*FRAGMENTS, *NUMBERS)]
     core.add_tokens([*fixed, *names])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<s>",
@@ -51,3 +57,88 @@ def build_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )
+
+
+def make_tokenizer(folder: Path, n: int = 4000) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`, trained now on the questions of n scenes if it isn't there."""
+    if not (folder / "tokenizer.json").exists():
+        made = scenes.scenes(n, TRAIN_SEED, size=96, count=6)
+        prompts = [
+            prompt_text(q, ("boxes", "grid")[i % 2], cot=i % 4 < 2)
+            for scene in made
+            for i, q in enumerate(scene.queries)
+        ]
+        build_tokenizer(prompts).save_pretrained(folder)
+    return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
+
+
+class Told(NamedTuple):
+    """Replies as tokens, all (n, length) but the last.
+
+    Attributes:
+        ids, mask: padded on the right.
+        about: the object that each token speaks of, -1 for none.
+        coordinates: (n,) bool, the reply's numbers are coordinates.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    about: Tensor
+    coordinates: Tensor
+
+
+class Words:
+    """Prompts and replies as tensors on a device.
+
+    Attributes:
+        names: (things,) token id of each name of the world.
+        numbers: (2, 101) token ids of 0 to 100, before a comma and before a bracket.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
+        self.tokenizer, self.device = tokenizer, device
+        ids = tokenizer.convert_tokens_to_ids
+        self.names = torch.tensor([ids(t.name) for t in things()], device=device)
+        self.numbers = torch.tensor([ids(text) for text in NUMBERS], device=device).view(2, 101)
+        self.piece_ids: dict[str, list[int]] = {}
+
+    def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask, each (n, length), padded on the right."""
+        made = self.tokenizer(
+            [f"<s>{text}</s>" for text in texts],
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=False,
+        )
+        return made.input_ids.to(self.device), made.attention_mask.to(self.device)
+
+    def replies(self, asks: Sequence[Ask]) -> Told:
+        """The true replies, each with its end of sequence."""
+        rows, subjects = [], []
+        for ask in asks:
+            ids: list[int] = []
+            about: list[int] = []
+            for text, subject in ask.told:
+                piece = self.piece(text)
+                ids += piece
+                about += [-1 if subject is None else subject] * len(piece)
+            rows.append([*ids, self.tokenizer.eos_token_id])
+            subjects.append([*about, -1])
+        return Told(
+            self.padded(rows, 0),
+            self.padded([[1] * len(row) for row in rows], 0),
+            self.padded(subjects, -1),
+            torch.tensor([ask.boxes for ask in asks], device=self.device),
+        )
+
+    def piece(self, text: str) -> list[int]:
+        """The ids of a piece of a reply; there are few of them, so each is remembered."""
+        if text not in self.piece_ids:
+            self.piece_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.piece_ids[text]
+
+    def padded(self, rows: Sequence[list[int]], value: int) -> Tensor:
+        """(n, length) rows filled up on the right."""
+        length = max(map(len, rows))
+        filled = [row + [value] * (length - len(row)) for row in rows]
+        return torch.tensor(filled, device=self.device)

@@ -1,0 +1,232 @@
+"""The reasoner in training: model, helpers and words together, and the losses of a batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from rsvp.embedded.recipe import losses
+from rsvp.embedded.recipe.examples import Ask, Example
+from rsvp.embedded.recipe.loop import settle
+from rsvp.embedded.recipe.model import IMAGE_TOKENS, WIDTH, build_model, export, order_numbers
+from rsvp.embedded.recipe.tokenizer import Told, Words
+from rsvp.embedded.world import things
+
+NOTHING_WEIGHT = 0.3  # of an empty cell: most cells are
+
+
+class Helpers(nn.Module):
+    """The heads that exist only in training: what lies in each cell of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sees = nn.Linear(WIDTH, len(things()) + 1)  # the last class: nothing
+        self.where = nn.Linear(WIDTH, 4)
+        self.knows_where = nn.Linear(WIDTH, 4)
+        self.asked = nn.Linear(WIDTH, 2)  # is it a target, does it matter
+        self.reads = nn.Linear(WIDTH, 4 * WIDTH)  # the four numbers of its box, as their tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What lies in the n cells of a batch that show an object.
+
+    Attributes:
+        rows: (n,) the image in the batch; cells: (n,) the cell in the image.
+        images, objects: n image numbers, as in `rows`, and the index of the object in its scene.
+        names: (n,) vocabulary indices; boxes: (n, 4) xyxy, 0 to 1.
+    """
+
+    rows: Tensor
+    cells: Tensor
+    images: list[int]
+    objects: list[int]
+    names: Tensor
+    boxes: Tensor
+
+
+def find_truth(examples: Sequence[Example], device: str) -> Truth:
+    """Collect what the cells of a batch show."""
+    owners = torch.from_numpy(np.stack([e.cells for e in examples]))
+    rows, cells = (owners >= 0).nonzero(as_tuple=True)
+    images, objects = rows.tolist(), owners[rows, cells].tolist()
+    pairs = list(zip(images, objects, strict=True))
+    names = torch.tensor([int(examples[i].names[o]) for i, o in pairs], device=device)
+    boxes = torch.from_numpy(np.stack([examples[i].boxes[o] for i, o in pairs]))
+    return Truth(rows.to(device), cells.to(device), images, objects, names, boxes.to(device))
+
+
+class Perceived(NamedTuple):
+    """What `perceive` found: features for `speak`, the truth, the loss, cells named right (0-1)."""
+
+    features: Any
+    truth: Truth
+    loss: Tensor
+    accuracy: float
+
+
+class Conversed(NamedTuple):
+    """The language loss, the encoder's helper losses, and the share of cells rightly taken for
+    what was asked for, or not."""
+
+    spoken: Tensor
+    understood: Tensor
+    picked: float
+
+
+class Trainee:
+    """Model, helpers and words. A subclass may put another architecture in: `build`, `see` and
+    `speak` are all that knows of it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
+        self.tokenizer = tokenizer
+        self.device = device
+        self.model = self.build()
+        order_numbers(self.model, tokenizer)
+        settle(self.model, device)
+        self.helpers = Helpers().to(device)
+        self.words = Words(tokenizer, device)
+
+    def build(self) -> Any:
+        """The model, with random weights."""
+        image_token: Any = self.tokenizer.convert_tokens_to_ids("<image>")
+        return build_model(len(self.tokenizer), image_token)
+
+    def see(self, images: Tensor) -> tuple[Any, Tensor]:
+        """What `speak` needs of the vision tower, and its (B, cells, WIDTH) features."""
+        tower = self.model.model.vision_tower(images).last_hidden_state
+        return self.model.model.multi_modal_projector(tower), tower.flatten(2).transpose(1, 2)
+
+    def speak(
+        self,
+        features: Any,
+        image_rows: Tensor,
+        asked: tuple[Tensor, Tensor],
+        told: Told,
+        owners: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The language loss, and the encoder's (n, cells, WIDTH) states at the image.
+
+        Half of the decoder's later cross-attention heads are shown where to look: at the cells of
+        the object that the token speaks of.
+
+        Args:
+            features: of the images, from `see`; image_rows: (n,) the image of each question.
+            asked: ids and mask of the prompts, each (n, length); told: the replies.
+            owners: (n, cells) the object in each cell, -1 for none.
+        """
+        table = self.model.get_input_embeddings()
+        sequence = torch.cat([features[image_rows], table(asked[0])], 1)
+        mask = F.pad(asked[1], (IMAGE_TOKENS, 0), value=1)
+        started = F.pad(told.ids[:, :-1], (1, 0), value=2)
+        language = self.model.model.language_model
+        encoded = language.encoder(inputs_embeds=sequence, attention_mask=mask).last_hidden_state
+        decoded = language.decoder(
+            input_ids=started, encoder_hidden_states=encoded, encoder_attention_mask=mask,
+            use_cache=False, output_attentions=True,
+        )  # fmt: skip
+        attended = [layer[:, :4, :, 1:IMAGE_TOKENS] for layer in decoded.cross_attentions[1:]]
+        looked = losses.look_loss(attended, told.about, owners)
+        spoken = self.token_loss(decoded.last_hidden_state, told)
+        return spoken + 0.5 * looked, encoded[:, 1:IMAGE_TOKENS]
+
+    def token_loss(self, states: Tensor, told: Told) -> Tensor:
+        """The replies' loss, of the (n, length, WIDTH) states that predict their tokens."""
+        keep = told.mask == 1
+        logs = self.model.lm_head(states[keep]).float().log_softmax(-1)
+        coordinates = told.coordinates[:, None].expand_as(keep)[keep]
+        return losses.token_loss(logs, told.ids[keep], coordinates, self.words.numbers)
+
+    def perceive(self, examples: Sequence[Example], images: Tensor) -> Perceived:
+        """Look at (B, 3, SIZE, SIZE) images: name and box of the object in each cell."""
+        features, flat = self.see(images)
+        truth = find_truth(examples, self.device)
+        at = (truth.rows, truth.cells)
+        nothing = len(things())
+        wanted = torch.full(flat.shape[:2], nothing, device=self.device)
+        wanted[at] = truth.names
+        weight = torch.ones(nothing + 1, device=self.device)
+        weight[nothing] = NOTHING_WEIGHT
+        logits = self.helpers.sees(flat).float()
+        seen = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight=weight)
+        placed = losses.box_loss(self.helpers.where(flat[at]), truth.boxes, truth.cells)
+        accuracy = float((logits[at].argmax(-1) == truth.names).float().mean())
+        return Perceived(features, truth, seen + placed, accuracy)
+
+    def converse(
+        self, examples: Sequence[Example], perceived: Perceived, rng: random.Random, asks: int
+    ) -> Conversed:
+        """Put up to `asks` questions an image, drawn by `rng`, and reply to them."""
+        chosen = [
+            (i, ask)
+            for i, e in enumerate(examples)
+            for ask in rng.sample(e.asks, min(asks, len(e.asks)))
+        ]
+        image_rows = torch.tensor([i for i, _ in chosen], device=self.device)
+        asked = self.words.prompts([ask.prompt for _, ask in chosen])
+        told = self.words.replies([ask for _, ask in chosen])
+        owners = torch.from_numpy(np.stack([examples[i].cells for i, _ in chosen]))
+        spoken, states = self.speak(
+            perceived.features, image_rows, asked, told, owners.to(self.device)
+        )
+        return Conversed(spoken, *self.understand(states, chosen, perceived.truth))
+
+    def understand(
+        self, encoded: Tensor, chosen: Sequence[tuple[int, Ask]], truth: Truth
+    ) -> tuple[Tensor, float]:
+        """What the states at the image know: name by its token, box, and what was asked for.
+
+        Args:
+            encoded: (n, cells, WIDTH) states; chosen: n images and the questions about them.
+        """
+        pairs = [
+            (q, k)
+            for q, (image, _) in enumerate(chosen)
+            for k, shown in enumerate(truth.images)
+            if shown == image
+        ]
+        question, spot = torch.tensor(pairs, device=self.device).unbind(1)
+        state = encoded[question, truth.cells[spot]]
+        boxes = truth.boxes[spot]
+        named = state @ self.model.get_input_embeddings().weight[self.words.names].T
+        name = F.cross_entropy(named.float(), truth.names[spot])
+        placed = losses.box_loss(self.helpers.knows_where(state), boxes, truth.cells[spot])
+        asked = self.helpers.asked(state).float()
+        goal = torch.tensor(goals(pairs, chosen, truth), device=self.device)
+        sought = F.binary_cross_entropy_with_logits(asked, goal)
+        picked = ((asked[:, 0] > 0) == (goal[:, 0] > 0)).float().mean().item()
+        read = losses.read_loss(self.read(state), boxes)
+        return 0.3 * name + 0.3 * placed + 2 * sought + read, picked
+
+    def read(self, state: Tensor) -> Tensor:
+        """(n, 4, 101) log-probabilities of a box's numbers, from (n, WIDTH) states."""
+        table = self.model.get_input_embeddings().weight
+        sides = self.helpers.reads(state).view(-1, 4, WIDTH)
+        comma, bracket = (table[ids] for ids in self.words.numbers)
+        ends = (comma, comma, comma, bracket)
+        logits = [sides[:, k] @ end.T for k, end in enumerate(ends)]
+        return torch.stack(logits, 1).float().log_softmax(-1)
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that `from_pretrained` reads."""
+        export(self.model, self.tokenizer, folder)
+
+
+def goals(
+    pairs: Sequence[tuple[int, int]], chosen: Sequence[tuple[int, Ask]], truth: Truth
+) -> list[tuple[float, float]]:
+    """For each question and cell: is its object a target, does it matter."""
+    found = []
+    for q, k in pairs:
+        ask, shown = chosen[q][1], truth.objects[k]
+        found.append((float(shown in ask.targets), float(shown in ask.matters)))
+    return found
