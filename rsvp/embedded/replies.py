@@ -37,6 +37,12 @@ REASONS = {
 }
 NOTHING = "Nothing in the image fits the question."
 
+# The whole reply, one token, to an image that is none of this world.
+UNKNOWN = (
+    '{"targets":[],"understood":false,'
+    '"reason":"This is not a rendered scene, and rendered scenes are all that I know."}'
+)
+
 OPEN = '{"steps":[{"text":"'
 STEP = ',{"text":"'
 THERE = " is there"
@@ -60,7 +66,7 @@ CLOSE = "}"
 FRAGMENTS = tuple(
     dict.fromkeys(
         [
-            *ASKED.values(), *REASONS.values(), NOTHING, OPEN, STEP,
+            UNKNOWN, *ASKED.values(), *REASONS.values(), NOTHING, OPEN, STEP,
             THERE, PRESENT, MISSING, TARGETS, DIRECT, LABEL, NEXT, REASON, END,
             *NO_REGION.values(), *QUOTE_NO_REGION.values(), STEP_BOX, STEP_BOX_END, BOX, ROWS,
             COLUMNS, CLOSE,

@@ -15,9 +15,10 @@ from rsvp.drawing import grid_prompt
 from rsvp.embedded import scenes
 from rsvp.embedded.queries import Query
 from rsvp.embedded.recipe.model import CELLS, SIZE
-from rsvp.embedded.replies import GRID, pieces
+from rsvp.embedded.replies import GRID, UNKNOWN, pieces
 from rsvp.prompting import render
 
+FOREIGN_SHARE = 0.08  # of the images are photographs, to be told from scenes
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
 
 
@@ -103,6 +104,28 @@ def to_example(scene: scenes.Scene, rng: np.random.Generator) -> Example:
     )
 
 
+def foreign_example(
+    photos: Sequence[NDArray[np.uint8]], queries: int, rng: np.random.Generator
+) -> Example:
+    """A photograph, some scene's questions, and the reply that it is not of this world."""
+    photo = Image.fromarray(photos[int(rng.integers(len(photos)))])
+    rgb = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    strategy = "grid" if rng.random() < 0.35 else "boxes"
+    scene = scenes.render(rng, size=96, count=queries)
+    told: list[tuple[str, int | None]] = [(UNKNOWN, None)]
+    asks = [
+        Ask(prompt_text(query, strategy, cot=bool(rng.random() < 0.65)), told, (), (), False)
+        for query in scene.queries
+    ]
+    return Example(
+        grid_prompt(rgb, GRID) if strategy == "grid" else rgb,
+        np.full(CELLS * CELLS, -1, dtype=np.int64),
+        np.zeros(0, dtype=np.int64),
+        np.zeros((0, 4), dtype=np.float32),
+        asks,
+    )
+
+
 class Pool:
     """Scenes kept for several uses: each draw replaces some of them by fresh ones.
 
@@ -142,7 +165,9 @@ class Pool:
         return example
 
     def render(self) -> Example:
-        """A new scene with at least one question that may be trained on."""
+        """A new scene with at least one question that may be trained on, or a photograph."""
+        if self.photos and self.rng.random() < FOREIGN_SHARE:
+            return foreign_example(self.photos, self.queries, self.rng)
         while True:
             size = SIZE if self.rng.random() < 0.6 else int(self.rng.integers(260, 360))
             scene = scenes.render(self.rng, size=size, count=self.queries, photos=self.photos)
