@@ -213,7 +213,7 @@ def test_the_comparison_trains_both_architectures(run, tmp_path, capsys) -> None
 
 def test_a_comparison_without_figures_says_so(tmp_path) -> None:
     with pytest.raises(BadInput, match="--minutes"):
-        comparison.last_row(tmp_path / "qwen3_vl" / "log.csv")
+        comparison.last_figures(tmp_path / "qwen3_vl" / "log.csv")
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys) -> None:

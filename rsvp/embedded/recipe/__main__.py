@@ -113,11 +113,8 @@ def compare(args: argparse.Namespace) -> None:
     from rsvp.embedded.recipe import comparison
     from rsvp.embedded.recipe.reasoner import Plan
 
-    usual = {"steps": 10**6, "perceive": 0, "batch": 20, "minutes": 10.0, "log_every": 10}
-    given = settings(args, Plan)
-    # The log has at least one row, however few the steps.
-    usual["log_every"] = min(10, given.get("steps", 10))
-    comparison.run(args.out, Plan(**{**usual, **given}), device(args))
+    usual = {"steps": 10**6, "perceive": 0, "batch": 20, "minutes": 10.0, "log_every": 1}
+    comparison.run(args.out, Plan(**{**usual, **settings(args, Plan)}), device(args))
 
 
 def training_photos(folder: Path) -> list[Path]:

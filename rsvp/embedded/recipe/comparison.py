@@ -114,16 +114,18 @@ def run(out: Path, plan: Plan, device: str) -> None:
     """
     for name, kind in zip(ARCHITECTURES, (Trainee, Qwen3Trainee), strict=True):
         train(out / name, plan, (), device, kind)
+    rows = {name: last_figures(out / name / "log.csv") for name in ARCHITECTURES}
     print("| architecture | " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---|" * len(COLUMNS))
-    for name in ARCHITECTURES:
-        last = last_row(out / name / "log.csv")
-        print(f"| {name} | " + " | ".join(f"{float(last[c]):.4g}" for c in COLUMNS) + " |")
+    for name, figures in rows.items():
+        print(f"| {name} | " + " | ".join(f"{figures[c]:.4g}" for c in COLUMNS) + " |")
 
 
-def last_row(log: Path) -> dict[str, str]:
-    """The last figures of a log."""
+def last_figures(log: Path) -> dict[str, float]:
+    """The scenes seen, and the other figures' means over the last ten rows of a log."""
     if not log.exists():
         raise BadInput(f"{log.parent.name} made too few steps for a figure: give it more --minutes")
     with log.open(newline="") as file:
-        return list(csv.DictReader(file))[-1]
+        rows = list(csv.DictReader(file))[-10:]
+    means = {c: sum(float(row[c]) for row in rows) / len(rows) for c in COLUMNS}
+    return {**means, "scenes": float(rows[-1]["scenes"])}
