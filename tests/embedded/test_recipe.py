@@ -119,6 +119,7 @@ def test_looking_at_the_right_cells_costs_nothing() -> None:
     assert losses.look_loss([right], about, owners).item() == pytest.approx(0, abs=1e-3)
     wrong = right.roll(1, -1)
     assert losses.look_loss([wrong], about, owners).item() > 0.3
+    assert losses.look_loss([right], torch.full_like(about, -1), owners).item() == 0
 
 
 def test_mask_loss_tells_right_from_wrong() -> None:

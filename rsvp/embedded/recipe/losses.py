@@ -34,6 +34,8 @@ def look_loss(attended: Sequence[Tensor], about: Tensor, owners: Tensor) -> Tens
     """
     match = (about[:, :, None] == owners[:, None, :]) & (about >= 0)[:, :, None]
     seen = match.any(-1)
+    if not seen.any():  # no reply of the batch speaks of an object
+        return attended[0].new_zeros(())
     losses = []
     for layer in attended:
         mass = (layer.float() * match[:, None]).sum(-1).transpose(1, 2)[seen]
