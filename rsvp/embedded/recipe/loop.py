@@ -36,6 +36,7 @@ class Pace:
     Attributes:
         steps: length of the whole run, and with it of the learning-rate schedule.
         batch: samples a step; lr: of AdamW; muon_lr: of Muon.
+        decay: share of the run, at its end, over which the learning rates fall.
         minutes: after which this call stops, resumably.
         save_every, log_every: steps between two checkpoints, and between two rows of the log.
     """
@@ -44,6 +45,7 @@ class Pace:
     batch: int
     lr: float
     muon_lr: float
+    decay: float = 0.25
     minutes: float = 1e9
     seed: int = 0
     save_every: int = 250

@@ -30,20 +30,21 @@ FRESH = 0.35  # share of the scenes drawn that are new
 class Plan(Pace):
     """How to train. `asks`: questions an image; `perceive`: steps before the first question."""
 
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 12
     lr: float = 1.5e-3
     muon_lr: float = 2.5e-3
+    decay: float = 0.42
     save_every: int = 200
     log_every: int = 20
-    perceive: int = 1200
+    perceive: int = 1250
     asks: int = 4
 
 
 def learning_rate(step: int, plan: Plan) -> float:
     """The share of the learning rates; the language half warms up when its turn comes."""
     begun = step - plan.perceive if step >= plan.perceive else step
-    return min(schedule(step, plan.steps), warm(begun))
+    return min(schedule(step, plan.steps, decay=plan.decay), warm(begun))
 
 
 def train(

@@ -119,7 +119,7 @@ class Plan(Pace):
         eval_every: steps between two measurements; eval_scenes: scenes measured on.
     """
 
-    steps: int = 8000
+    steps: int = 5600
     batch: int = 32
     lr: float = 1e-3
     muon_lr: float = 1.5e-3
@@ -168,7 +168,7 @@ def train(out: Path, plan: Plan, photos: Path | None, device: str = "cpu") -> No
         batch = draw_batch(sources, shares, plan.batch, rng).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss, iou = batch_loss(model, batch)
-        loop.learn(loss, schedule(step, plan.steps), loss=loss.item(), iou=iou)
+        loop.learn(loss, schedule(step, plan.steps, decay=plan.decay), loss=loss.item(), iou=iou)
         if loop.reports():
             measured = {"photos_val": float("nan"), "scenes": float("nan")}
             if loop.over or loop.step % plan.eval_every == 0:
