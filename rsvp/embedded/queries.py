@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from rsvp.embedded.world import GROUPS, Thing, keywords, plural, things, uses
+from rsvp.embedded.world import GROUPS, Thing, keywords, plural, things, uses, uses_alone
 
 KINDS = (
     "name", "keyword", "group", "attribute", "relation", "ordinal", "all", "hidden", "absent",
@@ -138,6 +138,9 @@ USE_FORMS = (
     "what would you {} with?", "something to {} with", "what would you use to {}?",
     "I want to {}",
 )  # fmt: skip
+USE_ALONE_FORMS = (
+    "something to {}", "what would you {}?", "what can I {}?", "something that one can {}",
+)  # fmt: skip
 GROUP_FORMS = ("the {}", "which one is {a}?", "find the {}", "show me {a}", "is there {a}?")
 ALL_FORMS = ("every {}", "all the {s}", "all {s}", "each {} in the picture", "find every {}")
 HIDDEN_FORMS = ("the partly hidden {}", "the {} that is partly covered", "which {} is half hidden?")
@@ -157,18 +160,31 @@ def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
     return None
 
 
+def keyword_tables() -> tuple[tuple[Sequence[str], dict[str, frozenset[int]], int], ...]:
+    """(forms, phrase -> things, how many objects may fit) of each sort of keyword question."""
+    return (
+        (KEYWORD_FORMS, keywords(), 1),
+        (USE_FORMS, uses(), 3),
+        (USE_ALONE_FORMS, uses_alone(), 3),
+    )
+
+
 def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """A thing by what it goes with or is used for, where only one object fits."""
-    found: list[tuple[str, str, int]] = []
-    for forms, table in ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses())):
+    """What goes with a keyword, where one object does, or what serves a use, up to three."""
+    sorts: list[list[tuple[str, str, list[int]]]] = []
+    for forms, table, most in keyword_tables():
+        found = []
         for phrase, which in table.items():
             matching = [i for i, o in enumerate(objects) if o.thing.index in which]
-            if len(matching) == 1:
-                found.append((pick(forms, rng), phrase, matching[0]))
-    if not found:
+            if 1 <= len(matching) <= most:
+                order = sorted(matching, key=lambda i: center(objects[i])[0])
+                found.append((pick(forms, rng), phrase, order))
+        sorts += [found] if found else []
+    if not sorts:
         return None
-    form, phrase, i = found[int(rng.integers(len(found)))]
-    return Made(form.format(phrase), [i], [i], phrase)
+    chosen = sorts[int(rng.integers(len(sorts)))]
+    form, phrase, order = chosen[int(rng.integers(len(chosen)))]
+    return Made(form.format(phrase), order, order, phrase)
 
 
 def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
@@ -364,7 +380,7 @@ def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
         noun = pick([g for g in GROUPS if g not in groups], rng)
         return Made(pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [], [], noun, "group")
     if style == 1:
-        forms, table = ((KEYWORD_FORMS, keywords()), (USE_FORMS, uses()))[int(rng.integers(2))]
+        forms, table, _ = keyword_tables()[int(rng.integers(3))]
         phrase = pick([p for p, which in table.items() if not which & here], rng)
         return Made(pick(forms, rng).format(phrase), [], [], phrase, "keyword")
     if style == 2 and len(groups) < len(objects):

@@ -139,6 +139,24 @@ USES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# The same for what needs no "with": read as "what would you {use}?" or "something to {use}".
+USES_ALONE: dict[str, tuple[str, ...]] = {
+    "drink from": (
+        "teacup without handle", "wine glass", "beer mug", "glass of milk", "cup with straw",
+        "baby bottle",
+    ),
+    "sit on": ("chair",),
+    "sleep in": ("bed",),
+    "wash yourself in": ("bathtub",),
+    "ride on": ("bicycle", "motorcycle", "skateboard", "horse"),
+    "travel in": ("automobile", "bus", "airplane", "helicopter"),
+    "wear on your feet": ("socks", "running shoe", "high-heeled shoe"),
+    "wear on your head": ("top hat", "billed cap"),
+    "climb up": ("ladder", "palm tree"),
+    "knock on": ("door",),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Thing:
     """One name of the world.
@@ -187,8 +205,19 @@ def keywords() -> dict[str, frozenset[int]]:
 @lru_cache(maxsize=1)
 def uses() -> dict[str, frozenset[int]]:
     """Use -> the things that serve it."""
+    return by_index(USES)
+
+
+@lru_cache(maxsize=1)
+def uses_alone() -> dict[str, frozenset[int]]:
+    """Use that needs no "with" -> the things that serve it."""
+    return by_index(USES_ALONE)
+
+
+def by_index(table: dict[str, tuple[str, ...]]) -> dict[str, frozenset[int]]:
+    """The table with vocabulary indices for names."""
     index = {t.name: t.index for t in things()}
-    return {use: frozenset(index[name] for name in names) for use, names in USES.items()}
+    return {use: frozenset(index[name] for name in names) for use, names in table.items()}
 
 
 @lru_cache(maxsize=1)

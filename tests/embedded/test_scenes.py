@@ -9,6 +9,7 @@ from pycocotools import mask as coco
 
 from rsvp.embedded.queries import KINDS, held_out
 from rsvp.embedded.scenes import MIN_VISIBLE, main, scenes
+from rsvp.embedded.world import keywords, uses, uses_alone
 from rsvp.geometry import mask_to_box
 
 
@@ -63,6 +64,12 @@ def test_answers_follow_from_the_truth(made) -> None:
             elif query.kind == "group":
                 kin = [o for o in objects if o.thing.group == targets[0].thing.group]
                 assert kin == targets
+            elif query.kind == "keyword":
+                phrase = query.text.removesuffix("?")
+                tables = (keywords(), uses(), uses_alone())
+                which = [found for t in tables for p, found in t.items() if p in phrase]
+                fitting = [[o for o in objects if o.thing.index in found] for found in which]
+                assert sorted(map(id, targets)) in [sorted(map(id, fit)) for fit in fitting]
             elif query.kind == "all":
                 same_name = {o.thing.name for o in targets}
                 same_group = {o.thing.group for o in targets}

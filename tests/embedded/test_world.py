@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from rsvp.embedded import atlas
-from rsvp.embedded.world import GROUPS, TILE, USES, keywords, plural, sprites, things, uses
+from rsvp.embedded.world import (
+    GROUPS,
+    TILE,
+    USES,
+    USES_ALONE,
+    keywords,
+    plural,
+    sprites,
+    things,
+    uses,
+    uses_alone,
+)
 from rsvp.errors import BadInput
 
 
@@ -35,6 +46,8 @@ def test_uses_name_things_of_the_world() -> None:
     assert set(uses()) == set(USES)
     (knife,) = uses()["cut the bread"]
     assert things()[knife].name == "kitchen knife"
+    assert set(uses_alone()) == set(USES_ALONE)
+    assert {things()[i].group for i in uses_alone()["drink from"]} == {"drink"}
 
 
 @pytest.mark.parametrize(
