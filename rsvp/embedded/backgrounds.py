@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsvp.errors import BadInput
+from rsvp.images import load_image
 
 Rgb = NDArray[np.uint8]
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -128,8 +129,4 @@ def load_photos(source: Path | Sequence[Path], limit: int = 1500) -> tuple[Rgb, 
         files = list(source)
     if not files:
         raise BadInput(f"no photos (jpg, png, webp) under {source}")
-    loaded = []
-    for file in files[:limit]:
-        with Image.open(file) as picture:
-            loaded.append(np.asarray(picture.convert("RGB")))
-    return tuple(loaded)
+    return tuple(load_image(file).rgb for file in files[:limit])

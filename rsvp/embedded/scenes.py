@@ -32,6 +32,7 @@ from rsvp.errors import BadInput, RsvpError
 from rsvp.geometry import mask_to_box
 
 DEFAULT_SIZE = 320
+MIN_SIZE, MAX_SIZE = 64, 4096
 MIN_VISIBLE = 0.4  # an object less visible than this would be a riddle, not a question
 ATTEMPTS = 60
 
@@ -378,8 +379,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     args = parser.parse_args(argv)
     try:
-        if args.n < 1 or args.size < 64 or args.queries < 1 or args.seed < 0:
-            raise BadInput("--n and --queries start at 1, --seed at 0, --size at 64")
+        if args.n < 1 or args.queries < 1 or args.seed < 0:
+            raise BadInput("--n and --queries start at 1, --seed at 0")
+        if not MIN_SIZE <= args.size <= MAX_SIZE:
+            raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {args.size}")
         write(
             args.out, args.n, args.seed, size=args.size, kinds=parse_kinds(args.kinds),
             count=args.queries, photos=args.photos,
@@ -387,6 +390,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RsvpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: cannot write {args.out}: {error.strerror}", file=sys.stderr)
+        return BadInput.exit_code
     return 0
 
 

@@ -129,6 +129,7 @@ def test_command_writes_images_and_truth(tmp_path) -> None:
     [
         ["--n", "0"],
         ["--size", "10"],
+        ["--size", "100000"],
         ["--kinds", "riddle"],
         ["--kinds", ","],
         ["--photos", "/nowhere"],
@@ -139,3 +140,14 @@ def test_bad_options_get_one_line(tmp_path, capsys, arguments) -> None:
     base.update(dict(zip(arguments[::2], arguments[1::2], strict=True)))
     assert main([part for pair in base.items() for part in pair]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_cannot_be_read_or_written_gets_one_line(tmp_path, capsys) -> None:
+    file = tmp_path / "file.jpg"
+    file.write_bytes(b"no photo")
+    base = ["--n", "1", "--seed", "1"]
+    assert main([*base, "--out", str(file)]) == 2
+    assert main([*base, "--out", str(tmp_path / "o"), "--photos", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: ") and "file.jpg" in line for line in lines)

@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RsvpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BadInput.exit_code
     return 0
 
 
