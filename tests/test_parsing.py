@@ -269,6 +269,21 @@ def test_a_prefix_never_adds_or_denies(
         assert found or not whole
 
 
+@pytest.mark.parametrize("tag", ["<think></think>", "</think>", "a </think> b"])
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_a_tag_that_a_cut_reply_quotes_ends_no_thought(tag: str, indent: int | None) -> None:
+    reply = {
+        "steps": [{"text": "", "boxes": [[0, 0, 0, 0]]}, {"text": tag, "boxes": []}],
+        "targets": [{"label": tag, "rows": [1], "columns": [2]}],
+        "reason": tag,
+    }
+    text = json.dumps(reply, indent=indent)
+    for end in range(len(text)):
+        with contextlib.suppress(UnparsableReply):
+            (target,) = parse_reply(text[:end], expect="bands").targets
+            assert (target.rows, target.columns) == ((1,), (2,))
+
+
 @pytest.mark.parametrize(
     ("said", "understood"), [("false", False), ("true", True), ("null", True), ('"no"', True)]
 )

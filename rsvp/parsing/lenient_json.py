@@ -43,11 +43,12 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A container found at `text[start:end]`."""
+    """A container found at `text[start:end]`, with all (folded) keys in it at any depth."""
 
     node: Array | Object
     start: int
     end: int
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ _NUMBER = re.compile(
     r"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|(?i:infinity|inf|nan))"
     r"(?![\w.+\-%])"
 )
-# The start of a number, such as `12.5e-`, with nothing after it.
-_CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\Z")
+# The start of a number, such as `12.5e-`, with nothing after it but a closing fence.
+_CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\s*+(?:\Z|```)")
 _WORD = re.compile(r"[^\W\d][^\n,，:：{}\[\]()\"“”<>#/`]*+")
 _KEY_WORD = re.compile(r"[\w$][\w$\-]*+")
 _LITERALS: dict[str, Node] = {
@@ -145,7 +146,7 @@ class Reader:
         except _BrokenError as error:
             deep = isinstance(error, _TooDeepError)
             return Broken(start, max(self._pos, start + 1), frozenset(self._keys), deep)
-        return Document(node, start, self._pos)
+        return Document(node, start, self._pos, frozenset(self._keys))
 
     def _spend(self, units: int) -> None:
         self._left -= units

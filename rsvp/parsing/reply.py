@@ -16,7 +16,6 @@ from rsvp.parsing.values import Numbers, Pair, Unreadable, shown
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
-_STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
 _STEP_TEXT = ("text", "step", "thought", "description", "content")
 _REASON = ("reason", "explanation", "rationale", "reasoning", "why")
 _BOX_MARKUP = re.compile(
@@ -296,7 +295,7 @@ def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _steps(claim: Claim, reader: _EntryReader) -> tuple[RawStep, ...]:
-    node = _first(claim, _STEPS, lambda value: isinstance(value, Array | Object))
+    node = _first(claim, search.STEPS, lambda value: isinstance(value, Array | Object))
     items: list[Node] = []
     if isinstance(node, Array):
         items = node.items

@@ -25,7 +25,9 @@ MARKS = ("marks", "mark", "mark_id", "number", "id")
 ROWS = ("rows", "row")
 COLUMNS = ("columns", "column", "cols", "col")
 LABEL = ("label", "name", "object", "class", "category", "description", "target")
+STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
 _ANSWER_KEYS = frozenset((*TARGETS, *BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
+_REPLY_KEYS = _ANSWER_KEYS.union(STEPS)
 _WRAPPERS = ("answer", "final_answer", "output", "result", "response", "final")
 # Other names of the list, trusted only in a complete document: "targets" may have been to come.
 _LISTS = (
@@ -60,6 +62,7 @@ class Claim:
         context: the objects around the targets, innermost first: steps and reason are there.
         complete: the document was closed.
         absent: the document says in other words than a list that there is no target.
+        named: the list is called targets: no step of a chain has such a one.
     """
 
     kind: Literal["whole", "entry", "entries", "bare"]
@@ -69,6 +72,7 @@ class Claim:
     end: int
     complete: bool
     absent: bool = False
+    named: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -128,17 +132,21 @@ class _Scan:
         """Try a document at `start`; where to go on."""
         found = reader.read(start)
         if isinstance(found, Document):
-            if found.node.complete or not _CLOSE.search(self.text, start, found.end):
-                self.found.append(found)
-                return found.end
-            return start + 1  # a stray bracket in a thought, which swallowed the rest
+            # The reader stops at a closing tag outside of strings: one before the end is quoted,
+            # by an answer that was cut off, or by a stray bracket in a thought that swallowed it.
+            quoted = not found.node.complete and _CLOSE.search(self.text, start, found.end)
+            if quoted and not found.keys & _REPLY_KEYS:
+                return start + 1
+            self.found.append(found)
+            return found.end
         self.found.append(found)
         return found.end if found.too_deep else start + 1
 
     def _tag(self, tag: re.Match[str]) -> int:
         """Step over thinking; a closing tag alone ends a thought that the prompt began."""
         if "/" in tag[0]:
-            self.found.clear()
+            # What was broken beyond the tag may have quoted it, and then the rest is no answer.
+            self.found = [item for item in self.found if item.end > tag.end()]
             self.thought_from = None
             self.visible_from = tag.end()
         elif self.thought_from is None:
@@ -155,10 +163,14 @@ class _Scan:
             # A model that forgot to close its thought ends with its answer.
             last = _LAST_WORDS.match(self.text, claim.end) is not None
             return claim.kind == "whole" and claim.complete and last and not claim.is_empty
-        if claim.kind == "whole":
+        if claim.named:
             return True
+        whole = claim.kind == "whole"  # it may follow what is broken, but not be a part of it
         return not any(
-            isinstance(item, Broken) and item.start < claim.start and item.keys & _ANSWER_KEYS
+            isinstance(item, Broken)
+            and item.keys & _REPLY_KEYS
+            and item.start < claim.start
+            and not (whole and item.end <= claim.start)
             for item in self.found
         )
 
@@ -181,7 +193,7 @@ def _claim(node: Array | Object, expect: Expect, start: int, end: int) -> Claim 
     named = node.key(TARGETS)
     if named and not (isinstance(node.entries[named], str) and is_entry(node, expect)):
         _check_consistent(node, node.entries[named])
-        return replace(whole, targets=node.entries[named], context=(node,))
+        return replace(whole, targets=node.entries[named], context=(node,), named=True)
     wrapper = node.key(_WRAPPERS)
     inside = node.entries[wrapper] if wrapper else None
     if isinstance(inside, Array | Object):
