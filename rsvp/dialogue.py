@@ -66,11 +66,6 @@ class Manner:
     max_reasks: int = 2
 
 
-# There are prompts of marks for the embedded reasoner, and a recipe that teaches them; the weights
-# that ship are older. Asked all the same they say "not in this image", which would be a lie.
-UNTAUGHT = {"transformers:embedded": ("marks",)}
-
-
 def check_taught(mllm: str, strategy: str, manner: Manner) -> None:
     """Refuse a strategy that there are no prompts for, e.g. points for the embedded reasoner.
 
@@ -80,8 +75,7 @@ def check_taught(mllm: str, strategy: str, manner: Manner) -> None:
     ending = ".cot" if manner.cot else ".direct"
     start = f"{manner.profile}/"
     named = [name for name in prompting.names() if name.startswith(start)]
-    taught = [n[len(start) : -len(ending)] for n in named if n.endswith(ending)]
-    known = [name for name in taught if name not in UNTAUGHT.get(mllm, ())]
+    known = [n[len(start) : -len(ending)] for n in named if n.endswith(ending)]
     if strategy not in known:
         raise BadInput(
             f"{mllm} cannot be asked by the strategy {strategy}; it knows {', '.join(known)}"

@@ -83,3 +83,11 @@ def test_pictures_of_another_world_are_marked_as_well() -> None:
     rgb = np.full((240, 240, 3), 90, np.uint8)
     drawn = mark_anything(rgb, np.random.default_rng(4))
     assert 0.01 < (drawn != rgb).any(-1).mean() < 0.6
+
+
+def test_parts_and_background_are_marked_as_well(made) -> None:
+    rng = np.random.default_rng(5)
+    marks = [(len(set(shown.tags.tolist()) - {0}), len(shown.numbers)) for shown in
+             (marked(scene, rng) for scene in made)]  # fmt: skip
+    drawn, named = map(sum, zip(*marks, strict=True))
+    assert 1.5 < drawn / named < 4

@@ -72,6 +72,7 @@ def test_only_the_helpers_learn_while_they_settle(run, tmp_path) -> None:
     seen.loss.backward()
     assert all(p.grad is None for p in trainee.model.parameters())
     assert trainee.helpers.tags.weight.grad is not None
+    assert trainee.helpers.tagged.weight.grad is not None
 
 
 def test_new_tokens_get_rows_of_their_own(run) -> None:
@@ -181,10 +182,22 @@ def test_looking_at_the_right_cells_costs_nothing() -> None:
     right = torch.zeros(1, 2, 3, 4)
     right[:, :, 0, 1:3] = 0.5
     right[:, :, 2, 3] = 1.0
-    assert losses.look_loss([right], about, owners).item() == pytest.approx(0, abs=1e-3)
+    nowhere, words = torch.full_like(owners, -1), torch.zeros_like(about, dtype=torch.bool)
+    match = losses.cells_meant(about, words, owners, nowhere)
+    assert losses.look_loss([right], match).item() == pytest.approx(0, abs=1e-3)
     wrong = right.roll(1, -1)
-    assert losses.look_loss([wrong], about, owners).item() > 0.3
-    assert losses.look_loss([right], torch.full_like(about, -1), owners).item() == 0
+    assert losses.look_loss([wrong], match).item() > 0.3
+    assert losses.look_loss([right], torch.zeros_like(match)).item() == 0
+
+
+def test_a_number_is_looked_for_at_the_tag_and_a_name_at_the_object() -> None:
+    owners, tags = torch.tensor([[0, 0, 1, -1]]), torch.tensor([[-1, 1, -1, 0]])
+    about = torch.tensor([[0, 0, -1, 1]])
+    number = torch.tensor([[False, True, True, True]])
+    match = losses.cells_meant(about, number, owners, tags)[0].int().tolist()
+    assert match == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+    untagged = losses.cells_meant(about, number, owners, torch.full_like(tags, -1))
+    assert untagged[0].int().tolist()[1] == [1, 1, 0, 0]
 
 
 def test_mask_loss_tells_right_from_wrong() -> None:

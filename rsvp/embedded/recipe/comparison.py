@@ -71,7 +71,7 @@ class Qwen3Trainee(Trainee):
         image_rows: Tensor,
         asked: tuple[Tensor, Tensor],
         told: Told,
-        owners: Tensor,  # noqa: ARG002  # no cross-attention to be shown where to look
+        owners: tuple[Tensor, Tensor],  # noqa: ARG002  # no cross-attention to be shown where to look
     ) -> tuple[Tensor, Tensor]:
         """The language loss, and the (n, cells, WIDTH) states at the image; no `look_loss`."""
         cells, deep = features

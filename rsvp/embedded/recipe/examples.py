@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Example:
         asks: the questions about it.
         numbers: (n,) number of each object's mark, 0 for none; None where no marks are drawn.
         tags: (CELLS * CELLS,) the number whose tag lies in each cell, 0 for none.
+        tag_boxes: (CELLS * CELLS, 4) the box of that tag's candidate, xyxy, 0 to 1.
     """
 
     rgb: NDArray[np.uint8]
@@ -62,6 +64,18 @@ class Example:
     asks: list[Ask]
     numbers: NDArray[np.int64] | None = None
     tags: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CELLS * CELLS, np.int64))
+    tag_boxes: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((CELLS * CELLS, 4), np.float32)
+    )
+
+    @property
+    def tag_owners(self) -> NDArray[np.int64]:
+        """(CELLS * CELLS,) the object whose tag lies in each cell, -1 for none."""
+        owners = np.full(CELLS * CELLS, -1, dtype=np.int64)
+        for i, number in enumerate(() if self.numbers is None else self.numbers):
+            if number:
+                owners[self.tags == number] = i
+        return owners
 
 
 def cell_owners(objects: Sequence[scenes.SceneObject], size: int) -> NDArray[np.int64]:
@@ -128,12 +142,12 @@ def _ask(
     return Ask(prompt, told, query.targets, query.reasoning, strategy == "boxes")
 
 
-def _seen_marks(shown: Marked | None, objects: int) -> dict[str, NDArray[np.int64]]:
+def _seen_marks(shown: Marked | None, objects: int) -> dict[str, Any]:
     """The fields of an example that tell of its marks."""
     if shown is None:
         return {}
     numbers = np.array([shown.numbers.get(i, 0) for i in range(objects)], dtype=np.int64)
-    return {"numbers": numbers, "tags": shown.tags}
+    return {"numbers": numbers, "tags": shown.tags, "tag_boxes": shown.boxes}
 
 
 def foreign_example(

@@ -40,14 +40,29 @@ def tag_loss(logits: Tensor, true: Tensor) -> tuple[Tensor, float]:
     return blank + F.cross_entropy(logits[drawn], true[drawn]), right
 
 
-def look_loss(attended: Sequence[Tensor], about: Tensor, owners: Tensor) -> Tensor:
+def cells_meant(about: Tensor, numbers: Tensor, owners: Tensor, tag_owners: Tensor) -> Tensor:
+    """(n, length, cells) bool: where to look for each token.
+
+    A number is read off the tag of the object that it speaks of, where that has one.
+
+    Args:
+        about: (n, length) objects, -1 for none; numbers: (n, length) bool, the token is a number.
+        owners, tag_owners: (n, cells) the object in each cell, and the one whose tag is there.
+    """
+    shown, tagged = (
+        (about[:, :, None] == cells[:, None, :]) & (about >= 0)[:, :, None]
+        for cells in (owners, tag_owners)
+    )
+    tagged &= numbers[:, :, None]
+    return torch.where(tagged.any(-1, keepdim=True), tagged, shown)
+
+
+def look_loss(attended: Sequence[Tensor], match: Tensor) -> Tensor:
     """-log of the attention that falls on the right cells.
 
     Args:
-        attended: per layer (n, heads, length, cells) attention; about: (n, length) objects;
-        owners: (n, cells) objects.
+        attended: per layer (n, heads, length, cells) attention; match: as of `cells_meant`.
     """
-    match = (about[:, :, None] == owners[:, None, :]) & (about >= 0)[:, :, None]
     seen = match.any(-1)
     if not seen.any():  # no reply of the batch speaks of an object
         return attended[0].new_zeros(())

@@ -92,12 +92,14 @@ class Told(NamedTuple):
     Attributes:
         ids, mask: padded on the right.
         about: the object that each token speaks of, -1 for none.
+        numbers: bool, the token is a number.
         coordinates: (n,) bool, the reply's numbers are coordinates.
     """
 
     ids: Tensor
     mask: Tensor
     about: Tensor
+    numbers: Tensor
     coordinates: Tensor
 
 
@@ -130,18 +132,20 @@ class Words:
         """The true replies, each with its end of sequence."""
         rows, subjects = [], []
         for ask in asks:
-            ids: list[int] = []
+            row: list[int] = []
             about: list[int] = []
             for text, subject in ask.told:
                 piece = self.piece(text)
-                ids += piece
+                row += piece
                 about += [-1 if subject is None else subject] * len(piece)
-            rows.append([*ids, self.tokenizer.eos_token_id])
+            rows.append([*row, self.tokenizer.eos_token_id])
             subjects.append([*about, -1])
+        ids = self.padded(rows, 0)
         return Told(
-            self.padded(rows, 0),
+            ids,
             self.padded([[1] * len(row) for row in rows], 0),
             self.padded(subjects, -1),
+            torch.isin(ids, self.numbers),
             torch.tensor([ask.boxes for ask in asks], device=self.device),
         )
 

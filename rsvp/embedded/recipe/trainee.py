@@ -43,6 +43,7 @@ class Helpers(nn.Module):
         self.asked = nn.Linear(WIDTH, 2)  # is it a target, does it matter
         self.reads = nn.Linear(WIDTH, 4 * WIDTH)  # the four numbers of its box, as their tokens
         self.tags = nn.Linear(WIDTH, MOST_MARKS + 1)  # the number drawn in the cell, 0 for none
+        self.tagged = nn.Linear(WIDTH, 4)  # the box that the number drawn in the cell marks
         self.marked = nn.Linear(WIDTH, WIDTH)  # the number of its mark, as its token
 
 
@@ -56,6 +57,7 @@ class Truth:
         names: (n,) vocabulary indices; boxes: (n, 4) xyxy, 0 to 1.
         numbers: (n,) of the objects' marks, 0 for none, -1 where no marks are drawn.
         tags: (B, cells) the number drawn in each cell, 0 for none.
+        tag_boxes: (B, cells, 4) what that number marks, xyxy, 0 to 1.
     """
 
     rows: Tensor
@@ -66,6 +68,7 @@ class Truth:
     boxes: Tensor
     numbers: Tensor
     tags: Tensor
+    tag_boxes: Tensor
 
 
 def find_truth(examples: Sequence[Example], device: str) -> Truth:
@@ -78,9 +81,11 @@ def find_truth(examples: Sequence[Example], device: str) -> Truth:
     boxes = torch.from_numpy(np.stack([examples[i].boxes[o] for i, o in pairs]))
     numbers = torch.tensor([number_of(examples[i], o) for i, o in pairs], device=device)
     tags = torch.from_numpy(np.stack([e.tags for e in examples])).to(device)
+    tag_boxes = torch.from_numpy(np.stack([e.tag_boxes for e in examples])).to(device)
     return Truth(
-        rows.to(device), cells.to(device), images, objects, names, boxes.to(device), numbers, tags
-    )
+        rows.to(device), cells.to(device), images, objects, names, boxes.to(device), numbers,
+        tags, tag_boxes,
+    )  # fmt: skip
 
 
 def number_of(example: Example, index: int) -> int:
@@ -144,17 +149,17 @@ class Trainee:
         image_rows: Tensor,
         asked: tuple[Tensor, Tensor],
         told: Told,
-        owners: Tensor,
+        owners: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """The language loss, and the encoder's (n, cells, WIDTH) states at the image.
 
         Half of the decoder's later cross-attention heads are shown where to look: at the cells of
-        the object that the token speaks of.
+        the object that the token speaks of, or of its tag.
 
         Args:
             features: of the images, from `see`; image_rows: (n,) the image of each question.
             asked: ids and mask of the prompts, each (n, length); told: the replies.
-            owners: (n, cells) the object in each cell, -1 for none.
+            owners: (n, cells) the object in each cell, and the one whose tag is there; -1 for none.
         """
         table = self.model.get_input_embeddings()
         sequence = torch.cat([features[image_rows], table(asked[0])], 1)
@@ -167,7 +172,8 @@ class Trainee:
             use_cache=False, output_attentions=True,
         )  # fmt: skip
         attended = [layer[:, :4, :, 1:IMAGE_TOKENS] for layer in decoded.cross_attentions[1:]]
-        looked = losses.look_loss(attended, told.about, owners)
+        match = losses.cells_meant(told.about, told.numbers, *owners)
+        looked = losses.look_loss(attended, match)
         spoken = self.token_loss(decoded.last_hidden_state, told)
         return spoken + 0.5 * looked, encoded[:, 1:IMAGE_TOKENS]
 
@@ -200,7 +206,16 @@ class Trainee:
         placed = losses.box_loss(self.helpers.where(flat[at]), truth.boxes, truth.cells)
         accuracy = float((logits[at].argmax(-1) == truth.names).float().mean())
         numbered, right = losses.tag_loss(self.helpers.tags(flat).float(), truth.tags)
-        return Perceived(features, truth, seen + placed + numbered, accuracy, right)
+        tied = self.tie_loss(flat, truth)
+        return Perceived(features, truth, seen + placed + numbered + tied, accuracy, right)
+
+    def tie_loss(self, flat: Tensor, truth: Truth) -> Tensor:
+        """How badly it is told from the (B, cells, WIDTH) features what each tag belongs to."""
+        rows, cells = (truth.tags > 0).nonzero(as_tuple=True)
+        if not len(rows):
+            return flat.new_zeros(())
+        predicted = self.helpers.tagged(flat[rows, cells])
+        return losses.box_loss(predicted, truth.tag_boxes[rows, cells], cells)
 
     def converse(
         self,
@@ -224,10 +239,12 @@ class Trainee:
         image_rows = torch.tensor([i for i, _ in chosen], device=self.device)
         asked = self.words.prompts([ask.prompt for _, ask in chosen])
         told = self.words.replies([ask for _, ask in chosen])
-        owners = torch.from_numpy(np.stack([examples[i].cells for i, _ in chosen]))
-        spoken, states = self.speak(
-            perceived.features, image_rows, asked, told, owners.to(self.device)
+        shown = [examples[i] for i, _ in chosen]
+        owners = (
+            torch.from_numpy(np.stack([e.cells for e in shown])).to(self.device),
+            torch.from_numpy(np.stack([e.tag_owners for e in shown])).to(self.device),
         )
+        spoken, states = self.speak(perceived.features, image_rows, asked, told, owners)
         states = states if teach else states.detach()
         return Conversed(spoken, *self.understand(states, chosen, perceived.truth))
 
