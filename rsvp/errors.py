@@ -51,3 +51,9 @@ class MissingExtra(RsvpError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional package: pip install 'rsvp[{extra}]'")
         self.extra = extra
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, not too long; its class where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # Each may import its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "images", "prompting", "registry", "machine", "_torchvision"),
+    ("types", "images", "prompting", "registry", "machine", "_torchvision", "hub", "devices"),
     ("geometry", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("strategies", "segmenters", "verify", "writers", "given"),
     ("dialogue", "encodings", "outcome", "hints", "pipeline", "training"),
@@ -29,7 +29,10 @@ LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 # A result saves and draws itself; the rooms that do it are looked up when it is asked to.
 ALLOWED_UPWARD = {("types", "writers"), ("types", "drawing")}
 
-TORCH_ROOMS = ("mllm/transformers.py", "detectors/", "segmenters/", "training/", "embedded/recipe/")
+TORCH_ROOMS = (
+    "hub.py", "devices.py", "mllm/transformers.py", "detectors/", "segmenters/", "training/",
+    "embedded/recipe/",
+)  # fmt: skip
 HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
 
 

@@ -14,17 +14,11 @@ import torch
 from rsvp import machine
 from rsvp._torchvision import hide_broken_torchvision
 from rsvp.detectors.grounded import DUPLICATES, THRESHOLD, GroundedDetector
-from rsvp.detectors.loading import (
-    TEXT_ENCODER,
-    first_line,
-    load_text,
-    load_tokenizer,
-    model_folder,
-    quiet,
-)
+from rsvp.detectors.loading import TEXT_ENCODER, load_text, load_tokenizer, model_folder
 from rsvp.detectors.official import load_official
 from rsvp.detectors.pixels import Preprocessing, read_preprocessing
-from rsvp.errors import ModelUnavailable
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.hub import quiet
 
 hide_broken_torchvision()
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rsvp import machine
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.devices import checked_device
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.hub import hub_folder
 
 hide_broken_torchvision()
 
-from huggingface_hub import snapshot_download  # noqa: E402
-from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
 from transformers import AutoTokenizer, BertConfig  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
 
 TEXT_ENCODER = "bert-base-uncased"
 _TEXT_FILES = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
@@ -31,7 +27,7 @@ def model_folder(model: str) -> Path:
     Raises:
         ModelUnavailable: neither; the message says how to get them.
     """
-    return _folder(model, "Grounding DINO weights", _WEIGHTS, holds="*.safetensors")
+    return hub_folder(model, "Grounding DINO weights", _WEIGHTS)
 
 
 def load_text(model: str) -> tuple[Any, BertConfig]:
@@ -43,7 +39,7 @@ def load_text(model: str) -> tuple[Any, BertConfig]:
     Raises:
         ModelUnavailable: not there, not readable, or not BERT.
     """
-    folder = _folder(model, "tokenizer files", _TEXT_FILES, holds="*")
+    folder = hub_folder(model, "tokenizer files", _TEXT_FILES, holds="*")
     config = BertConfig()  # those of bert-base-uncased, where the folder has none
     try:
         if (folder / "config.json").is_file():
@@ -67,30 +63,6 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _folder(model: str, what: str, files: Sequence[str], *, holds: str) -> Path:
-    path = machine.local_path(model)
-    if path is not None and path.is_dir():
-        return path
-    if not machine.is_hub_id(model) or path is not None:  # a path: never ask the hub for it
-        raise ModelUnavailable(f"there are no {what} at {model}")
-    error: Exception | None = None
-    for local_only in (True, False):
-        # Files that are here already are used as they are, with no request to the hub.
-        try:
-            found = Path(
-                snapshot_download(model, local_files_only=local_only, allow_patterns=list(files))
-            )
-        except (OSError, ValueError, HfHubHTTPError) as failed:
-            error = failed
-            continue
-        if any(found.glob(holds)):
-            return found
-    raise ModelUnavailable(
-        f"there is no folder {model}, nor these {what} from the hub on this machine; "
-        f"get them with: hf download {model}"
-    ) from error
-
-
 def choose_device(device: str | torch.device | None) -> torch.device:
     """What was asked for, else CUDA, else the CPU.
 
@@ -101,32 +73,4 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadInput(
-            f"device {str(device)!r} cannot be used here: {first_line(error)}"
-        ) from error
-    return place
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no reports of transformers while it reads weights."""
-    library: Any = transformers_logging
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return checked_device(device)

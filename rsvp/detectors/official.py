@@ -7,7 +7,6 @@ weights differently; a table of rules turns one state dict into the other, stric
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.detectors.loading import first_line, quiet
-from rsvp.errors import ModelUnavailable
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.hub import quiet, read_state
 
 hide_broken_torchvision()
 
@@ -106,25 +105,8 @@ def read_official(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelUnavailable: unreadable, or no Grounding DINO.
     """
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelUnavailable(
-            f"{path} is no plain PyTorch checkpoint, and is not opened: it may run code"
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelUnavailable(f"{path} cannot be read: {first_line(error)}") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
-        loaded = loaded["model"]
-    state = (
-        {
-            str(key).removeprefix("module."): value.float()
-            for key, value in loaded.items()
-            if isinstance(value, torch.Tensor)
-        }
-        if isinstance(loaded, Mapping)
-        else {}
-    )
+    found = read_state(path, "Grounding DINO")
+    state = {name.removeprefix("module."): value.float() for name, value in found.items()}
     for needed in ("transformer.level_embed", "backbone.0.patch_embed.proj.weight"):
         if needed not in state:
             raise ModelUnavailable(

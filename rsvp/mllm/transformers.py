@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsvp import machine
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable
+from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
 from rsvp.registry import embedded_folder
 from rsvp.types import Message, Reply, Usage
@@ -139,7 +139,7 @@ class TransformersMLLM:
                 with _cpu_threads(loaded.threads):
                     text, usage, confidence, finish = self._generate(loaded, messages)
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-                raise MLLMFailed(f"{self.name} could not answer: {_first_line(error)}") from error
+                raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
         return Reply(text, usage, time.perf_counter() - started, finish, confidence)
 
     async def areply(
@@ -200,7 +200,7 @@ class TransformersMLLM:
             chat = Chat(_processor(folder, self._trust_remote_code))
             model = self._load_model(folder, device, dtype)
         except Exception as error:  # loaders, and a model's own code, raise anything
-            raise ModelUnavailable(f"{self.name} cannot be loaded: {_first_line(error)}") from error
+            raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
         return _Loaded(
@@ -311,7 +311,7 @@ def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[torch.devi
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadInput(f"device {device!r} cannot be used: {_first_line(error)}") from error
+        raise BadInput(f"device {device!r} cannot be used: {first_line(error)}") from error
     name, why = _DTYPES[dtype] if dtype else "", "as asked"
     if not name and place.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported()
@@ -370,7 +370,7 @@ def _hub_folder(model: str, trust_remote_code: bool) -> Path:
         return Path(snapshot_download(model, allow_patterns=files, ignore_patterns=_HUB_NOT))
     except Exception as error:  # the client passes its HTTP library's own errors through
         raise ModelUnavailable(
-            f"{model} is not on this machine and could not be downloaded ({_first_line(error)}); "
+            f"{model} is not on this machine and could not be downloaded ({first_line(error)}); "
             f"get it with: hf download {model}"
         ) from error
 
@@ -406,8 +406,3 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -7,7 +7,6 @@ nothing is missing and nothing left over.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable
+from rsvp.hub import read_state
 
 hide_broken_torchvision()
 
@@ -157,7 +157,7 @@ def load_official(path: Path) -> Sam2Model:
     Raises:
         ModelUnavailable: unreadable, or not SAM 2; the first differing names are in the message.
     """
-    state = read_official(path)
+    state = read_state(path, "SAM 2")
     try:
         config = official_config(state)
     except ValueError as error:
@@ -169,23 +169,6 @@ def load_official(path: Path) -> Sam2Model:
         raise ModelUnavailable(f"{path} is no official SAM 2 checkpoint: {fault}")
     net.load_state_dict(renamed, assign=True)
     return net
-
-
-def read_official(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint; ``{"model": tensors}``, as the official ones are, or bare."""
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelUnavailable(
-            f"{path} is no plain PyTorch checkpoint, and is not opened: it may run code"
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelUnavailable(f"{path} cannot be read: {first_line(error)}") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
-        loaded = loaded["model"]
-    if not isinstance(loaded, Mapping):
-        raise ModelUnavailable(f"{path} is no official SAM 2 checkpoint: it holds no state dict")
-    return {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
 
 
 def difference(
@@ -203,9 +186,3 @@ def difference(
             parts.append(f"{key} is {shapes}")
             break
     return "; ".join(parts) or None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, its class where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

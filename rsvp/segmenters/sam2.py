@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rsvp.devices import choose_placement
 from rsvp.errors import BadInput
 from rsvp.segmenters.crops import Window, crop_to_square, margin_box
 from rsvp.segmenters.decoding import (
@@ -27,7 +28,6 @@ from rsvp.segmenters.decoding import (
     prompt_tensors,
     to_masks,
 )
-from rsvp.segmenters.devices import choose_placement
 from rsvp.segmenters.weights import Preprocessing, checked_margin, load_sam2
 from rsvp.types import Image, Masks, Proposal
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from rsvp import machine
-from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.devices import choose_placement
+from rsvp.errors import BadInput, ModelUnavailable, first_line
+from rsvp.hub import quiet, read_state
 from rsvp.segmenters.checkpoints import (
     SIZES,
     difference,
-    first_line,
     official_size,
-    read_official,
 )
 from rsvp.segmenters.crops import Window
 from rsvp.segmenters.decoding import (
@@ -38,9 +38,8 @@ from rsvp.segmenters.decoding import (
     prompt_tensors,
     to_masks,
 )
-from rsvp.segmenters.devices import choose_placement
 from rsvp.segmenters.package_code import Package, load_package
-from rsvp.segmenters.weights import Preprocessing, quiet
+from rsvp.segmenters.weights import Preprocessing
 from rsvp.types import Image, Masks, Proposal
 
 log = logging.getLogger(__name__)
@@ -227,7 +226,7 @@ def load_network(model: str) -> Any:
     """
     package = load_package()
     path = _checkpoint(model, package)
-    state = {key: value.float() for key, value in read_official(path).items()}
+    state = {key: value.float() for key, value in read_state(path, "SAM 2").items()}
     try:
         size = official_size(state)
     except ValueError as error:

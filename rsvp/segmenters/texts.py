@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.errors import ModelUnavailable
-from rsvp.segmenters.checkpoints import first_line
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.hub import hub_folder, quiet
 from rsvp.segmenters.fusion import Texts
-from rsvp.segmenters.weights import hub_folder, quiet
 
 hide_broken_torchvision()
 
@@ -158,7 +157,7 @@ def _tower(kind: str) -> Any | None:
 def _folder(source: str) -> Path:
     if source == "embedded":
         return registry.embedded_folder("reasoner")
-    return hub_folder(source, "text encoder", _FILES)
+    return hub_folder(source, "text encoder weights", _FILES)
 
 
 def _model_type(folder: Path) -> str:

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.errors import BadInput, ModelUnavailable
-from rsvp.segmenters.checkpoints import difference, first_line
+from rsvp.errors import BadInput, ModelUnavailable, first_line
+from rsvp.hub import hub_folder
+from rsvp.segmenters.checkpoints import difference
 from rsvp.segmenters.fusion import Fusion, FusionConfig, Texts
 from rsvp.segmenters.sam2 import TOP_LEFT, Decoded, Prompt, Sam2Segmenter, best_of
 from rsvp.segmenters.texts import TextEncoder, weights_digest
-from rsvp.segmenters.weights import Preprocessing, hub_folder, load_sam2
+from rsvp.segmenters.weights import Preprocessing, load_sam2
 
 hide_broken_torchvision()
 
@@ -328,7 +329,11 @@ def from_pretrained(
         ModelUnavailable: something is missing or not readable, or the SAM 2 or the text encoder
             is another one than the VLSM was trained on.
     """
-    folder = registry.embedded_folder("vlsm") if model == "embedded" else hub_folder(model, "VLSM")
+    folder = (
+        registry.embedded_folder("vlsm")
+        if model == "embedded"
+        else hub_folder(model, "VLSM weights")
+    )
     try:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config = VlsmConfig.from_dict(settings)

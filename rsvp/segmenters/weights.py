@@ -7,10 +7,9 @@ never a guess.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,16 @@ import torch
 
 from rsvp import machine, registry
 from rsvp._torchvision import hide_broken_torchvision
-from rsvp.errors import ModelUnavailable
-from rsvp.segmenters.checkpoints import OFFICIAL_SIZE, first_line, load_official
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.hub import hub_folder, quiet
+from rsvp.segmenters.checkpoints import OFFICIAL_SIZE, load_official
 from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD
 
 hide_broken_torchvision()
 
-from huggingface_hub import snapshot_download  # noqa: E402
-from huggingface_hub.errors import HfHubHTTPError  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from transformers import Sam2Config, Sam2Model  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
 
-_FILES = ["*.json", "*.safetensors"]
 _STRIDES = (4, 8, 16)  # of the three feature levels, high to low resolution
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
@@ -65,7 +61,7 @@ def load_sam2(model: str) -> tuple[Sam2Model, Preprocessing]:
         return _load_folder(_existing(str(registry.embedded_folder("segmenter"))))
     if Path(model).suffix in (".pt", ".pth"):
         return load_official(_existing(model)), Preprocessing(OFFICIAL_SIZE)
-    return _load_folder(hub_folder(model, "SAM 2"))
+    return _load_folder(hub_folder(model, "SAM 2 weights"))
 
 
 def _existing(name: str) -> Path:
@@ -73,40 +69,6 @@ def _existing(name: str) -> Path:
     if path is None:
         raise ModelUnavailable(f"there are no SAM 2 weights at {name}")
     return path
-
-
-def hub_folder(model: str, what: str, files: Sequence[str] = _FILES) -> Path:
-    """The folder itself, or where the hub's files lie on this machine, downloaded if need be.
-
-    Args:
-        model: a folder or a hub id.
-        what: the kind of weights, for the message.
-        files: patterns of the files to download.
-
-    Raises:
-        ModelUnavailable: neither; the message says how to get them.
-    """
-    path = machine.local_path(model)
-    if path is not None and path.is_dir():
-        return path
-    if not machine.is_hub_id(model) or "/" not in model:  # a path: never ask the hub for it
-        raise ModelUnavailable(f"there are no {what} weights at {model}")
-    error: Exception | None = None
-    for local_only in (True, False):
-        # Files that are here already are used as they are, with no request to the hub.
-        try:
-            found = snapshot_download(
-                model, local_files_only=local_only, allow_patterns=list(files)
-            )
-        except (OSError, ValueError, HfHubHTTPError) as failed:
-            error = failed
-        else:
-            if any(Path(found).glob("*.safetensors")):
-                return Path(found)
-    raise ModelUnavailable(
-        f"there is no folder {model}, nor these {what} weights from the hub on this machine; "
-        f"get them with: hf download {model}"
-    ) from error
 
 
 def _load_folder(folder: Path) -> tuple[Sam2Model, Preprocessing]:
@@ -187,18 +149,3 @@ def _set_image_size(config: Any, size: int) -> None:
     config.prompt_encoder_config.image_size = size
     config.vision_config.backbone_config.image_size = [size, size]
     config.vision_config.backbone_feature_sizes = [[size // s, size // s] for s in _STRIDES]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, no reports of the video model's weights, which are left out on purpose."""
-    library: Any = transformers_logging
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()

@@ -421,7 +421,7 @@ def test_what_is_not_here_names_the_command(tmp_path, monkeypatch) -> None:
     def offline(*_: object, **__: object) -> str:
         raise FileNotFoundError("offline")
 
-    monkeypatch.setattr("rsvp.segmenters.weights.snapshot_download", offline)
+    monkeypatch.setattr("rsvp.hub.snapshot_download", offline)
     with pytest.raises(
         ModelUnavailable, match=r"hf download facebook/sam2.1-hiera-tiny$"
     ) as caught:
@@ -439,7 +439,7 @@ def test_cached_hub_files_are_used_with_no_request(sam2_folder, monkeypatch) -> 
         asked.append((model, local_files_only))
         return str(sam2_folder)
 
-    monkeypatch.setattr("rsvp.segmenters.weights.snapshot_download", snapshot)
+    monkeypatch.setattr("rsvp.hub.snapshot_download", snapshot)
     assert Sam2Segmenter("owner/model", device="cpu").name == "sam2:owner/model"
     assert asked == [("owner/model", True)]
 

@@ -185,7 +185,7 @@ def test_the_yaml_is_chosen_by_the_shapes(size, letter, version, monkeypatch) ->
         chosen.append(yaml)
         raise Stop
 
-    monkeypatch.setattr(sam2_package, "read_official", lambda _: state)
+    monkeypatch.setattr(sam2_package, "read_state", lambda *_: state)
     monkeypatch.setattr(sam2_package, "_checkpoint", lambda *_: Path("a.pt"))
     monkeypatch.setattr(sam2_package, "_instantiate", instantiate)
     with pytest.raises(Stop):

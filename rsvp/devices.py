@@ -1,4 +1,4 @@
-"""Which device and number type a segmenter runs on, and why."""
+"""Which device and number type a network runs on, and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, first_line
 
 _DTYPES = {
     "float32": torch.float32,
@@ -41,7 +41,9 @@ def choose_placement(
     Raises:
         BadInput: a device that is not here, or a number type that is none of the three.
     """
-    place, why_device = (_best_device(), "found") if device is None else (_asked(device), "asked")
+    place, why_device = (
+        (_best_device(), "found") if device is None else (checked_device(device), "asked")
+    )
     number, why_dtype = (
         (_usual_dtype(place), "usual there") if dtype is None else (_dtype(dtype), "asked")
     )
@@ -55,13 +57,19 @@ def _best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _asked(device: str | torch.device) -> torch.device:
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        BadInput: it is not here.
+    """
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"device {str(device)!r} cannot be used here: {why}") from error
+        raise BadInput(
+            f"device {str(device)!r} cannot be used here: {first_line(error)}"
+        ) from error
     return place
 
 
