@@ -17,7 +17,9 @@ from rsvp.commands.options import (
     Mllm,
     NoCot,
     Preset,
+    Protocol,
     Segmenter,
+    Split,
     Strategy,
     Verbose,
     begin,
@@ -42,18 +44,8 @@ def evaluate(
     segmenter: Segmenter = None,
     no_cot: NoCot = False,
     frame: Frame = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Whose rules, where projects differ; for reasonseg: lisa (the default), seg-zero, "
-            "visionreasoner or reasonseg-x.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
-    ] = None,
+    protocol: Protocol = None,
+    split: Split = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,

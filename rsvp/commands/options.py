@@ -47,6 +47,18 @@ Frame = Annotated[
         "0-1000, 0-1000-yxyx, 0-1 or percent.",
     ),
 ]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Whose rules, where projects differ; for reasonseg: lisa (the default), seg-zero, "
+        "visionreasoner or reasonseg-x.",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsvp.commands import console
-from rsvp.commands.options import AsJson, Debug, begin
+from rsvp.commands.options import AsJson, Debug, Protocol, Split, begin
 
 if TYPE_CHECKING:
     from rsvp.evaluation.score import Score
@@ -34,18 +34,8 @@ def score(
             "of a run; for seginw also a folder of seginw_<Name>_val.json.",
         ),
     ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Whose rules, where projects differ; for reasonseg: lisa (the default), seg-zero, "
-            "visionreasoner or reasonseg-x.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
-    ] = None,
+    protocol: Protocol = None,
+    split: Split = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -8,7 +8,7 @@ one with the best predicted IoU is taken; every other prompt asks for a single m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -176,3 +176,23 @@ def chunks(items: Sequence[_T], size: int = CHUNK) -> Iterator[Sequence[_T]]:
     """The items, at most `size` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def encode_whole(
+    images: Sequence[Image],
+    features: Callable[[Sequence[tuple[Image, Window]]], Sequence[torch.Tensor]],
+) -> list[Encoding]:
+    """Encodings of whole images, a few in one pass of the encoder.
+
+    Args:
+        features: of windows of images, (n, C, h, w) a level.
+    """
+    found: list[Encoding] = []
+    for chunk in chunks(images):
+        views = [(image, Window.whole((image.height, image.width))) for image in chunk]
+        levels = features(views)
+        found += [
+            Encoding(image, tuple(level[i : i + 1] for level in levels))
+            for i, image in enumerate(chunk)
+        ]
+    return found

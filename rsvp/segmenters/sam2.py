@@ -23,6 +23,7 @@ from rsvp.segmenters.decoding import (
     best_of,
     chunks,
     cut_to,
+    encode_whole,
     on_image,
     prompt_in,
     prompt_tensors,
@@ -133,15 +134,7 @@ class Sam2Segmenter:
         """
         if self.crop_margin is not None:
             return [Encoding(image) for image in images]
-        found: list[Encoding] = []
-        for chunk in chunks(images):
-            views = [(image, Window.whole((image.height, image.width))) for image in chunk]
-            features = self.features(views)
-            found += [
-                Encoding(image, tuple(level[i : i + 1] for level in features))
-                for i, image in enumerate(chunk)
-            ]
-        return found
+        return encode_whole(images, self.features)
 
     def masks(self, encoding: Encoding, proposals: Sequence[Proposal]) -> Masks:
         """One mask a proposal, at the image's own size; see `Segmenter`.

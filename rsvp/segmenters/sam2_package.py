@@ -34,6 +34,7 @@ from rsvp.segmenters.decoding import (
     best_of,
     chunks,
     cut_to,
+    encode_whole,
     prompt_in,
     prompt_tensors,
     to_masks,
@@ -126,15 +127,7 @@ class Sam2PackageSegmenter:
 
     def encode(self, images: Sequence[Image]) -> list[Encoding]:
         """Encode images, all in one encoder batch; see `Segmenter`."""
-        found: list[Encoding] = []
-        for chunk in chunks(images):
-            views = [(image, Window.whole((image.height, image.width))) for image in chunk]
-            features = self.features(views)
-            found += [
-                Encoding(image, tuple(level[i : i + 1] for level in features))
-                for i, image in enumerate(chunk)
-            ]
-        return found
+        return encode_whole(images, self.features)
 
     def masks(self, encoding: Encoding, proposals: Sequence[Proposal]) -> Masks:
         """One mask a proposal, at the image's own size; see `Segmenter`.
