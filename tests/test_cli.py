@@ -147,6 +147,10 @@ def test_hints_limit_what_the_mllm_names(capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["no_target"]
     assert "went against the hint" in found["warnings"][0]
+    assert main(cup("cup", "--exclude", f"{half},{(y0 + y1) / 2}")) == 0
+    out = capsys.readouterr().out
+    assert "no target in this image that the hints allow" in out
+    assert "because" not in out
 
 
 def test_an_unsure_embedded_reasoner_names_what_handles_photographs(capsys) -> None:

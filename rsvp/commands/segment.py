@@ -167,13 +167,15 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.say(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
         console.say()
+    # The reason would speak for what the hints do not allow.
+    ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target:
-        console.say("no target in this image")
+        console.say("no target in this image" + ruled_out * " that the hints allow")
     for target in result.targets:
         label = console.plain(target.label) or "target"
         where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
         console.say(f"{label}: {where}, score {target.score:.2f}")
-    if result.reasoning.reason:
+    if result.reasoning.reason and not ruled_out:
         console.say(f"because: {console.plain(result.reasoning.reason)}")
     if written:
         console.say()
