@@ -7,7 +7,7 @@ the MLLM, is sent the reply, and yields the `Thought` at last.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rsvp import hints as hinting
@@ -16,7 +16,7 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.geometry import Frame
 from rsvp.hints import Hint
 from rsvp.strategies import Strategy
-from rsvp.types import Image, Message, Reasoning, Reply, Usage
+from rsvp.types import Image, Message, Reasoning, Reply, RgbArray, Usage
 
 MAX_QUOTE = 4000  # characters of an unreadable reply that are shown back to the model
 
@@ -41,12 +41,14 @@ class Thought:
         reply: the one that was read.
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
+        shown: (h, w, 3) uint8, the visual prompt.
     """
 
     reasoning: Reasoning
     reply: Reply
     usage: Usage
     prompt_sha256: str
+    shown: RgbArray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def converse(
                 raise _gave_up(error, replies) from error
             problem = str(error)
         else:
-            yield Thought(reasoning, reply, usage, _digest(sent))
+            yield Thought(reasoning, reply, usage, _digest(sent), rgb)
             return
         text = _rendered((again,), {**variables, "problem": problem})
         sent.append(again)

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rsvp import given, hints, presets, registry
@@ -240,7 +240,8 @@ class Pipeline:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
         job = await asyncio.to_thread(self._job, image, query, None, None)
-        return Conclusion(job.query, await self._areason(job), job.timings)
+        thought = replace(await self._areason(job), shown=None)
+        return Conclusion(job.query, thought, job.timings)
 
     def cut_out(self, image: ImageSource, conclusion: Conclusion) -> Result:
         """Stage 2 alone: the result of a conclusion, in any thread, process or machine.
@@ -371,6 +372,7 @@ class Pipeline:
                 *doubts_about(targets, named=thought is not None),
                 *hints.ruled_out(thought.reasoning.proposals if thought else (), targets),
             ),
+            shown=thought.shown if thought else None,
         )
 
     def _names(self, thought: Thought | None) -> ModelNames:

@@ -253,7 +253,12 @@ class ModelNames:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The answer to one query on one image: why, and the exact pixels."""
+    """The answer to one query on one image: why, and the exact pixels.
+
+    Attributes:
+        shown: (h, w, 3) uint8, what the MLLM saw: the image, maybe smaller, with bands, marks and
+            hints; None where none was asked, or where stage 2 ran elsewhere.
+    """
 
     image: Image
     query: str
@@ -264,6 +269,7 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     rounds: int = 0
     warnings: tuple[str, ...] = ()
+    shown: RgbArray | None = field(default=None, repr=False)
 
     @property
     def no_target(self) -> bool:

@@ -136,6 +136,7 @@ def test_what_is_sent_is_the_profiles_prompt_and_the_image() -> None:
     assert system.parts == (prompting.render("full/system"),)
     shown, text = user.parts
     np.testing.assert_array_equal(shown, image)
+    assert result.shown is shown
     assert "das Messer: $x {y}" in text
     assert "0 to 1000" in text
     assert "steps" in pipe.mllm.schemas[0]["properties"]
@@ -267,6 +268,7 @@ def test_with_boxes_nobody_is_asked() -> None:
     assert [t.label for t in result.targets] == ["cup", "cup"]
     assert result.models.mllm is None
     assert result.models.prompt_sha256 is None
+    assert result.shown is None
     assert result.usage == Usage()
     assert len(pipe.segmenter.prompted) == 1  # all in one batch
 

@@ -89,8 +89,8 @@ def segment(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="Which files: json, overlay, png (masks), index (one mask of numbers), coco, "
-            "labelme, yolo.",
+            help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
+            "mask of numbers), coco, labelme, yolo.",
         ),
     ] = "json,overlay,png",
     as_json: AsJson = False,

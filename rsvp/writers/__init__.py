@@ -47,6 +47,7 @@ def write(
     Args:
         formats: of ``json`` (`result.json`), ``overlay`` (`overlay.png`), ``png`` (`masks/000.png`,
             0 and 255, one a target), ``index`` (`index.png`, the k-th target's pixels are k),
+            ``prompt`` (`prompt.png`, what the MLLM saw, where one was asked),
             ``coco`` (`coco.json`), ``labelme`` (`labelme.json`) and ``yolo`` (`labels/NAME.txt`, as
             the image is named, a line a target, and `data.yaml`, the names of its classes).
 
@@ -114,6 +115,13 @@ def _index(result: Result, folder: Path) -> Iterator[Path]:
     yield place(folder / "index.png", index_png(to_index_mask(result)))
 
 
+def _prompt(result: Result, folder: Path) -> Iterator[Path]:
+    if result.shown is None:
+        (folder / "prompt.png").unlink(missing_ok=True)  # an earlier result's
+    else:
+        yield place(folder / "prompt.png", png(result.shown))
+
+
 def _masks(result: Result, folder: Path) -> Iterator[Path]:
     masks = folder / "masks"
     if result.targets:
@@ -130,6 +138,7 @@ _WRITERS: dict[str, Callable[[Result, Path], Iterator[Path]]] = {
     "json": _json,
     "overlay": _overlay,
     "png": _masks,
+    "prompt": _prompt,
     "index": _index,
     "coco": _coco,
     "labelme": _labelme,

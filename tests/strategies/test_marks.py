@@ -11,6 +11,7 @@ from rsvp.embedded.scenes import scenes
 from rsvp.encodings import Encodings
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.geometry import Frame
+from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies import LooksAhead, Strategy
@@ -250,3 +251,20 @@ def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     overlaps = iou_matrix(found.boxes, np.array([o.box for o in scene.objects], dtype=np.float32))
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
     assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
+
+
+def test_the_embedded_preset_names_numbers():
+    """Measured on 500 scenes it is far better; a few scenes tell that it is not lost."""
+    pipeline = Pipeline.from_preset("embedded", strategy="marks")
+    kinds = ("name", "group", "attribute", "absent")
+    right = []
+    for scene in scenes(8, 4242, kinds=kinds):
+        query = scene.queries[0]
+        result = pipeline.segment(scene.rgb, query.text)
+        assert all(p.raw and p.box for p in result.reasoning.proposals)
+        truth = np.zeros(scene.rgb.shape[:2], bool)
+        for i in query.targets:
+            truth |= scene.objects[i].mask
+        either = (truth | result.mask).sum()
+        right.append((truth & result.mask).sum() / either if either else 1.0)
+    assert np.mean(right) > 0.2

@@ -67,6 +67,15 @@ def test_the_command_line_writes_them(tmp_path: Path, capsys) -> None:
     assert "index.png" in capsys.readouterr().out
 
 
+def test_what_the_mllm_saw_is_a_picture_too(tmp_path: Path) -> None:
+    shown = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    result = replace(made([]), shown=shown)
+    assert writers.write(result, tmp_path, ["prompt"]) == [tmp_path / "prompt.png"]
+    assert (np.asarray(Pil.open(tmp_path / "prompt.png")) == shown).all()
+    assert writers.write(made([]), tmp_path, ["prompt"]) == []  # no MLLM was asked
+    assert not (tmp_path / "prompt.png").exists()
+
+
 # ------------------------------------------------------------ LabelMe
 
 
