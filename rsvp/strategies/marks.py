@@ -130,7 +130,7 @@ class MarksStrategy:
         return MarkedView(drawn, variables, candidates)
 
     def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:  # noqa: ARG002
-        """One proposal a target, its `raw` the numbers as written.
+        """One proposal a target, its `raw` the numbers as written; a target said twice counts once.
 
         A target of several marks gets the box around them, and all of their pixels. Steps get the
         boxes of the marks that they name, as far as there are such.
@@ -165,7 +165,10 @@ class MarksStrategy:
             )
 
         steps = tuple(step(raw) for raw in reply.steps)
-        proposals = tuple(proposal(raw) for raw in reply.targets)
+        named: dict[object, RawTarget] = {}
+        for raw in reply.targets:
+            named.setdefault((raw.label, frozenset(raw.marks)), raw)
+        proposals = tuple(proposal(raw) for raw in named.values())
         return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
 
     def _candidates(self, image: Image, query: str) -> Candidates:

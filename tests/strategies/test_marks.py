@@ -154,6 +154,12 @@ def test_a_target_in_pieces_is_one_target():
     assert proposal.box.xyxy == (20, 20, 420, 300)
 
 
+def test_a_target_said_twice_counts_once():
+    said = [("cup", [3]), ("cup", [1, 2]), ("cup", [2, 1]), ("mug", [3]), ("cup", [3])]
+    found = read([{"label": label, "marks": marks} for label, marks in said]).proposals
+    assert [(p.label, p.raw) for p in found] == [("cup", (3,)), ("cup", (1, 2)), ("mug", (3,))]
+
+
 def test_no_target_is_an_answer():
     assert read([]).no_target
 
