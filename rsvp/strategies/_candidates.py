@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
+from rsvp.geometry import mask_to_box
 from rsvp.strategies import SharedSegmenter
 from rsvp.types import Box, Image, Proposal
 
@@ -86,7 +87,10 @@ class FromSegmenter:
         found, _, _ = self.shared.masks(image, [Proposal("", box) for box in boxes])
         scores = np.clip(np.nan_to_num(found.scores), 0, 1).astype(np.float32)
         rows = _one_of_each(found.masks, scores)
-        return Candidates(guessed.boxes[rows], scores[rows], ("",) * len(rows), found.masks[rows])
+        masks = found.masks[rows]
+        tight = [box.xyxy for mask in masks if (box := mask_to_box(mask)) is not None]
+        corners = np.array(tight, dtype=np.float32).reshape(-1, 4)
+        return Candidates(corners, scores[rows], ("",) * len(rows), masks)
 
 
 def _one_of_each(masks: NDArray[np.bool_], scores: NDArray[np.float32]) -> list[int]:
