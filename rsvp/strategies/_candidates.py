@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
-from rsvp.geometry import mask_to_box
 from rsvp.strategies import SharedSegmenter
 from rsvp.types import Box, Image, Proposal
 
@@ -26,6 +25,7 @@ SEARCH: Mapping[str, Any] = {
     "points_per_side": 16, "min_iou": 0.1, "min_stability": 0.5, "limit": 48,
 }  # fmt: skip
 SAME = 0.5  # IoU of two masks beyond which they are of one thing
+SPECK = 0.1  # of a mask's pixels: smaller pieces far out are no part of the thing
 
 # What a detector is asked for beside the query: names for whatever is there.
 COMMON_PHRASES = (
@@ -65,7 +65,7 @@ class FromSegmenter:
     """The segmenter's automatic masks, each drawn once more from its own box.
 
     A point may mean a thing, a part of it or a group; the mask from the box around says how good a
-    guess that was, and guesses at one thing become one.
+    guess that was, and guesses at one thing become one. Specks far from it are left out.
     """
 
     def __init__(self, shared: SharedSegmenter) -> None:
@@ -88,9 +88,37 @@ class FromSegmenter:
         scores = np.clip(np.nan_to_num(found.scores), 0, 1).astype(np.float32)
         rows = _one_of_each(found.masks, scores)
         masks = found.masks[rows]
-        tight = [box.xyxy for mask in masks if (box := mask_to_box(mask)) is not None]
-        corners = np.array(tight, dtype=np.float32).reshape(-1, 4)
-        return Candidates(corners, scores[rows], ("",) * len(rows), masks)
+        edges = [main_box(mask) for mask in masks]
+        inside = np.zeros_like(masks)
+        for page, (x0, y0, x1, y1) in zip(inside, edges, strict=True):
+            page[y0:y1, x0:x1] = True
+        corners = np.array(edges, dtype=np.float32).reshape(-1, 4)
+        return Candidates(corners, scores[rows], ("",) * len(rows), masks & inside)
+
+
+def main_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """xyxy around a mask that is not empty, without specks far out.
+
+    A speck is what an empty row or column separates from the rest, with less than `SPECK` of all
+    pixels.
+    """
+    rows, columns = slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    least = SPECK * np.count_nonzero(mask)
+    for _ in range(2):  # what is cut off across may make a gap downwards, and the other way round
+        columns = _main_run(mask[rows, columns].sum(axis=0), columns.start, least)
+        rows = _main_run(mask[rows, columns].sum(axis=1), rows.start, least)
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def _main_run(pixels: NDArray[np.int64], offset: int, least: float) -> slice:
+    """From the first to the last run of non-zero counts that sums up to `least`."""
+    edges = np.flatnonzero(np.diff(pixels > 0, prepend=False, append=False))
+    starts, stops = edges[::2], edges[1::2]
+    totals = np.insert(pixels.cumsum(), 0, 0)
+    large = np.flatnonzero(totals[stops] - totals[starts] >= least)
+    if not len(large):  # nothing but specks
+        large = np.arange(len(starts))
+    return slice(offset + int(starts[large[0]]), offset + int(stops[large[-1]]))
 
 
 def _one_of_each(masks: NDArray[np.bool_], scores: NDArray[np.float32]) -> list[int]:

@@ -15,7 +15,7 @@ from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies import LooksAhead, Strategy
-from rsvp.strategies._candidates import COMMON_PHRASES
+from rsvp.strategies._candidates import COMMON_PHRASES, main_box
 from rsvp.strategies.marks import ROOM, MarksStrategy, numbers_in_words
 from rsvp.types import Box, Image, Masks
 
@@ -247,6 +247,20 @@ def test_queries_side_by_side_wait_for_the_same_candidates():
     for thread in threads:
         thread.join()
     assert len(detector.asked) == 1
+
+
+def test_specks_far_out_are_no_part_of_a_thing():
+    mask = np.zeros((60, 80), bool)
+    mask[20:40, 30:50] = True
+    assert main_box(mask) == (30, 20, 50, 40)
+    mask[2:4, 70:72] = mask[55:57, 33:35] = True  # far out to the right and above; and below
+    assert main_box(mask) == (30, 20, 50, 40)
+    mask[20:40, 60:65] = True  # a fifth of all: a part behind something else
+    assert main_box(mask) == (30, 20, 65, 40)
+    assert main_box(np.eye(3, dtype=bool)) == (0, 0, 3, 3)
+    lonely = np.zeros((30, 30), bool)
+    lonely[::2, ::2] = True  # specks alone
+    assert main_box(lonely) == (0, 0, 29, 29)
 
 
 def test_the_embedded_segmenter_marks_the_things_of_a_scene():
