@@ -24,7 +24,12 @@ WEIGHTS = ("*.json", "*.safetensors")
 
 
 def hub_folder(
-    model: str, what: str, files: Sequence[str] = WEIGHTS, *, holds: str = "*.safetensors"
+    model: str,
+    what: str,
+    files: Sequence[str] = WEIGHTS,
+    *,
+    holds: str = "*.safetensors",
+    bare: bool = False,
 ) -> Path:
     """The folder itself, or where the hub's files lie on this machine, downloaded if need be.
 
@@ -33,6 +38,8 @@ def hub_folder(
         what: the kind of files, for the message, e.g. ``SAM 2 weights``.
         files: patterns of the files to download.
         holds: a pattern; what the hub has without such a file does not count.
+        bare: whether a name without an owner, as ``bert-base-uncased``, can be the hub's; else it
+            is taken for a folder that is not there.
 
     Raises:
         ModelUnavailable: neither; the message says how to get them.
@@ -40,7 +47,8 @@ def hub_folder(
     path = machine.local_path(model)
     if path is not None and path.is_dir():
         return path
-    if path is not None or not machine.is_hub_id(model):  # a path: never ask the hub for it
+    known = machine.is_hub_id(model) and (bare or "/" in model)
+    if path is not None or not known:  # a path: never ask the hub for it
         raise ModelUnavailable(f"there are no {what} at {model}")
     error: Exception | None = None
     for local_only in (True, False):

@@ -284,6 +284,29 @@ def test_a_tag_that_a_cut_reply_quotes_ends_no_thought(tag: str, indent: int | N
             assert (target.rows, target.columns) == ((1,), (2,))
 
 
+STEP = '{"text": "a", "boxes": []}'
+CUT_OFF = {
+    "after a step": f'{{"steps": [{STEP}, {{"text": "b", "p": -',
+    "broken after a step": f'{{"steps": [{STEP}, {{"text": "b", "p": @@@',
+    "after a step with a tag": '{"steps": [{"text": "</think>", "boxes": []}, {"text": "b", "p": @',
+    "in a target with a tag": '{"targets": [{"label": "</think>", "box": [1, 2, 3, 4], "p": @',
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+@pytest.mark.parametrize("expect", KINDS)
+def test_a_part_of_a_broken_reply_is_no_answer(name: str, expect: Any) -> None:
+    for text in (CUT_OFF[name], f"```json\n{CUT_OFF[name]}\n```"):
+        with pytest.raises(UnparsableReply):
+            parse_reply(text, expect=expect)
+
+
+def test_a_number_that_a_fence_cuts_costs_its_target_alone() -> None:
+    text = '{"targets": [{"label": "a", "box": [1, 2, 3, 4]}, {"label": "b", "box": [1, -'
+    (target,) = parse_reply(f"```json\n{text}\n```", expect="box").targets
+    assert target.label == "a"
+
+
 @pytest.mark.parametrize(
     ("said", "understood"), [("false", False), ("true", True), ("null", True), ('"no"', True)]
 )

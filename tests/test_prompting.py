@@ -23,6 +23,8 @@ COMPACT = {
     "compact/reask.grid": "Bands: $query",
     "compact/reask.marks": "Marks: $query",
 }
+POINTS = {"point_frame", "point_example", "query", "query_code"}
+POINTS_AND_BOX = POINTS | {"frame", "box_example"}
 FULL = {
     "full/system": set(),
     "full/boxes.cot": {"frame", "box_example", "query", "query_code"},
@@ -31,24 +33,10 @@ FULL = {
     "full/grid.direct": {"rows", "columns", "query", "query_code"},
     "full/marks.cot": {"marks_range", "query", "query_code"},
     "full/marks.direct": {"marks_range", "query", "query_code"},
-    "full/points.cot": {"point_frame", "point_example", "query", "query_code"},
-    "full/points.direct": {"point_frame", "point_example", "query", "query_code"},
-    "full/points-box.cot": {
-        "frame",
-        "box_example",
-        "point_frame",
-        "point_example",
-        "query",
-        "query_code",
-    },
-    "full/points-box.direct": {
-        "frame",
-        "box_example",
-        "point_frame",
-        "point_example",
-        "query",
-        "query_code",
-    },
+    "full/points.cot": POINTS,
+    "full/points.direct": POINTS,
+    "full/points-box.cot": POINTS_AND_BOX,
+    "full/points-box.direct": POINTS_AND_BOX,
     "full/hint.within": set(),
     "full/hint.exclude": set(),
     "full/reask.points": {"problem", "query", "query_code"},

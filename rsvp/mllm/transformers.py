@@ -304,14 +304,12 @@ def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[torch.devi
     """
     import torch
 
+    from rsvp.devices import checked_device
+
     if device is None:
         best = "cuda" if torch.cuda.is_available() else "cpu"
         device = "mps" if best == "cpu" and torch.backends.mps.is_available() else best
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BadInput(f"device {device!r} cannot be used: {first_line(error)}") from error
+    place = checked_device(device)
     name, why = _DTYPES[dtype] if dtype else "", "as asked"
     if not name and place.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported()

@@ -157,7 +157,7 @@ def _tower(kind: str) -> Any | None:
 def _folder(source: str) -> Path:
     if source == "embedded":
         return registry.embedded_folder("reasoner")
-    return hub_folder(source, "text encoder weights", _FILES)
+    return hub_folder(source, "text encoder weights", _FILES, bare=True)
 
 
 def _model_type(folder: Path) -> str:

@@ -432,6 +432,13 @@ def test_what_is_not_here_names_the_command(tmp_path, monkeypatch) -> None:
             Sam2Segmenter(str(path))
 
 
+@pytest.mark.parametrize("name", ["embeded", "no-such-folder", "./owner/model", "a/b/c"])
+def test_what_can_only_be_a_path_is_never_looked_for_on_the_hub(name, monkeypatch) -> None:
+    monkeypatch.setattr("rsvp.hub.snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(ModelUnavailable, match="there are no SAM 2 weights at"):
+        Sam2Segmenter(name)
+
+
 def test_cached_hub_files_are_used_with_no_request(sam2_folder, monkeypatch) -> None:
     asked = []
 

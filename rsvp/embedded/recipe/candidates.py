@@ -24,8 +24,7 @@ from rsvp.types import BoolMask, Box, RgbArray
 MOST_MARKS = 24  # the highest number that is ever drawn
 JITTER = 0.04  # of its size, by which a candidate's edge is off
 MISSED = 0.12  # share of the objects that no candidate is meant to be
-PARTS = 3  # at most, of one object
-PATCHES = 3  # so many pieces an object falls into where its parts are found
+PARTS = 3  # that an object falls into; any number of them may be found
 GROUPED = 0.1  # share of the objects that come together with another one as one candidate
 ELSEWHERE = 3  # at most, candidates that are a piece of background
 ONE_OF_TWO = 0.6  # IoU with an object beyond which a candidate that is not it is left out
@@ -121,15 +120,15 @@ def _parts(rgb: RgbArray, mask: BoolMask, rng: np.random.Generator) -> list[Bool
     """Some of the pieces that the object falls into by colour and place, (H, W) each."""
     wanted = int(rng.integers(PARTS + 1))
     rows, columns = np.nonzero(mask)
-    if not wanted or len(rows) < PATCHES:
+    if not wanted or len(rows) < PARTS:
         return []
     places = np.stack([rows, columns], axis=1) / np.sqrt(len(rows))
     colours = rgb[rows, columns] / 64.0
     pixels = np.concatenate([places, colours * rng.uniform(0, 2)], axis=1).astype(np.float32)
-    seeds = pixels[rng.choice(len(pixels), PATCHES, replace=False)]
+    seeds = pixels[rng.choice(len(pixels), PARTS, replace=False)]
     nearest = ((pixels[:, None] - seeds) ** 2).sum(axis=-1).argmin(axis=1)
     pieces = []
-    for piece in range(min(wanted, PATCHES)):
+    for piece in range(wanted):
         part = np.zeros_like(mask)
         part[rows, columns] = nearest == piece
         pieces.append(part)
