@@ -53,4 +53,4 @@ check: $(READY)  ## ruff, strict mypy, generated help up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m rsvp.clihelp --check docs/help.md
+	$(BIN)/python -m rsvp.cli.help --check docs/help.md

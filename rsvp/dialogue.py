@@ -13,7 +13,7 @@ from typing import Any
 from rsvp import hints as hinting
 from rsvp import prompting
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.hints import Hint
 from rsvp.strategies import Strategy
 from rsvp.types import Image, Message, Reasoning, Reply, RgbArray, Usage

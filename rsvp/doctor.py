@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rsvp import machine, presets, registry
+from rsvp import presets, registry
+from rsvp.platform import machine
 
 Status = Literal["ok", "note", "broken"]
 
@@ -66,7 +67,7 @@ try:
 except Exception as error:
     found["torch_error"] = f"{type(error).__name__}: {error}"
 else:
-    from rsvp._torchvision import hide_broken_torchvision
+    from rsvp.platform.torchvision import hide_broken_torchvision
     found["torchvision_error"] = hide_broken_torchvision()
     try:
         from transformers import AutoModelForImageTextToText, Sam2Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.types import Box, Image, Masks, Proposal, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts what stage 1 calls the thing

@@ -15,7 +15,7 @@ from rsvp import given, hints, presets, registry
 from rsvp.dialogue import Manner, Question, Thought, check_taught, converse
 from rsvp.encodings import Encodings
 from rsvp.errors import BadInput
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.given import BoxLike, PointLike
 from rsvp.hints import Hint
 from rsvp.images import ImageSource, load_image
@@ -71,7 +71,7 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
+class ReasoningOutput:
     """What stage 1 leaves to stage 2: small, picklable, without the image.
 
     Attributes:
@@ -212,7 +212,7 @@ class Pipeline:
         if not job.proposals:
             with self._ahead(job.image):
                 self._reason(job)
-        return self._cut_out(job)
+        return self._segment_proposals(job)
 
     async def asegment(
         self,
@@ -229,21 +229,21 @@ class Pipeline:
         job = await asyncio.to_thread(self._job, image, query, boxes, points, hinted)
         if not job.proposals:
             await self._areason(job)
-        return await asyncio.to_thread(self._cut_out, job)
+        return await asyncio.to_thread(self._segment_proposals, job)
 
     # ------------------------------------------------------------ one stage at a time
 
-    async def aconclude(self, image: ImageSource, query: str) -> Conclusion:
-        """Stage 1 alone, awaitable; `cut_out` makes the result of it.
+    async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
+        """Stage 1 alone, awaitable; `segment_proposals` makes the result of it.
 
         Raises:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
         job = await asyncio.to_thread(self._job, image, query, None, None)
         thought = replace(await self._areason(job), shown=None)
-        return Conclusion(job.query, thought, job.timings)
+        return ReasoningOutput(job.query, thought, job.timings)
 
-    def cut_out(self, image: ImageSource, conclusion: Conclusion) -> Result:
+    def segment_proposals(self, image: ImageSource, conclusion: ReasoningOutput) -> Result:
         """Stage 2 alone: the result of a conclusion, in any thread, process or machine.
 
         Args:
@@ -255,7 +255,7 @@ class Pipeline:
         )
         job.timings |= conclusion.timings
         job.started -= sum(conclusion.timings.values())
-        return self._cut_out(job)
+        return self._segment_proposals(job)
 
     # ------------------------------------------------------------ many images
 
@@ -344,11 +344,11 @@ class Pipeline:
             yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
-            # What fails here fails again, and is told, in `_cut_out`.
+            # What fails here fails again, and is told, in `_segment_proposals`.
             worker.submit(self._encodings.encode, image)
             yield
 
-    def _cut_out(self, job: _Job) -> Result:
+    def _segment_proposals(self, job: _Job) -> Result:
         """Stage 2: masks of the proposals, and everything put together."""
         targets: tuple[Target, ...] = ()
         if job.proposals:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rsvp import machine, registry
+from rsvp import registry
 from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.platform import machine
 from rsvp.registry import parse_spec
 
 DEFAULT = "embedded"

@@ -71,7 +71,7 @@ class Family:
     """How the models of one family write and read.
 
     Attributes:
-        frame: the coordinate frame of their boxes, a `rsvp.geometry.FrameKind`.
+        frame: the coordinate frame of their boxes, a `rsvp.frames.FrameKind`.
         profile: the folder of `prompts/` that is worded for them.
     """
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rsvp import machine, registry
+from rsvp import registry
+from rsvp.platform import machine
 
 QUERY = "what would you cut the bread with?"
 LABEL = "kitchen knife"
@@ -26,7 +27,7 @@ MISSING = [
     for part in registry.EMBEDDED
     if not machine.holds_weights(registry.embedded_folder(part))
 ]
-WHY_SKIPPED = f"{' and '.join(MISSING)} not there: python -m rsvp.embedded.recipe trains them"
+WHY_SKIPPED = f"{' and '.join(MISSING)} not there: python -m recipes.embedded trains them"
 
 
 def knife() -> np.ndarray:

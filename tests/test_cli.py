@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp import clihelp, doctor, presets, registry
-from rsvp.cli import main
-from rsvp.commands import console
+from rsvp import doctor, presets, registry
+from rsvp.cli import console
+from rsvp.cli import help as clihelp
+from rsvp.cli.main import main
 from rsvp.errors import MLLMFailed
 from rsvp.pipeline import UNSURE
 from rsvp.types import Reply, Usage
@@ -531,5 +532,5 @@ def test_a_stale_help_page_is_told(here: Path, capsys) -> None:
     assert clihelp.run(["--check", str(here / "help.md")]) == 0
     (here / "help.md").write_text("old")
     assert clihelp.run(["--check", str(here / "help.md")]) == 1
-    assert "python -m rsvp.clihelp" in capsys.readouterr().err
+    assert "python -m rsvp.cli.help" in capsys.readouterr().err
     assert clihelp.run([]) == 2

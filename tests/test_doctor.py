@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rsvp import doctor
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.doctor import Finding
 
 SOUND = {

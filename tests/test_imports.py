@@ -17,12 +17,12 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # Each may import its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "images", "prompting", "registry", "machine", "_torchvision", "hub", "devices"),
-    ("geometry", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
+    ("types", "platform", "images", "prompting", "registry"),
+    ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("strategies", "segmenters", "verify", "writers", "given"),
     ("dialogue", "encodings", "outcome", "hints", "pipeline", "training"),
     ("evaluation", "embedded"),
-    ("doctor", "commands", "cli", "clihelp", "bench", "__main__"),
+    ("doctor", "cli", "__main__"),
 )
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
@@ -30,8 +30,7 @@ LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 ALLOWED_UPWARD = {("types", "writers"), ("types", "drawing")}
 
 TORCH_ROOMS = (
-    "hub.py", "devices.py", "mllm/transformers.py", "detectors/", "segmenters/", "training/",
-    "embedded/recipe/",
+    "platform/", "mllm/transformers.py", "detectors/", "segmenters/", "training/",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
 
@@ -119,11 +118,10 @@ def test_the_pipeline_knows_protocols_and_no_backend() -> None:
         assert set(imported(PACKAGE / f"{name}.py")) & backends == set(), name
 
 
-def test_training_is_reached_only_by_its_command_and_the_recipe() -> None:
+def test_training_is_reached_only_by_its_command() -> None:
     for path in sources():
         inside = path.relative_to(PACKAGE).as_posix()
-        served = ("training/", "embedded/recipe/", "embedded/pictures.py", "commands/train.py",
-                  "evaluation/ambiguity.py")  # fmt: skip
+        served = ("training/", "embedded/pictures.py", "cli/train.py")
         if not inside.startswith(served):
             assert "training" not in {room(module) for module in imported(path)}, inside
 
@@ -166,7 +164,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 @pytest.mark.parametrize("command", ["", "segment", "eval", "models", "doctor"])
 def test_help_is_light(command: str) -> None:
     printed = run(
-        "import sys, io, contextlib; from rsvp.cli import main\n"
+        "import sys, io, contextlib; from rsvp.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()) as text:\n"
         f"    assert main([*{command.split()!r}, '--help']) == 0\n"
         "assert 'Usage: rsvp' in text.getvalue()\n"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rsvp import machine, presets, registry
+from rsvp import presets, registry
 from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.platform import machine
 from rsvp.strategies import Strategy
 
 GB = 10**9

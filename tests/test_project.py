@@ -96,7 +96,7 @@ def test_every_extra_that_an_error_names_exists() -> None:
     """`MissingExtra(feature, extra)` and `require(module, extra)` print a pip command; it works."""
     named = set()
     for path in (ROOT / "rsvp").rglob("*.py"):
-        if path.name == "_extras.py":  # passes on what `require` is called with
+        if path.name == "extras.py":  # passes on what `require` is called with
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             callee = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -139,7 +139,7 @@ def test_the_readme_shows_every_room() -> None:
     """Its file tree names each top-level entry of the project and of the package."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     fences = re.findall(r"^```.*?^```", readme, re.MULTILINE | re.DOTALL)
-    trees = [fence for fence in fences if "pyproject.toml" in fence and "geometry.py" in fence]
+    trees = [fence for fence in fences if "pyproject.toml" in fence and "frames.py" in fence]
     assert trees, "the README has no file tree"
     parts = [path.relative_to(ROOT).parts for path in tracked()]
     rooms = {p[0] for p in parts} | {p[1] for p in parts if p[0] == "rsvp"}

@@ -168,7 +168,7 @@ def test_example_boxes_agree_with_the_frame(kind: str, kettle: list[float]) -> N
 def test_every_frame_of_geometry_has_a_sentence() -> None:
     from typing import get_args
 
-    from rsvp.geometry import FrameKind
+    from rsvp.frames import FrameKind
 
     assert set(prompting.FRAME_SENTENCES) == set(get_args(FrameKind))
     assert set(prompting.POINT_SENTENCES) == set(get_args(FrameKind))

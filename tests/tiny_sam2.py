@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rsvp._torchvision import hide_broken_torchvision
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

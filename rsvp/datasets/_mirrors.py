@@ -16,7 +16,7 @@ from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets import _files as files
 from rsvp.datasets._parquet import ParquetRows, image_bytes
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask
 
 KIND = "all"

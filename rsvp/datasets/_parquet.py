@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets._extras import require
 from rsvp.errors import BadInput
+from rsvp.platform.extras import require
 
 SUFFIX = ".parquet"
 

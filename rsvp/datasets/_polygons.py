@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.datasets._extras import require
 from rsvp.errors import BadInput, MissingExtra
+from rsvp.platform.extras import require
 
 Points = NDArray[np.int32]
 Canvas = NDArray[np.unsignedinteger]

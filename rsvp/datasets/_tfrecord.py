@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rsvp.datasets._extras import require
 from rsvp.errors import BadInput
+from rsvp.platform.extras import require
 
 Features = Mapping[str, tuple[Any, ...]]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets.instances import Instances, Json, encode, read_instances
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import decode_rle, mask_to_box
 from rsvp.types import BoolMask
 
 FILE, IMAGES = "instances.json", "images"
@@ -101,7 +101,7 @@ class CocoDataset:
         objects = []
         for annotation in annotations:
             where = f"{self.file}: annotations {annotation['id']}"
-            mask = rle.decode(encode(annotation["segmentation"], size, where), size, where)
+            mask = decode_rle(encode(annotation["segmentation"], size, where), size, where)
             if annotation.get("iscrowd"):
                 crowd |= mask
             elif (box := mask_to_box(mask)) is not None:

@@ -18,11 +18,10 @@ from typing import Any, cast
 from pycocotools import mask as coco
 
 from rsvp.datasets import _files as files
-from rsvp.datasets import rle
 from rsvp.datasets._paths import inside
-from rsvp.datasets.rle import Rle
 from rsvp.errors import BadInput
 from rsvp.images import MAX_PIXELS
+from rsvp.masks import RLE, rle_runs
 
 Json = Mapping[str, Any]
 
@@ -89,7 +88,7 @@ def read_instances(file: Path) -> Instances:
     )
 
 
-def encode(segmentation: object, size: tuple[int, int], where: str) -> Rle:
+def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
     """The compressed RLE of a COCO segmentation, as pycocotools itself would make it.
 
     Args:
@@ -103,11 +102,11 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> Rle:
     height, width = size
     if isinstance(segmentation, list):
         _check_polygons(segmentation, size, where)
-        return cast(Rle, coco.merge(coco.frPyObjects(segmentation, height, width)))
-    rle.check(segmentation, size, where)
-    found = cast(Rle, segmentation)
+        return cast(RLE, coco.merge(coco.frPyObjects(segmentation, height, width)))
+    rle_runs(segmentation, size, where)
+    found = cast(RLE, segmentation)
     if isinstance(found["counts"], list):
-        return cast(Rle, coco.frPyObjects(dict(found), height, width))
+        return cast(RLE, coco.frPyObjects(dict(found), height, width))
     return dict(found)
 
 
@@ -130,7 +129,7 @@ def _check_annotation(
     if isinstance(segmentation, list):
         _check_polygons(segmentation, size, where)
     else:
-        rle.check(segmentation, size, where)
+        rle_runs(segmentation, size, where)
 
 
 def _check_polygons(polygons: list[Any], size: tuple[int, int], where: str) -> None:

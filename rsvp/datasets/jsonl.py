@@ -3,7 +3,7 @@
     {"id": "1", "image": "a.jpg", "query": "the red cup", "masks": [RLE, …], "labels": ["cup", …]}
 
 `image` is relative to the file; `masks` are COCO run-length encodings of the image's upright pixels
-(`rsvp.datasets.rle.encode` makes them), one an object, none where nothing answers the query.
+(`rsvp.masks.encode` makes them), one an object, none where nothing answers the query.
 `labels` (as many as masks) and `kind` (by which scores are also reported) may be left out.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets import _files as files
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
 from rsvp.images import MAX_PIXELS, image_size
+from rsvp.masks import decode_rle, mask_to_box, rle_runs
 
 KIND = "all"
 
@@ -81,7 +81,7 @@ class JsonlDataset:
         union = np.zeros(size, dtype=np.bool_)
         objects = []
         for label, encoded in zip(_labels(entry, where), masks, strict=True):
-            mask = rle.decode(encoded, size, where)
+            mask = decode_rle(encoded, size, where)
             box = mask_to_box(mask)
             if box is not None:
                 union |= mask
@@ -123,7 +123,7 @@ def _check(line: bytes, file: Path, number: int) -> tuple[str, str]:
         raise BadInput(f"{where}: no such image file: {image}")
     masks = files.field(entry, "masks", list, where)
     for mask in masks:
-        rle.check(mask, _size(masks[0], where), where)
+        rle_runs(mask, _size(masks[0], where), where)
     _labels(entry, where)
     return sample_id, name
 

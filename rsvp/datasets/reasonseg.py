@@ -24,8 +24,8 @@ from rsvp.datasets._mirrors import ReasonSegMirror
 from rsvp.datasets._parquet import find_parquet
 from rsvp.datasets._polygons import Canvas, Points, draw, to_points
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
 from rsvp.images import image_size
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask
 
 SPLITS = ("train", "val", "test")

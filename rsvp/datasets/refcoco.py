@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets import _files as files
 from rsvp.datasets._refer import Phrase, find_refs, read_phrases
 from rsvp.datasets.instances import encode
-from rsvp.datasets.rle import Rle
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import RLE, decode_rle, mask_to_box
 
 # The last is the official layout seen from the folder of one benchmark: beside it lies `images/`.
 IMAGE_FOLDERS = (
@@ -47,7 +46,7 @@ class _Annotation:
     """A mask in parts: one run-length encoding a polygon."""
 
     label: str
-    parts: tuple[Rle, ...] = field(repr=False)
+    parts: tuple[RLE, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class RefCocoDataset:
         """(H, W): how many polygons of an annotation cover each pixel, 2 for two and more."""
         total = np.zeros(size, dtype=np.uint8)
         for part in self._annotations[number].parts:
-            total += rle.decode(part, size, f"{self._file}: annotation {number}")
+            total += decode_rle(part, size, f"{self._file}: annotation {number}")
             np.minimum(total, 2, out=total)
         return total
 
@@ -218,7 +217,7 @@ def _by_id(document: object, name: str, wanted: set[int], file: Path) -> dict[in
     return found
 
 
-def _parts(segmentation: object, size: tuple[int, int], where: str) -> Iterator[Rle]:
+def _parts(segmentation: object, size: tuple[int, int], where: str) -> Iterator[RLE]:
     """Run-length encodings whose sum is the annotation: one a polygon; an empty list is no mask."""
     if not isinstance(segmentation, list):
         yield encode(segmentation, size, where)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.errors import BadInput
+from rsvp.masks import decode_rle, rle_runs
 from rsvp.types import Box
 
 FILE = "scenes.json"
@@ -74,7 +75,7 @@ class SceneDataset:
         )
 
     def _object(self, entry: Json, size: tuple[int, int], query: Json) -> TrueObject:
-        mask = rle.decode(entry["mask"], size, f"{self.file}: {query['id']}")
+        mask = decode_rle(entry["mask"], size, f"{self.file}: {query['id']}")
         return TrueObject(entry["name"], Box(*entry["box"]), mask)
 
     def _checked(self, scenes: list[Any]) -> Iterator[tuple[Json, Json]]:
@@ -154,7 +155,7 @@ def _check_object(entry: object, scene: Json, where: str) -> None:
         Box(*fields["box"])
     except (TypeError, BadInput):
         raise BadInput(f"{where}: not an xyxy box: {fields['box']}") from None
-    rle.check(fields["mask"], (scene["height"], scene["width"]), where)
+    rle_runs(fields["mask"], (scene["height"], scene["width"]), where)
 
 
 def _check_targets(query: Json, objects: int, where: str) -> None:

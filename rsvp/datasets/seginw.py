@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets.instances import Instances, Json, encode, read_instances
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import decode_rle, mask_to_box
 from rsvp.types import BoolMask
 
 FOLDER, FILE = "valid", "_annotations_min1cat.coco.json"
@@ -195,4 +195,4 @@ def _mask(annotation: Json, truth: Instances) -> BoolMask:
         truth.size(annotation["image_id"]),
         f"{truth.file}: annotations {annotation['id']}",
     )
-    return rle.decode(encode(annotation["segmentation"], size, where), size, where)
+    return decode_rle(encode(annotation["segmentation"], size, where), size, where)

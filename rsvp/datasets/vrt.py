@@ -16,15 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rsvp.datasets import Sample, TrueObject, rle
+from rsvp.datasets import Sample, TrueObject
 from rsvp.datasets import _files as files
 from rsvp.datasets._parquet import ParquetRows, find_parquet, image_bytes
 from rsvp.datasets._tfrecord import TfRecords
 from rsvp.datasets.instances import encode
-from rsvp.datasets.rle import Rle
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
 from rsvp.images import MAX_PIXELS
+from rsvp.masks import RLE, decode_rle, mask_to_box
 
 KIND = "all"
 
@@ -41,7 +40,7 @@ class VrtObject:
     """
 
     caption: str
-    mask: Rle = field(repr=False)
+    mask: RLE = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class VrtDataset:
         union = np.zeros(truth.size, dtype=np.bool_)
         objects = []
         for one in truth.answer:
-            mask = rle.decode(one.mask, truth.size, where)
+            mask = decode_rle(one.mask, truth.size, where)
             union |= mask
             if (box := mask_to_box(mask)) is not None:
                 objects.append(TrueObject(one.caption, box, mask))

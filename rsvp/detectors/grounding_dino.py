@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from rsvp import machine
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.detectors.grounded import DUPLICATES, THRESHOLD, GroundedDetector
 from rsvp.detectors.loading import TEXT_ENCODER, load_text, load_tokenizer, model_folder
 from rsvp.detectors.official import load_official
 from rsvp.detectors.pixels import Preprocessing, read_preprocessing
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.hub import quiet
+from rsvp.platform import machine
+from rsvp.platform.hub import quiet
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

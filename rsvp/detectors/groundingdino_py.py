@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from rsvp import machine
 from rsvp.detectors import package_adapter
 from rsvp.detectors.grounded import DUPLICATES, THRESHOLD, GroundedDetector
 from rsvp.detectors.loading import TEXT_ENCODER, load_text
@@ -23,6 +22,7 @@ from rsvp.detectors.official import read_official, used
 from rsvp.detectors.package_adapter import INSTALL
 from rsvp.detectors.pixels import Preprocessing
 from rsvp.errors import BadInput, ModelUnavailable, first_line
+from rsvp.platform import machine
 
 # Width of the Swin's first stage -> the package's own config of the released checkpoint.
 _RELEASED = {96: "GroundingDINO_SwinT_OGC.py", 128: "GroundingDINO_SwinB_cfg.py"}

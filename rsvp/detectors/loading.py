@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from rsvp._torchvision import hide_broken_torchvision
-from rsvp.devices import checked_device
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.hub import hub_folder
+from rsvp.platform.devices import checked_device
+from rsvp.platform.hub import hub_folder
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

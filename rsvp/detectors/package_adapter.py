@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

@@ -17,7 +17,7 @@ from PIL import ImageDraw
 from rsvp.drawing.brush import Colour, Rectangle, blend, grown, outline
 from rsvp.drawing.tags import Font, covered_by, everywhere, font_of
 from rsvp.errors import BadInput
-from rsvp.geometry import box_iou
+from rsvp.masks import box_iou
 from rsvp.types import BoolMask, Box, RgbArray
 
 # All light, so that black numbers read well on each of them.

@@ -15,7 +15,7 @@ from PIL import ImageDraw
 from rsvp.drawing.brush import Colour, Rectangle, blend, grown, is_light, line_width, outline
 from rsvp.drawing.tags import Font, font_of, place_tag
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, RgbArray, Target
 
 PALETTE: tuple[Colour, ...] = (

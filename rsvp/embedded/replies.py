@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rsvp.embedded.queries import Query, Seen
-from rsvp.geometry import box_to_bands
+from rsvp.frames import box_to_bands
 from rsvp.types import Box
 
 GRID = (9, 9)

@@ -24,12 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsvp.datasets import rle
 from rsvp.embedded import backgrounds, queries
 from rsvp.embedded.queries import KINDS, Query
 from rsvp.embedded.world import Thing, sprites, things
 from rsvp.errors import BadInput, RsvpError
-from rsvp.geometry import mask_to_box
+from rsvp.masks import encode_rle, mask_to_box
 
 DEFAULT_SIZE = 320
 MIN_SIZE, MAX_SIZE = 64, 4096
@@ -308,7 +307,7 @@ def to_dict(scene: Scene, name: str) -> dict[str, Any]:
                 "box": list(o.box),
                 "visible": round(o.visible, 4),
                 "hidden_by": o.hidden_by,
-                "mask": rle.encode(o.mask),
+                "mask": encode_rle(o.mask),
             }
             for o in scene.objects
         ],

@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rsvp import __version__, machine, prompting
+from rsvp import __version__, prompting
 from rsvp.errors import BadInput
+from rsvp.platform import machine
 
 _PACKAGES = (
     "torch", "transformers", "openai", "numpy", "pillow", "pycocotools", "opencv-python-headless",

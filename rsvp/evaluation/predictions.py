@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import rle
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import spans
 from rsvp.evaluation.metrics.spans import Spans
+from rsvp.masks import rle_runs
 
 _LAST = -1e300  # ranks behind every score
 
@@ -30,7 +30,7 @@ class Prediction:
 
     Attributes:
         id: of the sample.
-        masks: COCO RLE as the line has them; `rsvp.datasets.rle.check` has not seen them yet.
+        masks: COCO RLE as the line has them; `rsvp.masks.check` has not seen them yet.
         scores: one a mask; None where the line has none.
         text: what the model wrote; empty where the line has none.
         failed: the line says itself that there was no answer.
@@ -53,7 +53,7 @@ class Prediction:
         Raises:
             BadInput: a mask is broken or of another size.
         """
-        runs = (rle.check(mask, size, self.where) for mask in self.masks)
+        runs = (rle_runs(mask, size, self.where) for mask in self.masks)
         return spans.union([spans.from_runs(one) for one in runs])
 
 

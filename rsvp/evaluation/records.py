@@ -31,13 +31,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from rsvp.datasets import Sample, rle
+from rsvp.datasets import Sample
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
 from rsvp.evaluation import tracing
 from rsvp.evaluation.metrics import Overlap, iou, matched_boxes, overlap, skips, truth
 from rsvp.evaluation.metrics import Protocol as Rules
 from rsvp.images import load_image
-from rsvp.pipeline import Conclusion
+from rsvp.masks import encode_rle
+from rsvp.pipeline import ReasoningOutput
 from rsvp.types import BoolMask, Box, Image, Result
 
 Record = dict[str, Any]
@@ -60,12 +61,12 @@ class Segmenting(Protocol):
 class Staged(Segmenting, Protocol):
     """A pipeline whose stages can be run apart, so that they may overlap."""
 
-    async def aconclude(self, image: Image, query: str) -> Conclusion:
-        """`rsvp.pipeline.Pipeline.aconclude`."""
+    async def areason(self, image: Image, query: str) -> ReasoningOutput:
+        """`rsvp.pipeline.Pipeline.areason`."""
         ...
 
-    def cut_out(self, image: Image, conclusion: Conclusion) -> Result:
-        """`rsvp.pipeline.Pipeline.cut_out`."""
+    def segment_proposals(self, image: Image, conclusion: ReasoningOutput) -> Result:
+        """`rsvp.pipeline.Pipeline.segment_proposals`."""
         ...
 
 
@@ -121,21 +122,21 @@ def answer(pipeline: Segmenting, sample: Sample, image: Image, asked: Asked) -> 
     return _with_boxes(own, pipeline, sample, image, asked)
 
 
-async def conclude(pipeline: Staged, sample: Sample, image: Image) -> Attempt[Conclusion]:
+async def conclude(pipeline: Staged, sample: Sample, image: Image) -> Attempt[ReasoningOutput]:
     """Stage 1 alone."""
     with _kept(sample.id) as thought:
-        thought.value = await pipeline.aconclude(image, sample.query)
+        thought.value = await pipeline.areason(image, sample.query)
     return thought
 
 
-def cut_out(
-    pipeline: Staged, sample: Sample, image: Image, thought: Attempt[Conclusion], asked: Asked
+def segment_proposals(
+    pipeline: Staged, sample: Sample, image: Image, thought: Attempt[ReasoningOutput], asked: Asked
 ) -> Answers:
     """Stage 2 alone, in whatever thread or process it is called; a failed stage 1 stays failed."""
     own = Attempt[Result](None, thought.failure, thought.raw)
     if thought.value is not None:
         with _kept(sample.id) as own:
-            own.value = pipeline.cut_out(image, thought.value)
+            own.value = pipeline.segment_proposals(image, thought.value)
         own.raw = own.raw or thought.value.thought.reasoning.raw
     own.seconds += thought.seconds
     return _with_boxes(own, pipeline, sample, image, asked)
@@ -175,7 +176,7 @@ def score(sample: Sample, answers: Answers, rules: Rules, asked: Asked) -> Recor
         **_scores(shared, rules),
         "absent": sample.absent,
         "no_target": result.no_target if result else None,
-        "masks": [rle.encode(t.mask) for t in shown],
+        "masks": [encode_rle(t.mask) for t in shown],
         "scores": [_finite(t.score) for t in shown],
         "boxes": [[round(v, 3) for v in t.box.xyxy] for t in shown],
         "labels": [t.label for t in shown],

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsvp import machine
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
+from rsvp.platform import machine
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
 from rsvp.types import Message, Reply, Usage
 
@@ -304,7 +304,7 @@ def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[torch.devi
     """
     import torch
 
-    from rsvp.devices import checked_device
+    from rsvp.platform.devices import checked_device
 
     if device is None:
         best = "cuda" if torch.cuda.is_available() else "cpu"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rsvp import registry
 from rsvp.detectors import Candidates
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.segmenters.crops import Window, paste_logits
 from rsvp.segmenters.decoding import batch_size
 from rsvp.segmenters.sifting import Judge, Judged, Settings, merged, without_duplicates

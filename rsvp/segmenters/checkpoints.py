@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable
-from rsvp.hub import read_state
+from rsvp.platform.hub import read_state
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import MissingExtra, ModelUnavailable
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.duplicates import box_nms
 
 # Its own requirements would pull torchvision in, and its build another torch.

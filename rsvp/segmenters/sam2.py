@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rsvp.devices import choose_placement
 from rsvp.errors import BadInput
+from rsvp.platform.devices import choose_placement
 from rsvp.segmenters.crops import Window, crop_to_square, margin_box
 from rsvp.segmenters.decoding import (
     BOTTOM_RIGHT,

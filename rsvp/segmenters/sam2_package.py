@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from rsvp import machine
-from rsvp.devices import choose_placement
 from rsvp.errors import BadInput, ModelUnavailable, first_line
-from rsvp.hub import quiet, read_state
+from rsvp.platform import machine
+from rsvp.platform.devices import choose_placement
+from rsvp.platform.hub import quiet, read_state
 from rsvp.segmenters.checkpoints import (
     SIZES,
     difference,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from rsvp import registry
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.hub import hub_folder, quiet
+from rsvp.platform.hub import hub_folder, quiet
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.fusion import Texts
 
 hide_broken_torchvision()

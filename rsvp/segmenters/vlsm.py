@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from rsvp import registry
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import BadInput, ModelUnavailable, first_line
-from rsvp.hub import hub_folder
+from rsvp.platform.hub import hub_folder
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.checkpoints import difference
 from rsvp.segmenters.fusion import Fusion, FusionConfig, Texts
 from rsvp.segmenters.sam2 import TOP_LEFT, Decoded, Prompt, Sam2Segmenter, best_of

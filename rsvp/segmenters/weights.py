@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from rsvp import machine, registry
-from rsvp._torchvision import hide_broken_torchvision
+from rsvp import registry
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.hub import hub_folder, quiet
+from rsvp.platform import machine
+from rsvp.platform.hub import hub_folder, quiet
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.checkpoints import OFFICIAL_SIZE, load_official
 from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD
 

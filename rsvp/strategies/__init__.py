@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.segmenters import Segmenter
 from rsvp.types import Image, Masks, Proposal, Reasoning, RgbArray
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame, to_box
+from rsvp.frames import Frame, to_box
 from rsvp.images import shrink
 from rsvp.parsing import RawStep, RawTarget, parse_reply
 from rsvp.strategies import MAX_SIDE, View, _schema

@@ -8,7 +8,7 @@ from typing import Any
 
 from rsvp.drawing import grid_prompt
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame, bands_to_box
+from rsvp.frames import Frame, bands_to_box
 from rsvp.images import shrink
 from rsvp.parsing import RawStep, RawTarget, parse_reply
 from rsvp.strategies import MAX_SIDE, View, _schema

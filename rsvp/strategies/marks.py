@@ -20,7 +20,7 @@ from rsvp import registry
 from rsvp.detectors import Candidates, Detector
 from rsvp.drawing import mark_prompt
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.images import shrink
 from rsvp.parsing import RawStep, RawTarget, parse_reply
 from rsvp.strategies import MAX_SIDE, SharedSegmenter, View, _schema

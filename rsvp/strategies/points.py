@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame, to_box, to_point
+from rsvp.frames import Frame, to_box, to_point
 from rsvp.images import shrink
 from rsvp.parsing import RawTarget, parse_reply
 from rsvp.strategies import MAX_SIDE, View, _schema

@@ -18,8 +18,8 @@ import numpy as np
 from rsvp import registry
 from rsvp.datasets import ByImage, Dataset, Sample
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
 from rsvp.images import load_image
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, Box, RgbArray
 
 

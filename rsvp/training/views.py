@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsvp.errors import BadInput
-from rsvp.geometry import bands_to_box, box_to_bands
+from rsvp.frames import bands_to_box, box_to_bands
 from rsvp.segmenters.crops import Window, crop_to_square, margin_box
 from rsvp.segmenters.weights import Preprocessing
 from rsvp.training.pictures import Picture, Pictures, Thing

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsvp.datasets import rle
-from rsvp.geometry import mask_to_box
+from rsvp.masks import encode_rle, mask_to_box
 from rsvp.types import Result, Target
 from rsvp.writers.labels import label_of, labels_of
 
@@ -38,7 +37,7 @@ def _annotation(number: int, target: Target, category: int) -> dict[str, Any]:
         "id": number,
         "image_id": 1,
         "category_id": category,
-        "segmentation": rle.encode(target.mask),
+        "segmentation": encode_rle(target.mask),
         "area": int(target.mask.sum()),
         "bbox": [round(v, 2) for v in (tight.x0, tight.y0, tight.width, tight.height)],
         "iscrowd": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsvp.datasets import rle
+from rsvp.masks import encode_rle
 from rsvp.types import Box, Result, Target
 
 SCHEMA_VERSION = 1
@@ -34,7 +34,7 @@ def to_dict(result: Result) -> dict[str, Any]:
                 "box": _numbers(target.box),
                 "score": round(target.score, 4),
                 **_presence(target),
-                "mask": rle.encode(target.mask),
+                "mask": encode_rle(target.mask),
             }
             for target in result.targets
         ],

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.types import Image, Result, Target
 from rsvp.writers.files import png
 from rsvp.writers.labels import label_of

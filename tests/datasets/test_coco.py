@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset, rle
+from rsvp.datasets import Dataset
 from rsvp.datasets.coco import CocoDataset
 from rsvp.errors import BadInput
+from rsvp.masks import encode_rle
 
 SIZE = (20, 30)
 
@@ -35,11 +36,11 @@ def document():
         ],
         "annotations": [
             annotation(1, 2, 8, [[1, 1, 9, 1, 9, 9, 1, 9]]),
-            annotation(2, 5, 8, rle.encode(CAT)),
-            annotation(3, 5, 3, rle.encode(CAT2)),
-            annotation(4, 5, 8, rle.encode(CAT2), iscrowd=0),
-            annotation(5, 5, 8, rle.encode(CROWD), iscrowd=1),
-            annotation(6, 2, 3, rle.encode(CROWD), iscrowd=1),
+            annotation(2, 5, 8, encode_rle(CAT)),
+            annotation(3, 5, 3, encode_rle(CAT2)),
+            annotation(4, 5, 8, encode_rle(CAT2), iscrowd=0),
+            annotation(5, 5, 8, encode_rle(CROWD), iscrowd=1),
+            annotation(6, 2, 3, encode_rle(CROWD), iscrowd=1),
         ],
         "categories": [{"id": 8, "name": "cat"}, {"id": 3, "name": "dog"}],
     }

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset, rle
+from rsvp.datasets import Dataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.errors import BadInput
+from rsvp.masks import encode_rle
 
 SIZE = (6, 8)
 
@@ -23,7 +24,7 @@ CUP, MUG = block(1, 3, 1, 4), block(2, 6, 3, 8)
 
 
 def line(**changes):
-    entry = {"id": "é1", "image": "a.png", "query": "the cup", "masks": [rle.encode(CUP)]}
+    entry = {"id": "é1", "image": "a.png", "query": "the cup", "masks": [encode_rle(CUP)]}
     return {k: v for k, v in (entry | changes).items() if v is not ...}
 
 
@@ -35,7 +36,7 @@ def write(folder, *lines):
 
 
 def test_lines_are_samples(tmp_path):
-    masks, labels = [rle.encode(CUP), rle.encode(MUG)], ["cup", "mug"]
+    masks, labels = [encode_rle(CUP), encode_rle(MUG)], ["cup", "mug"]
     file = write(tmp_path, line(), "", line(id="b", masks=masks, labels=labels, kind="k"))
     dataset = JsonlDataset(file)
     assert isinstance(dataset, Dataset)
@@ -76,7 +77,7 @@ def test_other_lines_have_another_digest(tmp_path):
         (line(id="b", masks=[{"size": [10**6, 10**6], "counts": []}]), "line 2, b: a mask of 10"),
         (line(id="b", masks=[{"size": [6, 8], "counts": [3]}]), "line 2, b: the runs of the mask"),
         (
-            line(id="b", masks=[rle.encode(CUP), rle.encode(CUP.T)]),
+            line(id="b", masks=[encode_rle(CUP), encode_rle(CUP.T)]),
             "line 2, b: the mask is of size",
         ),
         (line(id="b", labels=[]), "line 2, b: 'labels' should be 1 texts"),

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image as Pil
 from pycocotools import mask as coco
 
-from rsvp.datasets import Dataset, rle
+from rsvp.datasets import Dataset
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.errors import BadInput
+from rsvp.masks import encode_rle
 
 SIZE = (20, 30)
 
@@ -37,7 +38,7 @@ INSTANCES = {
     "annotations": [
         {"id": 70, "image_id": 7, "category_id": 1, "segmentation": OVERLAPPING},
         {"id": 71, "image_id": 7, "category_id": 2, "segmentation": PLAIN},
-        {"id": 80, "image_id": 8, "category_id": 2, "segmentation": rle.encode(RUNS)},
+        {"id": 80, "image_id": 8, "category_id": 2, "segmentation": encode_rle(RUNS)},
         {"id": 81, "image_id": 8, "category_id": 2, "segmentation": []},
         {"id": 82, "image_id": 9, "category_id": 2, "segmentation": "unused"},
     ],
@@ -110,7 +111,7 @@ def test_encoded_and_empty_segmentations(tmp_path):
 
 
 def test_a_list_of_encodings_is_summed_like_polygons(tmp_path):
-    annotation = {**INSTANCES["annotations"][1], "segmentation": [rle.encode(RUNS)] * 2}
+    annotation = {**INSTANCES["annotations"][1], "segmentation": [encode_rle(RUNS)] * 2}
     instances = INSTANCES | {"annotations": [INSTANCES["annotations"][0], annotation]}
     sample = RefCocoDataset(write(tmp_path, instances=instances))[2]
     np.testing.assert_array_equal(sample.mask, RUNS)

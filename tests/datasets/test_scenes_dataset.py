@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from rsvp.datasets import Dataset, rle
+from rsvp.datasets import Dataset
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.embedded import scenes
 from rsvp.embedded.queries import KINDS
 from rsvp.errors import BadInput
+from rsvp.masks import encode_rle
 
 N, SEED, SIZE = 9, 77, 96
 
@@ -70,7 +71,7 @@ def copied(tmp_path):
     """A folder of one scene of two objects, and its document, to be broken."""
     mask = np.zeros((4, 6), dtype=np.bool_)
     mask[1:3, 2:5] = True
-    thing = {"name": "cup", "box": [2, 1, 5, 3], "mask": rle.encode(mask)}
+    thing = {"name": "cup", "box": [2, 1, 5, 3], "mask": encode_rle(mask)}
     query = {"id": "a/0", "kind": "name", "text": "a cup", "targets": [0], "unseen": False}
     scene = {
         "image": "a.png",

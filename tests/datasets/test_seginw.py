@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from rsvp.datasets import Dataset, instances, rle
+from rsvp.datasets import Dataset, instances
 from rsvp.datasets.seginw import FILE, SETS, SeginwDataset
 from rsvp.errors import BadInput
+from rsvp.masks import decode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 HEIGHT, WIDTH = 20, 30
@@ -185,5 +186,5 @@ def test_a_folder_without_sets_is_refused(tmp_path):
 
 def test_polygons_are_merged_and_a_line_among_them_is_nothing():
     apart = [SQUARE, [20, 2, 28, 2, 28, 8, 20, 8], [0, 0, 9, 0]]
-    merged = rle.decode(instances.encode(apart, (HEIGHT, WIDTH), "here"), (HEIGHT, WIDTH), "here")
+    merged = decode_rle(instances.encode(apart, (HEIGHT, WIDTH), "here"), (HEIGHT, WIDTH), "here")
     assert merged.sum() == 10 * 10 + 8 * 6

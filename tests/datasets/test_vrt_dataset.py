@@ -12,10 +12,11 @@ from PIL import Image
 from tfd_utils.pb2 import Example
 from tfd_utils.writer import TFRecordWriter
 
-from rsvp.datasets import Dataset, rle
+from rsvp.datasets import Dataset
 from rsvp.datasets.vrt import VrtDataset
 from rsvp.errors import BadInput
 from rsvp.images import load_image
+from rsvp.masks import decode_rle, encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 HEIGHT, WIDTH = 12, 16
@@ -35,10 +36,10 @@ def picture(shade):
 
 def row(key, **changed):
     objects = {
-        "3": {"mask": rle.encode(square(0, 0)), "caption": "a lamp", "original_id": "x"},
-        "11": {"mask": rle.encode(square(6, 2)), "caption": "a table"},
-        "20": {"mask": rle.encode(square(9, 6))},
-        "21": {"mask": rle.encode(np.zeros((HEIGHT, WIDTH), np.bool_)), "caption": "nothing"},
+        "3": {"mask": encode_rle(square(0, 0)), "caption": "a lamp", "original_id": "x"},
+        "11": {"mask": encode_rle(square(6, 2)), "caption": "a table"},
+        "20": {"mask": encode_rle(square(9, 6))},
+        "21": {"mask": encode_rle(np.zeros((HEIGHT, WIDTH), np.bool_)), "caption": "nothing"},
     }
     return {
         "key": key,
@@ -94,7 +95,7 @@ def test_samples_are_read_in_order_with_reasoning_and_answer(tmp_path, write):
     assert truth.classes == ("#func", "#loc")
     assert [one.caption for one in truth.reasoning] == ["a table", ""]
     assert [one.caption for one in truth.answer] == ["a lamp", "nothing"]
-    decoded = [rle.decode(one.mask, truth.size, "here") for one in truth.reasoning]
+    decoded = [decode_rle(one.mask, truth.size, "here") for one in truth.reasoning]
     np.testing.assert_array_equal(decoded, [square(6, 2), square(9, 6)])
 
     sample = dataset[0]

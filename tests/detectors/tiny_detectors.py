@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rsvp._torchvision import hide_broken_torchvision
+from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 

@@ -7,7 +7,8 @@ import pytest
 
 from rsvp.embedded.replies import percent, reply
 from rsvp.embedded.scenes import scenes
-from rsvp.geometry import Frame, box_iou
+from rsvp.frames import Frame
+from rsvp.masks import box_iou
 from rsvp.parsing import parse_reply
 from rsvp.strategies import View
 from rsvp.strategies.boxes import BoxesStrategy

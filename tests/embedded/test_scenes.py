@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from rsvp.embedded.queries import KINDS, held_out
 from rsvp.embedded.scenes import MIN_VISIBLE, main, scenes
 from rsvp.embedded.world import keywords, uses, uses_alone
-from rsvp.geometry import mask_to_box
+from rsvp.masks import mask_to_box
 
 
 @pytest.fixture(scope="module")

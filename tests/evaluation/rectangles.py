@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image as Pil
 
-from rsvp.datasets import rle
+from rsvp.masks import encode_rle
 from rsvp.types import Box, ModelNames, Proposal, Reasoning, Result, Target, Usage
 
 SIZE = (24, 32)
@@ -32,7 +32,7 @@ def write_scenes(folder, n):
     """n scenes of one query each, `KINDS` in turn, every second one unseen."""
     folder.mkdir(exist_ok=True)
     objects = [
-        {"name": name, "box": [int(v) for v in box.xyxy], "mask": rle.encode(mask)}
+        {"name": name, "box": [int(v) for v in box.xyxy], "mask": encode_rle(mask)}
         for name, box, mask in (("cup", A, filled(A)), ("pan", B, mask_of_b()))
     ]
     scenes = []

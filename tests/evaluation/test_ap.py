@@ -9,10 +9,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rsvp.datasets import rle
 from rsvp.datasets.instances import read_instances
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import ap
+from rsvp.masks import encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 HEIGHT, WIDTH = 40, 60
@@ -22,7 +22,7 @@ PERFECT = pytest.approx(100)
 def square(x, y, side=10):
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
     mask[y : y + side, x : x + side] = True
-    return rle.encode(mask)
+    return encode_rle(mask)
 
 
 def result(mask, score, image=1, category=1):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from rectangles import A, B, FakePipeline, write_scenes
 
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.errors import BadInput
 from rsvp.evaluation.compare import compare
 from rsvp.evaluation.runner import evaluate

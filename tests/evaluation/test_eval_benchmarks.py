@@ -18,12 +18,12 @@ from benchmark_folders import (
 from PIL import Image as Pil
 from pyarrow import parquet
 
-from rsvp.datasets import rle
 from rsvp.errors import BadInput
 from rsvp.evaluation import tracing
 from rsvp.evaluation.metrics.vrt import seg_indices
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
+from rsvp.masks import encode_rle
 from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Result, Step, Target
 
 
@@ -75,7 +75,7 @@ def test_reasonseg_by_each_protocol(tmp_path):
 
 
 def test_grefcoco_says_how_often_no_target_is_found_out(tmp_path):
-    masks = {1: rle.encode(rectangle(0, 0, 10, 10)), 2: rle.encode(rectangle(10, 0, 20, 10))}
+    masks = {1: encode_rle(rectangle(0, 0, 10, 10)), 2: encode_rle(rectangle(10, 0, 20, 10))}
     data = write_grefcoco(tmp_path / "grefcoco", [(7, [1, 2]), (8, [-1]), (9, [-1])], masks)
     (data / "images").mkdir()
     Pil.new("RGB", (WIDTH, HEIGHT)).save(data / "images" / "1.jpg")
@@ -108,7 +108,7 @@ def test_vrt_scores_the_steps_boxes_too(tmp_path):
     lamp, table = rectangle(0, 0, 4, 4), rectangle(10, 10, 20, 20)
     picture = io.BytesIO()
     Pil.new("RGB", (WIDTH, HEIGHT)).save(picture, "PNG")
-    objects = {"1": {"mask": rle.encode(lamp)}, "2": {"mask": rle.encode(table)}}
+    objects = {"1": {"mask": encode_rle(lamp)}, "2": {"mask": encode_rle(table)}}
     row = {
         "key": "a",
         "image": {"bytes": picture.getvalue(), "path": None},

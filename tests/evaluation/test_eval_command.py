@@ -6,7 +6,7 @@ import pytest
 from rectangles import write_scenes
 from staged import Server, pipeline
 
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.errors import MLLMFailed
 from rsvp.pipeline import Pipeline
 

@@ -6,7 +6,7 @@ import pytest
 from benchmark_folders import line, rectangle, write_seginw_set
 from rectangles import A, FakePipeline, write_scenes
 
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.errors import BadInput
 from rsvp.evaluation.export import export
 from rsvp.evaluation.runner import evaluate

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rsvp.datasets import Sample, rle
+from rsvp.datasets import Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import (
     LISA,
@@ -23,6 +23,7 @@ from rsvp.evaluation.metrics import (
     spans,
     truth,
 )
+from rsvp.masks import encode_rle, rle_runs
 from rsvp.types import Box
 
 EMPTY = np.zeros((4, 5), dtype=np.bool_)
@@ -49,7 +50,7 @@ def rectangle(y0, y1, x0, x1):
 def test_overlap_and_iou(prediction, truth, intersection, union, score):
     shared = overlap(prediction, truth)
     assert shared == Overlap(intersection, union)
-    assert overlap_rle(rle.encode(prediction), rle.encode(truth)) == shared
+    assert overlap_rle(encode_rle(prediction), encode_rle(truth)) == shared
     assert iou(shared) == score  # exactly: no epsilon
 
 
@@ -112,11 +113,11 @@ def test_every_protocol_agrees_with_a_straightforward_version(rules):
         known = truth(as_sample(target), rules)
         shared = overlap(prediction, known.mask, known.ignore)
         assert shared == Overlap(*(int(v) for v in straightforward(prediction, target, rules)))
-        encoded = rle.encode(prediction)
-        runs = rle.check(encoded, prediction.shape, "here")
+        encoded = encode_rle(prediction)
+        runs = rle_runs(encoded, prediction.shape, "here")
         assert overlap_spans(spans.from_runs(runs), known) == shared
-        ignored = None if known.ignore is None else rle.encode(known.ignore)
-        assert overlap_rle(encoded, rle.encode(known.mask), ignored) == shared
+        ignored = None if known.ignore is None else encode_rle(known.ignore)
+        assert overlap_rle(encoded, encode_rle(known.mask), ignored) == shared
         overlaps.append(shared)
         pairs.append((shared.intersection, shared.union))
     assert Overlap(0, 0) in overlaps
@@ -174,7 +175,7 @@ def test_masks_of_other_sizes_are_refused():
     with pytest.raises(BadInput, match=r"\(4, 5\).*\(5, 4\)"):
         overlap(EMPTY, EMPTY.T)
     with pytest.raises(BadInput, match=r"\[4, 5\].*\[5, 4\]"):
-        overlap_rle(rle.encode(EMPTY), rle.encode(EMPTY.T))
+        overlap_rle(encode_rle(EMPTY), encode_rle(EMPTY.T))
 
 
 def test_giou_is_the_mean_and_ciou_the_ratio_of_sums():

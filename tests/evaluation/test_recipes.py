@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from rsvp import presets
-from rsvp.cli import app
+from rsvp.cli.main import app
 from rsvp.evaluation.benchmarks import BENCHMARKS
 from rsvp.evaluation.runner import check
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from rectangles import A, B, FakePipeline, filled, write_scenes
 
-from rsvp.datasets import Sample, rle
+from rsvp.datasets import Sample
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.evaluation.report import charts, pictures
 from rsvp.evaluation.report import page as report_html
 from rsvp.evaluation.report.pictures import COLOURS, Chosen
 from rsvp.evaluation.runner import evaluate
+from rsvp.masks import encode_rle
 
 EVIL = "<script>alert('x')</script> \" onerror=\"x \x1b[2J"
 ANSWERS = {
@@ -141,7 +142,7 @@ def test_pixels_are_painted_by_what_became_of_them():
 def test_a_mask_of_another_size_is_refused(tmp_path):
     sample = SceneDataset(write_scenes(tmp_path / "data", 1))[0]
     with pytest.raises(BadInput, match="000/0: the mask is of size"):
-        pictures.data_uri(sample, [rle.encode(np.zeros((3, 3), np.bool_))])
+        pictures.data_uri(sample, [encode_rle(np.zeros((3, 3), np.bool_))])
 
 
 def test_the_histogram_counts_every_sample_once():

@@ -12,10 +12,10 @@ import pytest
 import staged
 from rectangles import A, B, FakePipeline, filled, write_scenes
 
-from rsvp.datasets import rle
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
 from rsvp.evaluation import ledger
 from rsvp.evaluation.runner import evaluate
+from rsvp.masks import encode_rle
 
 # Right; one of two; rightly none; a failure; wrongly none; something where nothing is.
 ANSWERS = {
@@ -91,7 +91,7 @@ def test_a_record_says_all_about_its_sample(scenes6, tmp_path):
         "union": 256,
         "absent": False,
         "no_target": False,
-        "masks": [rle.encode(filled(A))],
+        "masks": [encode_rle(filled(A))],
         "scores": [0.9],
         "boxes": [[2.0, 2.0, 10.0, 10.0]],
         "labels": ["thing"],

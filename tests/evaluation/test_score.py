@@ -18,11 +18,11 @@ from benchmark_folders import (
 )
 from rectangles import write_scenes
 
-from rsvp.cli import main
-from rsvp.datasets import rle
+from rsvp.cli.main import main
 from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks import BENCHMARKS
 from rsvp.evaluation.score import score
+from rsvp.masks import decode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 
@@ -253,7 +253,7 @@ def test_every_reader_of_the_table_is_there_and_refuses_nothing_at_all(name, tmp
 def test_a_mask_of_two_runs_in_plain_numbers_is_a_mask(reasonseg, tmp_path):
     plain = {"id": "a", "masks": [{"size": list(SIZE), "counts": [0, 600]}]}
     file = write_lines(tmp_path / "p.jsonl", [plain])
-    full = rle.decode(plain["masks"][0], SIZE, "here")
+    full = decode_rle(plain["masks"][0], SIZE, "here")
     assert score("reasonseg", reasonseg, file) == score(
         "reasonseg", reasonseg, write_lines(tmp_path / "q.jsonl", [line("a", full)])
     )

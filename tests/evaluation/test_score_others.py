@@ -5,9 +5,9 @@ import json
 import pytest
 from benchmark_folders import HEIGHT, WIDTH, line, rectangle, write_lines, write_seginw_set
 
-from rsvp.datasets import rle
 from rsvp.errors import BadInput
 from rsvp.evaluation.score import format_score, score
+from rsvp.masks import encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 pa = pytest.importorskip("pyarrow")
@@ -119,8 +119,8 @@ def write_vrt(folder):
     """Two samples: a lamp by a table; and the same, whose prediction will be missing."""
     folder.mkdir()
     objects = {
-        "1": {"mask": rle.encode(HAND), "caption": "a table"},
-        "2": {"mask": rle.encode(METAL), "caption": "a lamp"},
+        "1": {"mask": encode_rle(HAND), "caption": "a table"},
+        "2": {"mask": encode_rle(METAL), "caption": "a lamp"},
     }
     row = {
         "image": b"",

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsvp.datasets import rle
 from rsvp.evaluation.metrics import spans
+from rsvp.masks import encode_rle, rle_runs
 
 SIZE = (5, 300)  # more columns than are compared at once
 
 
 def of(mask):
-    return spans.from_runs(rle.check(rle.encode(mask), mask.shape, "here"))
+    return spans.from_runs(rle_runs(encode_rle(mask), mask.shape, "here"))
 
 
 def random_mask(seed, density):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from rsvp.datasets import rle
 from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import vrt
+from rsvp.masks import encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 SIZE = (20, 40)
@@ -22,13 +22,13 @@ def strip(start, stop):
 
 def truth(reasoning=(), answer=(), classes=("#loc",), key="k"):
     reasoning, answer = (
-        tuple(VrtObject("", rle.encode(mask)) for mask in masks) for masks in (reasoning, answer)
+        tuple(VrtObject("", encode_rle(mask)) for mask in masks) for masks in (reasoning, answer)
     )
     return VrtTruth(key, "Which?", classes, SIZE, reasoning, answer)
 
 
 def scored(true, text, *masks):
-    return vrt.score(true, text, [rle.encode(mask) for mask in masks])
+    return vrt.score(true, text, [encode_rle(mask) for mask in masks])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_random_replies_score_as_on_whole_arrays(seed):
 
 
 def test_a_broken_mask_is_refused_by_its_place():
-    good, small = rle.encode(strip(0, 9)), {"size": [3, 3], "counts": [9]}
+    good, small = encode_rle(strip(0, 9)), {"size": [3, 3], "counts": [9]}
     with pytest.raises(BadInput, match=r"p\.jsonl: line 3: mask 1: the mask is of size \[3, 3\]"):
         vrt.score(truth(), "", [good, small], "p.jsonl: line 3")
     with pytest.raises(BadInput, match="k: mask 0: a mask is COCO RLE"):

@@ -30,12 +30,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_florence2, tiny_llava
 
-from rsvp import machine
 from rsvp.errors import MLLMFailed
 from rsvp.mllm import MLLM
 from rsvp.mllm.openai import OpenAIMLLM
 from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.pipeline import Pipeline
+from rsvp.platform import machine
 from rsvp.registry import embedded_folder
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
@@ -142,7 +142,7 @@ def test_the_served_model_says_what_the_same_model_says_in_process(
 
 @pytest.mark.skipif(
     not SHIPPED,
-    reason="rsvp/embedded/weights/reasoner is not there: python -m rsvp.embedded.recipe",
+    reason="rsvp/embedded/weights/reasoner is not there: python -m recipes.embedded",
 )
 @pytest.mark.parametrize("cot", [True, False])
 def test_the_served_reasoner_finds_the_same_targets(servers: dict[str, Server], cot: bool) -> None:

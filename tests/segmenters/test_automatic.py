@@ -12,8 +12,8 @@ from tiny_sam2 import small_sam2
 from rsvp import registry
 from rsvp.detectors import Detector
 from rsvp.errors import BadInput
-from rsvp.geometry import mask_to_box
-from rsvp.machine import holds_weights
+from rsvp.masks import mask_to_box
+from rsvp.platform.machine import holds_weights
 from rsvp.segmenters.automatic import (
     AutomaticDetector,
     AutomaticMasks,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsvp._torchvision import hide_broken_torchvision
 from rsvp.errors import ModelUnavailable
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.checkpoints import load_official, official_config, rename_official
 from rsvp.segmenters.sam2 import Encoding, Sam2Segmenter
 from rsvp.segmenters.weights import Preprocessing

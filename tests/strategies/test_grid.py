@@ -7,7 +7,7 @@ import pytest
 
 from rsvp.drawing import grid_prompt
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.strategies import Strategy
 from rsvp.strategies.grid import GridStrategy
 from rsvp.types import Image

@@ -10,7 +10,7 @@ from rsvp.detectors import Candidates, iou_matrix
 from rsvp.embedded.scenes import scenes
 from rsvp.encodings import Encodings
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.geometry import Frame
+from rsvp.frames import Frame
 from rsvp.registry import make
 from rsvp.strategies import Strategy
 from rsvp.strategies.points import PointsStrategy

@@ -15,8 +15,8 @@ from PIL import Image as Pil
 from tiny_models import tiny_tokenizer
 from tiny_sam2 import randomize, small_config
 
-from rsvp._torchvision import hide_broken_torchvision
-from rsvp.datasets import rle
+from rsvp.masks import encode_rle
+from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.training.pictures import Picture, Thing
 from rsvp.training.plan import Plan
 from rsvp.types import Box
@@ -108,7 +108,7 @@ def write_coco(folder: Path, shown: Sequence[Painting], splits: Sequence[str] = 
         images.append({**entry, "split": splits[number]} if splits else entry)
         annotations += [
             {"image_id": number, "category_id": names.index(color),
-             "segmentation": rle.encode(painting.mask(color))}
+             "segmentation": encode_rle(painting.mask(color))}
             for color in painting.boxes
         ]  # fmt: skip
     document = {
@@ -162,7 +162,7 @@ def write_jsonl(folder: Path, shown: Sequence[Painting]) -> Path:
         Pil.fromarray(painting.rgb).save(folder / f"{painting.stem}.png")
         lines += [
             {"id": f"{painting.stem}/{color}", "image": f"{painting.stem}.png",
-             "query": f"something {color}", "masks": [rle.encode(painting.mask(color))]}
+             "query": f"something {color}", "masks": [encode_rle(painting.mask(color))]}
             for color in painting.boxes
         ]  # fmt: skip
     file = folder / "data.jsonl"

@@ -17,8 +17,8 @@ from painted import (
 )  # fmt: skip
 from PIL import Image as Pil
 
-from rsvp.datasets import rle
 from rsvp.errors import BadInput
+from rsvp.masks import encode_rle
 from rsvp.training.pictures import Several, hold_out, open_pictures, signature
 
 SHOWN = paintings(5)
@@ -111,7 +111,7 @@ def test_reasonseg_names_things_by_the_question(tmp_path) -> None:
 
 def test_jsonl_groups_lines_by_image(tmp_path) -> None:
     file = write_jsonl(tmp_path, SHOWN)
-    masks = [rle.encode(SHOWN[0].mask(color)) for color in SHOWN[0].boxes]
+    masks = [encode_rle(SHOWN[0].mask(color)) for color in SHOWN[0].boxes]
     line = {"id": "both", "image": "p000.png", "query": "which two?", "masks": masks}
     with file.open("a") as stream:
         stream.write(json.dumps({**line, "labels": ["a box", ""]}) + "\n")

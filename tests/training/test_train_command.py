@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from painted import FUSION, paintings, write_coco, write_jsonl, write_reasonseg, write_refcoco
 
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.pipeline import Pipeline
 
 SHOWN = paintings(8)

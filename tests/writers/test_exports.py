@@ -17,7 +17,7 @@ import yaml
 from PIL import Image as Pil
 
 from rsvp import writers
-from rsvp.cli import main
+from rsvp.cli.main import main
 from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.types import Box, ModelNames, Reasoning, Result, Target

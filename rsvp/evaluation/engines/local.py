@@ -99,7 +99,7 @@ class _Stages:
             thought = await records.conclude(self._pipeline, sample, image)
         return await self._loop.run_in_executor(
             self._segmenter,
-            lambda: records.cut_out(self._pipeline, sample, image, thought, self._asked),
+            lambda: records.segment_proposals(self._pipeline, sample, image, thought, self._asked),
         )
 
     def __enter__(self) -> _Stages:

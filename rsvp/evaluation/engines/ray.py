@@ -19,12 +19,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rsvp.datasets._extras import require
 from rsvp.errors import BadInput, ModelUnavailable, RsvpError
 from rsvp.evaluation import records
 from rsvp.evaluation.engines import Work
 from rsvp.evaluation.records import Attempt, Record, Staged
-from rsvp.pipeline import Conclusion
+from rsvp.pipeline import ReasoningOutput
+from rsvp.platform.extras import require
 
 Batch = dict[str, Any]  # column -> a list or array of one value a row
 
@@ -178,11 +178,11 @@ class _Reasoner(_Actor):
             "error": [""] * len(indices),
         }
 
-    async def _conclude(self, indices: Iterable[int]) -> list[Attempt[Conclusion]]:
+    async def _conclude(self, indices: Iterable[int]) -> list[Attempt[ReasoningOutput]]:
         """All of a batch at once where a server answers, else one after the other."""
         pipeline, dataset = self._parts()
 
-        async def one(index: int) -> Attempt[Conclusion]:
+        async def one(index: int) -> Attempt[ReasoningOutput]:
             sample = dataset[index]
             image = await asyncio.to_thread(records.open_image, sample)
             return await records.conclude(pipeline, sample, image)
@@ -206,7 +206,7 @@ class _Segmenter(_Actor):
         try:
             pipeline, dataset = self._parts()
             sample = dataset[index]
-            answers = records.cut_out(
+            answers = records.segment_proposals(
                 pipeline,
                 sample,
                 records.open_image(sample),

@@ -21,7 +21,7 @@ from rsvp.datasets import Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import spans
 from rsvp.evaluation.metrics.spans import Spans
-from rsvp.geometry import box_iou
+from rsvp.masks import box_iou
 from rsvp.types import BoolMask, Box
 
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from rsvp.datasets._extras import require
 from rsvp.datasets.instances import encode
-from rsvp.datasets.rle import Rle
 from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.errors import BadInput
 from rsvp.evaluation.stats import Interval, ratio_interval
+from rsvp.masks import RLE
+from rsvp.platform.extras import require
 
 FOUND = 0.5  # an object is found above this IoU
 
@@ -121,7 +121,7 @@ def seg_indices(text: str) -> tuple[list[int], list[int]]:
     return reasoning, answer
 
 
-def matched_ious(predicted: Sequence[Rle], truth: Sequence[Rle]) -> tuple[float, ...]:
+def matched_ious(predicted: Sequence[RLE], truth: Sequence[RLE]) -> tuple[float, ...]:
     """The IoU of each true object with the mask that it is matched to, 0 without one.
 
     Args:
@@ -183,7 +183,7 @@ def summarize(scores: Sequence[VrtScore]) -> VrtSummary:
     )
 
 
-def _part(predicted: Sequence[Rle], truth: Sequence[VrtObject]) -> Part:
+def _part(predicted: Sequence[RLE], truth: Sequence[VrtObject]) -> Part:
     return Part(matched_ious(predicted, [one.mask for one in truth]), len(predicted))
 
 

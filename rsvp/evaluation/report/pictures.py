@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageFilter
 
-from rsvp.datasets import Sample, rle
+from rsvp.datasets import Sample
 from rsvp.evaluation.records import open_image
 from rsvp.images import shrink
+from rsvp.masks import decode_rle
 from rsvp.types import BoolMask, RgbArray
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -44,7 +45,7 @@ def data_uri(sample: Sample, masks: Sequence[object]) -> str:
     """
     predicted = np.zeros_like(sample.mask)
     for mask in masks:
-        predicted |= rle.decode(mask, (predicted.shape[0], predicted.shape[1]), sample.id)
+        predicted |= decode_rle(mask, (predicted.shape[0], predicted.shape[1]), sample.id)
     rgb = shrink(open_image(sample).rgb, SIDE)
     return _jpeg(painted(rgb, sample, predicted))
 

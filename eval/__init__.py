@@ -1,0 +1,1 @@
+"""Experiments: scripts on the library, run from a checkout with `python -m eval.NAME`."""

@@ -1,0 +1,1 @@
+"""Recipes that train models, run from a checkout."""

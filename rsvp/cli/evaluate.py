@@ -1,0 +1,161 @@
+"""`rsvp eval`: a benchmark, end to end."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsvp import presets
+from rsvp.cli import console
+from rsvp.cli.options import (
+    AsJson,
+    Debug,
+    Frame,
+    Mllm,
+    NoCot,
+    Preset,
+    Protocol,
+    Segmenter,
+    Split,
+    Strategy,
+    Verbose,
+    begin,
+)
+
+
+def evaluate(
+    *,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
+            "scenes.",
+        ),
+    ],
+    data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where predictions and scores go.")],
+    preset: Preset = presets.DEFAULT,
+    mllm: Mllm = None,
+    strategy: Strategy = None,
+    segmenter: Segmenter = None,
+    no_cot: NoCot = False,
+    frame: Frame = None,
+    protocol: Protocol = None,
+    split: Split = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run into DIR stopped.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Go on, and ask the failed samples again.")
+    ] = False,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
+            "0 runs MLLM and segmenter in turn.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="local (this process), or ray: actor pools on this machine or a cluster.",
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With ray: a running cluster, e.g. auto; by default it is started here.",
+        ),
+    ] = None,
+    reasoners: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With ray: actors that ask the MLLM.")
+    ] = 1,
+    reasoner_cpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
+    ] = 1.0,
+    reasoner_gpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
+    ] = 0.0,
+    segmenters: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With ray: actors that segment.")
+    ] = 1,
+    segmenter_cpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
+    ] = 1.0,
+    segmenter_gpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
+    ] = 0.0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Run a benchmark and score it.
+
+    The MLLM and the segmenter work at the same time. DIR gets a record of every sample, the scores
+    overall and by kind with bootstrap intervals, and report.html.
+    """
+    begin(verbose=verbose, debug=debug)
+    from rsvp import writers
+    from rsvp.errors import BadInput
+    from rsvp.evaluation.engines.ray import Pool, RayEngine
+    from rsvp.evaluation.report.text import format_summary
+    from rsvp.evaluation.runner import check
+    from rsvp.evaluation.runner import evaluate as run
+    from rsvp.pipeline import Pipeline
+
+    if not Path(data).exists():
+        raise BadInput(f"there is no folder {data} with samples")
+    check(name, protocol, split)
+    if engine not in ("local", "ray"):
+        raise BadInput(f"the engine is local or ray, found {engine!r}")
+    pools = (
+        Pool(reasoners, reasoner_cpus, reasoner_gpus),
+        Pool(segmenters, segmenter_cpus, segmenter_gpus),
+    )
+    writers.prepare(out)  # before the models are loaded
+    make = functools.partial(
+        Pipeline.from_preset,
+        preset,
+        mllm=mllm,
+        strategy=strategy,
+        segmenter=segmenter,
+        cot=not no_cot,
+        frame=frame,
+    )
+    pipeline = make()
+    # A reasoner actor needs no segmenter; a segmenter actor's MLLM is never asked, nor loaded.
+    reasoner = functools.partial(make, segmenter="box")
+    on_ray = (
+        RayEngine(reasoner, make, *pools, ray_address, concurrency) if engine == "ray" else None
+    )
+    summary = run(
+        name,
+        data,
+        pipeline,
+        out,
+        protocol=protocol,
+        split=split,
+        limit=limit,
+        resume=resume,
+        retry_failed=retry_failed,
+        concurrency=concurrency,
+        engine=on_ray,
+        settings={"preset": preset},
+    )
+    table = format_summary(summary)
+    if as_json:
+        console.tell(table)
+        console.as_json(summary.to_dict())
+    else:
+        console.say(table)

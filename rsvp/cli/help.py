@@ -1,0 +1,74 @@
+"""The help of every command as one page of Markdown.
+
+python -m rsvp.cli.help docs/help.md             write it
+python -m rsvp.cli.help --check docs/help.md     exit with 1 when it is out of date
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rsvp.cli.main import app, main
+
+_INTRODUCTION = """\
+# Command line
+
+<!-- Written by `python -m rsvp.cli.help docs/help.md`; edit the commands, not this page. -->
+"""
+
+
+def page() -> str:
+    """The page, the same on every terminal."""
+    commands = [[], *([command.name] for command in app.registered_commands if command.name)]
+    return "\n".join([_INTRODUCTION, *(_section(words) for words in commands)])
+
+
+def _section(words: list[str]) -> str:
+    title = " ".join(["rsvp", *words])
+    return f"## {title}\n\n```text\n{_help_of(words)}\n```\n"
+
+
+def _help_of(words: list[str]) -> str:
+    printed = io.StringIO()
+    with _hundred_columns(), contextlib.redirect_stdout(printed):
+        main([*words, "--help"])
+    return printed.getvalue().strip()
+
+
+@contextlib.contextmanager
+def _hundred_columns() -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "102"  # help leaves two columns free
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The script; returns the exit code."""
+    check, paths = "--check" in arguments, [a for a in arguments if a != "--check"]
+    if len(paths) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    path = Path(paths[0])
+    if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(), encoding="utf-8")
+        return 0
+    if path.is_file() and path.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{path} is out of date: python -m rsvp.cli.help {path}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The command `rsvp`: exit codes, one-line errors, and the table of commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from rsvp import __version__
+from rsvp.cli import console
+from rsvp.cli.compare import compare
+from rsvp.cli.doctor import doctor
+from rsvp.cli.evaluate import evaluate
+from rsvp.cli.export import export
+from rsvp.cli.models import models
+from rsvp.cli.score import score
+from rsvp.cli.segment import segment
+from rsvp.cli.train import train
+from rsvp.errors import RsvpError, UnparsableReply
+
+UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
+
+# typer brings its own copy of click or uses the real one, depending on its version; the base of
+# their usage errors is reached through a name that every version exports.
+_UsageError = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="rsvp",
+    add_completion=False,
+    rich_markup_mode=None,  # rich costs a tenth of a second at every start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.say(f"rsvp {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Ask about an image in plain words; get the reason and the exact pixels.
+
+    Exit codes: 0 done (no target is done), 2 usage or bad input, 3 the MLLM failed, 4 a model or
+    an optional package is missing, 130 interrupted.
+    """
+
+
+app.command("segment")(segment)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("score")(score)
+app.command("compare")(compare)
+app.command("export")(export)
+app.command("models")(models)
+app.command("doctor")(doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        argv: the arguments after `rsvp`; those of this process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _tolerate_any_character()
+    try:
+        code = app(args=arguments or ["--help"], prog_name="rsvp", standalone_mode=False)
+        if code == INTERRUPTED:  # how some versions of typer end on Ctrl-C
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+            if isinstance(error, UnparsableReply):
+                console.tell(f"the reply was:\n{error.raw}")
+        return _fail(*_explained(error))
+    return code if isinstance(code, int) else 0
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """What to say about an error, and the exit code."""
+    if isinstance(error, RsvpError):
+        return str(error), error.exit_code
+    if isinstance(error, _UsageError):
+        return f"{_usage_message(error)} (see --help)", USAGE
+    if isinstance(error, BrokenPipeError):  # the reader, e.g. `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "", UNEXPECTED
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; try a smaller preset, see: rsvp models", UNEXPECTED
+    name = type(error).__name__
+    return f"unexpected {name}: {error} (--debug shows where it comes from)", UNEXPECTED
+
+
+def _usage_message(error: Any) -> str:
+    return str(error.format_message()).rstrip(".")
+
+
+def _fail(message: str, code: int) -> int:
+    if message:
+        console.tell(f"error: {console.plain(message)}")
+    return code
+
+
+def _tolerate_any_character() -> None:
+    """A terminal that lacks a character gets an escape instead of a crash."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,55 @@
+"""`rsvp models`: the presets, what they need, and whether they can run here now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rsvp import presets
+from rsvp.cli import console
+from rsvp.cli.options import AsJson
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the presets and whether each can run here.
+
+    With download size, memory, what it handles, and exactly what is missing.
+    """
+    entries = [_entry(preset) for preset in presets.PRESETS]
+    if as_json:
+        console.as_json({"presets": entries})
+        return
+    for number, entry in enumerate(entries):
+        if number:
+            console.say()
+        _print(entry)
+
+
+def _entry(preset: presets.Preset) -> dict[str, Any]:
+    missing = presets.missing(preset)
+    return {
+        "name": preset.name,
+        "mllm": preset.mllm,
+        "strategy": preset.strategy,
+        "segmenter": preset.segmenter,
+        "download_gb": round(preset.download_gb, 2),
+        "memory_gb": preset.ram_gb,
+        "gpu_memory_gb": preset.gpu_gb,
+        "handles": preset.handles,
+        "runs_here": not missing,
+        "missing": missing,
+    }
+
+
+def _print(entry: dict[str, Any]) -> None:
+    mllm = entry["mllm"] or f"openai:${presets.API_MODEL}"
+    console.say(entry["name"])
+    console.say(f"  models    {mllm} + {entry['segmenter']}, strategy {entry['strategy']}")
+    console.say(f"  download  {entry['download_gb'] or 'none'}{' GB' * bool(entry['download_gb'])}")
+    console.say(
+        f"  memory    {entry['memory_gb']:g} GB, or a GPU with {entry['gpu_memory_gb']:g} GB"
+    )
+    console.say(f"  handles   {entry['handles']}")
+    if entry["runs_here"]:
+        console.say("  here      ready")
+    for number, missing in enumerate(entry["missing"]):
+        console.say(f"  {'          ' if number else 'here      '}not yet: {missing}")

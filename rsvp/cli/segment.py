@@ -1,0 +1,206 @@
+"""`rsvp segment`: one image, one query, the reasoning and the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsvp import presets
+from rsvp.cli import console
+from rsvp.cli.options import (
+    AsJson,
+    Debug,
+    Frame,
+    Mllm,
+    NoCot,
+    Preset,
+    Segmenter,
+    Strategy,
+    Verbose,
+    begin,
+)
+from rsvp.errors import BadInput
+
+if TYPE_CHECKING:
+    from rsvp.types import Box, Result
+
+DEFAULT_OUT = "rsvp-out"
+
+
+def segment(
+    *,
+    image: Annotated[str, typer.Option(metavar="PATH", help="The image.")],
+    query: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="What to look for, in any language; optional with --box or --point.",
+        ),
+    ] = "",
+    preset: Preset = presets.DEFAULT,
+    mllm: Mllm = None,
+    strategy: Strategy = None,
+    segmenter: Segmenter = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="A target's box in pixels; no MLLM is asked. May be given several times.",
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y",
+            help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
+            "mean one target.",
+        ),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="A hint for the MLLM, which is asked all the same: only what lies in this box "
+            "counts.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y",
+            help="A hint for the MLLM: the thing at this pixel is not meant. May be given several "
+            "times.",
+        ),
+    ] = None,
+    no_cot: NoCot = False,
+    frame: Frame = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Where the files go. Without it: {DEFAULT_OUT}, or nowhere with --json.",
+        ),
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
+            "mask of numbers), coco, labelme, yolo.",
+        ),
+    ] = "json,overlay,png",
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Find what a query asks for in an image.
+
+    Prints the reasoning and the targets, and writes result.json, overlay.png and a mask for each
+    target into --out.
+    """
+    begin(verbose=verbose, debug=debug)
+    from rsvp import given, hints, writers
+    from rsvp.images import load_image
+    from rsvp.pipeline import Pipeline
+
+    # Whatever can be refused is refused before a model is loaded.
+    chosen = presets.get(preset)
+    kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
+    boxes = None if not box else [_numbers(text, "--box", (4,)) for text in box]
+    points = None if not point else [_numbers(text, "--point", (2, 3)) for text in point]
+    inside = None if within is None else _numbers(within, "--within", (4,))
+    others = None if not exclude else [_numbers(text, "--exclude", (2,)) for text in exclude]
+    if not query.strip() and boxes is None and points is None:
+        raise BadInput("the query is empty: pass --query TEXT, or --box X0,Y0,X1,Y1")
+    picture = load_image(image)
+    regions = given.proposals(picture, query, boxes, points)
+    hints.check_alone(hints.hint(picture, inside, others), regions)
+    folder = _folder(out, as_json)
+    if folder is not None:
+        writers.prepare(folder)
+
+    pipeline = Pipeline.from_preset(
+        preset,
+        mllm=presets.NO_MLLM if regions else mllm,
+        strategy=strategy,
+        segmenter=segmenter,
+        cot=not no_cot,
+        frame=frame,
+    )
+    result = pipeline.segment(picture, query, boxes, points, within=inside, exclude=others)
+    written = [] if folder is None else writers.write(result, folder, kinds)
+    if as_json:
+        console.as_json(writers.to_dict(result))
+    else:
+        _print(result, written)
+    _warn(result, chosen)
+
+
+def _numbers(text: str, option: str, counts: tuple[int, ...]) -> list[float]:
+    """The comma-separated numbers of an option; `rsvp.given` looks at their values."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        form = {4: "X0,Y0,X1,Y1", 2: "X,Y", 3: "X,Y or X,Y,0"}[counts[-1]]
+        raise BadInput(f"{option} is {form} in pixels, found {text!r}")
+    return numbers
+
+
+def _folder(out: str | None, as_json: bool) -> Path | None:
+    if out is not None and not out.strip():
+        raise BadInput("--out is the name of a folder, found an empty one")
+    if out is None and as_json:
+        return None
+    return Path(out or DEFAULT_OUT)
+
+
+def _print(result: Result, written: Sequence[Path]) -> None:
+    """The steps, the answer, the files."""
+    for number, step in enumerate(result.reasoning.steps, start=1):
+        where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
+        console.say(f"{number}. {console.plain(step.text)}{where}")
+    if result.reasoning.steps:
+        console.say()
+    # The reason would speak for what the hints do not allow.
+    ruled_out = result.no_target and bool(result.reasoning.proposals)
+    if result.no_target:
+        console.say("no target in this image" + ruled_out * " that the hints allow")
+    for target in result.targets:
+        label = console.plain(target.label) or "target"
+        where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
+        console.say(f"{label}: {where}, score {target.score:.2f}")
+    if result.reasoning.reason and not ruled_out:
+        console.say(f"because: {console.plain(result.reasoning.reason)}")
+    if written:
+        console.say()
+        console.say(f"written: {', '.join(_shortened(written))}")
+
+
+def _pixels(box: Box) -> str:
+    return ",".join(f"{value:.0f}" for value in box.xyxy)
+
+
+def _shortened(paths: Iterable[Path]) -> list[str]:
+    """Every file, but of the masks only the folder."""
+    shown = (path.parent if path.parent.name == "masks" else path for path in paths)
+    return list(dict.fromkeys(str(path) for path in shown))
+
+
+def _warn(result: Result, preset: presets.Preset) -> None:
+    from rsvp.pipeline import UNSURE
+
+    for warning in result.warnings:
+        console.tell(f"warning: {console.plain(warning)}")
+    unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
+    if unsure and preset.name == presets.DEFAULT:
+        better = presets.get(presets.PHOTOGRAPHS)
+        console.tell(
+            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
+            "`rsvp models` lists what can run here, and --box needs no reasoner"
+        )

@@ -1,1 +1,0 @@
-"""The recipe of the embedded models: `python -m rsvp.embedded.recipe reasoner|segmenter`."""

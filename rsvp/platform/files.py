@@ -1,0 +1,79 @@
+"""Files that appear whole or not at all, and JSON that is checked when it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rsvp.errors import BadInput
+
+
+def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = False) -> Path:
+    """Write a temporary file beside `path`, then move it there in one step.
+
+    Args:
+        content: the bytes, or chunks of them.
+        sync: wait until the bytes are on the disk, so that a power cut cannot lose them.
+
+    Raises:
+        BadInput: the file cannot be written; one line with the reason.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writable(path):
+        try:
+            with temporary.open("wb") as stream:
+                stream.writelines([content] if isinstance(content, bytes) else content)
+                if sync:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str, *, sync: bool = False) -> Path:
+    """Write UTF-8 text atomically; half a surrogate pair, which UTF-8 cannot hold, is escaped."""
+    return atomic_write(path, text.encode("utf-8", "backslashreplace"), sync=sync)
+
+
+def write_json(path: Path, value: Any, *, sync: bool = False) -> Path:
+    """Write strict JSON atomically, ending in a line break."""
+    return write_text(path, dumps(value) + "\n", sync=sync)
+
+
+def dumps(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:
+    """Strict JSON: no NaN, and half a surrogate pair of a broken file name as an escape."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; BadInput where it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"no such file: {path}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """A JSON document; BadInput, beginning with `where`, where it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
+        raise BadInput(f"{where}: broken JSON: {error}") from error
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
