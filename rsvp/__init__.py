@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rsvp.errors import RsvpError
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
-    from rsvp.types import Box, Point, Result
+    from rsvp.result import Result
+    from rsvp.types import Box, Point
 
 __version__ = "0.1.0"
 
@@ -39,7 +40,7 @@ _HOMES = {
     "Box": "rsvp.types",
     "Pipeline": "rsvp.pipeline",
     "Point": "rsvp.types",
-    "Result": "rsvp.types",
+    "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
     "load_image": "rsvp.images",
 }

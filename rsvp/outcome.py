@@ -19,7 +19,7 @@ def targets_of(image: Image, proposals: Sequence[Proposal], found: Masks) -> Ite
         certain = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
         told = found.presence is not None and proposal.label.strip()
         presence = float(found.presence[place]) if told and found.presence is not None else None
-        yield Target(proposal.label, box, certain, mask, presence)
+        yield Target(proposal.label, box, certain, mask, presence, proposal.raw)
 
 
 def _around(proposal: Proposal, image: Image) -> Box:

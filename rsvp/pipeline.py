@@ -21,18 +21,10 @@ from rsvp.hints import Hint
 from rsvp.images import ImageSource, load_image
 from rsvp.mllm import MLLM
 from rsvp.outcome import doubts_about, targets_of
+from rsvp.result import Result
 from rsvp.segmenters import Segmenter
 from rsvp.strategies import LooksAhead, Strategy
-from rsvp.types import (
-    Image,
-    ModelNames,
-    Proposal,
-    Reasoning,
-    Reply,
-    Result,
-    Target,
-    Usage,
-)
+from rsvp.types import Image, ModelNames, Proposal, Reasoning, Reply, Target, Usage
 
 Item = tuple[ImageSource, str]
 
@@ -233,12 +225,20 @@ class Pipeline:
 
     # ------------------------------------------------------------ one stage at a time
 
-    async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
-        """Stage 1 alone, awaitable; `segment_proposals` makes the result of it.
+    def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
+        """Stage 1 alone; `segment_proposals` makes the result of it.
 
         Raises:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
+        job = self._job(image, query, None, None)
+        self._reason(job)
+        if job.thought is None:
+            raise BadInput("without an MLLM every image needs boxes or points")
+        return ReasoningOutput(job.query, replace(job.thought, shown=None), job.timings)
+
+    async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
+        """`reason`, awaitable."""
         job = await asyncio.to_thread(self._job, image, query, None, None)
         thought = replace(await self._areason(job), shown=None)
         return ReasoningOutput(job.query, thought, job.timings)

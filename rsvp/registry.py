@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 from rsvp.errors import BadInput, ModelUnavailable
 
-Kind = Literal["mllm", "strategy", "segmenter", "detector", "data"]
+Kind = Literal[
+    "mllm", "strategy", "segmenter", "detector", "data", "writer", "benchmark", "command"
+]  # fmt: skip
 
 EMBEDDED = ("reasoner", "segmenter", "vlsm")
 ENTRY_POINT_GROUP = "rsvp.backends"
@@ -52,6 +54,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "reasonseg": "rsvp.training.pictures:reasonseg",
         "jsonl": "rsvp.training.pictures:jsonl",
     },
+    "writer": {},
+    "benchmark": {},
+    "command": {},
 }
 
 

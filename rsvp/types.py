@@ -7,9 +7,8 @@ origin at the top-left corner of the top-left pixel; a box is xyxy. Masks are (H
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,6 +231,7 @@ class Target:
         mask: (H, W) bool.
         presence: the probability that what the label names is in the box, from a segmenter that
             reads labels; None from one that does not.
+        raw: the numbers of the proposal as the MLLM wrote them, in its own frame.
     """
 
     label: str
@@ -239,6 +239,7 @@ class Target:
     score: float
     mask: BoolMask = field(repr=False)
     presence: float | None = None
+    raw: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +252,11 @@ class ModelNames:
     prompt_sha256: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The answer to one query on one image: why, and the exact pixels.
+@dataclass(frozen=True)
+class Segmentation:
+    """The values of one query on one image: why, and the exact pixels.
+
+    `rsvp.result.Result` adds saving, drawing and exporting; writers and drawing take these values.
 
     Attributes:
         shown: (h, w, 3) uint8, what the MLLM saw: the image, maybe smaller, with bands, marks and
@@ -282,33 +285,3 @@ class Result:
         for target in self.targets:
             union |= target.mask
         return union
-
-    def save(self, directory: str, formats: Sequence[str] = ("json", "overlay", "png")) -> None:
-        """Write the result into `directory`; see `rsvp.writers.write`."""
-        from rsvp import writers
-
-        writers.write(self, directory, formats)
-
-    def overlay(self) -> RgbArray:
-        """(H, W, 3) uint8: the masks drawn on the image."""
-        from rsvp import drawing
-
-        return drawing.overlay(self.image.rgb, self.targets)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as `result.json` holds it."""
-        from rsvp import writers
-
-        return writers.to_dict(self)
-
-    def to_coco(self) -> dict[str, Any]:
-        """The targets as a COCO instances dictionary."""
-        from rsvp import writers
-
-        return writers.to_coco(self)
-
-    def to_supervision(self) -> Any:
-        """The targets as `supervision.Detections`; needs the extra ``supervision``."""
-        from rsvp import writers
-
-        return writers.to_supervision(self)

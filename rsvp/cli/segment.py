@@ -25,7 +25,8 @@ from rsvp.cli.options import (
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
-    from rsvp.types import Box, Result
+    from rsvp.result import Result
+    from rsvp.types import Box
 
 DEFAULT_OUT = "rsvp-out"
 

@@ -39,7 +39,8 @@ from rsvp.evaluation.metrics import Protocol as Rules
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.pipeline import ReasoningOutput
-from rsvp.types import BoolMask, Box, Image, Result
+from rsvp.result import Result
+from rsvp.types import BoolMask, Box, Image
 
 Record = dict[str, Any]
 

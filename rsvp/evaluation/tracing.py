@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rsvp.types import Box, Result, Target
+from rsvp.result import Result
+from rsvp.types import Box, Target
 
 _MARK = "[SEG]"
 _RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # what a model must not say by itself

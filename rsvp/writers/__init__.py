@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rsvp.drawing import overlay
 from rsvp.errors import BadInput
-from rsvp.types import Result
+from rsvp.types import Segmentation
 from rsvp.writers.coco import to_coco
 from rsvp.writers.document import SCHEMA_VERSION, to_dict
 from rsvp.writers.files import dumps, place, place_json, png, told
@@ -38,7 +39,7 @@ DEFAULT_FORMATS = ("json", "overlay", "png")
 
 
 def write(
-    result: Result, directory: str | Path, formats: Sequence[str] = DEFAULT_FORMATS
+    result: Segmentation, directory: str | Path, formats: Sequence[str] = DEFAULT_FORMATS
 ) -> list[Path]:
     """Write the result into `directory`, which is made if need be.
 
@@ -86,19 +87,19 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(formats))
 
 
-def _json(result: Result, folder: Path) -> Iterator[Path]:
+def _json(result: Segmentation, folder: Path) -> Iterator[Path]:
     yield place_json(folder / "result.json", to_dict(result))
 
 
-def _coco(result: Result, folder: Path) -> Iterator[Path]:
+def _coco(result: Segmentation, folder: Path) -> Iterator[Path]:
     yield place_json(folder / "coco.json", to_coco(result))
 
 
-def _labelme(result: Result, folder: Path) -> Iterator[Path]:
+def _labelme(result: Segmentation, folder: Path) -> Iterator[Path]:
     yield place_json(folder / "labelme.json", to_labelme(result, folder))
 
 
-def _yolo(result: Result, folder: Path) -> Iterator[Path]:
+def _yolo(result: Segmentation, folder: Path) -> Iterator[Path]:
     lines, names = to_yolo(result)
     labels = folder / "labels"
     labels.mkdir(exist_ok=True)
@@ -107,22 +108,22 @@ def _yolo(result: Result, folder: Path) -> Iterator[Path]:
     yield place(folder / "data.yaml", names_yaml(names).encode())
 
 
-def _overlay(result: Result, folder: Path) -> Iterator[Path]:
-    yield place(folder / "overlay.png", png(result.overlay()))
+def _overlay(result: Segmentation, folder: Path) -> Iterator[Path]:
+    yield place(folder / "overlay.png", png(overlay(result.image.rgb, result.targets)))
 
 
-def _index(result: Result, folder: Path) -> Iterator[Path]:
+def _index(result: Segmentation, folder: Path) -> Iterator[Path]:
     yield place(folder / "index.png", index_png(to_index_mask(result)))
 
 
-def _prompt(result: Result, folder: Path) -> Iterator[Path]:
+def _prompt(result: Segmentation, folder: Path) -> Iterator[Path]:
     if result.shown is None:
         (folder / "prompt.png").unlink(missing_ok=True)  # an earlier result's
     else:
         yield place(folder / "prompt.png", png(result.shown))
 
 
-def _masks(result: Result, folder: Path) -> Iterator[Path]:
+def _masks(result: Segmentation, folder: Path) -> Iterator[Path]:
     masks = folder / "masks"
     if result.targets:
         masks.mkdir(exist_ok=True)
@@ -134,7 +135,7 @@ def _masks(result: Result, folder: Path) -> Iterator[Path]:
         number += 1
 
 
-_WRITERS: dict[str, Callable[[Result, Path], Iterator[Path]]] = {
+_WRITERS: dict[str, Callable[[Segmentation, Path], Iterator[Path]]] = {
     "json": _json,
     "overlay": _overlay,
     "png": _masks,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rsvp.masks import encode_rle, mask_to_box
-from rsvp.types import Result, Target
+from rsvp.types import Segmentation, Target
 from rsvp.writers.labels import label_of, labels_of
 
 
-def to_coco(result: Result) -> dict[str, Any]:
+def to_coco(result: Segmentation) -> dict[str, Any]:
     """The targets as a COCO instances dictionary: one image, a category for each label."""
     labels = labels_of(result)
     image = result.image

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rsvp.masks import encode_rle
-from rsvp.types import Box, Result, Target
+from rsvp.types import Box, Segmentation, Target
 
 SCHEMA_VERSION = 1
 
 
-def to_dict(result: Result) -> dict[str, Any]:
+def to_dict(result: Segmentation) -> dict[str, Any]:
     """The result as `result.json` holds it: plain values, pixels of the upright image, seconds."""
     image, models = result.image, result.models
     return {

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from rsvp.errors import BadInput
-from rsvp.types import Result
+from rsvp.types import Segmentation
 
 _PALETTE = 256
 _IGNORED = 255  # "void" in PASCAL VOC: never a target's number
 
 
-def to_index_mask(result: Result) -> NDArray[np.uint16]:
+def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:
     """(H, W) uint16: 0, or a target's position counted from 1.
 
     Where targets overlap, the smaller one is seen, so that a part is not lost in its whole.

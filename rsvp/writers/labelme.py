@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.masks import mask_to_box
-from rsvp.types import Image, Result, Target
+from rsvp.types import Image, Segmentation, Target
 from rsvp.writers.files import png
 from rsvp.writers.labels import label_of
 
@@ -21,7 +21,7 @@ _VERSION = "5.5.0"  # of the format's description
 _OPENS = (".png", ".jpg", ".jpeg", ".bmp")
 
 
-def to_labelme(result: Result, folder: str | Path | None = None) -> dict[str, Any]:
+def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[str, Any]:
     """The targets as a LabelMe file; one without a pixel, which LabelMe cannot hold, is left out.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsvp.types import Result, Target
+from rsvp.types import Segmentation, Target
 
 
 def label_of(target: Target) -> str:
@@ -10,6 +10,6 @@ def label_of(target: Target) -> str:
     return target.label or "target"
 
 
-def labels_of(result: Result) -> list[str]:
+def labels_of(result: Segmentation) -> list[str]:
     """Each label once, in the order of the targets."""
     return list(dict.fromkeys(label_of(target) for target in result.targets))

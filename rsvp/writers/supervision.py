@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from rsvp.errors import MissingExtra
-from rsvp.types import Result
+from rsvp.types import Segmentation
 from rsvp.writers.labels import label_of, labels_of
 
 
-def to_supervision(result: Result) -> Any:
+def to_supervision(result: Segmentation) -> Any:
     """The targets as `supervision.Detections`, in their order.
 
     ``xyxy`` (n, 4) float32 are the targets' boxes, ``mask`` (n, H, W) bool, ``confidence`` (n,)
@@ -24,7 +24,7 @@ def to_supervision(result: Result) -> Any:
     try:
         library: Any = importlib.import_module("supervision")
     except ImportError as error:
-        raise MissingExtra("Result.to_supervision()", "supervision") from error
+        raise MissingExtra("Segmentation.to_supervision()", "supervision") from error
     labels, targets = labels_of(result), result.targets
     size = (len(targets), result.image.height, result.image.width)
     masks = np.zeros(size, dtype=np.bool_)

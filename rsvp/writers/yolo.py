@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from rsvp.types import Result, Target
+from rsvp.types import Segmentation, Target
 from rsvp.writers.contours import joined, outlines
 from rsvp.writers.labels import label_of, labels_of
 
 _FEWEST_POINTS = 3  # readers take a shorter line for a box
 
 
-def to_yolo(result: Result) -> tuple[list[str], list[str]]:
+def to_yolo(result: Segmentation) -> tuple[list[str], list[str]]:
     """The targets' polygons, and what their class numbers mean.
 
     A target without a pixel has no polygon and is left out.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from benchmark_folders import write_lines
 
-from rsvp.datasets import Sample
 from eval import scoring_speed
+from rsvp.datasets import Sample
 from rsvp.evaluation.benchmarks import BENCHMARKS, Benchmark
 from rsvp.evaluation.metrics import LISA
 from rsvp.evaluation.score import score

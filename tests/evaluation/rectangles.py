@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image as Pil
 
 from rsvp.masks import encode_rle
-from rsvp.types import Box, ModelNames, Proposal, Reasoning, Result, Target, Usage
+from rsvp.result import Result
+from rsvp.types import Box, ModelNames, Proposal, Reasoning, Target, Usage
 
 SIZE = (24, 32)
 A, B = Box(2, 2, 10, 10), Box(14, 4, 30, 20)

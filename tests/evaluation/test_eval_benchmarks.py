@@ -24,7 +24,8 @@ from rsvp.evaluation.metrics.vrt import seg_indices
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
-from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Result, Step, Target
+from rsvp.result import Result
+from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Step, Target
 
 
 class Scripted:

@@ -37,9 +37,10 @@ from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.pipeline import Pipeline
 from rsvp.platform import machine
 from rsvp.registry import embedded_folder
+from rsvp.result import Result
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
-from rsvp.types import Message, Result
+from rsvp.types import Message
 
 NEEDED = ("fastapi", "uvicorn", "starlette", "accelerate")
 READY_WITHIN = 90.0  # seconds, for both servers; a busy machine takes 10

@@ -20,7 +20,8 @@ from rsvp import writers
 from rsvp.cli.main import main
 from rsvp.errors import MissingExtra
 from rsvp.images import load_image
-from rsvp.types import Box, ModelNames, Reasoning, Result, Target
+from rsvp.result import Result
+from rsvp.types import Box, ModelNames, Reasoning, Target
 
 HEIGHT, WIDTH = 61, 87
 

@@ -14,17 +14,8 @@ from pycocotools.coco import COCO
 
 from rsvp import writers
 from rsvp.errors import BadInput
-from rsvp.types import (
-    Box,
-    Image,
-    ModelNames,
-    Proposal,
-    Reasoning,
-    Result,
-    Step,
-    Target,
-    Usage,
-)
+from rsvp.result import Result
+from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Step, Target, Usage
 
 HEIGHT, WIDTH = 30, 50
 

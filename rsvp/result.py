@@ -1,0 +1,33 @@
+"""What the pipeline returns: the values of `rsvp.types.Segmentation`, saved, drawn and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rsvp import drawing, writers
+from rsvp.types import RgbArray, Segmentation
+
+
+class Result(Segmentation):
+    """The answer to one query on one image."""
+
+    def save(self, directory: str, formats: Sequence[str] = writers.DEFAULT_FORMATS) -> None:
+        """Write the result into `directory`; see `rsvp.writers.write`."""
+        writers.write(self, directory, formats)
+
+    def overlay(self) -> RgbArray:
+        """(H, W, 3) uint8: the masks drawn on the image."""
+        return drawing.overlay(self.image.rgb, self.targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as `result.json` holds it."""
+        return writers.to_dict(self)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The targets as a COCO instances dictionary."""
+        return writers.to_coco(self)
+
+    def to_supervision(self) -> Any:
+        """The targets as `supervision.Detections`; needs the extra ``supervision``."""
+        return writers.to_supervision(self)
