@@ -219,7 +219,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         [*ASK, "--strategy", "points"], 2, "cannot be asked by the strategy points; it knows boxes",
     ),
     "a hint beside a box": ([*BOX, "--box", "1,1,5,5", "--within", "0,0,9,9"], 2, "leave out"),
-    "a hint that is no box": ([*ASK, "--within", "1,2"], 2, "--within is X0,Y0,X1,Y1"),
+    "a hint that is no box": ([*ASK, "--within", "1,2"], 2, "within is X0,Y0,X1,Y1"),
     "a hint off the image": ([*ASK, "--exclude", "99,5"], 2, "outside the image"),
     "an unknown segmenter": ([*ASK, "--segmenter", "sam3:x"], 2, "unknown segmenter"),
     "an unknown frame": ([*ASK, "--frame", "inches"], 2, "coordinate frame"),
@@ -413,7 +413,7 @@ def test_a_healthy_machine(examined, capsys) -> None:
     found = examined({})
     assert {f.status for f in found.values()} == {"ok"}
     assert main(["doctor"]) == 0
-    assert "mend it" not in capsys.readouterr().out
+    assert "fix it" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -433,8 +433,8 @@ def test_each_fault_has_its_remedy(examined, fault, finds, capsys) -> None:
     (probe, gpu_gb), (name, status, mend) = fault, finds
     finding = examined(probe, gpu_gb=gpu_gb)[name]
     assert finding.status == status
-    assert mend in finding.mend
-    assert bool(finding.mend) is (status != "ok")
+    assert mend in finding.fix
+    assert bool(finding.fix) is (status != "ok")
     assert main(["doctor", "--json"]) == (4 if status == "broken" else 0)
     printed = json.loads(capsys.readouterr().out)
     assert printed["ok"] is (status != "broken")
@@ -470,7 +470,7 @@ def test_damaged_weights_are_told_without_loading_them(
         name = "config.json" if damage == "config" else "model.safetensors"
         assert found.status == "broken"
         assert name in found.detail
-        assert found.mend == presets.REINSTALL
+        assert found.fix == presets.REINSTALL
 
 
 def test_an_old_transformers_is_broken(examined, monkeypatch) -> None:
@@ -478,7 +478,7 @@ def test_an_old_transformers_is_broken(examined, monkeypatch) -> None:
     old = lambda name: "4.57.1" if name == "transformers" else real(name)  # noqa: E731
     monkeypatch.setattr(doctor.importlib.metadata, "version", old)
     finding = examined({})["transformers"]
-    assert (finding.status, finding.mend) == ("broken", "pip install 'transformers>=5'")
+    assert (finding.status, finding.fix) == ("broken", "pip install 'transformers>=5'")
 
 
 def test_keys_are_never_shown(examined, monkeypatch, capsys) -> None:
