@@ -1,6 +1,6 @@
 """A preset names an MLLM, a region strategy and a segmenter; and says whether it can run here.
 
-Nothing here imports torch or asks the network: what is missing is found by looking at the disk and the environment.
+Nothing here imports torch or uses the network: it looks at the disk and the environment.
 """
 
 from __future__ import annotations
