@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_pipeline import Script, answer, picture, pipeline
+from scripted import Script, answer, picture, pipeline
 
 from rsvp import prompting
 from rsvp.dialogue import Budget, ChatRequest, Dialogue, Limits

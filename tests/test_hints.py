@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from test_pipeline import answer, picture, pipeline, texts
+from scripted import answer, picture, pipeline, texts
 
 from rsvp.errors import BadInput
 from rsvp.postprocess import restrict_proposals
