@@ -28,6 +28,7 @@ Kind = Literal[
 
 EMBEDDED = ("reasoner", "segmenter", "vlsm")
 ENTRY_POINT_GROUP = "rsvp.backends"
+MAX_SIDE = 1536  # pixels, see `ModelFamily.max_side`
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "mllm": {
@@ -92,7 +93,8 @@ class ModelFamily:
     Attributes:
         frame: the coordinate frame of their boxes, a `rsvp.frames.FrameKind`.
         profile: the folder of `prompts/` that is worded for them.
-        max_side: the longest side in pixels of an image that they take; None is no limit.
+        max_side: images are shrunk to this longest side, in pixels: beyond it models resize or tile
+            anyway, and uploads grow.
         single_turn: they were trained on conversations of one question and one reply.
         min_confidence: mean token probability below which their replies are doubted; None where
             that says nothing.
@@ -100,7 +102,7 @@ class ModelFamily:
 
     frame: str = "0-1000"
     profile: str = "full"
-    max_side: int | None = None
+    max_side: int = MAX_SIDE
     single_turn: bool = False
     min_confidence: float | None = None
 

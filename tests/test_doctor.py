@@ -1,4 +1,4 @@
-"""`rsvp doctor` on detectors and the optional packages; the rest of it is in cli/test_other_commands.py."""
+"""`rsvp doctor` on detectors and optional packages; the rest is in cli/test_other_commands.py."""
 
 from __future__ import annotations
 

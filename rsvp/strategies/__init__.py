@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rsvp.frames import Frame
+from rsvp.registry import MAX_SIDE
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.types import Image, Reasoning, RgbArray
@@ -56,13 +57,13 @@ class Strategy(Protocol):
         image: Image,
         query: str = "",
         *,
-        max_side: int | None = None,
+        max_side: int = MAX_SIDE,
         cache: EmbeddingCache | None = None,
     ) -> View:
         """Draw the visual prompt; what is drawn may depend on the query.
 
         Args:
-            max_side: the longest side in pixels that the model takes; None is no limit of its own.
+            max_side: the longest side of the view in pixels, see `rsvp.registry.ModelFamily`.
             cache: the pipeline's segmenter, for strategies that look for candidates with it.
         """
         ...

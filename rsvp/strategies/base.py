@@ -11,11 +11,10 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, to_box, to_point
 from rsvp.images import shrink
 from rsvp.parsing import Expect, ParsedReply, RawStep, RawTarget, parse_reply
+from rsvp.registry import MAX_SIDE
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.types import Box, Image, Point, Proposal, Reasoning, RgbArray, Step
-
-MAX_SIDE = 1536  # of a view, in pixels: beyond it models resize or tile anyway, and uploads grow
 
 Schema = dict[str, Any]
 
@@ -43,45 +42,43 @@ def _record(properties: Mapping[str, Schema]) -> Schema:
     }
 
 
+V = TypeVar("V", bound=View)
+
+
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Generic[V]):
     """Turns a model's numbers into pixels of the image.
 
     Attributes:
-        view_size, image_size: (height, width) in pixels.
+        image_size: (height, width) in pixels.
     """
 
     frame: Frame
-    view_size: tuple[int, int]
+    view: V
     image_size: tuple[int, int]
 
     def box(self, numbers: tuple[float, ...]) -> Box:
         """Raises BadInput where the box has no area in the image."""
-        sizes = {"view_size": self.view_size, "image_size": self.image_size}
-        return to_box(numbers, self.frame, **sizes)
+        return to_box(numbers, self.frame, view_size=self.view.size, image_size=self.image_size)
 
     def point(self, numbers: tuple[float, ...]) -> Point:
         """Raises BadInput where the point lies outside the image."""
-        sizes = {"view_size": self.view_size, "image_size": self.image_size}
-        return to_point(numbers, self.frame, **sizes)
-
-
-V = TypeVar("V", bound=View)
+        return to_point(numbers, self.frame, view_size=self.view.size, image_size=self.image_size)
 
 
 class RegionStrategy(ABC, Generic[V]):
     """Base of the strategies: a subclass says what it draws, and reads one step and one target.
 
     Args:
-        max_side: the view's longer side is shrunk to this many pixels, or to what the model takes
-            where that is less.
+        max_side: the view's longer side is shrunk to this many pixels, instead of what is known of
+            the model.
     """
 
     name: str
     expect: ClassVar[Expect]
 
-    def __init__(self, *, max_side: int = MAX_SIDE) -> None:
-        if max_side < 1:
+    def __init__(self, *, max_side: int | None = None) -> None:
+        if max_side is not None and max_side < 1:
             raise BadInput(f"max_side is at least 1 pixel, found {max_side}")
         self.max_side = max_side
 
@@ -90,11 +87,11 @@ class RegionStrategy(ABC, Generic[V]):
         """How a step, and how a target names its region, beside its text or label."""
 
     @abstractmethod
-    def step_boxes(self, raw: RawStep, view: V, place: Placement) -> Iterable[Box]:
+    def step_boxes(self, raw: RawStep, place: Placement[V]) -> Iterable[Box]:
         """The boxes that a step names; they only illustrate, so unusable ones are left out."""
 
     @abstractmethod
-    def proposal(self, raw: RawTarget, view: V, place: Placement) -> Proposal:
+    def proposal(self, raw: RawTarget, place: Placement[V]) -> Proposal:
         """One target; BadInput where its region cannot be used."""
 
     def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
@@ -109,16 +106,16 @@ class RegionStrategy(ABC, Generic[V]):
         image: Image,
         query: str = "",  # noqa: ARG002 - for strategies whose picture depends on it
         *,
-        max_side: int | None = None,
+        max_side: int = MAX_SIDE,
         cache: EmbeddingCache | None = None,  # noqa: ARG002 - likewise
     ) -> View:
         """The plain image; see `Strategy.view`."""
         rgb = self.shrink(image, max_side)
         return View(rgb, size_variables(rgb))
 
-    def shrink(self, image: Image, max_side: int | None) -> RgbArray:
+    def shrink(self, image: Image, max_side: int) -> RgbArray:
         """The image at the view's size."""
-        return shrink(image.rgb, min(self.max_side, max_side or self.max_side))
+        return shrink(image.rgb, self.max_side or max_side)
 
     def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
         """Read a reply; see `Strategy.read`.
@@ -127,13 +124,12 @@ class RegionStrategy(ABC, Generic[V]):
             UnparsableReply: no answer in the text, or a target whose region cannot be used.
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
-        place = Placement(frame, view.size, (image.height, image.width))
-        shown = self.checked_view(view)
+        place = Placement(frame, self.checked_view(view), (image.height, image.width))
         try:
-            proposals = tuple(self.proposal(raw, shown, place) for raw in self.targets(reply))
+            proposals = tuple(self.proposal(raw, place) for raw in self.targets(reply))
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
-        steps = tuple(Step(r.text, tuple(self.step_boxes(r, shown, place))) for r in reply.steps)
+        steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
         return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
 
     def checked_view(self, view: View) -> V:

@@ -10,7 +10,6 @@ from rsvp.frames import Frame
 from rsvp.parsing import RawStep, RawTarget
 from rsvp.strategies import View
 from rsvp.strategies.base import (
-    MAX_SIDE,
     Placement,
     RegionStrategy,
     Schema,
@@ -31,7 +30,7 @@ class BoxesStrategy(RegionStrategy[View]):
     name = "boxes"
     expect = "box"
 
-    def __init__(self, argument: str | None = None, *, max_side: int = MAX_SIDE) -> None:
+    def __init__(self, argument: str | None = None, *, max_side: int | None = None) -> None:
         super().__init__(max_side=max_side)
         if argument is not None:
             raise BadInput(f"the boxes strategy takes no argument, found {argument!r}")
@@ -40,11 +39,11 @@ class BoxesStrategy(RegionStrategy[View]):
         box = array(number_type(fractions=frame is not None and frame.kind == "0-1"))
         return {"boxes": array(box)}, {"box": box}
 
-    def step_boxes(self, raw: RawStep, view: View, place: Placement) -> Iterator[Box]:  # noqa: ARG002
+    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterator[Box]:
         for numbers in raw.boxes:
             with contextlib.suppress(BadInput):
                 yield place.box(numbers)
 
-    def proposal(self, raw: RawTarget, view: View, place: Placement) -> Proposal:  # noqa: ARG002
+    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
         numbers = raw.box or ()
         return Proposal(raw.label, place.box(numbers), raw=numbers)

@@ -10,11 +10,11 @@ from rsvp.drawing import grid_prompt
 from rsvp.errors import BadInput
 from rsvp.frames import Frame, bands_to_box
 from rsvp.parsing import RawStep, RawTarget
+from rsvp.registry import MAX_SIDE
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
-    MAX_SIDE,
     Placement,
     RegionStrategy,
     Schema,
@@ -43,7 +43,7 @@ class GridStrategy(RegionStrategy[View]):
     expect = "bands"
 
     def __init__(
-        self, argument: str | None = None, *, padding: float = 0.2, max_side: int = MAX_SIDE
+        self, argument: str | None = None, *, padding: float = 0.2, max_side: int | None = None
     ) -> None:
         super().__init__(max_side=max_side)
         self.grid = _parse_grid(DEFAULT_GRID if argument is None else argument)
@@ -60,18 +60,18 @@ class GridStrategy(RegionStrategy[View]):
         image: Image,
         query: str = "",  # noqa: ARG002
         *,
-        max_side: int | None = None,
+        max_side: int = MAX_SIDE,
         cache: EmbeddingCache | None = None,  # noqa: ARG002
     ) -> View:
         rgb = grid_prompt(self.shrink(image, max_side), self.grid)
         rows, columns = map(str, self.grid)
         return View(rgb, {**size_variables(rgb), "rows": rows, "columns": columns})
 
-    def step_boxes(self, raw: RawStep, view: View, place: Placement) -> Iterator[Box]:  # noqa: ARG002
+    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterator[Box]:
         with contextlib.suppress(BadInput):
             yield bands_to_box(raw.rows, raw.columns, grid=self.grid, image_size=place.image_size)
 
-    def proposal(self, raw: RawTarget, view: View, place: Placement) -> Proposal:  # noqa: ARG002
+    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
         box = bands_to_box(
             raw.rows,
             raw.columns,

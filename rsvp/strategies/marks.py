@@ -22,12 +22,12 @@ from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.parsing import ParsedReply, RawStep, RawTarget
 from rsvp.platform.lru import LRUCache
+from rsvp.registry import MAX_SIDE
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
-    MAX_SIDE,
     Placement,
     RegionStrategy,
     Schema,
@@ -89,7 +89,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         detector: Detector | None = None,
         max_marks: int = MAX_MARKS,
         phrases: Sequence[str] = COMMON_PHRASES,
-        max_side: int = MAX_SIDE,
+        max_side: int | None = None,
     ) -> None:
         super().__init__(max_side=max_side)
         if max_marks < 1:
@@ -116,7 +116,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         image: Image,
         query: str = "",
         *,
-        max_side: int | None = None,
+        max_side: int = MAX_SIDE,
         cache: EmbeddingCache | None = None,
     ) -> MarkedView:
         """The image with its candidates marked; those of the last few images are kept."""
@@ -140,13 +140,13 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             unique.setdefault((raw.label, frozenset(raw.marks)), raw)
         yield from unique.values()
 
-    def step_boxes(self, raw: RawStep, view: MarkedView, place: Placement) -> Iterator[Box]:
+    def step_boxes(self, raw: RawStep, place: Placement[MarkedView]) -> Iterator[Box]:
         for number in raw.marks:
-            if 1 <= number <= len(view.candidates):
-                yield _box_around(view.candidates, [number - 1], place.image_size)
+            if 1 <= number <= len(place.view.candidates):
+                yield _box_around(place.view.candidates, [number - 1], place.image_size)
 
-    def proposal(self, raw: RawTarget, view: MarkedView, place: Placement) -> Proposal:
-        found = view.candidates
+    def proposal(self, raw: RawTarget, place: Placement[MarkedView]) -> Proposal:
+        found = place.view.candidates
         unknown = [number for number in raw.marks if not 1 <= number <= len(found)]
         if unknown:
             marks = marks_range(len(found))

@@ -15,7 +15,6 @@ from rsvp.frames import Frame
 from rsvp.parsing import RawStep, RawTarget
 from rsvp.strategies import View
 from rsvp.strategies.base import (
-    MAX_SIDE,
     Placement,
     RegionStrategy,
     Schema,
@@ -41,7 +40,7 @@ class PointsStrategy(RegionStrategy[View]):
 
     expect = "points"
 
-    def __init__(self, argument: str | None = None, *, max_side: int = MAX_SIDE) -> None:
+    def __init__(self, argument: str | None = None, *, max_side: int | None = None) -> None:
         super().__init__(max_side=max_side)
         if argument not in (None, "box"):
             raise BadInput(f"the points strategy is points or points:box, found {argument!r}")
@@ -54,10 +53,10 @@ class PointsStrategy(RegionStrategy[View]):
         box = {"box": array(number_type(fractions=kind == "0-1"))} if self.with_box else {}
         return {"points": points}, {"points": points, "not": points, **box}
 
-    def step_boxes(self, raw: RawStep, view: View, place: Placement) -> Iterable[Box]:  # noqa: ARG002
+    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterable[Box]:
         return ()
 
-    def proposal(self, raw: RawTarget, view: View, place: Placement) -> Proposal:  # noqa: ARG002
+    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
         positive = [place.point(pair) for pair in raw.points]
         box = place.box(raw.box) if raw.box else None
         negative: list[Point] = []
