@@ -17,6 +17,7 @@ from rsvp.strategies import View
 from rsvp.types import Box, Image, Point, Proposal, Reasoning, RgbArray, Step
 
 Schema = dict[str, Any]
+RegionSchemas = tuple[dict[str, Schema], dict[str, Schema]]  # of a step, and of a target
 
 STRING: Schema = {"type": "string"}
 INTEGERS: Schema = {"type": "array", "items": {"type": "integer"}}
@@ -83,12 +84,12 @@ class RegionStrategy(ABC, Generic[V]):
         self.max_side = max_side
 
     @abstractmethod
-    def region_schemas(self, frame: Frame | None) -> tuple[dict[str, Schema], dict[str, Schema]]:
-        """How a step, and how a target names its region, beside its text or label."""
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
+        """How a step and how a target names its region, beside its text or label."""
 
-    @abstractmethod
     def step_boxes(self, raw: RawStep, place: Placement[V]) -> Iterable[Box]:
         """The boxes that a step names; they only illustrate, so unusable ones are left out."""
+        return ()
 
     @abstractmethod
     def proposal(self, raw: RawTarget, place: Placement[V]) -> Proposal:
@@ -104,10 +105,10 @@ class RegionStrategy(ABC, Generic[V]):
     def view(
         self,
         image: Image,
-        query: str = "",  # noqa: ARG002 - for strategies whose picture depends on it
+        query: str = "",
         *,
         max_side: int = MAX_SIDE,
-        cache: EmbeddingCache | None = None,  # noqa: ARG002 - likewise
+        cache: EmbeddingCache | None = None,
     ) -> View:
         """The plain image; see `Strategy.view`."""
         rgb = self.shrink(image, max_side)

@@ -11,8 +11,8 @@ from rsvp.parsing import RawStep, RawTarget
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     Placement,
+    RegionSchemas,
     RegionStrategy,
-    Schema,
     array,
     number_type,
 )
@@ -35,7 +35,7 @@ class BoxesStrategy(RegionStrategy[View]):
         if argument is not None:
             raise BadInput(f"the boxes strategy takes no argument, found {argument!r}")
 
-    def region_schemas(self, frame: Frame | None) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         box = array(number_type(fractions=frame is not None and frame.kind == "0-1"))
         return {"boxes": array(box)}, {"box": box}
 

@@ -16,8 +16,8 @@ from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
     Placement,
+    RegionSchemas,
     RegionStrategy,
-    Schema,
     size_variables,
 )
 from rsvp.types import Box, Image, Proposal
@@ -51,17 +51,17 @@ class GridStrategy(RegionStrategy[View]):
             raise BadInput(f"padding is a fraction of the region's size, 0 to 10, found {padding}")
         self.padding = padding
 
-    def region_schemas(self, frame: Frame | None) -> tuple[dict[str, Schema], dict[str, Schema]]:  # noqa: ARG002
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         bands = {"rows": INTEGERS, "columns": INTEGERS}
         return bands, bands
 
     def view(
         self,
         image: Image,
-        query: str = "",  # noqa: ARG002
+        query: str = "",
         *,
         max_side: int = MAX_SIDE,
-        cache: EmbeddingCache | None = None,  # noqa: ARG002
+        cache: EmbeddingCache | None = None,
     ) -> View:
         rgb = grid_prompt(self.shrink(image, max_side), self.grid)
         rows, columns = map(str, self.grid)

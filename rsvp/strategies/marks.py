@@ -29,8 +29,8 @@ from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
     Placement,
+    RegionSchemas,
     RegionStrategy,
-    Schema,
     size_variables,
 )
 from rsvp.strategies.candidates import (
@@ -108,7 +108,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         if self._detector is None:
             automatic_detector(segmenter)
 
-    def region_schemas(self, frame: Frame | None) -> tuple[dict[str, Schema], dict[str, Schema]]:  # noqa: ARG002
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         return {"marks": INTEGERS}, {"marks": INTEGERS}
 
     def view(

@@ -7,21 +7,20 @@ They go straight to the segmenter: those on the target, those on what it is not,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import replace
 
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
-from rsvp.parsing import RawStep, RawTarget
+from rsvp.parsing import RawTarget
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     Placement,
+    RegionSchemas,
     RegionStrategy,
-    Schema,
     array,
     number_type,
 )
-from rsvp.types import Box, Point, Proposal
+from rsvp.types import Point, Proposal
 
 
 class PointsStrategy(RegionStrategy[View]):
@@ -47,14 +46,11 @@ class PointsStrategy(RegionStrategy[View]):
         self.with_box = argument == "box"
         self.name = "points-box" if self.with_box else "points"
 
-    def region_schemas(self, frame: Frame | None) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         kind = frame.kind if frame is not None else ""
         points = array(array(number_type(fractions=kind in ("0-1", "percent"))))
         box = {"box": array(number_type(fractions=kind == "0-1"))} if self.with_box else {}
         return {"points": points}, {"points": points, "not": points, **box}
-
-    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterable[Box]:
-        return ()
 
     def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
         positive = [place.point(pair) for pair in raw.points]
