@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import email.utils
 import io
@@ -12,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -89,20 +89,18 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The backend's pauses in seconds, recorded instead of made; jitter is always a half."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    recorded: list[float] = []
+    monkeypatch.setattr("rsvp.mllm.openai.sleep", recorded.append)
+    monkeypatch.setattr("rsvp.mllm.openai.random", lambda: 0.5)
+    return recorded
 
 
-def connect(server: Server, slept: list[float] | None = None, **options: Any) -> OpenAIMLLM:
-    """A backend that notes its pauses instead of making them; jitter is always a half."""
-    pauses = slept if slept is not None else []
-
-    async def asleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    options = {"api_key": KEY, "rand": lambda: 0.5, **options}
-    return OpenAIMLLM("m", base_url=server.url, sleep=pauses.append, asleep=asleep, **options)
+def connect(server: Server, **options: Any) -> OpenAIMLLM:
+    return OpenAIMLLM("m", base_url=server.url, **{"api_key": KEY, **options})
 
 
 def test_a_reply_with_usage(server: Server) -> None:
@@ -136,13 +134,29 @@ def test_the_pipeline_encodes_while_the_server_reasons(server: Server) -> None:
     assert pipeline.segment(np.zeros((9, 9, 3), np.uint8), "the cat").no_target
 
 
-def test_areply_twice_in_two_event_loops(server: Server) -> None:
-    slept: list[float] = []
-    mllm = connect(server, slept)
-    server.answers = [refusal(503, "busy"), completion()]
-    assert asyncio.run(mllm.areply(ASK)).text == "here"
-    assert asyncio.run(mllm.areply(ASK)).text == "here"
-    assert slept == [0.25]
+def test_threads_share_one_backend(server: Server) -> None:
+    """Each thread retries on its own, and what one learns of the server serves the others."""
+    lock, failed = threading.Lock(), set()
+    picky = Picky(temperature=OPENAI_TEMPERATURE)
+
+    def answer(request: dict[str, Any]) -> Answer:
+        question = request["messages"][0]["content"]
+        with lock:
+            first, _ = question not in failed, failed.add(question)
+        if first:
+            return refusal(503, "busy")
+        answered = picky(request)
+        return completion(question) if answered[0] == 200 else answered
+
+    server.answers = [answer]
+    mllm = connect(server)
+    questions = [f"question {number}" for number in range(16)]
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda q: mllm.reply([Message("user", (q,))]).text, questions))
+    assert replies == questions
+    asked = len(server.requests)
+    mllm.reply([Message("user", (questions[0],))])
+    assert len(server.requests) == asked + 1
 
 
 def test_a_schema_is_sent_strict(server: Server) -> None:
@@ -177,27 +191,28 @@ def test_images_travel_as_png_when_small_and_jpeg_when_large(
         ("Retry-After", "soon", 0.25),  # unreadable: plain backoff
     ],
 )
-def test_429_waits_as_told(server: Server, header: str, value: str, pause: float) -> None:
-    slept: list[float] = []
+def test_429_waits_as_long_as_the_server_asks(
+    server: Server, pauses: list[float], header: str, value: str, pause: float
+) -> None:
     server.answers = [refusal(429, "slow down", {header: value}), completion()]
-    assert connect(server, slept).reply(ASK).text == "here"
-    assert slept == [pause]
+    assert connect(server).reply(ASK).text == "here"
+    assert pauses == [pause]
 
 
-def test_retry_after_may_be_a_date(server: Server) -> None:
-    slept: list[float] = []
+def test_retry_after_may_be_a_date(server: Server, pauses: list[float]) -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     server.answers = [refusal(429, "slow down", {"Retry-After": date}), completion()]
-    connect(server, slept).reply(ASK)
-    assert 15 < slept[0] < 21
+    connect(server).reply(ASK)
+    assert 15 < pauses[0] < 21
 
 
-def test_500s_back_off_with_full_jitter_until_exhausted(server: Server) -> None:
-    slept: list[float] = []
+def test_500s_back_off_with_full_jitter_until_exhausted(
+    server: Server, pauses: list[float]
+) -> None:
     server.answers = [refusal(500, "boom\nat line 3")]
     with pytest.raises(MLLMFailed) as error:
-        connect(server, slept, max_retries=3).reply(ASK)
-    assert slept == [0.25, 0.5, 1.0]
+        connect(server, max_retries=3).reply(ASK)
+    assert pauses == [0.25, 0.5, 1.0]
     assert len(server.requests) == 4
     assert "HTTP 500: boom at line 3" in str(error.value)
     assert "after 4 attempts" in str(error.value)
@@ -263,14 +278,13 @@ def test_a_silent_server_times_out(server: Server) -> None:
         connect(server, timeout=0.1, max_retries=1).reply(ASK)
 
 
-def test_nobody_listens(server: Server) -> None:
-    slept: list[float] = []
+def test_nobody_listens(server: Server, pauses: list[float]) -> None:
     server.http.server_close()
-    mllm = connect(server, slept, max_retries=2)
+    mllm = connect(server, max_retries=2)
     server.http.shutdown()
     with pytest.raises(MLLMFailed, match=r"cannot connect .*after 3 attempts"):
         mllm.reply(ASK)
-    assert slept == [0.25, 0.5]
+    assert pauses == [0.25, 0.5]
 
 
 def test_an_answer_that_is_cut_short_is_kept(server: Server) -> None:
@@ -340,11 +354,10 @@ OPENAI_TEMPERATURE = (
     ],
 )
 def test_a_refused_parameter_is_left_out_and_that_is_remembered(
-    server: Server, picky: Picky, present: set[str], absent: set[str]
+    server: Server, pauses: list[float], picky: Picky, present: set[str], absent: set[str]
 ) -> None:
     server.answers = [picky]
-    slept: list[float] = []
-    mllm = connect(server, slept)
+    mllm = connect(server)
     assert mllm.reply(ASK, schema=SCHEMA).text == "here"
     asked = len(server.requests)
     assert mllm.reply(ASK, schema=SCHEMA).text == "here"
@@ -354,7 +367,7 @@ def test_a_refused_parameter_is_left_out_and_that_is_remembered(
     assert present <= words
     assert not absent & words
     assert ("f" in absent) == ("response_format" not in last)
-    assert slept == []
+    assert pauses == []
 
 
 def test_a_refusal_about_something_else_is_not_remembered(server: Server) -> None:
@@ -417,9 +430,8 @@ def test_openai_itself_needs_a_key_and_other_servers_do_not(
     assert server.authorization == ["Bearer no-key", f"Bearer {KEY}", "Bearer other-key"]
 
 
-def test_openai_itself_is_asked_in_its_new_words() -> None:
-    mllm = OpenAIMLLM("gpt-5.1", api_key=KEY)
-    request = mllm._request([], SCHEMA, mllm._dialect)
+def test_openai_itself_gets_max_completion_tokens() -> None:
+    request = OpenAIMLLM("gpt-5.1", api_key=KEY)._request([], SCHEMA, frozenset())
     assert "max_completion_tokens" in request
     assert "max_tokens" not in request
 
@@ -437,7 +449,7 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
     assert key not in str(error.value)
 
 
-def test_text_that_utf8_cannot_carry_is_mended(server: Server) -> None:
+def test_lone_surrogates_are_replaced(server: Server) -> None:
     connect(server).reply([Message("user", ("caf\udce9?",))])
     assert server.requests[0]["messages"][0]["content"] == "caf??"
 
@@ -462,10 +474,9 @@ WHOLE = (
 
 def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
     server.answers = [stream(*WHOLE)]
-    mllm = connect(server, stream=True)
-    for reply in (mllm.reply(ASK), asyncio.run(mllm.areply(ASK))):
-        assert (reply.text, reply.finish_reason) == ("here 猫", "stop")
-        assert reply.usage == Usage(7, 3, 1)
+    reply = connect(server, stream=True).reply(ASK)
+    assert (reply.text, reply.finish_reason) == ("here 猫", "stop")
+    assert reply.usage == Usage(7, 3, 1)
     assert server.requests[0]["stream_options"] == {"include_usage": True}
 
 
@@ -479,11 +490,12 @@ def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
         (200, b"<html>login</html>", {"Content-Type": "text/html"}),
     ],
 )
-def test_a_stream_that_breaks_off_is_retried(server: Server, broken: Answer) -> None:
-    slept: list[float] = []
+def test_a_stream_that_breaks_off_is_retried(
+    server: Server, pauses: list[float], broken: Answer
+) -> None:
     server.answers = [broken, stream(*WHOLE)]
-    assert connect(server, slept, stream=True).reply(ASK).text == "here 猫"
-    assert slept == [0.25]
+    assert connect(server, stream=True).reply(ASK).text == "here 猫"
+    assert pauses == [0.25]
     server.answers = [broken]
     with pytest.raises(MLLMFailed, match="after 2 attempts") as error:
         connect(server, stream=True, max_retries=1).reply(ASK)
