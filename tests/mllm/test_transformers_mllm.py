@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -58,7 +57,7 @@ def test_every_class_answers_the_same_twice(
     mllm = backends[family]
     assert isinstance(mllm, MLLM)
     first = mllm.reply(ask())
-    again = asyncio.run(mllm.areply(ask(), schema={"type": "object"}))
+    again = mllm.reply(ask(), schema={"type": "object"})
     assert (again.text, again.usage, again.confidence) == (
         first.text,
         first.usage,
@@ -192,9 +191,7 @@ def test_a_template_without_a_system_role_gets_the_text_in_the_first_question(
         mllm.reply([Message("system", ("alone",))])
 
 
-def test_a_template_that_knows_no_parts_gets_plain_text(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_template_without_parts_gets_plain_text(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["florence2"], tmp_path / "plain")
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}")
     mllm = TransformersMLLM(str(folder), max_new_tokens=2)
@@ -202,14 +199,14 @@ def test_a_template_that_knows_no_parts_gets_plain_text(
     assert mllm._loaded.chat.render(ask()) == "Box: the cup"
 
 
-def test_no_template_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_chat_template_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "base")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelUnavailable, match="no chat template"):
         TransformersMLLM(str(folder)).reply(ask())
 
 
-def test_a_prompt_past_the_window_is_one_line_and_the_reply_stays_inside(
+def test_a_prompt_beyond_the_context_length_is_an_error_and_the_reply_stays_within(
     folders: dict[str, Path],
 ) -> None:
     """The learned positions end at 512; one more would be an IndexError deep inside."""
@@ -233,13 +230,13 @@ def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
     mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_new_tokens=1, device="cpu")
     mllm.reply(ask())
     assert mllm._loaded.model.dtype == torch.float32
-    assert "cpu in float32 (fastest on a CPU)" in caplog.text
+    assert "cpu (asked), float32 (usual there)" in caplog.text
     chosen = TransformersMLLM(
         str(folders["qwen3_vl"]), max_new_tokens=1, dtype="bf16", device="cpu"
     )
     chosen.reply(ask())
     assert chosen._loaded.model.dtype == torch.bfloat16
-    assert "cpu in bfloat16 (as asked)" in caplog.text
+    assert "cpu (asked), bfloat16 (asked)" in caplog.text
 
 
 def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(
@@ -289,7 +286,7 @@ def test_loading_is_timed_apart(folders: dict[str, Path]) -> None:
     assert mllm._loaded is loaded
 
 
-def test_a_missing_folder_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_folder_fails_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from rsvp.errors import ModelUnavailable\n"
@@ -356,7 +353,7 @@ def test_a_hub_id_in_the_cache_needs_no_network(
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("a" * 40)
     assert TransformersMLLM("someone/tiny", max_new_tokens=2).reply(ask()).usage.calls == 1
-    with pytest.raises(ModelUnavailable, match="get it with: hf download someone/else") as error:
+    with pytest.raises(ModelUnavailable, match="get them with: hf download someone/else") as error:
         TransformersMLLM("someone/else").reply(ask())
     assert "\n" not in str(error.value)
 
