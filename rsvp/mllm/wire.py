@@ -31,7 +31,8 @@ def wire_message(message: Message) -> dict[str, Any]:
 def _wire_part(part: str | RgbArray) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": _utf8(part)}
-    return {"type": "image_url", "image_url": {"url": _data_url(part)}}
+    media_type, data = encode_image(part)
+    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
 
 
 def _utf8(text: str) -> str:
@@ -39,22 +40,19 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _data_url(rgb: RgbArray) -> str:
-    """(h, w, 3) uint8 as a data URL: PNG up to 1 Mpx, above that JPEG at quality 95.
+def encode_image(rgb: RgbArray) -> tuple[str, str]:
+    """(h, w, 3) uint8 as media type and base64: PNG up to 1 Mpx, above that JPEG at quality 95.
 
     PNG is lossless, which thin grid lines and small numbers need. A large photograph is four times
     the size as PNG, beyond some servers' limits, and its drawn lines are wide enough to survive
     JPEG without chroma subsampling.
     """
+    small = rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS
+    kind = "png" if small else "jpeg"
+    options = {"compress_level": 3} if small else {"quality": 95, "subsampling": 0}
     buffer = io.BytesIO()
-    picture = PilImage.fromarray(rgb)
-    if rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS:
-        kind = "png"
-        picture.save(buffer, "PNG", compress_level=3)
-    else:
-        kind = "jpeg"
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    PilImage.fromarray(rgb).save(buffer, kind, **options)
+    return f"image/{kind}", base64.b64encode(buffer.getvalue()).decode()
 
 
 def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
