@@ -256,7 +256,7 @@ def _delay(failures: int, retry_after: float | None) -> float:
     """Seconds to wait: full jitter, or what the server asked for and a little jitter on top."""
     if retry_after is not None:
         return min(max(retry_after, 0.0), _MAX_DELAY) + random() * _BASE_DELAY
-    return random() * min(_BASE_DELAY * 2**failures, _MAX_DELAY)
+    return random() * min(float(_BASE_DELAY * 2**failures), _MAX_DELAY)
 
 
 def _is_retried(status: int) -> bool:
