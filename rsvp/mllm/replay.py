@@ -18,12 +18,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
-from rsvp.errors import BadInput, MLLMFailed, first_line
+from rsvp.errors import BadInput, MLLMFailed
 from rsvp.mllm import MLLM
-from rsvp.platform.files import read_bytes, writable
+from rsvp.platform.files import parse_json, read_bytes, validate, writable
 from rsvp.types import Message, Reply, Usage
+
+
+class TokenUsage(BaseModel, extra="forbid"):
+    """`rsvp.types.Usage` as it is recorded."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
 
 
 class RecordedReply(BaseModel):
@@ -32,14 +40,17 @@ class RecordedReply(BaseModel):
     key: str
     model: str
     text: str
-    usage: dict[str, int]
+    usage: TokenUsage
     seconds: float
     finish_reason: str
     confidence: float | None
 
     def reply(self) -> Reply:
-        usage = Usage(**self.usage)
+        usage = Usage(**self.usage.model_dump())
         return Reply(self.text, usage, self.seconds, self.finish_reason, self.confidence)
+
+
+_RECORDED_REPLY = TypeAdapter(RecordedReply)
 
 
 class ReplayMLLM:
@@ -68,9 +79,6 @@ class ReplayMLLM:
         if record is not None and recorded not in (None, record.model):
             raise BadInput(f"{file} holds replies of {recorded}: record {record.model} elsewhere")
         self.model: str = record.model if record is not None else recorded or ""
-
-    def __repr__(self) -> str:
-        return f"ReplayMLLM({str(self._file)!r}, record={self._record!r})"
 
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
@@ -116,22 +124,13 @@ class ReplayMLLM:
         for number, line in enumerate(read_bytes(self._file).splitlines(), start=1):
             if not line.strip():
                 continue
-            where = f"{self._file}:{number}"
-            try:
-                recorded = RecordedReply.model_validate(json.loads(line))
-                reply = recorded.reply()
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(map(str, first["loc"]))
-                raise BadInput(f"{where} is no recorded reply ({field}: {first['msg']})") from error
-            except (ValueError, TypeError) as error:  # no JSON, or an unknown count of tokens
-                raise BadInput(f"{where} is no recorded reply ({first_line(error)})") from error
+            where = f"{self._file}:{number} is no recorded reply"
+            recorded = validate(_RECORDED_REPLY, parse_json(line, where), where)
             if model not in (None, recorded.model):
-                raise BadInput(
-                    f"{where} is a reply of {recorded.model}, the ones before are of {model}"
-                )
+                others = f"the ones before are of {model}"
+                raise BadInput(f"{self._file}:{number} is a reply of {recorded.model}, {others}")
             model = recorded.model
-            self._replies[recorded.key].append(reply)
+            self._replies[recorded.key].append(recorded.reply())
         return model
 
 

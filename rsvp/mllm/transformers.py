@@ -101,9 +101,6 @@ class TransformersMLLM:
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
-    def __repr__(self) -> str:
-        return f"TransformersMLLM({self.model!r})"
-
     def load(self) -> None:
         """Load the model, downloaded if necessary; later calls do nothing.
 
