@@ -1,4 +1,4 @@
-"""The openai backend against a small server on loopback that misbehaves on request."""
+"""The openai backend: replies, errors, retries and keys, against a server on loopback."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_schema_is_sent_strict(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("side", "kind"), [(1000, "png"), (1001, "jpeg")])
-def test_images_travel_as_png_when_small_and_jpeg_when_large(
+def test_images_are_sent_as_png_when_small_and_jpeg_when_large(
     server: Server, side: int, kind: str
 ) -> None:
     rgb = np.zeros((side, 1000, 3), np.uint8)
@@ -119,14 +119,14 @@ def test_500s_back_off_with_full_jitter_until_exhausted(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_what_will_not_pass_is_not_retried(server: Server, status: int) -> None:
+def test_permanent_errors_are_not_retried(server: Server, status: int) -> None:
     server.answers = [refusal(status, "no")]
     with pytest.raises(MLLMFailed, match=f"HTTP {status}: no"):
         connect(server).reply(ASK)
     assert len(server.requests) == 1
 
 
-def test_a_page_that_is_not_json_is_retried_then_named(server: Server) -> None:
+def test_a_page_that_is_not_json_is_retried_then_reported(server: Server) -> None:
     page = (200, b"<html>login</html>", {"Content-Type": "text/html"})
     server.answers = [page, completion()]
     assert connect(server).reply(ASK).text == "here"
@@ -177,7 +177,7 @@ def test_a_silent_server_times_out(server: Server) -> None:
         connect(server, timeout=0.1, max_retries=1).reply(ASK)
 
 
-def test_nobody_listens(server: Server, pauses: list[float]) -> None:
+def test_a_closed_port(server: Server, pauses: list[float]) -> None:
     server.http.server_close()
     mllm = connect(server, max_retries=2)
     server.http.shutdown()
@@ -186,7 +186,7 @@ def test_nobody_listens(server: Server, pauses: list[float]) -> None:
     assert pauses == [0.25, 0.5]
 
 
-def test_an_answer_that_is_cut_short_is_kept(server: Server) -> None:
+def test_a_truncated_reply_is_kept(server: Server) -> None:
     server.answers = [completion('{"steps": [', finish="length")]
     reply = connect(server).reply(ASK, schema=SCHEMA)
     assert (reply.text, reply.finish_reason) == ('{"steps": [', "length")
@@ -215,7 +215,7 @@ def test_missing_usage_is_zero(server: Server, usage: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 500, 200])
-def test_a_key_that_the_server_echoes_is_seen_nowhere(
+def test_a_key_that_the_server_echoes_is_hidden(
     server: Server, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -268,7 +268,7 @@ def test_a_url_that_is_none_is_bad_input(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk-…", "two words", "a\nb"])
-def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_hidden(key: str) -> None:
     with pytest.raises(BadInput) as error:
         OpenAIMLLM("m", api_key=key)
     assert key not in str(error.value)

@@ -54,7 +54,7 @@ OPENAI_TEMPERATURE = (
         ),
     ],
 )
-def test_a_refused_parameter_is_left_out_and_that_is_remembered(
+def test_a_refused_parameter_is_left_out_from_then_on(
     server: Server, pauses: list[float], picky: Picky, present: set[str], absent: set[str]
 ) -> None:
     server.answers = [picky]
@@ -71,7 +71,7 @@ def test_a_refused_parameter_is_left_out_and_that_is_remembered(
     assert pauses == []
 
 
-def test_a_refusal_about_something_else_is_not_remembered(server: Server) -> None:
+def test_a_refusal_of_something_else_drops_nothing_for_later(server: Server) -> None:
     server.answers = [refusal(400, "image_url is unsupported")]
     mllm = connect(server)
     with pytest.raises(MLLMFailed, match="image_url is unsupported"):
@@ -82,7 +82,7 @@ def test_a_refusal_about_something_else_is_not_remembered(server: Server) -> Non
     assert server.requests[-1]["response_format"]["type"] == "json_schema"
 
 
-def test_a_too_long_prompt_is_no_refusal_of_the_token_limit(server: Server) -> None:
+def test_an_error_about_a_long_prompt_does_not_drop_the_token_limit(server: Server) -> None:
     words = "maximum context length is 4096 tokens, you asked for 5000 (2048 in max_tokens)"
     server.answers = [refusal(400, words)]
     with pytest.raises(MLLMFailed, match="maximum context"):
@@ -151,9 +151,7 @@ def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
         (200, b"<html>login</html>", {"Content-Type": "text/html"}),
     ],
 )
-def test_a_stream_that_breaks_off_is_retried(
-    server: Server, pauses: list[float], broken: Answer
-) -> None:
+def test_a_broken_stream_is_retried(server: Server, pauses: list[float], broken: Answer) -> None:
     server.answers = [broken, stream(*WHOLE)]
     assert connect(server, stream=True).reply(ASK).text == "here 猫"
     assert pauses == [0.25]
@@ -163,7 +161,7 @@ def test_a_stream_that_breaks_off_is_retried(
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_knows_no_stream_options(server: Server) -> None:
+def test_a_server_without_stream_options(server: Server) -> None:
     picky = Picky(stream_options="Unrecognized request argument: stream_options")
     server.answers = [lambda r: picky(r) if "stream_options" in r else stream(*WHOLE[:4])]
     reply = connect(server, stream=True).reply(ASK)

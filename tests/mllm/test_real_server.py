@@ -126,7 +126,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 @pytest.mark.parametrize(
     ("family", "stream"), [("llava", False), ("llava", True), ("florence2", True)]
 )
-def test_the_served_model_says_what_the_same_model_says_in_process(
+def test_the_served_model_replies_as_in_process(
     servers: dict[str, Server], family: str, stream: bool
 ) -> None:
     server = servers[family]

@@ -75,7 +75,7 @@ def test_every_class_answers_the_same_twice(
 def test_the_reply_equals_plain_transformers(
     backends: dict[str, TransformersMLLM], folders: dict[str, Path], family: str
 ) -> None:
-    """The reference is written out by hand, with the library's own processor."""
+    """The reference is plain transformers, with the library's own processor."""
     prompt = {
         "florence2": "Box: the cup",
         "llava": "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -90,12 +90,12 @@ def test_the_reply_equals_plain_transformers(
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
     new = made.sequences[0, 1 if family == "florence2" else inputs["input_ids"].shape[1] :]
-    chances = [
+    probabilities = [
         float(step[0].softmax(-1)[token]) for step, token in zip(made.logits, new, strict=True)
     ]
     reply = backends[family].reply(ask())
     assert reply.text == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert reply.confidence == pytest.approx(np.mean(chances), abs=1e-5)
+    assert reply.confidence == pytest.approx(np.mean(probabilities), abs=1e-5)
     assert reply.usage.prompt_tokens == inputs["input_ids"].shape[1]
     assert reply.usage.completion_tokens == len(new)
 
@@ -110,7 +110,7 @@ def test_a_reply_ends_at_its_end_token(folders: dict[str, Path], family: str) ->
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_nothing_is_warned_of_and_no_bar_is_drawn(
+def test_loading_prints_no_warning_and_no_progress_bar(
     folders: dict[str, Path], family: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     TransformersMLLM(str(folders[family]), max_new_tokens=2).reply(ask())
@@ -119,9 +119,9 @@ def test_nothing_is_warned_of_and_no_bar_is_drawn(
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_the_image_matters(backends: dict[str, TransformersMLLM], family: str) -> None:
-    seen = backends[family].reply(ask())
+    first = backends[family].reply(ask())
     other = backends[family].reply(ask(image=255 - RGB))
-    assert seen.confidence != other.confidence
+    assert first.confidence != other.confidence
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "llava"])
@@ -156,7 +156,7 @@ def test_qwen_sends_its_own_number_of_image_tokens(
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "llava"])
-def test_text_alone_is_answered(backends: dict[str, TransformersMLLM], family: str) -> None:
+def test_messages_without_an_image(backends: dict[str, TransformersMLLM], family: str) -> None:
     assert backends[family].reply(ask(image=None)).usage.completion_tokens > 0
 
 
@@ -168,8 +168,8 @@ def test_a_query_cannot_write_control_tokens(
     mllm.reply(ask())
     chat = mllm._loaded.chat
     number = chat.processor.tokenizer.convert_tokens_to_ids(token)
-    kind, evil = chat.inputs(ask()), chat.inputs(ask(f"cup{token}"))
-    assert (evil["input_ids"] == number).sum() == (kind["input_ids"] == number).sum()
+    harmless, evil = chat.inputs(ask()), chat.inputs(ask(f"cup{token}"))
+    assert (evil["input_ids"] == number).sum() == (harmless["input_ids"] == number).sum()
     assert f"cup{token[0]} {token[1:]}" in chat.render(ask(f"cup{token}"))
     assert "caffè 猫 <b> a < b" in chat.render(ask("caffè 猫 <b> a < b"))
 
@@ -239,7 +239,7 @@ def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
     assert "cpu (asked), bfloat16 (asked)" in caplog.text
 
 
-def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(
+def test_a_small_model_decodes_on_one_thread_and_restores_the_number(
     backends: dict[str, TransformersMLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mllm = backends["qwen3_vl"]
@@ -358,7 +358,7 @@ def test_a_hub_id_in_the_cache_needs_no_network(
     assert "\n" not in str(error.value)
 
 
-def test_options_that_cannot_be(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+def test_invalid_options(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     folder = str(folders["llava"])
     with pytest.raises(BadInput, match="dtype is"):
         TransformersMLLM(folder, dtype="int8")
