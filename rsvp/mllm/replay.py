@@ -26,7 +26,7 @@ from rsvp.platform.files import parse_json, read_bytes, validate, writable
 from rsvp.types import Message, Reply, Usage
 
 
-class TokenUsage(BaseModel, extra="forbid"):
+class RecordedUsage(BaseModel, extra="forbid"):
     """`rsvp.types.Usage` as it is recorded."""
 
     prompt_tokens: int = 0
@@ -40,7 +40,7 @@ class RecordedReply(BaseModel):
     key: str
     model: str
     text: str
-    usage: TokenUsage
+    usage: RecordedUsage
     seconds: float
     finish_reason: str
     confidence: float | None
