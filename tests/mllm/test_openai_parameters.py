@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("pauses")
 
 
 class Picky:
-    """A server that refuses some parameters in the words of real ones."""
+    """A server that refuses some parameters with error texts of real ones."""
 
     def __init__(self, **refusals: str) -> None:
         self.refusals = refusals
@@ -60,9 +60,9 @@ def test_a_refused_parameter_is_left_out_from_then_on(
     server.answers = [picky]
     mllm = connect(server)
     assert mllm.reply(ASK, schema=SCHEMA).text == "here"
-    asked = len(server.requests)
+    count = len(server.requests)
     assert mllm.reply(ASK, schema=SCHEMA).text == "here"
-    assert len(server.requests) == asked + 1
+    assert len(server.requests) == count + 1
     last = server.requests[-1]
     words = set(last) | {last.get("response_format", {}).get("type")}
     assert present <= words
@@ -110,9 +110,9 @@ def test_threads_share_one_backend(server: Server) -> None:
     with ThreadPoolExecutor(8) as threads:
         replies = list(threads.map(lambda q: mllm.reply([Message("user", (q,))]).text, questions))
     assert replies == questions
-    asked = len(server.requests)
+    count = len(server.requests)
     mllm.reply([Message("user", (questions[0],))])
-    assert len(server.requests) == asked + 1
+    assert len(server.requests) == count + 1
 
 
 def stream(*events: Any, end: str = "data: [DONE]\n\n") -> Answer:
