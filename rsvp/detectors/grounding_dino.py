@@ -17,7 +17,7 @@ from rsvp.detectors.official import load_official
 from rsvp.detectors.pixels import Preprocessing, read_preprocessing
 from rsvp.errors import ModelUnavailable, first_line
 from rsvp.platform import machine
-from rsvp.platform.hub import quiet
+from rsvp.platform.pretrained import quiet
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()

@@ -39,7 +39,7 @@ def load_text(model: str) -> tuple[Any, BertConfig]:
     Raises:
         ModelUnavailable: not there, not readable, or not BERT.
     """
-    folder = hub_folder(model, "tokenizer files", _TEXT_FILES, holds="*", bare=True)
+    folder = hub_folder(model, "tokenizer files", _TEXT_FILES, needs=("*",), bare=True)
     config = BertConfig()  # those of bert-base-uncased, where the folder has none
     try:
         if (folder / "config.json").is_file():

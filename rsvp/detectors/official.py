@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.platform.hub import quiet, read_state
+from rsvp.platform.pretrained import quiet
+from rsvp.platform.pretrained import read_checkpoint as read_state
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()

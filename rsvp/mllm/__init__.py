@@ -10,20 +10,17 @@ from rsvp.types import Message, Reply
 
 @runtime_checkable
 class MLLM(Protocol):
-    """A multimodal LLM.
+    """A multimodal LLM. `reply` may be called from several threads at once.
 
     Attributes:
         name: the spec that made it, e.g. ``openai:gpt-5.1``; written into every result.
         model: the model's own name or folder, from which `registry.family` finds the coordinate
             frame and the prompt profile.
 
-    Two more are optional, and looked up by name:
+    A backend may also have these two; `is_remote` and `load` below give the defaults:
 
-        remote: True where somebody else's processor does the work; the pipeline then encodes the
-            image while it waits for the reply. Absent means False.
-        load(): load what the first reply would load, and return; later calls do nothing. The
-            pipeline calls it before the first question, so that loading is timed apart. It raises
-            what `reply` would.
+        remote: bool, True where another machine runs the model.
+        load(): load the weights that the first reply would load; later calls do nothing.
     """
 
     name: str
@@ -43,8 +40,18 @@ class MLLM(Protocol):
         """
         ...
 
-    async def areply(
-        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """`reply`, awaitable."""
-        ...
+
+def is_remote(mllm: MLLM | None) -> bool:
+    """Whether another machine runs the model, so that this one can encode the image meanwhile."""
+    return bool(getattr(mllm, "remote", False))
+
+
+def load(mllm: MLLM) -> None:
+    """Load the backend's weights, so that loading is timed apart from the first reply.
+
+    Raises:
+        ModelUnavailable: as `MLLM.reply`.
+    """
+    load_weights = getattr(mllm, "load", None)
+    if callable(load_weights):
+        load_weights()

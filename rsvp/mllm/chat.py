@@ -1,6 +1,6 @@
-"""Messages to a local model's inputs: its chat template renders, its processor puts the images in.
+"""Messages to a local model's inputs, with its own chat template and processor.
 
-Works on any processor of transformers, and imports none of it.
+Works with any processor of transformers, and imports none of it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from PIL import Image as PilImage
 
 from rsvp.types import Message
 
-_AN_IMAGE = {"type": "image"}
+_IMAGE_PART = {"type": "image"}
 
 
 class Chat:
-    """How one model is talked to.
+    """The chat format of one model.
 
     Args:
         processor: a transformers processor with a `tokenizer` and an `image_processor`.
@@ -42,16 +42,16 @@ class Chat:
         options: dict[str, Any] = {"return_tensors": "pt"}
         bos = self.processor.tokenizer.bos_token
         if bos and text.startswith(bos):
-            options["add_special_tokens"] = False  # or there would be two of them
+            options["add_special_tokens"] = False  # the template has written it
         return self.processor(text=[text], images=images or None, **options)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt as text, one image token an image where the template writes them.
+        """The prompt as text, with one image token per image where the template writes them.
 
-        A template that refuses system messages gets their text in front of the first question.
+        A template that refuses system messages gets their text before the first user message.
 
         Raises:
-            ValueError: the template refuses the conversation, in its own words.
+            ValueError: the template refuses the conversation; the message is the template's.
         """
         from jinja2 import TemplateError
 
@@ -64,36 +64,36 @@ class Chat:
         return self._apply([first, *messages[2:]])
 
     def _apply(self, messages: Sequence[Message]) -> str:
-        # The tokenizer renders, not the processor: some processors insist on video settings here.
+        # The tokenizer renders, not the processor: some processors need video settings here.
         return str(
             self.processor.tokenizer.apply_chat_template(
-                [self._wire(message) for message in messages],
+                [self._template_message(message) for message in messages],
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=True,
             )
         )
 
-    def _wire(self, message: Message) -> dict[str, Any]:
-        """A message as templates take it: parts, or plain text where a template knows no parts."""
+    def _template_message(self, message: Message) -> dict[str, Any]:
+        """A message for the template: parts, or one string where the template knows no parts."""
         if "text" not in self.template:
-            texts = [self._plain(part) for part in message.parts if isinstance(part, str)]
+            texts = [self._escape(part) for part in message.parts if isinstance(part, str)]
             return {"role": message.role, "content": "".join(texts)}
         parts = [
-            {"type": "text", "text": self._plain(part)} if isinstance(part, str) else _AN_IMAGE
+            {"type": "text", "text": self._escape(part)} if isinstance(part, str) else _IMAGE_PART
             for part in message.parts
         ]
         return {"role": message.role, "content": parts}
 
-    def _plain(self, text: str) -> str:
-        """Text whose control tokens are spaced apart: what a query says never ends its turn."""
+    def _escape(self, text: str) -> str:
+        """Split control tokens by a space, so that no query can end its own turn."""
         if self._control is None:
             return text
         return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
-    """Special tokens that look like ``<s>``, not a word or line break that happens to be one."""
+    """Matches special tokens such as ``<s>``, but not words and white space that are special."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     marked = [t for t in special if len(t) > 2 and not t.isalnum() and not t.isspace()]
     longest_first = sorted(marked, key=len, reverse=True)

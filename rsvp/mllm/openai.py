@@ -1,30 +1,26 @@
 """Chat completions from any compatible server.
 
-OpenAI, vLLM, SGLang, Ollama, LM Studio, llama.cpp, `transformers serve`, LiteLLM and more speak it.
-The `openai` package carries the requests; timeouts, retries and what to do when a server refuses a
-parameter are decided here, once for the sync and the async call: `_talk` says what to do next, and
-the two callers only do it.
-
-The replies are read as plain JSON. The package's own parsing raises pydantic errors on a proxy's
-HTML page and refuses truncated replies, which this project's parser can often still use.
+OpenAI, vLLM, SGLang, Ollama, LM Studio, llama.cpp, `transformers serve` and LiteLLM speak this
+protocol. The `openai` package sends the requests. Timeouts, retries and refused parameters are
+handled here, and replies are read as plain JSON: the package's own parsing raises pydantic errors
+on a proxy's HTML page and rejects truncated replies, which `rsvp.parsing` can often still read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import os
-import random
 import re
-import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import random
+from time import perf_counter, sleep
+from typing import Annotated, Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import openai
+from pydantic import Field
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
 from rsvp.mllm import wire
@@ -35,43 +31,27 @@ OPENAI_URL = "https://api.openai.com/v1"
 _BASE_DELAY = 0.5  # seconds; doubles with every failure
 _MAX_DELAY = 60.0  # seconds; also the longest Retry-After that is honoured
 _CONNECT_TIMEOUT = 10.0  # seconds; a host that is up answers sooner, and a retry follows anyway
-_NO_KEY = "no-key"  # local servers ignore it, but the client insists on one
+_NO_KEY = "no-key"  # local servers ignore it, but the client requires one
 
-_RETRIED = {408, 409, 429}  # and everything from 500 on
-_REFUSING = {400, 422, 501}  # how servers say that they don't know a parameter
+_RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
+_PARAMETER_REFUSED = {400, 422, 501}  # how servers say that they do not know a parameter
 _REFUSAL = re.compile(
     r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted"
     r"|not allowed|extra.(inputs|fields)|additional propert|deprecated|only the default"
 )
 _FORMAT_REFUSAL = re.compile(r"response.?format|schema|structured|guided|grammar|unsupported|json")
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """What this server understands, as far as we know: the first of each tuple is used."""
-
-    token_limits: tuple[str, ...]
-    formats: tuple[str, ...] = ("json_schema", "json_object")
-    temperature: bool = True
-    stream_options: bool = True
-
-    def without(self, refusal: str, *, schema: bool) -> _Dialect | None:
-        """The dialect to try after a refusal (lower case); None when it refuses nothing of ours."""
-        refused = _REFUSAL.search(refusal) is not None
-        if refused and self.temperature and "temperature" in refusal:
-            return replace(self, temperature=False)
-        if refused and self.stream_options and "stream_options" in refusal:
-            return replace(self, stream_options=False)
-        if refused and self.token_limits and self.token_limits[0] in refusal:
-            return replace(self, token_limits=self.token_limits[1:])
-        if schema and self.formats and _FORMAT_REFUSAL.search(refusal):
-            return replace(self, formats=self.formats[1:])
-        return None
+_OPTIONAL = ("temperature", "stream_options", "max_tokens", "max_completion_tokens")
+_FORMATS = ("json_schema", "json_object")
+_HINTS = {
+    401: "; check OPENAI_API_KEY",
+    403: "; this key may not use the model",
+    404: "; check the model's name and that the URL ends in /v1",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why one attempt gave no answer."""
+    """Why one attempt gave no completion."""
 
     message: str
     status: int | None = None
@@ -79,33 +59,26 @@ class _Failure:
     retry_after: float | None = None
 
 
-_Request = dict[str, Any]
-_Answer = dict[str, Any]
-_Pause = float
-_Talk = Generator[_Request | _Pause, Any, Reply]
-
-
 class OpenAIMLLM:
-    """A model behind a chat-completions server.
+    """A model behind a chat-completions server; threads may share one instance.
 
     Args:
         model: the server's name for it, e.g. ``gpt-5.1``.
         base_url: up to and including ``/v1``; else ``OPENAI_BASE_URL``, else OpenAI's own.
-        api_key: else ``OPENAI_API_KEY``. Servers other than OpenAI's may do without.
+        api_key: else ``OPENAI_API_KEY``. Servers other than OpenAI's may need none.
         timeout: seconds an attempt may stay silent.
         max_retries: further attempts after the first, for failures that may pass.
-        max_tokens: the longest reply, in tokens; thinking models count their thoughts.
+        max_tokens: the longest reply, in tokens; thinking models count their thinking too.
         temperature: 0 is greedy; not sent to models that refuse it.
         stream: take the reply token by token, so that `timeout` is the silence between two.
-            `transformers serve` tells encoder-decoder models' replies in full only this way.
-        sleep, asleep, rand: for tests; `rand` is uniform in [0, 1).
+            `transformers serve` returns whole replies of encoder-decoder models only this way.
 
     Raises:
         BadInput: a base URL that is none, or a key that no HTTP header can carry.
         ModelUnavailable: OpenAI's own server and no key.
     """
 
-    remote = True  # the image may be encoded while the server reasons
+    remote = True
 
     def __init__(
         self,
@@ -113,14 +86,11 @@ class OpenAIMLLM:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        timeout: float = 120.0,
-        max_retries: int = 4,
-        max_tokens: int = 2048,
-        temperature: float = 0.0,
+        timeout: Annotated[float, Field(gt=0)] = 120.0,
+        max_retries: Annotated[int, Field(ge=0)] = 4,
+        max_tokens: Annotated[int, Field(ge=1)] = 2048,
+        temperature: Annotated[float, Field(ge=0)] = 0.0,
         stream: bool = False,
-        sleep: Callable[[float], None] = time.sleep,
-        asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        rand: Callable[[], float] = random.random,
     ) -> None:
         self.name = f"openai:{model}"
         self.model = model
@@ -131,9 +101,9 @@ class OpenAIMLLM:
         self._max_tokens = max_tokens
         self._temperature = temperature
         self._stream = stream
-        self._sleep, self._asleep, self._rand = sleep, asleep, rand
-        self._dialect = _Dialect(_token_limits(self.base_url))
-        self._aclients: WeakKeyDictionary[Any, openai.AsyncOpenAI] = WeakKeyDictionary()
+        # Parameters and formats that this server refuses. Replaced as a whole, never changed in
+        # place: a thread that overwrites another's finding only costs one more refused request.
+        self._refused: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"OpenAIMLLM({self.model!r}, base_url={_shown_url(self.base_url)!r})"
@@ -148,125 +118,76 @@ class OpenAIMLLM:
         Raises:
             MLLMFailed: refused, or failed after every retry; one line, without the key.
         """
-        talk = self._talk(messages, schema)
-        step = next(talk)
-        try:
-            while True:
-                if isinstance(step, float):
-                    self._sleep(step)
-                    step = next(talk)
-                else:
-                    step = talk.send(self._attempt(step))
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-
-    async def areply(
-        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """`reply`, awaitable."""
-        talk = self._talk(messages, schema)
-        step = next(talk)
-        try:
-            while True:
-                if isinstance(step, float):
-                    await self._asleep(step)
-                    step = next(talk)
-                else:
-                    step = talk.send(await self._aattempt(step))
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-
-    def _talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> _Talk:
-        """Yield a request to make or the seconds to sleep; return the reply."""
-        started = time.perf_counter()
-        sent = [wire.wire_message(message) for message in messages]
-        dialect, failures = self._dialect, 0
+        started = perf_counter()
+        wire_messages = [wire.wire_message(message) for message in messages]
+        refused, failures = self._refused, 0
         while True:
-            outcome: _Answer | _Failure = yield self._request(sent, schema, dialect)
+            request = self._request(wire_messages, schema, refused)
+            outcome = self._send(request)
             if isinstance(outcome, dict):
-                # Remembered only now: a refusal may have been about something else.
-                self._dialect = dialect
-                return wire.read_reply(outcome, time.perf_counter() - started)
-            if outcome.status in _REFUSING:
-                other = dialect.without(outcome.message.lower(), schema=schema is not None)
-                if other is not None:
-                    dialect = other
-                    continue
-            if not outcome.retried or failures >= self._max_retries:
-                raise MLLMFailed(self._said(outcome, attempts=failures + 1))
-            yield self._delay(failures, outcome.retry_after)
-            failures += 1
+                # Remembered only now: the refusal may have been about something else.
+                self._refused |= refused
+                return wire.read_reply(outcome, perf_counter() - started)
+            parameter = _refused_parameter(outcome, request)
+            if parameter is not None:
+                refused |= {parameter}
+            elif outcome.retried and failures < self._max_retries:
+                sleep(_delay(failures, outcome.retry_after))
+                failures += 1
+            else:
+                raise MLLMFailed(self._error_line(outcome, attempts=failures + 1))
 
     def _request(
-        self, sent: list[dict[str, Any]], schema: Mapping[str, Any] | None, dialect: _Dialect
-    ) -> _Request:
-        request: _Request = {"model": self.model, "messages": sent}
-        if dialect.temperature:
+        self,
+        wire_messages: list[dict[str, Any]],
+        schema: Mapping[str, Any] | None,
+        refused: frozenset[str],
+    ) -> dict[str, Any]:
+        """The request's body, without the parameters that the server refuses."""
+        # OpenAI's thinking models refuse `max_tokens`; older servers ignore the new name silently.
+        limits = ["max_tokens", "max_completion_tokens"]
+        if _is_openai(self.base_url):
+            limits.reverse()
+        limits = [name for name in limits if name not in refused]
+        formats = [name for name in _FORMATS if name not in refused]
+        request: dict[str, Any] = {"model": self.model, "messages": wire_messages}
+        if "temperature" not in refused:
             request["temperature"] = self._temperature
-        if dialect.token_limits:
-            request[dialect.token_limits[0]] = self._max_tokens
+        if limits:
+            request[limits[0]] = self._max_tokens
         if self._stream:
             request["stream"] = True
-        if self._stream and dialect.stream_options:
-            request["stream_options"] = {"include_usage": True}
-        if schema is not None and dialect.formats:
-            request["response_format"] = wire.response_format(dialect.formats[0], schema)
+            if "stream_options" not in refused:
+                request["stream_options"] = {"include_usage": True}
+        if schema is not None and formats:
+            request["response_format"] = wire.response_format(formats[0], schema)
         return request
 
-    def _delay(self, failures: int, retry_after: float | None) -> float:
-        """Seconds to wait: full jitter, or what the server asked for and a little jitter on top."""
-        if retry_after is not None:
-            return min(max(retry_after, 0.0), _MAX_DELAY) + self._rand() * _BASE_DELAY
-        return float(self._rand() * min(_BASE_DELAY * 2**failures, _MAX_DELAY))
-
-    def _attempt(self, request: _Request) -> _Answer | _Failure:
+    def _send(self, request: dict[str, Any]) -> dict[str, Any] | _Failure:
+        """One attempt: a chat completion, or why there is none."""
         completions = self._client.chat.completions
         try:
             if self._stream:
                 stream: Any = completions.create(**request)
                 with stream as chunks:
-                    return self._streamed([chunk.model_dump() for chunk in chunks])
+                    whole = wire.joined(chunk.model_dump() for chunk in chunks)
+                return whole or _Failure("the stream ended before the reply did")
             raw = completions.with_raw_response.create(**request)
         except Exception as error:
             return self._failure(error)
-        return self._answer(raw.http_response.text, raw.headers.get("content-type", "no type"))
-
-    async def _aattempt(self, request: _Request) -> _Answer | _Failure:
-        completions = self._aclient().chat.completions
-        try:
-            if self._stream:
-                stream: Any = await completions.create(**request)
-                async with stream as chunks:
-                    return self._streamed([chunk.model_dump() async for chunk in chunks])
-            raw = await completions.with_raw_response.create(**request)
-        except Exception as error:
-            return self._failure(error)
-        return self._answer(raw.http_response.text, raw.headers.get("content-type", "no type"))
-
-    def _streamed(self, chunks: list[dict[str, Any]]) -> _Answer | _Failure:
-        return wire.joined(chunks) or _Failure("the stream ended before the reply did")
+        return self._completion(raw.http_response.text, raw.headers.get("content-type", "no type"))
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:
-        return openai.OpenAI(**self._client_options())
+        return openai.OpenAI(
+            api_key=self._key,
+            base_url=self.base_url,
+            timeout=openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT)),
+            max_retries=0,
+        )
 
-    def _aclient(self) -> openai.AsyncOpenAI:
-        """One client an event loop: its connections die with the loop that opened them."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._aclients:
-            self._aclients[loop] = openai.AsyncOpenAI(**self._client_options())
-        return self._aclients[loop]
-
-    def _client_options(self) -> dict[str, Any]:
-        return {
-            "api_key": self._key,
-            "base_url": self.base_url,
-            "timeout": openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT)),
-            "max_retries": 0,
-        }
-
-    def _answer(self, body: str, content_type: str) -> _Answer | _Failure:
-        """A chat completion, or why this body is none."""
+    def _completion(self, body: str, content_type: str) -> dict[str, Any] | _Failure:
+        """The chat completion in a body, or why it holds none."""
         try:
             found = json.loads(body)
         except ValueError:
@@ -283,8 +204,8 @@ class OpenAIMLLM:
         return _Failure("the answer holds no choice with a message", retried=False)
 
     def _failure(self, error: Exception) -> _Failure:
-        """What an attempt's exception means; one that is none of the transport's goes on up."""
-        cause = type(error).__name__ if not str(error) else str(error)
+        """An attempt's exception as a failure; raised again where no request can cause it."""
+        cause = str(error) or type(error).__name__
         if isinstance(error, openai.APITimeoutError):
             return _Failure(f"no answer within {self._timeout:g} s")
         if isinstance(error, openai.APIConnectionError):
@@ -296,30 +217,50 @@ class OpenAIMLLM:
             return _Failure(text, status, _is_retried(status), after)
         if isinstance(error, openai.OpenAIError):
             return _Failure(self._scrub(cause))
-        # Once a stream has begun, the package lets its HTTP and JSON libraries' own errors through.
+        # Once a stream has begun, the errors of the package's HTTP and JSON libraries come through.
         if self._stream:
             return _Failure(self._scrub(f"the stream broke off ({cause})"))
         raise error
 
-    def _said(self, failure: _Failure, *, attempts: int) -> str:
+    def _error_line(self, failure: _Failure, *, attempts: int) -> str:
         """The one line that the user sees."""
         status = f"HTTP {failure.status}: " if failure.status else ""
         tries = f" (after {attempts} attempts)" if attempts > 1 else ""
-        hint = {
-            401: "; check OPENAI_API_KEY",
-            403: "; this key may not use the model",
-            404: "; check the model's name and that the URL ends in /v1",
-        }.get(failure.status or 0, "")
+        hint = _HINTS.get(failure.status or 0, "")
         return f"{self.name} at {_shown_url(self.base_url)}: {status}{failure.message}{hint}{tries}"
 
     def _scrub(self, text: str) -> str:
         """One line of at most 300 characters, without the key, however a server echoes it."""
-        secrets = [self._key] if self._key != _NO_KEY else []
-        secrets += [s for s in (urlsplit(self.base_url).password,) if s]
-        for secret in secrets:
-            text = text.replace(secret, "***")
+        for secret in (self._key, urlsplit(self.base_url).password):
+            if secret and secret != _NO_KEY:
+                text = text.replace(secret, "***")
         line = " ".join(text.split())
         return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _refused_parameter(failure: _Failure, request: Mapping[str, Any]) -> str | None:
+    """The optional parameter of the request, or its reply format, that the server refuses."""
+    if failure.status not in _PARAMETER_REFUSED:
+        return None
+    text = failure.message.lower()
+    if _REFUSAL.search(text):
+        for name in _OPTIONAL:
+            if name in request and name in text:
+                return name
+    if "response_format" in request and _FORMAT_REFUSAL.search(text):
+        return str(request["response_format"]["type"])
+    return None
+
+
+def _delay(failures: int, retry_after: float | None) -> float:
+    """Seconds to wait: full jitter, or what the server asked for and a little jitter on top."""
+    if retry_after is not None:
+        return min(max(retry_after, 0.0), _MAX_DELAY) + random() * _BASE_DELAY
+    return random() * min(float(_BASE_DELAY * 2**failures), _MAX_DELAY)
+
+
+def _is_retried(status: int) -> bool:
+    return status in _RETRIED or (status >= 500 and status != 501)
 
 
 def _checked_url(url: str) -> str:
@@ -335,7 +276,7 @@ def _checked_key(key: str | None, base_url: str) -> str:
         raise BadInput("the API key holds characters that no HTTP header can carry")
     if not key and _is_openai(base_url):
         raise ModelUnavailable(
-            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another"
+            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
         )
     return key or _NO_KEY
 
@@ -344,18 +285,8 @@ def _is_openai(base_url: str) -> bool:
     return urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname
 
 
-def _token_limits(base_url: str) -> tuple[str, ...]:
-    """OpenAI's thinking models refuse `max_tokens`; older servers ignore the new name silently."""
-    order = ("max_completion_tokens", "max_tokens")
-    return order if _is_openai(base_url) else order[::-1]
-
-
 def _shown_url(url: str) -> str:
-    """The URL without user, password and query, where secrets hide."""
+    """The URL without user, password and query, which may hold secrets."""
     parts = urlsplit(url.strip())
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if host else parts.path
-
-
-def _is_retried(status: int) -> bool:
-    return status in _RETRIED or (status >= 500 and status != 501)

@@ -1,9 +1,9 @@
-"""Record replies to a JSONL file, and play them back: a whole run repeats offline, byte for byte.
+"""Record replies to a JSONL file and replay them, so that a whole run repeats offline, exactly.
 
-A reply is found by the SHA-256 of the model and of everything it was sent, pixels included. So a
-changed prompt, image or model is noticed: its reply is not there.
+The key of a reply is the SHA-256 of the model and of everything it was sent, pixels included: a
+changed prompt, image or model finds no reply.
 
-    mllm = ReplayMLLM("run.jsonl", record=OpenAIMLLM("gpt-5.1"))   # asks and writes
+    mllm = ReplayMLLM("run.jsonl", record=OpenAIMLLM("gpt-5.1"))   # calls the model and records
     mllm = ReplayMLLM("run.jsonl")                                 # only reads
 """
 
@@ -18,42 +18,67 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.mllm import MLLM
+from rsvp.platform.files import parse_json, read_bytes, validate, writable
 from rsvp.types import Message, Reply, Usage
+
+
+class RecordedUsage(BaseModel, extra="forbid"):
+    """`rsvp.types.Usage` as it is recorded."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+
+
+class RecordedReply(BaseModel):
+    """One line of the file, without `asked`, which is for people to read."""
+
+    key: str
+    model: str
+    text: str
+    usage: RecordedUsage
+    seconds: float
+    finish_reason: str
+    confidence: float | None
+
+    def reply(self) -> Reply:
+        usage = Usage(**self.usage.model_dump())
+        return Reply(self.text, usage, self.seconds, self.finish_reason, self.confidence)
+
+
+_RECORDED_REPLY = TypeAdapter(RecordedReply)
 
 
 class ReplayMLLM:
     """Replies from a file; with `record`, another MLLM's replies into it.
 
-    A question asked several times gets its replies in the order in which they were recorded, then
+    Messages sent several times get their replies in the order in which they were recorded, then
     the last one again and again. Recording appends, and each line is on disk before its reply is
     returned. One file holds one model; its name decides frame and prompts as when it was recorded.
 
     Args:
         file: JSONL; must exist unless `record` is given.
-        record: whom to ask.
+        record: the backend that answers.
 
     Raises:
         BadInput: no such file, a line that is no recorded reply, or replies of another model.
     """
 
-    remote = False  # a reply that is read from a file leaves no time to use
-
-    def __init__(self, file: str | Path, *, record: MLLM | None = None) -> None:
+    def __init__(self, file: str | Path, record: MLLM | None = None) -> None:
         self.name = f"replay:{file}"
         self._file = Path(file)
         self._record = record
         self._lock = threading.Lock()
         self._replies: dict[str, list[Reply]] = defaultdict(list)
-        self._played: dict[str, int] = defaultdict(int)
+        self._replayed: dict[str, int] = defaultdict(int)
         recorded = self._read()
         if record is not None and recorded not in (None, record.model):
             raise BadInput(f"{file} holds replies of {recorded}: record {record.model} elsewhere")
         self.model: str = record.model if record is not None else recorded or ""
-
-    def __repr__(self) -> str:
-        return f"ReplayMLLM({str(self._file)!r}, record={self._record!r})"
 
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
@@ -61,45 +86,33 @@ class ReplayMLLM:
         """The recorded reply; see `rsvp.mllm.MLLM.reply`. Its `seconds` are the recorded ones.
 
         Raises:
-            MLLMFailed: nothing was recorded for this question, or the recorded model failed.
+            MLLMFailed: nothing was recorded for these messages, or the recorded model failed.
         """
-        if self._record is None:
-            return self._play(messages)
-        return self._keep(messages, self._record.reply(messages, schema=schema))
-
-    async def areply(
-        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """`reply`, awaitable."""
-        if self._record is None:
-            return self._play(messages)
-        return self._keep(messages, await self._record.areply(messages, schema=schema))
-
-    def _play(self, messages: Sequence[Message]) -> Reply:
         key = message_key(self.model, messages)
+        if self._record is None:
+            return self._replay(key, messages)
+        reply = self._record.reply(messages, schema=schema)
+        asked = _last_text(messages)
+        self._append({"key": key, "model": self.model, "asked": asked, **asdict(reply)})
+        return reply
+
+    def _replay(self, key: str, messages: Sequence[Message]) -> Reply:
         with self._lock:
             replies = self._replies.get(key)
             if not replies:
-                raise MLLMFailed(
-                    f"{self._file} holds no reply to {_asked(messages)!r} ({key[:12]})"
-                )
-            at = min(self._played[key], len(replies) - 1)
-            self._played[key] += 1
-        return replies[at]
+                asked = _last_text(messages)
+                raise MLLMFailed(f"{self._file} holds no reply to {asked!r} ({key[:12]})")
+            index = min(self._replayed[key], len(replies) - 1)
+            self._replayed[key] += 1
+        return replies[index]
 
-    def _keep(self, messages: Sequence[Message], reply: Reply) -> Reply:
-        key = message_key(self.model, messages)
-        line = {"key": key, "model": self.model, "asked": _asked(messages), **asdict(reply)}
-        with self._lock, self._file.open("ab") as file:
-            if file.tell() and not self._ends_in_newline():
-                file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
-        return reply
-
-    def _ends_in_newline(self) -> bool:
-        with self._file.open("rb") as file:
-            file.seek(-1, 2)
-            return file.read() == b"\n"
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with self._lock, writable(self._file), self._file.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read() != b"\n":  # as an editor or a killed run may leave it
+                    file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
 
     def _read(self) -> str | None:
         """Fill `_replies`; return the model that wrote them, None where there are none."""
@@ -108,15 +121,16 @@ class ReplayMLLM:
                 raise BadInput(f"there is no file {self._file} to replay")
             return None
         model = None
-        for number, line in enumerate(self._file.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(read_bytes(self._file).splitlines(), start=1):
             if not line.strip():
                 continue
-            where = f"{self._file}:{number}"
-            key, its_model, reply = _parse(line, where)
-            if model not in (None, its_model):
-                raise BadInput(f"{where} is a reply of {its_model}, the ones before are of {model}")
-            model = its_model
-            self._replies[key].append(reply)
+            where = f"{self._file}:{number} is no recorded reply"
+            recorded = validate(_RECORDED_REPLY, parse_json(line, where), where)
+            if model not in (None, recorded.model):
+                others = f"the ones before are of {model}"
+                raise BadInput(f"{self._file}:{number} is a reply of {recorded.model}, {others}")
+            model = recorded.model
+            self._replies[recorded.key].append(recorded.reply())
         return model
 
 
@@ -140,30 +154,8 @@ def message_key(model: str, messages: Sequence[Message]) -> str:
     return digest.hexdigest()
 
 
-def _asked(messages: Sequence[Message]) -> str:
-    """The start of the last message's text, for people who look into the file."""
+def _last_text(messages: Sequence[Message]) -> str:
+    """The start of the last message's text."""
     words = " ".join(part for part in messages[-1].parts if isinstance(part, str)).split()
     text = " ".join(words)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _parse(line: bytes, where: str) -> tuple[str, str, Reply]:
-    """Key, model and reply of a line; BadInput naming `where` when it is none."""
-    try:
-        found = json.loads(line)
-        usage = Usage(**{name: int(count) for name, count in found["usage"].items()})
-        confidence = found["confidence"]
-        reply = Reply(
-            text=found["text"],
-            usage=usage,
-            seconds=float(found["seconds"]),
-            finish_reason=found["finish_reason"],
-            confidence=None if confidence is None else float(confidence),
-        )
-        key, model = found["key"], found["model"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BadInput(f"{where} is no recorded reply ({what})") from error
-    if not all(isinstance(text, str) for text in (key, model, reply.text, reply.finish_reason)):
-        raise BadInput(f"{where} is no recorded reply (key, model, text or reason is no text)")
-    return key, model, reply

@@ -1,14 +1,13 @@
 """Any image-text-to-text model of transformers, from a folder or the hub, in this process.
 
 Decoder-only and encoder-decoder models take the same path: the chat template renders the messages,
-the model's own processor puts the images in, greedy decoding writes the reply. Nothing here knows
-a model by name. torchvision is not needed: a processor that wants it does so for videos, which
-nobody sends, so such a processor is built from its image half alone.
+the model's own processor prepares the images, greedy decoding writes the reply. No code here is
+for one model. torchvision is not needed: processors need it for videos only, so they are built
+without their video part.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import importlib.util
@@ -17,13 +16,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
+from rsvp.errors import MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
 from rsvp.platform import machine
+from rsvp.platform.devices import Placement, choose_placement, dtype_name
+from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
 from rsvp.types import Message, Reply, Usage
@@ -32,35 +33,31 @@ if TYPE_CHECKING:
     import torch
 
 # Idle OpenMP threads that spin make small-model decoding up to 11 times slower on a busy machine.
-# Read once, when torch is loaded.
+# torch reads this once, when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _log = logging.getLogger(__name__)
 
-_DTYPES = {
-    "bfloat16": "bfloat16", "bf16": "bfloat16",
-    "float16": "float16", "fp16": "float16",
-    "float32": "float32", "fp32": "float32",
-}  # fmt: skip
-_SMALL = 100_000_000  # parameters: below, the threads' hand-over costs more than it gains
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-_HUB_NOT = ["original/*", "consolidated*", "onnx/*"]  # the same weights in other formats
+_SMALL = 100_000_000  # parameters; smaller models decode fastest on one CPU thread
+_LARGE = 2_000_000_000  # bytes of weights; larger ones load with a progress bar
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_HUB_IGNORED = ("original/*", "consolidated*", "onnx/*")  # the same weights in other formats
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A model, ready to answer.
+    """A model in memory.
 
     Attributes:
-        generation: a GenerationConfig, greedy.
-        window: tokens that the model can take in, None where its config doesn't say.
-        threads: CPU threads to decode with, None to leave the count alone.
+        generation: a greedy GenerationConfig.
+        context_length: the most tokens that the model can read, None where its config has none.
+        threads: CPU threads to decode with, None to leave the number as it is.
     """
 
     model: Any
     chat: Chat
     generation: Any
-    window: int | None
+    context_length: int | None
     threads: int | None
 
 
@@ -93,12 +90,10 @@ class TransformersMLLM:
     ) -> None:
         self.name = f"transformers:{model}"
         self.model = model
-        if dtype is not None and dtype not in _DTYPES:
-            raise BadInput(f"dtype is bfloat16, float16 or float32, found {dtype!r}")
+        self._dtype = None if dtype is None else dtype_name(dtype)
         if load_in_4bit and not all(map(importlib.util.find_spec, ("bitsandbytes", "accelerate"))):
             raise MissingExtra("4-bit loading", "quant")
-        _local_folder(model)  # a wrong path is told now, not after the segmenter has been loaded
-        self._dtype = dtype
+        _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
         self._device = device
         self._load_in_4bit = load_in_4bit
         self._max_new_tokens = max_new_tokens
@@ -106,16 +101,13 @@ class TransformersMLLM:
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
-    def __repr__(self) -> str:
-        return f"TransformersMLLM({self.model!r})"
-
     def load(self) -> None:
-        """Load the model, and download it if need be; nothing where that is done.
+        """Load the model, downloaded if necessary; later calls do nothing.
 
         Raises:
-            ModelUnavailable: the model cannot be had or cannot be loaded.
+            ModelUnavailable: the model cannot be downloaded or cannot be loaded.
         """
-        if self._loaded is None:  # asked first without the lock, which a running reply holds
+        if self._loaded is None:  # checked first without the lock, which a running reply holds
             with self._lock:
                 self._ready()
 
@@ -124,12 +116,12 @@ class TransformersMLLM:
     ) -> Reply:
         """Answer a conversation; see `rsvp.mllm.MLLM.reply`. The schema is not enforced.
 
-        Tokens that steer the model (``<|im_end|>`` and its like) are spaced apart where they occur
-        in a message's own text, so that no query can close its turn. `seconds` leaves loading out.
+        Control tokens such as ``<|im_end|>`` in a message's own text are split by a space, so that
+        no query can end its turn. `seconds` does not include loading.
 
         Raises:
             MLLMFailed: too long a prompt, no memory, or a template that refuses the conversation.
-            ModelUnavailable: the model cannot be had or cannot be loaded.
+            ModelUnavailable: as `load`.
         """
         del schema
         with self._lock:
@@ -137,29 +129,20 @@ class TransformersMLLM:
             started = time.perf_counter()
             try:
                 with _cpu_threads(loaded.threads):
-                    text, usage, confidence, finish = self._generate(loaded, messages)
+                    reply = self._generate(loaded, messages)
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
-        return Reply(text, usage, time.perf_counter() - started, finish, confidence)
+        return replace(reply, seconds=time.perf_counter() - started)
 
-    async def areply(
-        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """`reply`, awaitable, in a thread."""
-        return await asyncio.to_thread(self.reply, messages, schema=schema)
-
-    def _generate(
-        self, loaded: _Loaded, messages: Sequence[Message]
-    ) -> tuple[str, Usage, float, str]:
-        """Text, usage, mean probability of the generated tokens, and why it ended."""
+    def _generate(self, loaded: _Loaded, messages: Sequence[Message]) -> Reply:
         import torch
 
         inputs = loaded.chat.inputs(messages).to(loaded.model.device, dtype=loaded.model.dtype)
         prompt_tokens = int(inputs["input_ids"].shape[1])
-        # What an encoder reads, the decoder need not hold: it begins with its start token alone.
+        # With an encoder, the prompt is not in the decoder, which begins with its start token.
         start = 1 if loaded.model.config.is_encoder_decoder else prompt_tokens
         settings = copy.copy(loaded.generation)
-        settings.max_new_tokens = self._room(loaded.window, prompt_tokens, start)
+        settings.max_new_tokens = self._token_limit(loaded.context_length, prompt_tokens, start)
         confidence = _Confidence()
         with torch.inference_mode():
             sequence = loaded.model.generate(
@@ -170,19 +153,23 @@ class TransformersMLLM:
         text = loaded.chat.processor.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        usage = Usage(prompt_tokens, len(ids), calls=1)
-        return text.strip(), usage, confidence.mean(len(ids)), "stop" if ended else "length"
+        return Reply(
+            text.strip(),
+            Usage(prompt_tokens, len(ids), calls=1),
+            finish_reason="stop" if ended else "length",
+            confidence=confidence.mean(len(ids)),
+        )
 
-    def _room(self, window: int | None, prompt_tokens: int, start: int) -> int:
-        """How many tokens may be generated: positions past the window have no embedding."""
-        if window is None:
+    def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
+        """How many tokens may be generated: later positions have no embedding."""
+        if context_length is None:
             return self._max_new_tokens
-        if prompt_tokens > window or start >= window:
+        if prompt_tokens > context_length or start >= context_length:
             raise MLLMFailed(
-                f"{self.name} reads at most {window} tokens, image included, and this prompt has "
-                f"{prompt_tokens}: shorten the query or use a larger model"
+                f"{self.name} reads at most {context_length} tokens, image included, and this "
+                f"prompt has {prompt_tokens}: shorten the query or use a larger model"
             )
-        return min(self._max_new_tokens, window - start)
+        return min(self._max_new_tokens, context_length - start)
 
     def _ready(self) -> _Loaded:
         """The model, loaded once; the caller holds the lock."""
@@ -191,14 +178,22 @@ class TransformersMLLM:
         return self._loaded
 
     def _load(self) -> _Loaded:
-        folder = _local_folder(self.model) or _hub_folder(self.model, self._trust_remote_code)
+        folder = _local_folder(self.model) or hub_folder(
+            self.model,
+            "model files",
+            [*_HUB_FILES, "*.py"] if self._trust_remote_code else _HUB_FILES,
+            ignore=_HUB_IGNORED,
+            needs=("config.json", "*.safetensors"),
+            bare=True,
+        )
         if why := hide_broken_torchvision():
             _log.warning("torchvision cannot be imported and is not used (%s)", why)
-        device, dtype = _device_and_dtype(self._device, self._dtype)
+        placement = choose_placement(self._device, self._dtype, mps_dtype="float16")
+        _log.info("%s", placement.reason)
         started = time.perf_counter()
         try:
             chat = Chat(_processor(folder, self._trust_remote_code))
-            model = self._load_model(folder, device, dtype)
+            model = self._load_model(folder, placement)
         except Exception as error:  # loaders, and a model's own code, raise anything
             raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
@@ -208,34 +203,35 @@ class TransformersMLLM:
             chat,
             _generation(model),
             getattr(model.config.get_text_config(), "max_position_embeddings", None),
-            1 if device.type == "cpu" and parameters < _SMALL else None,
+            1 if placement.device.type == "cpu" and parameters < _SMALL else None,
         )
 
-    def _load_model(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    def _load_model(self, folder: Path, placement: Placement) -> Any:
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
         options: dict[str, Any] = {}
         if self._load_in_4bit:
-            options["device_map"] = {"": device}
+            options["device_map"] = {"": placement.device}
             options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=placement.dtype
             )
-        with _progress_bars(shown=_weight_bytes(folder) > 2e9):
+        weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        with _progress_bars(shown=weight_bytes > _LARGE):
             model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
-                dtype=dtype,
+                dtype=placement.dtype,
                 use_safetensors=True,  # pickled weights can run code
                 local_files_only=True,
                 trust_remote_code=self._trust_remote_code,
                 **options,
             )
-        return (model if self._load_in_4bit else model.to(device)).eval()
+        return (model if self._load_in_4bit else model.to(placement.device)).eval()
 
 
 class _Confidence:
-    """A logits processor that changes nothing and notes how sure each greedy choice was.
+    """A logits processor that only records the probability of each greedy choice.
 
-    Keeping all the scores instead would cost 600 kB a token with today's vocabularies.
+    To keep all the scores instead would take 600 kB a token with today's vocabularies.
     """
 
     def __init__(self) -> None:
@@ -252,7 +248,7 @@ class _Confidence:
 
 
 def _processor(folder: Path, trust_remote_code: bool) -> Any:
-    """The folder's processor; without its video half, if it has one."""
+    """The folder's processor, without its video part."""
     from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto import processing_auto
 
@@ -268,7 +264,7 @@ def _processor(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _image_only(family: Any) -> Any:
-    """A family's processor that never makes its video half, the only part that needs torchvision.
+    """A family's processor class without its video part, the only one that needs torchvision.
 
     transformers finds a processor's parts in the signature of its `__init__`.
     """
@@ -282,7 +278,7 @@ def _image_only(family: Any) -> Any:
 
 
 def _generation(model: Any) -> Any:
-    """The model's own generation settings, made greedy and free of sampling options."""
+    """The model's own generation settings, greedy and without sampling options."""
     settings = copy.deepcopy(model.generation_config)
     settings.do_sample, settings.num_beams, settings.use_cache = False, 1, True
     for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "max_length"):
@@ -296,37 +292,11 @@ def _ids(value: int | list[int] | None) -> list[int]:
     return [] if value is None else [value] if isinstance(value, int) else list(value)
 
 
-def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[torch.device, torch.dtype]:
-    """Where to run and in what precision; what is None is chosen here and the reason logged.
-
-    Raises:
-        BadInput: torch does not know the device, or it is not here.
-    """
-    import torch
-
-    from rsvp.platform.devices import checked_device
-
-    if device is None:
-        best = "cuda" if torch.cuda.is_available() else "cpu"
-        device = "mps" if best == "cpu" and torch.backends.mps.is_available() else best
-    place = checked_device(device)
-    name, why = _DTYPES[dtype] if dtype else "", "as asked"
-    if not name and place.type == "cuda":
-        bf16 = torch.cuda.is_bf16_supported()
-        name = "bfloat16" if bf16 else "float16"
-        why = "the GPU computes in it" if bf16 else "the GPU has no bfloat16"
-    elif not name:
-        half = place.type == "mps"
-        name, why = ("float16", "half the memory") if half else ("float32", "fastest on a CPU")
-    _log.info("%s in %s (%s)", place, name, why)
-    return place, getattr(torch, name)
-
-
 def _local_folder(model: str) -> Path | None:
-    """The folder that a name stands for; None when it can only be a hub id.
+    """The folder of a local model; None for a hub id.
 
     Raises:
-        ModelUnavailable: the folder is not there, or holds no model.
+        ModelUnavailable: there is no such folder, or it holds no model.
     """
     if model == "embedded":
         folder = embedded_folder("reasoner")
@@ -335,66 +305,37 @@ def _local_folder(model: str) -> Path | None:
                 "the embedded reasoner is not in this installation: reinstall rsvp"
             )
         return folder
-    there = machine.local_path(model)
-    if there is not None and there.is_dir():
-        folder = there
-        if not (folder / "config.json").is_file():
-            raise ModelUnavailable(f"{folder} holds no model: there is no config.json")
-        if not any(folder.glob("*.safetensors")):
-            raise ModelUnavailable(f"{folder} holds no safetensors; pickled weights are not read")
-        return folder
-    if not machine.is_hub_id(model):
+    path = machine.local_path(model)
+    if path is None or not path.is_dir():
+        if machine.is_hub_id(model):
+            return None
         raise ModelUnavailable(f"there is no folder {model}")
-    return None
-
-
-def _hub_folder(model: str, trust_remote_code: bool) -> Path:
-    """A hub model's folder in the cache, downloaded now if it isn't there.
-
-    A complete copy in the cache is used as it is, so that nothing asks the network twice.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        cached = Path(snapshot_download(model, local_files_only=True))
-        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
-            return cached
-    except LocalEntryNotFoundError:
-        _log.info("%s is not in the cache", model)
-    files = [*_HUB_FILES, "*.py"] if trust_remote_code else _HUB_FILES
-    try:
-        _log.warning("downloading %s", model)
-        return Path(snapshot_download(model, allow_patterns=files, ignore_patterns=_HUB_NOT))
-    except Exception as error:  # the client passes its HTTP library's own errors through
-        raise ModelUnavailable(
-            f"{model} is not on this machine and could not be downloaded ({first_line(error)}); "
-            f"get it with: hf download {model}"
-        ) from error
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if not (path / "config.json").is_file():
+        raise ModelUnavailable(f"{path} holds no model: there is no config.json")
+    if not any(path.glob("*.safetensors")):
+        raise ModelUnavailable(f"{path} holds no safetensors; pickled weights are not read")
+    return path
 
 
 @contextlib.contextmanager
 def _progress_bars(*, shown: bool) -> Iterator[None]:
-    """transformers' progress bars, only for models that take long enough to load."""
-    from transformers.utils import logging as their
+    """Hide the progress bars of transformers, unless `shown`."""
+    from transformers.utils import logging as transformers_logging
 
-    before = their.is_progress_bar_enabled()
+    library: Any = transformers_logging
+    before = library.is_progress_bar_enabled()
     if not shown:
-        their.disable_progress_bar()  # type: ignore[no-untyped-call]
+        library.disable_progress_bar()
     try:
         yield
     finally:
         if before:
-            their.enable_progress_bar()  # type: ignore[no-untyped-call]
+            library.enable_progress_bar()
 
 
 @contextlib.contextmanager
 def _cpu_threads(count: int | None) -> Iterator[None]:
-    """`count` torch threads inside, as many as before afterwards; None changes nothing."""
+    """Run the body with `count` torch threads; None leaves the number as it is."""
     import torch
 
     before = torch.get_num_threads()

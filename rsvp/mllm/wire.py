@@ -1,6 +1,6 @@
-"""Chat completions as JSON: messages and schemas on their way out, replies on their way in.
+"""The JSON of chat completions: messages and schemas to send, replies and errors to read.
 
-Pure functions. What comes in is anybody's JSON, so nothing about its shape is taken for granted.
+Pure functions. A server may answer with any JSON, so every field is checked before it is used.
 """
 
 from __future__ import annotations
@@ -21,71 +21,70 @@ _PNG_PIXELS = 1_000_000
 
 
 def wire_message(message: Message) -> dict[str, Any]:
-    """A plain string where there is no image: not every server reads parts of a system message."""
+    """A message as JSON; without images a plain string, as some servers read no parts there."""
     texts = [part for part in message.parts if isinstance(part, str)]
     if len(texts) == len(message.parts):
-        return {"role": message.role, "content": _sendable("\n".join(texts))}
+        return {"role": message.role, "content": _utf8("\n".join(texts))}
     return {"role": message.role, "content": [_wire_part(part) for part in message.parts]}
 
 
 def _wire_part(part: str | RgbArray) -> dict[str, Any]:
     if isinstance(part, str):
-        return {"type": "text", "text": _sendable(part)}
-    return {"type": "image_url", "image_url": {"url": _data_url(part)}}
+        return {"type": "text", "text": _utf8(part)}
+    media_type, data = encode_image(part)
+    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
 
 
-def _sendable(text: str) -> str:
-    """Without lone surrogates, which a broken command line can hold and UTF-8 cannot."""
+def _utf8(text: str) -> str:
+    """Replace lone surrogates, which a command line can hold and UTF-8 cannot, by ``?``."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _data_url(rgb: RgbArray) -> str:
-    """(h, w, 3) uint8 as a data URL: PNG up to 1 Mpx, above that JPEG at quality 95.
+def encode_image(rgb: RgbArray) -> tuple[str, str]:
+    """(h, w, 3) uint8 as media type and base64: PNG up to 1 Mpx, above that JPEG at quality 95.
 
-    PNG is exact, which thin grid lines and small numbers deserve. A large photograph as PNG is
-    four times the upload and beyond some servers' limits, and its drawn lines are wide enough to
-    survive JPEG without chroma subsampling.
+    PNG is lossless, which thin grid lines and small numbers need. A large photograph is four times
+    the size as PNG, beyond some servers' limits, and its drawn lines are wide enough to survive
+    JPEG without chroma subsampling.
     """
+    small = rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS
+    kind = "png" if small else "jpeg"
+    options = {"compress_level": 3} if small else {"quality": 95, "subsampling": 0}
     buffer = io.BytesIO()
-    picture = PilImage.fromarray(rgb)
-    if rgb.shape[0] * rgb.shape[1] <= _PNG_PIXELS:
-        kind = "png"
-        picture.save(buffer, "PNG", compress_level=3)
-    else:
-        kind = "jpeg"
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    PilImage.fromarray(rgb).save(buffer, kind, **options)
+    return f"image/{kind}", base64.b64encode(buffer.getvalue()).decode()
 
 
 def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "json_object":
         return {"type": "json_object"}
-    named = {"name": "reply", "strict": True, "schema": dict(schema)}
-    return {"type": "json_schema", "json_schema": named}
+    strict = {"name": "reply", "strict": True, "schema": dict(schema)}
+    return {"type": "json_schema", "json_schema": strict}
 
 
 def error_text(body: Any) -> str:
-    """What a server's error object says, however it wraps it; "" when it says nothing."""
+    """The text of a server's error object, wrapped or not; "" where it has none."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(inner, dict):
         return str(inner or "")
-    said = [inner.get(key) for key in ("message", "detail", "param", "code")]
-    text = " ".join(str(value) for value in said[:2] if value)
-    extra = [str(v) for v in said[2:] if v and str(v) not in text]
+    text = " ".join(str(inner[key]) for key in ("message", "detail") if inner.get(key))
+    details = [str(inner[key]) for key in ("param", "code") if inner.get(key)]
+    extra = [detail for detail in details if detail not in text]
     return f"{text} ({', '.join(extra)})" if text and extra else text or ", ".join(extra)
 
 
 def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The first choice, when there is one and it holds a message."""
+    """The first choice; None where there is none or it holds no message."""
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    sound = isinstance(first, dict) and isinstance(first.get("message"), dict)
-    return first if sound else None
+    if isinstance(first, dict) and isinstance(first.get("message"), dict):
+        return first
+    return None
 
 
 def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A streamed completion as if it had come in one piece; None when it never came to its end."""
-    said: dict[str, str] = {"content": "", "refusal": ""}
+    """A streamed completion in the form of a whole one; None where the stream ended early."""
+    message = {"content": "", "refusal": ""}
     finish, usage = None, None
     for chunk in chunks:
         usage = chunk.get("usage") or usage
@@ -93,15 +92,15 @@ def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
         choice = choices[0] if isinstance(choices, list) and choices else {}
         finish = choice.get("finish_reason") or finish
         delta = choice.get("delta") or {}
-        for name in said:
-            said[name] += _text(delta.get(name))
+        for name in message:
+            message[name] += _text(delta.get(name))
     if finish is None:
         return None
-    return {"choices": [{"message": said, "finish_reason": finish}], "usage": usage}
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
 
 
 def read_reply(body: Mapping[str, Any], seconds: float) -> Reply:
-    """The reply in a completion that has a `first_choice`."""
+    """The reply in a completion that has a `first_choice`; `seconds` is what it took."""
     choice = first_choice(body) or {"message": {}}
     message = choice["message"]
     text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "stop")

@@ -1,27 +1,29 @@
-"""Which device and number type a network runs on, and why."""
+"""The device and the dtype that a network runs with, and why. Imports torch only when called."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from rsvp.errors import BadInput, first_line
 
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+if TYPE_CHECKING:
+    import torch
+
+_ALIASES = {
+    "float32": "float32", "fp32": "float32",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+    "float16": "float16", "fp16": "float16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs.
+    """Where a network runs.
 
     Attributes:
-        device: where its weights lie, always as float32.
-        dtype: what its large products are computed in (autocast unless float32).
+        device: of its weights.
+        dtype: of its large products (or of its weights as well, if the backend says so).
         reason: why, in one line for the log.
     """
 
@@ -31,58 +33,79 @@ class Placement:
 
 
 def choose_placement(
-    device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    mps_dtype: Literal["float32", "float16"] | None = "float32",
 ) -> Placement:
-    """Take what was asked for, else the best device here and its usual number type.
+    """What the caller asks for; by default the best device of this machine and its usual dtype.
 
-    Unasked: CUDA, then Apple's MPS, then the CPU; bfloat16 on CUDA where the GPU has it (float16
-    where not), float32 elsewhere.
+    The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
+    (float16 where the GPU has no native bfloat16) and float32 on the CPU.
+
+    Args:
+        device: as torch names it, e.g. ``cuda:1``.
+        dtype: a torch dtype, a name (``float32``, ``bfloat16``, ``float16``) or ``fp32`` etc.
+        mps_dtype: the usual dtype on MPS; with None, MPS is used only when the caller asks for it.
 
     Raises:
-        BadInput: a device that is not here, or a number type that is none of the three.
+        BadInput: a device that this machine lacks, or an unknown dtype.
     """
-    place, why_device = (
-        (_best_device(), "found") if device is None else (checked_device(device), "asked")
-    )
-    number, why_dtype = (
-        (_usual_dtype(place), "usual there") if dtype is None else (_dtype(dtype), "asked")
-    )
-    name = str(number).removeprefix("torch.")
-    return Placement(place, number, f"{place} ({why_device}), {name} ({why_dtype})")
+    import torch
 
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    name = None if dtype is None else dtype_name(dtype)
+    chosen = _best_device(mps_dtype is not None) if device is None else checked_device(device)
+    found = "found" if device is None else "asked"
+    usual = "asked" if name else "usual there"
+    name = name or _usual_dtype(chosen, mps_dtype or "float32")
+    reason = f"{chosen} ({found}), {name} ({usual})"
+    return Placement(chosen, getattr(torch, name), reason)
 
 
 def checked_device(device: str | torch.device) -> torch.device:
     """The device of that name.
 
     Raises:
-        BadInput: it is not here.
+        BadInput: torch doesn't know it, or this machine lacks it.
     """
+    import torch
+
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BadInput(
             f"device {str(device)!r} cannot be used here: {first_line(error)}"
         ) from error
-    return place
+    return checked
 
 
-def _usual_dtype(device: torch.device) -> torch.dtype:
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """The full name of a dtype, e.g. ``bfloat16``; loads no torch for a name.
+
+    Raises:
+        BadInput: not one of the three.
+    """
+    name = _ALIASES.get(str(dtype).removeprefix("torch."))
+    if name is None:
+        known = ", ".join(dict.fromkeys(_ALIASES.values()))
+        raise BadInput(f"dtype is one of {known}, found {str(dtype)!r}")
+    return name
+
+
+def _best_device(allow_mps: bool) -> torch.device:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if allow_mps and torch.backends.mps.is_available() else "cpu")
+
+
+def _usual_dtype(device: torch.device, mps_dtype: str) -> str:
+    import torch
+
     if device.type != "cuda":
-        return torch.float32
-    # Before Ampere (8.0) bfloat16 is emulated, slower than float32.
+        return mps_dtype if device.type == "mps" else "float32"
+    # Before compute capability 8.0 (Ampere) bfloat16 is emulated and slower than float32.
     native = torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if native else torch.float16
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    for name, number in _DTYPES.items():
-        if dtype in (name, number):
-            return number
-    raise BadInput(f"dtype is one of {', '.join(_DTYPES)}, found {str(dtype)!r}")
+    return "bfloat16" if native else "float16"

@@ -1,26 +1,30 @@
-"""Keep a torchvision that cannot be imported away from transformers.
+"""Hide a torchvision that cannot be imported, and replace modules while a package is imported.
 
-A torchvision built for another torch fails with ``operator torchvision::nms does not exist``, and
-transformers, which only looks whether the package is there, then fails in every class. rsvp never
-needs it. This module imports no torch of its own; call `hide_broken_torchvision` right before
+A torchvision built for another torch fails with ``operator torchvision::nms does not exist``.
+transformers only checks that the package is installed, and then fails in every class. rsvp never
+needs torchvision. This module imports no torch; call `hide_broken_torchvision` right before
 importing transformers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import sys
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _NAME = "torchvision"
 
 
 @functools.cache
 def hide_broken_torchvision() -> str | None:
-    """Make a torchvision that fails to import look uninstalled, for this process.
+    """Make a torchvision that fails to import look uninstalled, in this process.
 
-    A sound torchvision, or none, is left alone. The first call decides, later ones repeat it.
+    A working torchvision is left alone. Later calls return the result of the first one.
 
     Returns:
         Why it was hidden, in one line, for `rsvp doctor`; None when nothing was hidden.
@@ -41,3 +45,35 @@ def _hide() -> None:
         del sys.modules[name]
     # None makes `import torchvision` fail and `find_spec` answer None, as if it were not installed.
     sys.modules[_NAME] = None  # type: ignore[assignment]
+
+
+def torchvision_works() -> bool:
+    """Whether torchvision is installed and can be imported."""
+    hide_broken_torchvision()
+    return sys.modules.get(_NAME) is not None
+
+
+@contextlib.contextmanager
+def stub_modules(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Put small modules in place of real ones, while a package that imports them is imported.
+
+    Args:
+        contents: full name -> the module's attributes; submodules become attributes by themselves.
+    """
+    stubs = {name: types.ModuleType(name) for name in contents}
+    for name, stub in stubs.items():
+        vars(stub).update(contents[name])
+        parent, _, child = name.rpartition(".")
+        if parent in stubs:
+            setattr(stubs[parent], child, stub)
+    absent = object()
+    before: dict[str, Any] = {name: sys.modules.get(name, absent) for name in stubs}
+    sys.modules.update(stubs)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is absent:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

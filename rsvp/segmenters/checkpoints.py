@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rsvp.errors import ModelUnavailable
-from rsvp.platform.hub import read_state
+from rsvp.platform.pretrained import read_checkpoint as read_state
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()

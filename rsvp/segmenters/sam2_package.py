@@ -18,7 +18,8 @@ import torch
 from rsvp.errors import BadInput, ModelUnavailable, first_line
 from rsvp.platform import machine
 from rsvp.platform.devices import choose_placement
-from rsvp.platform.hub import quiet, read_state
+from rsvp.platform.pretrained import quiet
+from rsvp.platform.pretrained import read_checkpoint as read_state
 from rsvp.segmenters.checkpoints import (
     SIZES,
     difference,

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.platform.hub import hub_folder, quiet
+from rsvp.platform.hub import hub_folder
+from rsvp.platform.pretrained import quiet
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.fusion import Texts
 

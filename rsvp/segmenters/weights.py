@@ -19,7 +19,8 @@ import torch
 from rsvp import registry
 from rsvp.errors import ModelUnavailable, first_line
 from rsvp.platform import machine
-from rsvp.platform.hub import hub_folder, quiet
+from rsvp.platform.hub import hub_folder
+from rsvp.platform.pretrained import quiet
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.checkpoints import OFFICIAL_SIZE, load_official
 from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD

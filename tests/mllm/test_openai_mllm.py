@@ -1,22 +1,19 @@
-"""The openai backend against a small server on loopback that misbehaves on request."""
+"""The openai backend: replies, errors, retries and keys, against a server on loopback."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import email.utils
 import io
-import json
 import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+from chat_server import ASK, KEY, SCHEMA, Answer, Server, completion, connect, refusal
 from PIL import Image as PilImage
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
@@ -27,82 +24,7 @@ from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.types import Message, Usage
 
-KEY = "sk-very-secret-1234567890"
-ASK = [Message("system", ("Be brief.",)), Message("user", ("Where is the cat?",))]
-SCHEMA = {"type": "object", "properties": {"reason": {"type": "string"}}}
-
-Answer = tuple[int, Any, dict[str, str]]
-
-
-def completion(content: Any = "here", finish: str = "stop", **message: Any) -> Answer:
-    choice = {"message": {"role": "assistant", "content": content, **message}}
-    body = {
-        "choices": [{**choice, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
-    }
-    return 200, body, {}
-
-
-def refusal(status: int, text: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
-    return status, {"error": {"message": text, **more}}, headers or {}
-
-
-class Server:
-    """Answers with `answers` in order, then repeats the last; a callable sees the request first."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = [completion()]
-        self.requests: list[dict[str, Any]] = []
-        self.authorization: list[str] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                size = int(self.headers["Content-Length"])
-                server.requests.append(json.loads(self.rfile.read(size)))
-                server.authorization.append(self.headers["Authorization"])
-                at = min(len(server.requests), len(server.answers)) - 1
-                answer = server.answers[at]
-                status, body, headers = answer(server.requests[-1]) if callable(answer) else answer
-                raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *args: Any) -> None:
-                """Keep the test's output clean."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def connect(server: Server, slept: list[float] | None = None, **options: Any) -> OpenAIMLLM:
-    """A backend that notes its pauses instead of making them; jitter is always a half."""
-    pauses = slept if slept is not None else []
-
-    async def asleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    options = {"api_key": KEY, "rand": lambda: 0.5, **options}
-    return OpenAIMLLM("m", base_url=server.url, sleep=pauses.append, asleep=asleep, **options)
+pytestmark = pytest.mark.usefixtures("pauses")
 
 
 def test_a_reply_with_usage(server: Server) -> None:
@@ -136,15 +58,6 @@ def test_the_pipeline_encodes_while_the_server_reasons(server: Server) -> None:
     assert pipeline.segment(np.zeros((9, 9, 3), np.uint8), "the cat").no_target
 
 
-def test_areply_twice_in_two_event_loops(server: Server) -> None:
-    slept: list[float] = []
-    mllm = connect(server, slept)
-    server.answers = [refusal(503, "busy"), completion()]
-    assert asyncio.run(mllm.areply(ASK)).text == "here"
-    assert asyncio.run(mllm.areply(ASK)).text == "here"
-    assert slept == [0.25]
-
-
 def test_a_schema_is_sent_strict(server: Server) -> None:
     connect(server).reply(ASK, schema=SCHEMA)
     assert server.requests[0]["response_format"] == {
@@ -154,7 +67,7 @@ def test_a_schema_is_sent_strict(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("side", "kind"), [(1000, "png"), (1001, "jpeg")])
-def test_images_travel_as_png_when_small_and_jpeg_when_large(
+def test_images_are_sent_as_png_when_small_and_jpeg_when_large(
     server: Server, side: int, kind: str
 ) -> None:
     rgb = np.zeros((side, 1000, 3), np.uint8)
@@ -177,27 +90,28 @@ def test_images_travel_as_png_when_small_and_jpeg_when_large(
         ("Retry-After", "soon", 0.25),  # unreadable: plain backoff
     ],
 )
-def test_429_waits_as_told(server: Server, header: str, value: str, pause: float) -> None:
-    slept: list[float] = []
+def test_429_waits_as_long_as_the_server_asks(
+    server: Server, pauses: list[float], header: str, value: str, pause: float
+) -> None:
     server.answers = [refusal(429, "slow down", {header: value}), completion()]
-    assert connect(server, slept).reply(ASK).text == "here"
-    assert slept == [pause]
+    assert connect(server).reply(ASK).text == "here"
+    assert pauses == [pause]
 
 
-def test_retry_after_may_be_a_date(server: Server) -> None:
-    slept: list[float] = []
+def test_retry_after_may_be_a_date(server: Server, pauses: list[float]) -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     server.answers = [refusal(429, "slow down", {"Retry-After": date}), completion()]
-    connect(server, slept).reply(ASK)
-    assert 15 < slept[0] < 21
+    connect(server).reply(ASK)
+    assert 15 < pauses[0] < 21
 
 
-def test_500s_back_off_with_full_jitter_until_exhausted(server: Server) -> None:
-    slept: list[float] = []
+def test_500s_back_off_with_full_jitter_until_exhausted(
+    server: Server, pauses: list[float]
+) -> None:
     server.answers = [refusal(500, "boom\nat line 3")]
     with pytest.raises(MLLMFailed) as error:
-        connect(server, slept, max_retries=3).reply(ASK)
-    assert slept == [0.25, 0.5, 1.0]
+        connect(server, max_retries=3).reply(ASK)
+    assert pauses == [0.25, 0.5, 1.0]
     assert len(server.requests) == 4
     assert "HTTP 500: boom at line 3" in str(error.value)
     assert "after 4 attempts" in str(error.value)
@@ -205,14 +119,14 @@ def test_500s_back_off_with_full_jitter_until_exhausted(server: Server) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_what_will_not_pass_is_not_retried(server: Server, status: int) -> None:
+def test_permanent_errors_are_not_retried(server: Server, status: int) -> None:
     server.answers = [refusal(status, "no")]
     with pytest.raises(MLLMFailed, match=f"HTTP {status}: no"):
         connect(server).reply(ASK)
     assert len(server.requests) == 1
 
 
-def test_a_page_that_is_not_json_is_retried_then_named(server: Server) -> None:
+def test_a_page_that_is_not_json_is_retried_then_reported(server: Server) -> None:
     page = (200, b"<html>login</html>", {"Content-Type": "text/html"})
     server.answers = [page, completion()]
     assert connect(server).reply(ASK).text == "here"
@@ -263,17 +177,16 @@ def test_a_silent_server_times_out(server: Server) -> None:
         connect(server, timeout=0.1, max_retries=1).reply(ASK)
 
 
-def test_nobody_listens(server: Server) -> None:
-    slept: list[float] = []
+def test_a_closed_port(server: Server, pauses: list[float]) -> None:
     server.http.server_close()
-    mllm = connect(server, slept, max_retries=2)
+    mllm = connect(server, max_retries=2)
     server.http.shutdown()
     with pytest.raises(MLLMFailed, match=r"cannot connect .*after 3 attempts"):
         mllm.reply(ASK)
-    assert slept == [0.25, 0.5]
+    assert pauses == [0.25, 0.5]
 
 
-def test_an_answer_that_is_cut_short_is_kept(server: Server) -> None:
+def test_a_truncated_reply_is_kept(server: Server) -> None:
     server.answers = [completion('{"steps": [', finish="length")]
     reply = connect(server).reply(ASK, schema=SCHEMA)
     assert (reply.text, reply.finish_reason) == ('{"steps": [', "length")
@@ -301,83 +214,8 @@ def test_missing_usage_is_zero(server: Server, usage: Any) -> None:
     assert connect(server).reply(ASK).usage == Usage(0, 0, 1)
 
 
-class Picky:
-    """A server that refuses some parameters in the words of real ones."""
-
-    def __init__(self, **refusals: str) -> None:
-        self.refusals = refusals
-
-    def __call__(self, request: dict[str, Any]) -> Answer:
-        kind = request.get("response_format", {}).get("type", "none")
-        for name, words in self.refusals.items():
-            if name in request or name == kind:
-                return refusal(400, words)
-        return completion()
-
-
-OPENAI_TOKENS = (
-    "Unsupported parameter: 'max_tokens' is not supported with this model. "
-    "Use 'max_completion_tokens' instead."
-)
-OPENAI_TEMPERATURE = (
-    "Unsupported value: 'temperature' does not support 0.0 with this model. "
-    "Only the default (1) value is supported."
-)
-
-
-@pytest.mark.parametrize(
-    ("picky", "present", "absent"),
-    [
-        (Picky(json_schema="response_format is unsupported"), {"json_object"}, set()),
-        (Picky(json_schema="Invalid schema: prefixItems", json_object="unsupported"), set(), {"f"}),
-        (Picky(max_tokens=OPENAI_TOKENS), {"max_completion_tokens"}, {"max_tokens"}),
-        (Picky(temperature=OPENAI_TEMPERATURE), {"json_schema"}, {"temperature"}),
-        (
-            Picky(max_tokens=OPENAI_TOKENS, temperature=OPENAI_TEMPERATURE, json_schema="schema?"),
-            {"max_completion_tokens", "json_object"},
-            {"max_tokens", "temperature"},
-        ),
-    ],
-)
-def test_a_refused_parameter_is_left_out_and_that_is_remembered(
-    server: Server, picky: Picky, present: set[str], absent: set[str]
-) -> None:
-    server.answers = [picky]
-    slept: list[float] = []
-    mllm = connect(server, slept)
-    assert mllm.reply(ASK, schema=SCHEMA).text == "here"
-    asked = len(server.requests)
-    assert mllm.reply(ASK, schema=SCHEMA).text == "here"
-    assert len(server.requests) == asked + 1
-    last = server.requests[-1]
-    words = set(last) | {last.get("response_format", {}).get("type")}
-    assert present <= words
-    assert not absent & words
-    assert ("f" in absent) == ("response_format" not in last)
-    assert slept == []
-
-
-def test_a_refusal_about_something_else_is_not_remembered(server: Server) -> None:
-    server.answers = [refusal(400, "image_url is unsupported")]
-    mllm = connect(server)
-    with pytest.raises(MLLMFailed, match="image_url is unsupported"):
-        mllm.reply(ASK, schema=SCHEMA)
-    assert len(server.requests) == 3  # json_schema, json_object, none
-    server.answers = [completion()]
-    mllm.reply(ASK, schema=SCHEMA)
-    assert server.requests[-1]["response_format"]["type"] == "json_schema"
-
-
-def test_a_too_long_prompt_is_no_refusal_of_the_token_limit(server: Server) -> None:
-    words = "maximum context length is 4096 tokens, you asked for 5000 (2048 in max_tokens)"
-    server.answers = [refusal(400, words)]
-    with pytest.raises(MLLMFailed, match="maximum context"):
-        connect(server).reply(ASK)
-    assert len(server.requests) == 1
-
-
 @pytest.mark.parametrize("status", [400, 401, 500, 200])
-def test_a_key_that_the_server_echoes_is_seen_nowhere(
+def test_a_key_that_the_server_echoes_is_hidden(
     server: Server, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -417,9 +255,8 @@ def test_openai_itself_needs_a_key_and_other_servers_do_not(
     assert server.authorization == ["Bearer no-key", f"Bearer {KEY}", "Bearer other-key"]
 
 
-def test_openai_itself_is_asked_in_its_new_words() -> None:
-    mllm = OpenAIMLLM("gpt-5.1", api_key=KEY)
-    request = mllm._request([], SCHEMA, mllm._dialect)
+def test_openai_itself_gets_max_completion_tokens() -> None:
+    request = OpenAIMLLM("gpt-5.1", api_key=KEY)._request([], SCHEMA, frozenset())
     assert "max_completion_tokens" in request
     assert "max_tokens" not in request
 
@@ -431,67 +268,12 @@ def test_a_url_that_is_none_is_bad_input(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk-…", "two words", "a\nb"])
-def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_hidden(key: str) -> None:
     with pytest.raises(BadInput) as error:
         OpenAIMLLM("m", api_key=key)
     assert key not in str(error.value)
 
 
-def test_text_that_utf8_cannot_carry_is_mended(server: Server) -> None:
+def test_lone_surrogates_are_replaced(server: Server) -> None:
     connect(server).reply([Message("user", ("caf\udce9?",))])
     assert server.requests[0]["messages"][0]["content"] == "caf??"
-
-
-def stream(*events: Any, end: str = "data: [DONE]\n\n") -> Answer:
-    lines = [e if isinstance(e, str) else f"data: {json.dumps(e)}\n\n" for e in events]
-    return 200, ("".join(lines) + end).encode(), {"Content-Type": "text/event-stream"}
-
-
-def piece(finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-WHOLE = (
-    piece(role="assistant", content=""),
-    piece(content="he"),
-    piece(content="re 猫"),
-    piece("stop"),
-    {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
-)
-
-
-def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
-    server.answers = [stream(*WHOLE)]
-    mllm = connect(server, stream=True)
-    for reply in (mllm.reply(ASK), asyncio.run(mllm.areply(ASK))):
-        assert (reply.text, reply.finish_reason) == ("here 猫", "stop")
-        assert reply.usage == Usage(7, 3, 1)
-    assert server.requests[0]["stream_options"] == {"include_usage": True}
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        stream(*WHOLE[:3]),
-        stream(*WHOLE[:3], "data: {not json\n\n"),
-        stream(*WHOLE[:3], {"error": {"message": "overloaded"}}),
-        completion(),
-        (200, b"<html>login</html>", {"Content-Type": "text/html"}),
-    ],
-)
-def test_a_stream_that_breaks_off_is_retried(server: Server, broken: Answer) -> None:
-    slept: list[float] = []
-    server.answers = [broken, stream(*WHOLE)]
-    assert connect(server, slept, stream=True).reply(ASK).text == "here 猫"
-    assert slept == [0.25]
-    server.answers = [broken]
-    with pytest.raises(MLLMFailed, match="after 2 attempts") as error:
-        connect(server, stream=True, max_retries=1).reply(ASK)
-    assert "\n" not in str(error.value)
-
-
-def test_a_server_that_knows_no_stream_options(server: Server) -> None:
-    picky = Picky(stream_options="Unrecognized request argument: stream_options")
-    server.answers = [lambda r: picky(r) if "stream_options" in r else stream(*WHOLE[:4])]
-    reply = connect(server, stream=True).reply(ASK)
-    assert (reply.text, reply.usage) == ("here 猫", Usage(0, 0, 1))

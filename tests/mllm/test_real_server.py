@@ -1,19 +1,18 @@
-"""The openai backend against `transformers serve`: a compatible server that is not ours.
+"""The openai backend against `transformers serve`, a compatible server of another project.
 
-Some 15 s, most of it two server processes that load torch. The one serves the embedded reasoner
-where its weights are in the package, else a tiny model of its class.
+It takes some 15 s, mostly for two server processes that load torch. One serves the embedded
+reasoner where the package has its weights, else a tiny model of its class.
 
-What it takes, with transformers 5.23: decoder-only models whose processor needs no torchvision
-(LLaVA) are served as they are. Florence-2, the embedded reasoner's class, needs two things said:
-its chat template on the command line, because Florence2Processor drops the folder's (the server
-answers 500), and `stream=True`, because the server cuts as many tokens off a whole reply as the
-prompt has, which is right for decoder-only models alone. Qwen-VL cannot be served without
-torchvision: AutoProcessor insists on its video processor.
+With transformers 5.23, decoder-only models whose processor needs no torchvision (LLaVA) are served
+as they are. Florence-2, the embedded reasoner's class, needs two options: its chat template on the
+command line, because Florence2Processor drops the folder's (the server answers 500); and
+`stream=True`, because the server cuts as many tokens off a whole reply as the prompt has, which is
+right for decoder-only models alone. Qwen-VL cannot be served without torchvision: AutoProcessor
+needs its video processor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import json
@@ -73,7 +72,7 @@ class Server:
     log: Path
 
     def wait(self, deadline: float) -> None:
-        """Until it answers; fails when it ended, or at `deadline` on the monotonic clock."""
+        """Wait until it answers; fail if it ended, or at `deadline` on the monotonic clock."""
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 pytest.fail(f"the server ended:\n{self.log.read_text(errors='replace')[-3000:]}")
@@ -86,7 +85,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(folder: Path, log: Path, *options: str) -> Iterator[Server]:
-    """Start a server on a free port, and end it, and nothing else, afterwards."""
+    """Start a server on a free port; end it, and nothing else, afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -127,13 +126,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 @pytest.mark.parametrize(
     ("family", "stream"), [("llava", False), ("llava", True), ("florence2", True)]
 )
-def test_the_served_model_says_what_the_same_model_says_in_process(
+def test_the_served_model_replies_as_in_process(
     servers: dict[str, Server], family: str, stream: bool
 ) -> None:
     server = servers[family]
     here = TransformersMLLM(str(server.folder), max_new_tokens=40, device="cpu").reply(ASK)
     served = OpenAIMLLM(str(server.folder), base_url=server.url, max_tokens=40, stream=stream)
-    for reply in (served.reply(ASK, schema=SCHEMA), asyncio.run(served.areply(ASK))):
+    for schema in (SCHEMA, None):
+        reply = served.reply(ASK, schema=schema)
         # A reply cut short inside a character: the stream keeps the half back, decode shows "�".
         assert reply.text.strip().rstrip("�") == here.text.rstrip("�")
         assert reply.text.strip()

@@ -1,8 +1,7 @@
-"""Recording and playing back."""
+"""Recording and replaying."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,46 +18,41 @@ from rsvp.types import Message, Reply, Usage
 IMAGE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 
 
-class Counting:
-    """Answers with how often it was asked."""
+class CountingMLLM:
+    """Replies with the number of its calls."""
 
     def __init__(self, model: str = "m") -> None:
-        self.name, self.model, self.asked = "counting", model, 0
+        self.name, self.model, self.calls = "counting", model, 0
 
     def reply(self, messages: Sequence[Message], *, schema=None) -> Reply:
-        self.asked += 1
-        return Reply(f"№ {self.asked}\n", Usage(5, 2, 1), 0.25, "stop", 0.875)
-
-    async def areply(self, messages: Sequence[Message], *, schema=None) -> Reply:
-        return self.reply(messages, schema=schema)
+        self.calls += 1
+        return Reply(f"№ {self.calls}\n", Usage(5, 2, 1), 0.25, "stop", 0.875)
 
 
 def ask(text: str, image: np.ndarray = IMAGE) -> list[Message]:
     return [Message("system", ("Be brief.",)), Message("user", (image, text))]
 
 
-def test_what_was_recorded_is_played_back_in_order_then_the_last_repeats(tmp_path: Path) -> None:
+def test_recorded_replies_come_in_order_then_the_last_repeats(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
-    recorder = ReplayMLLM(file, record=Counting())
-    told = [recorder.reply(ask("cat?")), recorder.reply(ask("dog?")), recorder.reply(ask("cat?"))]
+    recorder = ReplayMLLM(file, record=CountingMLLM())
+    recorded = [
+        recorder.reply(ask("cat?")),
+        recorder.reply(ask("dog?")),
+        recorder.reply(ask("cat?")),
+    ]
     player = ReplayMLLM(file)
     assert isinstance(player, MLLM)
-    assert [player.reply(ask("cat?")) for _ in range(3)] == [told[0], told[2], told[2]]
-    assert player.reply(ask("dog?")) == told[1]
+    assert [player.reply(ask("cat?")) for _ in range(3)] == [recorded[0], recorded[2], recorded[2]]
+    assert player.reply(ask("dog?")) == recorded[1]
     assert player.model == "m"
-
-
-def test_the_async_call_records_and_plays_too(tmp_path: Path) -> None:
-    file = tmp_path / "run.jsonl"
-    told = asyncio.run(ReplayMLLM(file, record=Counting()).areply(ask("cat?")))
-    assert asyncio.run(ReplayMLLM(file).areply(ask("cat?"))) == told
 
 
 def test_recording_appends_and_is_on_disk_at_once(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
-    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    ReplayMLLM(file, record=CountingMLLM()).reply(ask("cat?"))
     file.write_bytes(file.read_bytes().rstrip(b"\n"))  # as an editor may leave it
-    recorder = ReplayMLLM(file, record=Counting())
+    recorder = ReplayMLLM(file, record=CountingMLLM())
     recorder.reply(ask("dog?"))
     lines = file.read_text().splitlines()
     assert [json.loads(line)["asked"] for line in lines] == ["cat?", "dog?"]
@@ -66,7 +60,7 @@ def test_recording_appends_and_is_on_disk_at_once(tmp_path: Path) -> None:
 
 def test_the_recorded_models_name_decides_the_family(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
-    ReplayMLLM(file, record=Counting("Qwen/Qwen2.5-VL-7B-Instruct")).reply(ask("cat?"))
+    ReplayMLLM(file, record=CountingMLLM("Qwen/Qwen2.5-VL-7B-Instruct")).reply(ask("cat?"))
     player = registry.make("mllm", f"replay:{file}")
     assert registry.family(player.model).frame == "resized-pixels"
 
@@ -81,9 +75,9 @@ def test_the_recorded_models_name_decides_the_family(tmp_path: Path) -> None:
         [Message("system", ("Be ", "brief.")), Message("user", (IMAGE, "cat?"))],
     ],
 )
-def test_another_question_is_not_answered(tmp_path: Path, other: list[Message]) -> None:
+def test_other_messages_find_no_reply(tmp_path: Path, other: list[Message]) -> None:
     file = tmp_path / "run.jsonl"
-    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    ReplayMLLM(file, record=CountingMLLM()).reply(ask("cat?"))
     with pytest.raises(MLLMFailed, match=r"run\.jsonl holds no reply to 'cat"):
         ReplayMLLM(file).reply(other)
 
@@ -98,9 +92,9 @@ def test_the_key_is_the_same_in_every_process_and_for_every_memory_layout() -> N
 
 def test_a_file_holds_one_model(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
-    ReplayMLLM(file, record=Counting("a")).reply(ask("cat?"))
+    ReplayMLLM(file, record=CountingMLLM("a")).reply(ask("cat?"))
     with pytest.raises(BadInput, match="holds replies of a: record b elsewhere"):
-        ReplayMLLM(file, record=Counting("b"))
+        ReplayMLLM(file, record=CountingMLLM("b"))
     line = file.read_text()
     file.write_text(line + line.replace('"model": "a"', '"model": "b"'))
     with pytest.raises(BadInput, match=r"run\.jsonl:2 is a reply of b"):
@@ -123,9 +117,9 @@ def test_a_file_holds_one_model(tmp_path: Path) -> None:
         "\udcff",
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, broken: str) -> None:
+def test_the_error_names_a_broken_line(tmp_path: Path, broken: str) -> None:
     file = tmp_path / "run.jsonl"
-    ReplayMLLM(file, record=Counting()).reply(ask("cat?"))
+    ReplayMLLM(file, record=CountingMLLM()).reply(ask("cat?"))
     with file.open("ab") as end:
         end.write(b"\n" + broken.encode("utf-8", "surrogateescape"))
     with pytest.raises(BadInput, match=r"run\.jsonl:3 is no recorded reply") as error:
@@ -133,6 +127,6 @@ def test_a_broken_line_is_named(tmp_path: Path, broken: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_no_file_to_play(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no file"):
         ReplayMLLM(tmp_path / "none.jsonl")

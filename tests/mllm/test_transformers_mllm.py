@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -58,7 +57,7 @@ def test_every_class_answers_the_same_twice(
     mllm = backends[family]
     assert isinstance(mllm, MLLM)
     first = mllm.reply(ask())
-    again = asyncio.run(mllm.areply(ask(), schema={"type": "object"}))
+    again = mllm.reply(ask(), schema={"type": "object"})
     assert (again.text, again.usage, again.confidence) == (
         first.text,
         first.usage,
@@ -76,7 +75,7 @@ def test_every_class_answers_the_same_twice(
 def test_the_reply_equals_plain_transformers(
     backends: dict[str, TransformersMLLM], folders: dict[str, Path], family: str
 ) -> None:
-    """The reference is written out by hand, with the library's own processor."""
+    """The reference is plain transformers, with the library's own processor."""
     prompt = {
         "florence2": "Box: the cup",
         "llava": "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -91,12 +90,12 @@ def test_the_reply_equals_plain_transformers(
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
     new = made.sequences[0, 1 if family == "florence2" else inputs["input_ids"].shape[1] :]
-    chances = [
+    probabilities = [
         float(step[0].softmax(-1)[token]) for step, token in zip(made.logits, new, strict=True)
     ]
     reply = backends[family].reply(ask())
     assert reply.text == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    assert reply.confidence == pytest.approx(np.mean(chances), abs=1e-5)
+    assert reply.confidence == pytest.approx(np.mean(probabilities), abs=1e-5)
     assert reply.usage.prompt_tokens == inputs["input_ids"].shape[1]
     assert reply.usage.completion_tokens == len(new)
 
@@ -111,7 +110,7 @@ def test_a_reply_ends_at_its_end_token(folders: dict[str, Path], family: str) ->
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_nothing_is_warned_of_and_no_bar_is_drawn(
+def test_loading_prints_no_warning_and_no_progress_bar(
     folders: dict[str, Path], family: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     TransformersMLLM(str(folders[family]), max_new_tokens=2).reply(ask())
@@ -120,9 +119,9 @@ def test_nothing_is_warned_of_and_no_bar_is_drawn(
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_the_image_matters(backends: dict[str, TransformersMLLM], family: str) -> None:
-    seen = backends[family].reply(ask())
+    first = backends[family].reply(ask())
     other = backends[family].reply(ask(image=255 - RGB))
-    assert seen.confidence != other.confidence
+    assert first.confidence != other.confidence
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "llava"])
@@ -157,7 +156,7 @@ def test_qwen_sends_its_own_number_of_image_tokens(
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "llava"])
-def test_text_alone_is_answered(backends: dict[str, TransformersMLLM], family: str) -> None:
+def test_messages_without_an_image(backends: dict[str, TransformersMLLM], family: str) -> None:
     assert backends[family].reply(ask(image=None)).usage.completion_tokens > 0
 
 
@@ -169,8 +168,8 @@ def test_a_query_cannot_write_control_tokens(
     mllm.reply(ask())
     chat = mllm._loaded.chat
     number = chat.processor.tokenizer.convert_tokens_to_ids(token)
-    kind, evil = chat.inputs(ask()), chat.inputs(ask(f"cup{token}"))
-    assert (evil["input_ids"] == number).sum() == (kind["input_ids"] == number).sum()
+    harmless, evil = chat.inputs(ask()), chat.inputs(ask(f"cup{token}"))
+    assert (evil["input_ids"] == number).sum() == (harmless["input_ids"] == number).sum()
     assert f"cup{token[0]} {token[1:]}" in chat.render(ask(f"cup{token}"))
     assert "caffè 猫 <b> a < b" in chat.render(ask("caffè 猫 <b> a < b"))
 
@@ -192,9 +191,7 @@ def test_a_template_without_a_system_role_gets_the_text_in_the_first_question(
         mllm.reply([Message("system", ("alone",))])
 
 
-def test_a_template_that_knows_no_parts_gets_plain_text(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_template_without_parts_gets_plain_text(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["florence2"], tmp_path / "plain")
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}")
     mllm = TransformersMLLM(str(folder), max_new_tokens=2)
@@ -202,14 +199,14 @@ def test_a_template_that_knows_no_parts_gets_plain_text(
     assert mllm._loaded.chat.render(ask()) == "Box: the cup"
 
 
-def test_no_template_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_chat_template_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "base")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelUnavailable, match="no chat template"):
         TransformersMLLM(str(folder)).reply(ask())
 
 
-def test_a_prompt_past_the_window_is_one_line_and_the_reply_stays_inside(
+def test_a_prompt_beyond_the_context_length_is_an_error_and_the_reply_stays_within(
     folders: dict[str, Path],
 ) -> None:
     """The learned positions end at 512; one more would be an IndexError deep inside."""
@@ -233,16 +230,16 @@ def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
     mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_new_tokens=1, device="cpu")
     mllm.reply(ask())
     assert mllm._loaded.model.dtype == torch.float32
-    assert "cpu in float32 (fastest on a CPU)" in caplog.text
+    assert "cpu (asked), float32 (usual there)" in caplog.text
     chosen = TransformersMLLM(
         str(folders["qwen3_vl"]), max_new_tokens=1, dtype="bf16", device="cpu"
     )
     chosen.reply(ask())
     assert chosen._loaded.model.dtype == torch.bfloat16
-    assert "cpu in bfloat16 (as asked)" in caplog.text
+    assert "cpu (asked), bfloat16 (asked)" in caplog.text
 
 
-def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(
+def test_a_small_model_decodes_on_one_thread_and_restores_the_number(
     backends: dict[str, TransformersMLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mllm = backends["qwen3_vl"]
@@ -289,7 +286,7 @@ def test_loading_is_timed_apart(folders: dict[str, Path]) -> None:
     assert mllm._loaded is loaded
 
 
-def test_a_missing_folder_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_folder_fails_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from rsvp.errors import ModelUnavailable\n"
@@ -356,12 +353,12 @@ def test_a_hub_id_in_the_cache_needs_no_network(
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("a" * 40)
     assert TransformersMLLM("someone/tiny", max_new_tokens=2).reply(ask()).usage.calls == 1
-    with pytest.raises(ModelUnavailable, match="get it with: hf download someone/else") as error:
+    with pytest.raises(ModelUnavailable, match="get them with: hf download someone/else") as error:
         TransformersMLLM("someone/else").reply(ask())
     assert "\n" not in str(error.value)
 
 
-def test_options_that_cannot_be(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+def test_invalid_options(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     folder = str(folders["llava"])
     with pytest.raises(BadInput, match="dtype is"):
         TransformersMLLM(folder, dtype="int8")

@@ -12,6 +12,3 @@ class EchoMLLM:
         words = [part for part in messages[-1].parts if isinstance(part, str)]
         text = " ".join(words)
         return Reply(text.upper() if self.model == "loud" else text, Usage(calls=1))
-
-    async def areply(self, messages: list[Message], *, schema=None) -> Reply:
-        return self.reply(messages, schema=schema)

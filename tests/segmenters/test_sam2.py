@@ -421,7 +421,7 @@ def test_what_is_not_here_names_the_command(tmp_path, monkeypatch) -> None:
     def offline(*_: object, **__: object) -> str:
         raise FileNotFoundError("offline")
 
-    monkeypatch.setattr("rsvp.platform.hub.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(
         ModelUnavailable, match=r"hf download facebook/sam2.1-hiera-tiny$"
     ) as caught:
@@ -434,9 +434,7 @@ def test_what_is_not_here_names_the_command(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["embeded", "no-such-folder", "./owner/model", "a/b/c"])
 def test_what_can_only_be_a_path_is_never_looked_for_on_the_hub(name, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "rsvp.platform.hub.snapshot_download", lambda *_, **__: pytest.fail("asked")
-    )
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(ModelUnavailable, match="there are no SAM 2 weights at"):
         Sam2Segmenter(name)
 
@@ -448,7 +446,7 @@ def test_cached_hub_files_are_used_with_no_request(sam2_folder, monkeypatch) -> 
         asked.append((model, local_files_only))
         return str(sam2_folder)
 
-    monkeypatch.setattr("rsvp.platform.hub.snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert Sam2Segmenter("owner/model", device="cpu").name == "sam2:owner/model"
     assert asked == [("owner/model", True)]
 
