@@ -16,7 +16,7 @@ from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.images import ImageSource
-from rsvp.mllm import MLLM
+from rsvp.mllm import MLLM, is_remote, load
 from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
 from rsvp.result import Result
@@ -273,14 +273,14 @@ class Pipeline:
             budget=Budget(self.limits),
         )
         with timer.stage("load"):
-            _load(mllm)
+            load(mllm)
         with timer.stage("reason"):
             return propose(request, dialogue, strategy, config, self._cache)
 
     @contextlib.contextmanager
     def _encode_ahead(self, image: Image) -> Iterator[None]:
         """Encode while a remote MLLM reasons; a local one needs the processor itself."""
-        if not getattr(self.mllm, "remote", False):
+        if not is_remote(self.mllm):
             yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
@@ -373,13 +373,6 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
         )
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
-
-
-def _load(mllm: MLLM) -> None:
-    """Let a backend that loads at its first reply load now, so that loading is timed apart."""
-    load = getattr(mllm, "load", None)
-    if callable(load):
-        load()
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

@@ -28,6 +28,7 @@ Kind = Literal[
 
 EMBEDDED = ("reasoner", "segmenter", "vlsm")
 ENTRY_POINT_GROUP = "rsvp.backends"
+_SECRETS = {"api_key"}
 MAX_SIDE = 1536  # pixels, see `ModelFamily.max_side`
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -196,7 +197,8 @@ def make(kind: Kind, spec: str | Spec, **options: Any) -> Any:
 def options_model(kind: Kind, name: str) -> type[BaseModel]:
     """A backend's options as a pydantic model: the keyword-only parameters of its constructor.
 
-    Parameters whose types cannot be written as text, such as objects, are no options.
+    Parameters whose types cannot be written as text, such as objects, are no options; nor are keys,
+    which belong into the environment and not into a command line or a record.
 
     Raises:
         BadInput, ModelUnavailable: see `load`.
@@ -208,7 +210,9 @@ def options_model(kind: Kind, name: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         p.name: (annotation, p.default)
         for p in parameters
-        if p.kind is p.KEYWORD_ONLY and (annotation := _plain_type(p.annotation)) is not None
+        if p.kind is p.KEYWORD_ONLY
+        and p.name not in _SECRETS
+        and (annotation := _plain_type(p.annotation)) is not None
     }
     title = f"{name} options"
     return create_model(title, __config__=ConfigDict(extra="forbid", title=title), **fields)
