@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,26 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "problem": "the reply has no JSON answer",
         "query": query,
     }
+
+
+# Every template, and every prompt rendered for every frame, as they were before the partials.
+GOLDEN = json.loads((Path(__file__).parent / "data" / "prompts.golden.json").read_text("utf-8"))
+
+
+def golden_text(name: str, kind: str) -> str:
+    width, height = GOLDEN["size"]
+    frame = prompting.variables_for_frame(kind, width, height)
+    return prompting.render(name, **frame, **GOLDEN["variables"])
+
+
+@pytest.mark.parametrize("name", GOLDEN["template_sha256"])
+def test_prompts_equal_the_golden_file(name: str) -> None:
+    assert prompting.load(name).sha256 == GOLDEN["template_sha256"][name]
+    for kind, sha256 in GOLDEN["rendered_sha256"][name].items():
+        text = golden_text(name, kind)
+        expected = GOLDEN["rendered"].get(f"{name} {kind}")  # of some prompts, to show a difference
+        assert expected is None or text.split("\n") == expected
+        assert hashlib.sha256(text.encode()).hexdigest() == sha256, kind
 
 
 ASKING = [*COMPACT, *(name for name, used in FULL.items() if "query" in used)]
