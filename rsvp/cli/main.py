@@ -17,6 +17,7 @@ from rsvp.cli.doctor import doctor
 from rsvp.cli.evaluate import evaluate
 from rsvp.cli.export import export
 from rsvp.cli.models import models
+from rsvp.cli.prompts import prompts
 from rsvp.cli.score import score
 from rsvp.cli.segment import segment
 from rsvp.cli.train import train
@@ -64,6 +65,7 @@ app.command("score")(score)
 app.command("compare")(compare)
 app.command("export")(export)
 app.command("models")(models)
+app.command("prompts")(prompts)
 app.command("doctor")(doctor)
 
 

@@ -22,6 +22,7 @@ from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.result import Result
 from rsvp.types import Box, ModelNames, Reasoning, Target
+from rsvp.writers.index import to_index_mask
 
 HEIGHT, WIDTH = 61, 87
 
@@ -179,7 +180,7 @@ def test_a_part_is_seen_on_its_whole(tmp_path: Path) -> None:
     whole = np.ones((HEIGHT, WIDTH), np.bool_)
     part = blobs()[0]
     for masks in ([whole, part], [part, whole]):
-        found = writers.to_index_mask(made(masks))
+        found = to_index_mask(made(masks))
         number = 1 + [mask is part for mask in masks].index(True)
         np.testing.assert_array_equal(found == number, part)
         assert (found > 0).all()
