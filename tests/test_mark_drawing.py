@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsvp.drawing import draw_marks, mark_prompt
-from rsvp.drawing.marks import COLOURS
+from rsvp.drawing.palette import MARKS
 from rsvp.errors import BadInput
 from rsvp.types import Box
 
@@ -82,7 +82,7 @@ def test_a_number_stands_out_on_any_background(value):
     assert (rgb == value).all()
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", MARKS)
 def test_the_colour_differs_from_what_lies_under_it(colour):
     rgb = np.full((240, 240, 3), colour, dtype=np.uint8)
     drawn = mark_prompt(rgb, [Box(80, 80, 160, 160)])
