@@ -15,7 +15,7 @@ from PIL import Image as Pil
 from PIL import ImageDraw
 
 from rsvp.drawing.palette import BLACK, MARKS, Colour
-from rsvp.drawing.strokes import blend, dilate, outline
+from rsvp.drawing.strokes import contour, outline
 from rsvp.drawing.tags import Font, Rectangle, font_of, largest_first, place_tags
 from rsvp.errors import BadInput
 from rsvp.masks import box_iou
@@ -23,6 +23,7 @@ from rsvp.types import BoolMask, Box, RgbArray
 
 TEXT_HEIGHT = 0.28  # of a number, relative to its object's side, within the bounds below
 SMALLEST_TEXT = (12.0, 20.0)  # pixels, on small and on large images
+DARK = 0.6  # opacity of the border around an outline
 LEAST_TEXT = 9  # pixels, where there are too many tags for anything larger
 MAX_COVERED = 0.2  # of the image by all tags together; beyond it they shrink
 
@@ -144,16 +145,14 @@ def _draw_outline(
     canvas: RgbArray, box: Box, mask: BoolMask | None, colour: Colour, line: int
 ) -> None:
     """Draw the candidate's contour with a dark border around it, in place."""
+    if mask is not None and mask.any():
+        contour(canvas, mask, box, colour, line=line, border=line, dark=DARK)
+        return
     height, width = canvas.shape[:2]
     x0, y0 = max(0, int(box.x0) - line), max(0, int(box.y0) - line)
     x1, y1 = min(width, round(box.x1) + line), min(height, round(box.y1) + line)
-    if mask is None or not mask.any():
-        outline(canvas, Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), BLACK, line, 0.6)
-        outline(canvas, box, colour, line, 1.0)
-        return
-    window, part = canvas[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-    blend(window, dilate(part, line) & ~part, BLACK, 0.6)
-    window[part & dilate(~part, line)] = colour
+    outline(canvas, Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), BLACK, line, DARK)
+    outline(canvas, box, colour, line, 1.0)
 
 
 def _connect(

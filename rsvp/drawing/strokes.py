@@ -6,15 +6,37 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFilter
 
-from rsvp.drawing.palette import Colour
+from rsvp.drawing.palette import BLACK, Colour
 from rsvp.types import BoolMask, Box, RgbArray
 
 
 def dilate(mask: BoolMask, pixels: int) -> BoolMask:
     """`mask` dilated by a square of side 2 * `pixels` + 1; beyond the image's edge all is 0."""
     blurred = Pil.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(pixels))
-    dilated: BoolMask = np.asarray(blurred) > 0
-    return dilated
+    return np.asarray(blurred, dtype=np.bool_)
+
+
+def contour(
+    canvas: RgbArray,
+    mask: BoolMask,
+    box: Box,
+    colour: Colour,
+    *,
+    line: int,
+    border: int,
+    dark: float,
+) -> None:
+    """Draw a mask's contour, inside it, with a dark border outside it, in place.
+
+    Args:
+        box: only pixels in it, or at most `border` pixels away, are computed.
+        dark: opacity of the border.
+    """
+    x0, y0 = max(0, int(box.x0) - border), max(0, int(box.y0) - border)
+    x1, y1 = round(box.x1) + border, round(box.y1) + border
+    window, part = canvas[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    blend(window, dilate(part, border) & ~part, BLACK, dark)
+    window[part & dilate(~part, line)] = colour
 
 
 def outline(canvas: RgbArray, box: Box, colour: Colour, line: int, opacity: float) -> None:

@@ -12,14 +12,14 @@ from PIL import Image as Pil
 from PIL import ImageDraw
 
 from rsvp.drawing.palette import BLACK, NOTICE, Colour, colour_of, is_light
-from rsvp.drawing.strokes import blend, dilate, line_width, outline
+from rsvp.drawing.strokes import blend, contour, line_width, outline
 from rsvp.drawing.tags import Font, Rectangle, font_of, place_tag
 from rsvp.errors import BadInput
 from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, RgbArray, Target
 
 FILL = 0.40  # opacity of a mask
-HALO = 0.45  # opacity of the dark line around it
+BORDER = 0.45  # opacity of the dark line around it
 BOX_LINE = 0.75  # opacity of a box's outline
 MAX_LABEL = 40  # characters of a label on a tag
 MAX_COVERED = 0.25  # of the image by all tags; beyond it they show numbers only, or nothing
@@ -53,14 +53,9 @@ def _tint(canvas: RgbArray, mask: BoolMask, colour: Colour, line: int) -> None:
     box = mask_to_box(mask)
     if box is None:
         return
-    halo = max(1, line // 2)
-    # Only a window around the mask is computed, so that small masks in large images are fast.
-    x0, y0 = max(0, int(box.x0) - halo), max(0, int(box.y0) - halo)
-    x1, y1 = int(box.x1) + halo, int(box.y1) + halo
-    window, part = canvas[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-    blend(window, part, colour, FILL)
-    blend(window, dilate(part, halo) & ~part, BLACK, HALO)
-    window[part & dilate(~part, line)] = colour
+    x0, y0, x1, y1 = map(int, box.xyxy)
+    blend(canvas[y0:y1, x0:x1], mask[y0:y1, x0:x1], colour, FILL)
+    contour(canvas, mask, box, colour, line=line, border=max(1, line // 2), dark=BORDER)
 
 
 # -- tags

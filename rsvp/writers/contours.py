@@ -1,8 +1,8 @@
 """A mask's contours through the centres of its border pixels, like OpenCV's `findContours`.
 
-They equal those of ``RETR_CCOMP`` with ``CHAIN_APPROX_SIMPLE``, found with numpy alone. Filled by
-OpenCV's `fillPoly`, as readers of polygon formats do, all contours of a mask give exactly its
-pixels, with holes and separate parts.
+They equal those of ``RETR_CCOMP`` with ``CHAIN_APPROX_SIMPLE``, found without OpenCV. Filled by its
+`fillPoly`, as readers of polygon formats do, all contours of a mask give exactly its pixels, with
+holes and separate parts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ MAX_JOINED = 2000  # contours in one polygon; noise has tens of thousands, of si
 # is not in the mask, (row, column) each.
 _STARTS = ((0, 0), (0, 1), (1, 1), (1, 0))
 _OUTSIDE = ((-1, 0), (0, 1), (1, 0), (0, -1))
-_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 def find_contours(mask: BoolMask) -> list[Contour]:
@@ -32,20 +31,31 @@ def find_contours(mask: BoolMask) -> list[Contour]:
     Returns:
         (n, 2) x, y of pixels each, closed, without points on straight lines.
     """
-    pixels, starts, following, areas = _edges(mask)
-    found: list[tuple[float, Contour]] = []
-    visited = np.zeros(len(following), dtype=np.bool_)
-    after = following.tolist()
-    for first in np.argsort(starts, kind="stable").tolist():
-        if visited[first]:
+    stride = mask.shape[1] + 1  # corners in a row
+    steps = (1, stride, -1, -stride)  # from an edge's start to its end, by direction
+    edges = dict.fromkeys(_edges(mask, stride), False)  # -> visited
+    found: list[tuple[int, Contour]] = []
+    for first, visited in edges.items():
+        if visited:
             continue
-        loop, edge = [first], after[first]
-        while edge != first:
+        loop, edge = [], first
+        while not edges[edge]:
+            edges[edge] = True
             loop.append(edge)
-            edge = after[edge]
-        visited[loop] = True
-        found.append((float(areas[loop].sum()), _corners(pixels[loop])))
-    found.sort(key=lambda item: -abs(item[0]))
+            corner, direction = divmod(edge, 4)
+            end = 4 * (corner + steps[direction])
+            # Left before straight before right: the left one belongs to a pixel that touches this
+            # one at the corner.
+            for turn in (-1, 0, 1):
+                edge = end + (direction + turn) % 4
+                if edge in edges:
+                    break
+        corners, directions = np.divmod(np.array(loop), 4)
+        yx = np.stack(np.divmod(corners, stride), axis=1)
+        after = np.roll(yx, -1, axis=0)
+        area = int((yx[:, 1] * after[:, 0] - after[:, 1] * yx[:, 0]).sum())
+        found.append((abs(area), _corners((yx - np.array(_STARTS)[directions])[:, ::-1])))
+    found.sort(key=lambda item: -item[0])
     return [contour for _, contour in found]
 
 
@@ -83,43 +93,20 @@ def _nearest(corners: Contour, corner: Contour) -> int:
     return int(((corners - corner) ** 2).sum(axis=1).argmin())
 
 
-def _edges(mask: BoolMask) -> tuple[Contour, Contour, Contour, NDArray[np.float64]]:
-    """All edges between a pixel of the mask and one that is not.
+def _edges(mask: BoolMask, stride: int) -> list[int]:
+    """All edges between a pixel of the mask and one outside it, in reading order.
 
-    Returns:
-        For each edge: its pixel (n, 2) as x, y; the number of its starting corner; the edge that
-        follows it; twice the signed area between it and the origin.
+    An edge is 4 * the number of the corner where it starts + its direction.
     """
     padded = np.pad(mask, 1)
     height, width = mask.shape
     found = []
-    for down, right in _OUTSIDE:
+    for direction, ((down, right), (row, column)) in enumerate(zip(_OUTSIDE, _STARTS, strict=True)):
         outside = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-        found.append(np.argwhere(mask & ~outside))
-    directions: Contour = np.repeat(np.arange(len(found)), [len(part) for part in found])
-    pixels = np.concatenate(found)  # row, column
-    start = np.array(_STARTS)[directions] + pixels
-    end = start + np.array(_STEPS)[directions]
-    first, last = (corner[:, 0] * (width + 1) + corner[:, 1] for corner in (start, end))
-    areas = (start[:, 1] * end[:, 0] - end[:, 1] * start[:, 0]).astype(np.float64)
-    return pixels[:, ::-1], first, _following(first, last, directions), areas
-
-
-def _following(start: Contour, end: Contour, direction: Contour) -> Contour:
-    """For each edge the one that starts at its end; of two, the one to the left.
-
-    There are two where pixels touch only at a corner; the left one belongs to the other pixel.
-    """
-    keys = start * 4 + direction
-    order = np.argsort(keys)
-    ordered = keys[order]
-    found = np.full(len(keys), -1, dtype=np.int64)
-    for turn in (1, 0, -1):  # right, straight, left: a later one overwrites
-        wanted = end * 4 + (direction + turn) % 4
-        index = np.searchsorted(ordered, wanted).clip(max=max(len(keys) - 1, 0))
-        exists = ordered[index] == wanted if len(keys) else np.zeros(0, dtype=np.bool_)
-        found[exists] = order[index[exists]]
-    return found
+        rows, columns = np.nonzero(mask & ~outside)
+        found.append(4 * ((rows + row) * stride + columns + column) + direction)
+    edges: list[int] = np.sort(np.concatenate(found)).tolist()
+    return edges
 
 
 def _corners(pixels: Contour) -> Contour:
