@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from rsvp.drawing.grid import grid_prompt
 from rsvp.drawing.marks import draw_marks, mark_prompt
-from rsvp.drawing.palette import PALETTE, colour_of
+from rsvp.drawing.palette import COMPARISON, PALETTE, colour_of
 from rsvp.drawing.tags import Rectangle
 from rsvp.drawing.targets import overlay
 
 __all__ = [
+    "COMPARISON",
     "PALETTE",
     "Rectangle",
     "colour_of",

@@ -38,6 +38,10 @@ MARKS: tuple[Colour, ...] = (
 GRID_LIGHT, GRID_DARK = (255, 255, 255, 120), (0, 0, 0, 80)
 GRID_ROW, GRID_COLUMN, GRID_OUTLINE = (255, 224, 64, 240), (96, 232, 255, 240), (0, 0, 0, 240)
 
+# A user's hint: the prompts name these colours; magenta is rare in pictures.
+HINT_FRAME: Colour = (255, 0, 220)
+HINT_CROSS: Colour = (255, 40, 40)
+
 # Pixels of a prediction beside the ground truth: in both, in the truth alone, in the prediction
 # alone, not counted.
 COMPARISON: Mapping[str, Colour] = {

@@ -1,4 +1,4 @@
-"""Outlines, filled as the readers of polygons fill them, give the mask back."""
+"""Contours, filled as readers of polygon formats do, give the mask back."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_a_rectangle_has_four_corners() -> None:
     assert sorted(map(tuple, found.tolist())) == [(3, 2), (3, 4), (7, 2), (7, 4)]
 
 
-def test_a_hole_is_an_outline_of_its_own() -> None:
+def test_a_hole_has_its_own_contour() -> None:
     outer, hole = find_contours(ring())
     assert outer[:, 0].max() == 11
     assert hole[:, 0].max() == 8  # through the pixels around it
     np.testing.assert_array_equal(filled([outer, hole], (12, 15)), ring())
 
 
-def test_nothing_has_no_outline() -> None:
+def test_an_empty_mask_has_no_contour() -> None:
     assert find_contours(np.zeros((4, 5), np.bool_)) == []
 
 
@@ -59,7 +59,7 @@ def test_any_mask_comes_back(height: int, width: int, share: float, seed: int) -
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_one_polygon_costs_the_ways_between_parts_only(seed: int) -> None:
+def test_a_joined_polygon_adds_only_lines_between_the_parts(seed: int) -> None:
     random = np.random.default_rng(seed)
     mask = cv2.resize(random.random((5, 5)), (60, 50), interpolation=cv2.INTER_CUBIC) > 0.5
     parts = find_contours(mask)

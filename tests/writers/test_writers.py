@@ -1,4 +1,4 @@
-"""Files: exact contents, strict JSON, whole or not at all."""
+"""Files: exact contents, strict JSON, written atomically."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_no_target_is_written_like_any_answer(tmp_path: Path) -> None:
     assert found["targets"] == []
 
 
-def test_masks_of_an_earlier_result_do_not_stay(tmp_path: Path) -> None:
+def test_masks_of_an_earlier_result_are_removed(tmp_path: Path) -> None:
     writers.write(result((0, 0, 5, 5), (5, 5, 9, 9), (9, 9, 12, 12)), tmp_path)
     (tmp_path / "masks" / "mine.png").write_bytes(b"x")
     writers.write(result((0, 0, 5, 5)), tmp_path)
@@ -165,7 +165,7 @@ def test_coco_of_an_empty_mask_and_label() -> None:
     assert found["categories"] == [{"id": 1, "name": "target"}]
 
 
-def test_a_file_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_written_as_json(tmp_path: Path) -> None:
     path = os.fsdecode(b"caf\xe9.png")
     image = Image(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), "0" * 64, path)
     writers.write(result(image=image), tmp_path, ["json", "coco"])
@@ -173,13 +173,13 @@ def test_a_file_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
     assert strict((tmp_path / "coco.json").read_text("utf-8"))["images"][0]["file_name"] == path
 
 
-def test_a_number_that_json_lacks_is_never_written(tmp_path: Path) -> None:
+def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         writers.write(result(timings={"total": float("nan")}), tmp_path, ["json"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_survives_a_failed_write(tmp_path: Path, monkeypatch) -> None:
+def test_an_earlier_file_survives_a_failed_write(tmp_path: Path, monkeypatch) -> None:
     writers.write(result((0, 0, 5, 5)), tmp_path)
     before = (tmp_path / "result.json").read_bytes()
 
@@ -208,6 +208,6 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
             act(tmp_path / "file")
 
 
-def test_prepare_leaves_nothing_but_the_folder(tmp_path: Path) -> None:
+def test_prepare_creates_only_the_folder(tmp_path: Path) -> None:
     writers.prepare(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
