@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from rsvp import prompting
 from rsvp.cli import console
 from rsvp.cli.options import AsJson
 
@@ -36,6 +35,8 @@ def prompts(
     With names, each text is filled in for one coordinate frame and an image of 1024 x 768 pixels;
     placeholders stand in for the query and for the other values of a run.
     """
+    from rsvp import prompting
+
     variables = {**prompting.variables_for_frame(frame, WIDTH, HEIGHT), **PLACEHOLDERS}
     entries = [
         {

@@ -176,13 +176,9 @@ class _Scan:
 
 
 def _answers(found: Iterable[Document | Broken], expect: Expect) -> list[AnswerCandidate]:
-    answers: list[AnswerCandidate] = []
-    for item in found:
-        if isinstance(item, Document):
-            answer = _answer(item.node, expect, item.start, item.end)
-            if answer:
-                answers.append(answer)
-    return answers
+    documents = (item for item in found if isinstance(item, Document))
+    answers = (_answer(item.node, expect, item.start, item.end) for item in documents)
+    return [answer for answer in answers if answer]
 
 
 def _answer(node: Array | Object, expect: Expect, start: int, end: int) -> AnswerCandidate | None:

@@ -90,7 +90,7 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
         ModelUnavailable: the module of a format cannot be imported.
     """
     if not formats:
-        raise BadInput(f"no format is named; known: {', '.join(registry.names('writer'))}")
+        raise BadInput(f"formats are {', '.join(registry.names('writer'))}, found none")
     for name in formats:
         registry.load("writer", name)
     return tuple(dict.fromkeys(formats))

@@ -60,5 +60,5 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         BadInput, match=r"unknown writer 'cvs', did you mean 'csv'\?.* yolo, b.*csv"
     ):
         writers.check_formats(["cvs"])
-    with pytest.raises(BadInput, match=r"no format is named; known: json, .*, broken, csv"):
+    with pytest.raises(BadInput, match=r"formats are json, .*, broken, csv, found none"):
         writers.check_formats([])
