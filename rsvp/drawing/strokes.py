@@ -13,7 +13,8 @@ from rsvp.types import BoolMask, Box, RgbArray
 def dilate(mask: BoolMask, pixels: int) -> BoolMask:
     """`mask` dilated by a square of side 2 * `pixels` + 1; beyond the image's edge all is 0."""
     blurred = Pil.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(pixels))
-    return np.asarray(blurred, dtype=np.bool_)
+    dilated: BoolMask = np.asarray(blurred) > 0
+    return dilated
 
 
 def contour(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import ImageFont
 
 from rsvp.types import BoolMask, Box
@@ -39,12 +39,11 @@ def place_tag(
     around = [(x, y) for y in (top - height, bottom + height) for x in (left, right)]
     around = [(x, y) for x, y in around if 0 <= y <= image_size[0] - height]
     around += [(left, top), (left, bottom), (right, top), (right, bottom)]
-    limit = _limit(size, image_size)
-    corners = np.clip(np.array(around), 0, limit)
-    covered = _covered(corners, size, placed)
+    corners = _inside(np.array(around), size, image_size)
+    covered = _overlaps(corners, size, placed).sum(axis=1)
     if covered.min() > 0:
-        corners = _everywhere(size, limit, start=(left, top - height))
-        covered = _covered(corners, size, placed)
+        corners = _everywhere(size, image_size, start=(left, top - height))
+        covered = _overlaps(corners, size, placed).sum(axis=1)
     return _rectangle(corners, covered, size)
 
 
@@ -68,14 +67,13 @@ def place_tags(
     placed: dict[int, Rectangle] = {}
     for k in reversed(largest_first(boxes)):
         size, others = sizes[k], list(placed.values())
-        limit = _limit(size, image_size)
-        corners = np.clip(_around(edges[k], size), 0, limit)
-        if _covered(corners, size, others).min() > 0:
+        corners = _inside(_around(edges[k], size), size, image_size)
+        if _overlaps(corners, size, others).sum(axis=1).min() > 0:
             start = (int(edges[k, 0]), int(edges[k, 1]) - size[1])
-            corners = np.concatenate([corners, _everywhere(size, limit, start)])
+            corners = np.concatenate([corners, _everywhere(size, image_size, start)])
         covered = _overlaps(corners, size, edges) / areas
         cost = (
-            _ON_TAG * _covered(corners, size, others) / (size[0] * size[1])
+            _ON_TAG * _overlaps(corners, size, others).sum(axis=1) / (size[0] * size[1])
             + _ON_OWN * covered[:, k]
             + _ON_OTHER * np.delete(covered, k, axis=1).sum(axis=1)
             + _LATER * np.arange(len(corners))
@@ -91,11 +89,6 @@ def largest_first(boxes: Sequence[Box]) -> list[int]:
     return sorted(range(len(boxes)), key=lambda k: -boxes[k].area)
 
 
-def _limit(size: tuple[int, int], image_size: tuple[int, ...]) -> list[int]:
-    """The largest x and y of a tag's corner inside the image."""
-    return [max(0, image_size[1] - size[0]), max(0, image_size[0] - size[1])]
-
-
 def _around(box: NDArray[np.float64], size: tuple[int, int]) -> Corners:
     """Corners of tags along a box's edges, outside and inside; the left top first."""
     (x0, y0, x1, y1), (width, height) = box, size
@@ -107,32 +100,30 @@ def _around(box: NDArray[np.float64], size: tuple[int, int]) -> Corners:
     return np.rint([*rows, *columns, *middle]).astype(np.int64)
 
 
-def _everywhere(size: tuple[int, int], limit: Sequence[int], start: tuple[int, int]) -> Corners:
+def _inside(corners: Corners, size: tuple[int, int], image_size: tuple[int, ...]) -> Corners:
+    """The corners, moved so that the tags are inside the image."""
+    limit = (max(0, image_size[1] - size[0]), max(0, image_size[0] - size[1]))
+    return np.clip(corners, 0, limit)
+
+
+def _everywhere(
+    size: tuple[int, int], image_size: tuple[int, ...], start: tuple[int, int]
+) -> Corners:
     """Corners all over the image, the nearest to `start` first."""
-    xs = np.arange(0, limit[0] + 1, max(1, size[0] // 4))
-    ys = np.arange(0, limit[1] + 1, max(1, size[1] // 2))
+    xs = np.arange(0, max(0, image_size[1] - size[0]) + 1, max(1, size[0] // 4))
+    ys = np.arange(0, max(0, image_size[0] - size[1]) + 1, max(1, size[1] // 2))
     corners = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     distance = np.abs(corners - np.array(start)).sum(axis=1)
     return corners[np.argsort(distance, kind="stable")]
 
 
-def _overlaps(
-    corners: Corners, size: tuple[int, int], edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _overlaps(corners: Corners, size: tuple[int, int], boxes: ArrayLike) -> NDArray[np.float64]:
     """(corners, boxes) pixels of each (x0, y0, x1, y1) box that a tag at each corner covers."""
+    edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     low = np.maximum(corners[:, None], edges[None, :, :2])
     high = np.minimum(corners[:, None] + np.array(size), edges[None, :, 2:])
     area: NDArray[np.float64] = np.clip(high - low, 0, None).prod(axis=2)
     return area
-
-
-def _covered(
-    corners: Corners, size: tuple[int, int], placed: Sequence[Rectangle]
-) -> NDArray[np.float64]:
-    """(n,) pixels of the placed tags that a tag at each corner covers."""
-    edges = np.array(placed, dtype=np.float64).reshape(-1, 4)
-    total: NDArray[np.float64] = _overlaps(corners, size, edges).sum(axis=1)
-    return total
 
 
 def _touches(corners: Corners, size: tuple[int, int], mask: BoolMask) -> BoolMask:

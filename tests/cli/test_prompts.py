@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +15,15 @@ from rsvp.cli.main import main
 def test_it_lists_every_prompt(capsys) -> None:
     assert main(["prompts"]) == 0
     assert capsys.readouterr().out.splitlines() == prompting.names()
+
+
+def test_listing_loads_no_model_library_and_no_numpy() -> None:
+    code = (
+        "import sys; from rsvp.cli.main import main; assert main(['prompts']) == 0\n"
+        "print(*{'numpy', 'torch', 'PIL', 'pydantic'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == []
 
 
 def test_it_shows_a_prompt_in_a_frame(capsys) -> None:
