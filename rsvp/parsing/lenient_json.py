@@ -122,7 +122,7 @@ _CURLY_DOUBLE = _string_pattern("“”„", '“”"')
 _CURLY_SINGLE = _string_pattern("‘’", "‘’'")
 _STRINGS = {'"': _DOUBLE, "'": _SINGLE, "‘": _CURLY_SINGLE, "’": _CURLY_SINGLE}
 _STRINGS |= dict.fromkeys("“”„", _CURLY_DOUBLE)
-_CLOSERS = {"[": "]", "(": ")"}
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
@@ -185,40 +185,29 @@ class Reader:
         self._spend(1)
         opening = self.text[self._pos]
         self._pos += 1
-        return self._object(depth) if opening == "{" else self._array(_CLOSERS[opening], depth)
+        members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
+        if opening == "{":
+            return Object(dict(members), complete)
+        return Array([value for _, value in members], complete)
 
-    def _array(self, closer: str, depth: int) -> Array:
-        items: list[Node] = []
+    def _members(
+        self, closer: str, depth: int, *, keyed: bool
+    ) -> tuple[list[tuple[str, Node]], bool]:
+        """The (key, value) pairs up to the closing bracket, and whether there was one."""
+        members: list[tuple[str, Node]] = []
         while not self._at_end():
             if self._take(closer):
-                return Array(items)
+                return members, True
             try:
-                item = self._value(depth)
+                members.append((self._key() if keyed else "", self._value(depth)))
             except _EndError:
                 break
-            items.append(item)
-            if isinstance(item, Array | Object) and not item.complete:
-                break
-            if not self._at_end():
-                self._take(",，")
-        return Array(items, complete=False)
-
-    def _object(self, depth: int) -> Object:
-        entries: dict[str, Node] = {}
-        while not self._at_end():
-            if self._take("}"):
-                return Object(entries)
-            try:
-                key = self._key()
-                value = self._value(depth)
-            except _EndError:
-                break
-            entries[key] = value
+            value = members[-1][1]
             if isinstance(value, Array | Object) and not value.complete:
                 break
             if not self._at_end():
                 self._take(",，")
-        return Object(entries, complete=False)
+        return members, False
 
     def _key(self) -> str:
         """A key and its colon, up to the value."""
