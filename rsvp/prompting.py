@@ -1,22 +1,24 @@
 """Find, render and hash the files of `prompts/`.
 
-A prompt is `prompts/<profile>/<name>.txt`, plain text with `$variables` (`$$` is a dollar sign).
-Variables go in in a single pass, so a query that holds `$`, braces or orders stays data.
+A prompt is `prompts/<profile>/<name>.txt`, plain text. Loading it replaces ``<<file.section>>`` by
+that section of `prompts/<profile>/_partials/<file>.txt` (a section begins with ``## name``), so
+that a rule or an example of several prompts is written once. Rendering it fills in `$variables`
+(``$$`` is a dollar sign) in a single pass, so that a query with `$` or braces stays data.
 
-The full profile's prompts know these variables:
+The full profile's prompts use these variables:
 
 | variable | from | what |
 |---|---|---|
-| query | the caller | the query, untouched, in any language |
+| query | the caller | the query, unchanged, in any language |
 | query_code | `render` | a code that the query does not contain, for the lines around it |
 | width, height | the strategy | the size in pixels of the image that was sent |
 | rows, columns | the grid strategy | how many bands are drawn |
 | marks_range | the marks strategy | which numbers are drawn, e.g. 1 to 12 |
 | frame, box_example, example_* | `variables_for_frame` | how boxes are written |
 | point_frame, point_example, point_* | `variables_for_frame` | how points are written |
-| problem | the re-ask | one line: why the last reply could not be read |
+| problem | the repeated request | one line: why the last reply could not be read |
 
-The compact profile's know `query` alone; it is what the embedded reasoner was trained on.
+The compact profile's use `query` alone: the embedded reasoner was trained on these texts.
 """
 
 from __future__ import annotations
@@ -25,88 +27,20 @@ import functools
 import hashlib
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsvp.errors import BadInput
 
-_NAME = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_INCLUDE = re.compile(r"<<([a-z0-9.-]+)>>")
+_SECTION = re.compile(r"^## (\S+)\n", re.MULTILINE)
 
-FRAME_SENTENCES: dict[str, str] = {
-    "pixels": (
-        "A box is [x0, y0, x1, y1]: the left, top, right and bottom edge in integer pixels of the "
-        "image, which is $width pixels wide and $height pixels high; x grows to the right from 0 "
-        "at the left edge, y grows downward from 0 at the top edge."
-    ),
-    # No size here: the model's own preprocessing chooses it, and the model counts in what it sees.
-    "resized-pixels": (
-        "A box is [x0, y0, x1, y1]: the left, top, right and bottom edge in absolute integer "
-        "pixels of the image at the size at which you see it; x grows to the right from 0 at the "
-        "left edge, y grows downward from 0 at the top edge."
-    ),
-    "0-1000": (
-        "A box is [x0, y0, x1, y1]: the left, top, right and bottom edge as integers from 0 to "
-        "1000, relative to the image's width (x, from 0 at the left edge to 1000 at the right) "
-        "and height (y, from 0 at the top edge to 1000 at the bottom)."
-    ),
-    "0-1000-yxyx": (
-        "A box is [y0, x0, y1, x1]: the top, left, bottom and right edge, y before x, as integers "
-        "from 0 to 1000, relative to the image's height (y, from 0 at the top edge to 1000 at the "
-        "bottom) and width (x, from 0 at the left edge to 1000 at the right)."
-    ),
-    "0-1": (
-        "A box is [x0, y0, x1, y1]: the left, top, right and bottom edge as decimal numbers from "
-        "0 to 1 with three decimals, relative to the image's width (x, from 0 at the left edge to "
-        "1 at the right) and height (y, from 0 at the top edge to 1 at the bottom)."
-    ),
-    "percent": (
-        "A box is [x0, y0, x1, y1]: the left, top, right and bottom edge in percent, as integers "
-        "from 0 to 100, relative to the image's width (x, from 0 at the left edge to 100 at the "
-        "right) and height (y, from 0 at the top edge to 100 at the bottom)."
-    ),
-}
-
-POINT_SENTENCES: dict[str, str] = {
-    "pixels": (
-        "A point is [x, y] in integer pixels of the image, which is $width pixels wide and $height "
-        "pixels high; x grows to the right from 0 at the left edge, y grows downward from 0 at the "
-        "top edge."
-    ),
-    "resized-pixels": (
-        "A point is [x, y] in absolute integer pixels of the image at the size at which you see "
-        "it; x grows to the right from 0 at the left edge, y grows downward from 0 at the top edge."
-    ),
-    "0-1000": (
-        "A point is [x, y], integers from 0 to 1000, relative to the image's width (x, from 0 at "
-        "the left edge to 1000 at the right) and height (y, from 0 at the top edge to 1000 at the "
-        "bottom)."
-    ),
-    "0-1000-yxyx": (
-        "A point is [y, x], y before x, integers from 0 to 1000, relative to the image's height "
-        "(y, from 0 at the top edge to 1000 at the bottom) and width (x, from 0 at the left edge "
-        "to 1000 at the right)."
-    ),
-    "0-1": (
-        "A point is [x, y], decimal numbers from 0 to 1 with three decimals, relative to the "
-        "image's width (x, from 0 at the left edge to 1 at the right) and height (y, from 0 at the "
-        "top edge to 1 at the bottom)."
-    ),
-    "percent": (
-        "A point is [x, y] in percent, numbers from 0 to 100 with one decimal, relative to the "
-        "image's width (x, from 0 at the left edge to 100 at the right) and height (y, from 0 at "
-        "the top edge to 100 at the bottom)."
-    ),
-}
-
-# The things in the worked examples: x0, y0, x1, y1 as fractions of the image.
-_EXAMPLE_BOXES: dict[str, tuple[float, float, float, float]] = {
+# The objects of the worked examples as fractions of the image: x0, y0, x1, y1, or x, y.
+_EXAMPLES: dict[str, tuple[float, ...]] = {
     "example_kettle": (0.06, 0.24, 0.31, 0.62),
     "example_white_mug": (0.46, 0.38, 0.61, 0.61),
     "example_blue_mug": (0.71, 0.39, 0.86, 0.63),
-}
-# The same things pointed at: x, y as fractions.
-_EXAMPLE_POINTS: dict[str, tuple[float, float]] = {
     "point_kettle": (0.17, 0.45),
     "point_white_mug": (0.52, 0.50),
     "point_white_mug_top": (0.53, 0.41),
@@ -184,54 +118,53 @@ def query_code(query: str) -> str:
     return code
 
 
+def frame_kinds() -> list[str]:
+    """The coordinate frames that `prompts/frames.txt` describes."""
+    return [key.removeprefix("box.") for key in _frame_sentences() if key.startswith("box.")]
+
+
 def variables_for_frame(kind: str, width: int, height: int) -> dict[str, str]:
-    """The variables by which a prompt tells a model how to write boxes and points.
+    """The variables that explain to a model how to write boxes and points.
 
     Args:
-        kind: a coordinate frame, one of the keys of `FRAME_SENTENCES`.
+        kind: a coordinate frame, one of `frame_kinds`.
         width, height: pixels of the image that is sent.
 
     Returns:
         `frame` and `point_frame` (a sentence each), `box_example` and `point_example` (the order
-        of the numbers), and the boxes and points of the worked examples, written in that frame, so
-        that rule and example never disagree.
+        of the numbers), and the boxes and points of the worked examples in the same frame, so that
+        rule and example agree.
 
     Raises:
         BadInput: the frame is unknown.
     """
-    if kind not in FRAME_SENTENCES:
-        known = ", ".join(FRAME_SENTENCES)
+    if kind not in frame_kinds():
+        known = ", ".join(frame_kinds())
         raise BadInput(f"unknown coordinate frame {kind!r}; choose one of {known}")
     size = {"width": str(width), "height": str(height)}
+    box, point = (_frame_sentences()[f"{what}.{kind}"] for what in ("box", "point"))
     y_first = kind.endswith("yxyx")
     return {
         **size,
-        "frame": _filled(FRAME_SENTENCES[kind], size, f"frame {kind}"),
+        "frame": _filled(box, size, f"frame {kind}"),
         "box_example": "[y0, x0, y1, x1]" if y_first else "[x0, y0, x1, y1]",
-        **{
-            name: _written(box, kind, width, height, y_first)
-            for name, box in _EXAMPLE_BOXES.items()
-        },
-        "point_frame": _filled(POINT_SENTENCES[kind], size, f"points in frame {kind}"),
+        "point_frame": _filled(point, size, f"points in frame {kind}"),
         "point_example": "[y, x]" if y_first else "[x, y]",
-        **{
-            name: _written(point, kind, width, height, y_first)
-            for name, point in _EXAMPLE_POINTS.items()
-        },
+        **{name: _written(xy, kind, width, height) for name, xy in _EXAMPLES.items()},
     }
 
 
-def _written(numbers: Sequence[float], kind: str, width: int, height: int, y_first: bool) -> str:
+def _written(numbers: Sequence[float], kind: str, width: int, height: int) -> str:
     """An example box or point, x before y, as the model should write it."""
     scales = (_SCALES.get(kind, width), _SCALES.get(kind, height))
     values = [number * scales[i % 2] for i, number in enumerate(numbers)]
-    if y_first:
+    if kind.endswith("yxyx"):
         values = [values[i ^ 1] for i in range(len(values))]
     decimals = 3 if kind == "0-1" else int(kind == "percent" and len(values) == 2)
     return "[" + ", ".join(f"{value:.{decimals}f}" for value in values) + "]"
 
 
-def _filled(text: str, values: dict[str, str], name: str) -> str:
+def _filled(text: str, values: Mapping[str, str], name: str) -> str:
     try:
         return string.Template(text).substitute(values)
     except KeyError as error:
@@ -242,14 +175,43 @@ def _filled(text: str, values: dict[str, str], name: str) -> str:
 
 @functools.cache
 def _texts() -> dict[str, str]:
-    """All templates by name; read once, so that a run never sees a prompt change under it."""
-    folder = _folder()
+    """All templates by name, partials included; read once, so that no run sees them change."""
     texts: dict[str, str] = {}
-    for path in sorted(folder.glob("*/*.txt")):
-        name = path.relative_to(folder).as_posix().removesuffix(".txt")
-        if _NAME.fullmatch(name):
-            texts[name] = path.read_text(encoding="utf-8").removesuffix("\n")
+    for profile in sorted(path for path in _folder().iterdir() if path.is_dir()):
+        partials = {
+            f"{path.stem}.{section}": text
+            for path in profile.glob("_partials/*.txt")
+            for section, text in _sections(path).items()
+        }
+        for path in sorted(profile.glob("*.txt")):
+            name = f"{profile.name}/{path.name.removesuffix('.txt')}"
+            text = path.read_text(encoding="utf-8").removesuffix("\n")
+            texts[name] = _expanded(text, partials, name)
     return texts
+
+
+def _expanded(text: str, partials: Mapping[str, str], name: str) -> str:
+    """The text with its partials, and theirs; one that includes itself counts as unknown."""
+
+    def included(found: re.Match[str]) -> str:
+        if found[1] not in partials:
+            raise BadInput(f"the prompt {name} includes {found[0]}, which is not in _partials/")
+        others = {key: value for key, value in partials.items() if key != found[1]}
+        return _expanded(partials[found[1]], others, name)
+
+    return _INCLUDE.sub(included, text)
+
+
+def _sections(path: Path) -> dict[str, str]:
+    """The sections of a file by name, without the blank lines around them."""
+    _, *parts = _SECTION.split(path.read_text(encoding="utf-8"))
+    return {name: text.strip("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@functools.cache
+def _frame_sentences() -> dict[str, str]:
+    """How boxes and points are written, by ``box.KIND`` and ``point.KIND``."""
+    return _sections(_folder() / "frames.txt")
 
 
 def _folder() -> Path:

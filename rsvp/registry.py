@@ -61,7 +61,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "reasonseg": "rsvp.training.pictures:reasonseg",
         "jsonl": "rsvp.training.pictures:jsonl",
     },
-    "writer": {},
+    "writer": {
+        "json": "rsvp.writers.document:write",
+        "overlay": "rsvp.writers.pictures:write_overlay",
+        "png": "rsvp.writers.pictures:write_masks",
+        "prompt": "rsvp.writers.pictures:write_prompt",
+        "index": "rsvp.writers.index:write",
+        "coco": "rsvp.writers.coco:write",
+        "labelme": "rsvp.writers.labelme:write",
+        "yolo": "rsvp.writers.yolo:write",
+    },
     "benchmark": {},
     "command": {
         "segment": "rsvp.cli.segment:segment",
@@ -71,6 +80,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "compare": "rsvp.cli.compare:compare",
         "export": "rsvp.cli.export:export",
         "models": "rsvp.cli.models:models",
+        "prompts": "rsvp.cli.prompts:prompts",
         "doctor": "rsvp.cli.doctor:doctor",
     },
 }

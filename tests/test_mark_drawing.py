@@ -1,4 +1,4 @@
-"""Numbered marks: readable on anything, on their own objects, out of each other's way."""
+"""Numbered marks: readable on any background, at their own objects, without overlap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsvp.drawing import draw_marks, mark_prompt
-from rsvp.drawing.marks import COLOURS
+from rsvp.drawing.palette import MARKS
 from rsvp.errors import BadInput
 from rsvp.types import Box
 
@@ -37,7 +37,7 @@ def overlap(a, b):
 
 @pytest.mark.parametrize("size", [(768, 1024), (1344, 894), (480, 640)])
 @pytest.mark.parametrize("seed", range(4))
-def test_forty_tags_hide_no_other_and_stay_inside(size, seed):
+def test_forty_tags_do_not_overlap_and_stay_inside(size, seed):
     boxes = scattered(40, size, seed)
     drawn, tags = draw_marks(flat(*size), boxes)
     assert drawn.shape == (*size, 3)
@@ -47,13 +47,13 @@ def test_forty_tags_hide_no_other_and_stay_inside(size, seed):
     assert sum(overlap(a, b) for a, b in itertools.combinations(tags, 2)) == 0
 
 
-def test_where_all_candidates_are_in_one_place_the_tags_still_are_not():
+def test_tags_of_candidates_at_one_position_do_not_overlap():
     box = Box(300, 200, 360, 250)
     _, tags = draw_marks(flat(600, 800), [box] * 30)
     assert sum(overlap(a, b) for a, b in itertools.combinations(tags, 2)) == 0
 
 
-def test_a_tag_is_by_its_object_and_off_small_ones():
+def test_a_tag_touches_its_object_and_covers_no_small_one():
     small, other = Box(100, 100, 130, 130), Box(400, 300, 430, 330)
     _, tags = draw_marks(flat(600, 800), [small, other])
     for box, (x0, y0, x1, y1) in zip((small, other), tags, strict=True):
@@ -71,7 +71,7 @@ def test_larger_objects_have_larger_numbers():
 
 
 @pytest.mark.parametrize("value", [0, 60, 128, 200, 255])
-def test_a_number_stands_out_on_any_background(value):
+def test_a_number_contrasts_with_any_background(value):
     rgb = flat(240, 240, value)
     drawn, ((x0, y0, x1, y1),) = draw_marks(rgb, [Box(80, 80, 160, 160)])
     tag = drawn[y0:y1, x0:x1].astype(int).sum(axis=2)
@@ -82,7 +82,7 @@ def test_a_number_stands_out_on_any_background(value):
     assert (rgb == value).all()
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", MARKS)
 def test_the_colour_differs_from_what_lies_under_it(colour):
     rgb = np.full((240, 240, 3), colour, dtype=np.uint8)
     drawn = mark_prompt(rgb, [Box(80, 80, 160, 160)])
@@ -99,7 +99,7 @@ def test_neighbours_have_different_colours():
     assert all(one != next_one for one, next_one in itertools.pairwise(inside))
 
 
-def test_numbers_say_what_they_are_told_to():
+def test_numbers_can_be_given():
     boxes = [Box(20, 20, 80, 80), Box(120, 120, 180, 180)]
     other = mark_prompt(flat(240, 240), boxes, numbers=[1, 3])
     assert (mark_prompt(flat(240, 240), boxes) != other).any()
@@ -107,7 +107,7 @@ def test_numbers_say_what_they_are_told_to():
     np.testing.assert_array_equal(mark_prompt(flat(240, 240), boxes), same)
 
 
-def test_a_tag_that_had_to_move_is_tied_to_its_object():
+def test_a_line_connects_a_distant_tag_to_its_object():
     boxes = [Box(100, 100, 112, 112)] * 25
     drawn, tags = draw_marks(flat(300, 300), boxes)
     farthest = max(tags, key=lambda t: abs(t[0] - 100) + abs(t[1] - 100))
@@ -120,18 +120,19 @@ def test_a_tag_that_had_to_move_is_tied_to_its_object():
     assert (drawn[y - 3 : y + 4, x - 3 : x + 4] != 128).any()
 
 
-def test_masks_have_to_fit():
+def test_masks_of_another_size_are_refused():
     with pytest.raises(BadInput, match=r"need masks \(1, 50, 50\)"):
         mark_prompt(flat(50, 50), [Box(1, 1, 9, 9)], np.zeros((1, 9, 9), dtype=bool))
 
 
-def test_no_marks_change_nothing_and_tiny_images_are_marked():
+def test_without_marks_nothing_changes_and_tiny_images_are_marked():
     np.testing.assert_array_equal(mark_prompt(flat(50, 50), []), flat(50, 50))
     for size in ((1, 1), (5, 9), (12, 400)):
         drawn = mark_prompt(flat(*size), [Box(0, 0, size[1], size[0])] * 3)
         assert drawn.shape == (*size, 3)
 
 
+@pytest.mark.benchmarks
 def test_marks_are_drawn_quickly():
     rgb, boxes = flat(1024, 1536), scattered(40, (1024, 1536))
     masks = np.zeros((40, 1024, 1536), dtype=bool)

@@ -1,4 +1,4 @@
-"""Replies, good and broken: what a careful reader takes from each, or `UnparsableReply`."""
+"""Good and broken replies: what a careful reader takes from each, or `UnparsableReply`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_reply(expect: Any, reply: str, outcome: str) -> None:
         assert [values(target, expect) for target in parsed.targets] == json.loads(outcome)
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_read_completely() -> None:
     assert len(cases()) == TABLE.read_text(encoding="utf-8").count("\n######## =>") >= 120
     assert len({case.id for case in cases()}) == len(cases())
 
@@ -124,7 +124,7 @@ def test_named_coordinates_follow_a_y_first_frame(expect: Any, text: str, ordere
         ('{"targets": [{"label": "c", "box": [1, 2, 3 %]}]}', "not valid JSON"),
     ],
 )
-def test_messages_say_what_to_mend(text: str, message: str) -> None:
+def test_messages_say_what_to_correct(text: str, message: str) -> None:
     with pytest.raises(UnparsableReply, match=message):
         parse_reply(text, expect="box")
 
@@ -162,9 +162,17 @@ NOISE = {
 
 @pytest.mark.parametrize("name", NOISE)
 @pytest.mark.parametrize("expect", KINDS)
+def test_noise_is_refused(name: str, expect: Any) -> None:
+    with pytest.raises(UnparsableReply):
+        parse_reply(NOISE[name], expect=expect)
+
+
+@pytest.mark.benchmarks
+@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("expect", KINDS)
 def test_noise_is_refused_quickly(name: str, expect: Any) -> None:
     seconds = []
-    for _ in range(3):  # the best of three, for a shared core is slower
+    for _ in range(3):  # the best of three, as a shared core is slower
         before = time.process_time()
         with pytest.raises(UnparsableReply):
             parse_reply(NOISE[name], expect=expect)
@@ -253,7 +261,7 @@ def test_valid_replies_round_trip(case: tuple[Any, dict[str, Any], str]) -> None
 
 @given(replies(), st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_prefix_never_adds_or_denies(
+def test_a_prefix_never_adds_a_target_or_says_absent(
     case: tuple[Any, dict[str, Any], str], data: st.DataObject
 ) -> None:
     expect, reply, text = case
@@ -271,7 +279,7 @@ def test_a_prefix_never_adds_or_denies(
 
 @pytest.mark.parametrize("tag", ["<think></think>", "</think>", "a </think> b"])
 @pytest.mark.parametrize("indent", [None, 0, 2])
-def test_a_tag_that_a_cut_reply_quotes_ends_no_thought(tag: str, indent: int | None) -> None:
+def test_a_closing_tag_quoted_in_a_cut_reply_ends_no_thinking(tag: str, indent: int | None) -> None:
     reply = {
         "steps": [{"text": "", "boxes": [[0, 0, 0, 0]]}, {"text": tag, "boxes": []}],
         "targets": [{"label": tag, "rows": [1], "columns": [2]}],
@@ -301,17 +309,17 @@ def test_a_part_of_a_broken_reply_is_no_answer(name: str, expect: Any) -> None:
             parse_reply(text, expect=expect)
 
 
-def test_a_number_that_a_fence_cuts_costs_its_target_alone() -> None:
+def test_a_number_cut_by_a_fence_removes_only_its_target() -> None:
     text = '{"targets": [{"label": "a", "box": [1, 2, 3, 4]}, {"label": "b", "box": [1, -'
     (target,) = parse_reply(f"```json\n{text}\n```", expect="box").targets
     assert target.label == "a"
 
 
 @pytest.mark.parametrize(
-    ("said", "understood"), [("false", False), ("true", True), ("null", True), ('"no"', True)]
+    ("written", "understood"), [("false", False), ("true", True), ("null", True), ('"no"', True)]
 )
-def test_a_model_may_say_that_it_cannot_read_such_images(said: str, understood: bool) -> None:
-    text = f'{{"targets": [], "understood": {said}, "reason": "no scene"}}'
+def test_a_model_may_say_that_it_cannot_read_such_images(written: str, understood: bool) -> None:
+    text = f'{{"targets": [], "understood": {written}, "reason": "no scene"}}'
     assert parse_reply(text, expect="box") == ParsedReply((), (), "no scene", understood)
 
 
@@ -320,14 +328,14 @@ def test_a_model_may_say_that_it_cannot_read_such_images(said: str, understood: 
 @example("\ud800{'targets': [\udfff]}", "box")
 @example('{"targets": "e"}', "box")
 @example('{"targets": [["e"]]}', "points")
-def test_nothing_else_escapes(text: str, expect: Any) -> None:
+def test_any_text_raises_nothing_but_unparsable_reply(text: str, expect: Any) -> None:
     with contextlib.suppress(UnparsableReply):
         assert isinstance(parse_reply(text, expect=expect), ParsedReply)
 
 
 @given(replies(), st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_damaged_reply_escapes_nothing(
+def test_a_damaged_reply_raises_nothing_but_unparsable_reply(
     case: tuple[Any, dict[str, Any], str], data: st.DataObject
 ) -> None:
     expect, _, text = case
@@ -337,7 +345,7 @@ def test_a_damaged_reply_escapes_nothing(
         assert isinstance(parse_reply(damaged, expect=expect), ParsedReply)
 
 
-def test_points_come_with_what_is_not_meant_and_with_a_box() -> None:
+def test_points_come_with_negative_points_and_a_box() -> None:
     text = (
         '{"targets": [{"label": "cup", "points": [[5, 6], [7, 8]], "not": [[1, 2]], '
         '"box": [0, 0, 9, 9]}, {"label": "jug", "point": [3, 4], "negative": [], "box": []}]}'

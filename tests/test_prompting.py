@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,26 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "problem": "the reply has no JSON answer",
         "query": query,
     }
+
+
+# Every template, and every prompt rendered for every frame, as they were before the partials.
+GOLDEN = json.loads((Path(__file__).parent / "data" / "prompts.golden.json").read_text("utf-8"))
+
+
+def golden_text(name: str, kind: str) -> str:
+    width, height = GOLDEN["size"]
+    frame = prompting.variables_for_frame(kind, width, height)
+    return prompting.render(name, **frame, **GOLDEN["variables"])
+
+
+@pytest.mark.parametrize("name", GOLDEN["template_sha256"])
+def test_prompts_equal_the_golden_file(name: str) -> None:
+    assert prompting.load(name).sha256 == GOLDEN["template_sha256"][name]
+    for kind, sha256 in GOLDEN["rendered_sha256"][name].items():
+        text = golden_text(name, kind)
+        expected = GOLDEN["rendered"].get(f"{name} {kind}")  # of some prompts, to show a difference
+        assert expected is None or text.split("\n") == expected
+        assert hashlib.sha256(text.encode()).hexdigest() == sha256, kind
 
 
 ASKING = [*COMPACT, *(name for name, used in FULL.items() if "query" in used)]
@@ -134,6 +156,28 @@ def test_dollars_are_escaped_and_placeholders_checked(monkeypatch: pytest.Monkey
         prompting.render("x/b", query="")
 
 
+def test_no_sentence_stands_in_two_files() -> None:
+    files = (Path(__file__).parents[1] / "prompts").rglob("full/**/*.txt")
+    lines = Counter(line for path in files for line in path.read_text("utf-8").splitlines())
+    assert [line for line, count in lines.items() if count > 1 and len(line) > 50] == []
+
+
+@pytest.mark.parametrize("text", ["<<rules.missing>>", "<<rules.first>>"])
+def test_an_unknown_partial_or_one_that_includes_itself_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partials = tmp_path / "full" / "_partials"
+    partials.mkdir(parents=True)
+    (partials / "rules.txt").write_text(
+        "## first\n<<rules.second>>\n\n## second\n<<rules.first>>\n"
+    )
+    (tmp_path / "full" / "task.txt").write_text(text)
+    monkeypatch.setattr(prompting, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(prompting, "_texts", prompting._texts.__wrapped__)
+    with pytest.raises(BadInput, match=f"full/task includes {text}"):
+        prompting.load("full/task")
+
+
 def test_hashes() -> None:
     prompt = prompting.load("compact/boxes.cot")
     assert prompt.sha256 == hashlib.sha256(b"Think, then box: $query").hexdigest()
@@ -165,19 +209,18 @@ def test_example_boxes_agree_with_the_frame(kind: str, kettle: list[float]) -> N
     assert ("640" in variables["frame"]) == (kind == "pixels")
 
 
-def test_every_frame_of_geometry_has_a_sentence() -> None:
+def test_every_coordinate_frame_has_its_sentences() -> None:
     from typing import get_args
 
     from rsvp.frames import FrameKind
 
-    assert set(prompting.FRAME_SENTENCES) == set(get_args(FrameKind))
-    assert set(prompting.POINT_SENTENCES) == set(get_args(FrameKind))
+    assert set(prompting.frame_kinds()) == set(get_args(FrameKind))
     with pytest.raises(BadInput, match="unknown coordinate frame 'furlongs'"):
         prompting.variables_for_frame("furlongs", 1, 1)
 
 
 @pytest.mark.parametrize("name", ["full/boxes.cot", "full/boxes.direct"])
-@pytest.mark.parametrize("kind", prompting.FRAME_SENTENCES)
+@pytest.mark.parametrize("kind", prompting.frame_kinds())
 def test_box_examples_are_replies_that_parse(name: str, kind: str) -> None:
     present, absent = example_replies(prompting.render(name, **everything(kind=kind)))
     reply = parse_reply(present, expect="box")
@@ -195,7 +238,7 @@ def test_grid_examples_are_replies_that_parse(name: str) -> None:
 
 
 @pytest.mark.parametrize("profile_name", ["points.cot", "points.direct", "points-box.cot"])
-@pytest.mark.parametrize("kind", prompting.FRAME_SENTENCES)
+@pytest.mark.parametrize("kind", prompting.frame_kinds())
 def test_point_examples_are_replies_that_parse(profile_name: str, kind: str) -> None:
     text = prompting.render(f"full/{profile_name}", **everything(kind=kind))
     present, absent = example_replies(text)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.embedded.model import CELLS
-from rsvp.drawing import draw_marks
-from rsvp.drawing.brush import Rectangle
+from rsvp.drawing import Rectangle, draw_marks
 from rsvp.embedded.queries import Query
 from rsvp.embedded.scenes import Scene
 from rsvp.masks import mask_to_box

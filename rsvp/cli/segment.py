@@ -96,7 +96,7 @@ def segment(
             "--format",
             metavar="LIST",
             help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
-            "mask of numbers), coco, labelme, yolo.",
+            "mask of numbers), coco, labelme, yolo, or a plug-in's.",
         ),
     ] = "json,overlay,png",
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""The grid that the MLLM sees: numbered bands over the image."""
+"""The visual prompt of the grid strategy: numbered bands over the image."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw
 
-from rsvp.drawing.brush import line_width
+from rsvp.drawing.palette import GRID_COLUMN, GRID_DARK, GRID_LIGHT, GRID_OUTLINE, GRID_ROW
+from rsvp.drawing.strokes import line_width
 from rsvp.drawing.tags import font_of
 from rsvp.types import RgbArray
-
-_ROW_TEXT = (255, 224, 64, 240)
-_COLUMN_TEXT = (96, 232, 255, 240)
-_OUTLINE = (0, 0, 0, 240)
-_LIGHT, _DARK = (255, 255, 255, 120), (0, 0, 0, 80)
 
 
 def grid_prompt(rgb: RgbArray, grid: tuple[int, int]) -> RgbArray:
     """The visual prompt of RSVP (ACL 2025): numbered bands over the image.
 
-    M horizontal and N vertical bands of equal size, parted by thin translucent lines; rows are
+    M horizontal and N vertical bands of equal size, separated by thin translucent lines; rows are
     numbered from 1 down the left margin, columns from 1 along the top. The image keeps its size.
 
     Args:
@@ -40,8 +36,7 @@ def _grid_layer(height: int, width: int, rows: int, columns: int) -> tuple[Pil.I
     line = line_width((height, width))
     ys = [round(i * height / rows) for i in range(1, rows)]
     xs = [round(i * width / columns) for i in range(1, columns)]
-    # A light line beside a dark one shows on every background.
-    for colour, shift in ((_DARK, 0), (_LIGHT, -line)):
+    for colour, shift in ((GRID_DARK, 0), (GRID_LIGHT, -line)):
         for y in ys:
             layer[max(0, y + shift) : max(0, y + shift + line)] = colour
         for x in xs:
@@ -57,12 +52,11 @@ def _number_bands(canvas: Pil.Image, rows: int, columns: int) -> None:
     points = round(max(6, min(0.5 * band, max(14, min(canvas.size) / 22))))
     font, stroke = font_of(points), max(1, round(points / 9))
     margin = stroke + max(1, points // 8)
-    text = partial(
-        ImageDraw.Draw(canvas).text, font=font, stroke_width=stroke, stroke_fill=_OUTLINE
-    )
+    write = ImageDraw.Draw(canvas).text
+    text = partial(write, font=font, stroke_width=stroke, stroke_fill=GRID_OUTLINE)
     for row in range(rows):
         y = (row + 0.5) * canvas.height / rows
-        text((margin, y), str(row + 1), fill=_ROW_TEXT, anchor="lm")
+        text((margin, y), str(row + 1), fill=GRID_ROW, anchor="lm")
     for column in range(columns):
         x = (column + 0.5) * canvas.width / columns
-        text((x, margin), str(column + 1), fill=_COLUMN_TEXT, anchor="mt")
+        text((x, margin), str(column + 1), fill=GRID_COLUMN, anchor="mt")

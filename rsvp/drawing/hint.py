@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw
 
+from rsvp.drawing.palette import HINT_CROSS, HINT_FRAME
 from rsvp.types import Box, Point, RgbArray
 
 DIM = 0.45  # of its brightness is left to what lies outside the box
-FRAME = (255, 0, 220)  # magenta: rare in pictures, and the prompts name this colour
-CROSS = (255, 40, 40)
 
 
 def draw_hint(
@@ -37,14 +36,14 @@ def draw_hint(
         inside = canvas[y0:y1, x0:x1].copy()
         canvas = (canvas * DIM).astype(np.uint8)
         # The frame lies outside the box, so that it hides nothing inside.
-        canvas[max(0, y0 - line) : y1 + line, max(0, x0 - line) : x1 + line] = FRAME
+        canvas[max(0, y0 - line) : y1 + line, max(0, x0 - line) : x1 + line] = HINT_FRAME
         canvas[y0:y1, x0:x1] = inside
     picture = Pil.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     arm = 4 * line
     for point in exclude:
         x, y = point.x * scale_x, point.y * scale_y
-        for colour, stroke in (((255, 255, 255), 3 * line), (CROSS, line)):
+        for colour, stroke in (((255, 255, 255), 3 * line), (HINT_CROSS, line)):
             draw.line((x - arm, y - arm, x + arm, y + arm), colour, stroke)
             draw.line((x - arm, y + arm, x + arm, y - arm), colour, stroke)
     return np.array(picture)

@@ -1,12 +1,11 @@
-"""Reply text -> what the model answered. Pure functions: str in, values out.
+"""Reads the reply of an MLLM. Pure functions: text in, values out.
 
-Replies are hostile: prose, fences, thinking, half-finished lists, several answers. A reply
-either parses to what a careful reader would take from it or raises `UnparsableReply`; zero
-targets only ever means that the model said so.
+Replies contain prose, fences, thinking, lists that stop in the middle, several answers. A reply
+either gives what a careful reader would take from it or raises `UnparsableReply`; there is no
+guessing, and no targets always means that the model said so.
 
-`reply` puts the answer together. `lenient_json` reads text that is almost JSON, `search` decides
-which part of the reply is the answer, `values` reads boxes, points and bands however they are
-spelled.
+`reply` builds the values, `lenient_json` reads text that is almost JSON, `search` decides which
+part of the reply is the answer, `values` reads boxes, points, bands and marks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A forgiving JSON reader: what a careful person would still read as JSON, and nothing more.
+"""A lenient JSON reader: it reads what a careful person would still read as JSON, and no more.
 
 It accepts trailing and missing commas, single and typographic quotes, unescaped inner quotes,
 Python literals and tuples, bare words, comments, and text that stops in the middle. Containers
-that the text never closed say so (`complete` is False); a scalar cut off at the end is left out.
-Work is bounded by a depth limit and a budget, so hostile text costs milliseconds.
+that the text never closed have `complete` False; a scalar cut off at the end is left out. A depth
+limit and a budget bound the work, so that hostile text costs milliseconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 MAX_DEPTH = 32
-# More JSON tokens than any model writes in one reply; spent only by text made to be slow.
+# More JSON tokens than any model writes in one reply; only hostile text reaches it.
 BUDGET = 60_000
 _CHARS_PER_UNIT = 64
 
@@ -31,7 +31,7 @@ class Array:
 
 @dataclass(slots=True)
 class Object:
-    """A dictionary with folded keys (lower case, `_` for space and hyphen); the last one wins."""
+    """A dictionary; its keys are lower case with `_` for space and hyphen, the last one wins."""
 
     entries: dict[str, Node]
     complete: bool = True
@@ -40,10 +40,14 @@ class Object:
         """The first of `names` that the object has."""
         return next((name for name in names if name in self.entries), None)
 
+    def first(self, names: tuple[str, ...], default: Node = None) -> Node:
+        """The value under the first of `names` that the object has."""
+        return next((self.entries[name] for name in names if name in self.entries), default)
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A container found at `text[start:end]`, with all (folded) keys in it at any depth."""
+    """A container at `text[start:end]`, with all (normalised) keys in it at any depth."""
 
     node: Array | Object
     start: int
@@ -53,7 +57,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No JSON after all: reading from `start` failed at `end`, after these (folded) keys."""
+    """Not JSON: reading from `start` failed at `end`, after these (normalised) keys."""
 
     start: int
     end: int
@@ -62,11 +66,11 @@ class Broken:
 
 
 class OutOfBudgetError(Exception):
-    """The text is too tangled to be worth reading on."""
+    """Reading the text has cost too much."""
 
 
 class _BrokenError(Exception):
-    """What stands at the current position cannot be JSON."""
+    """The text at the current position cannot be JSON."""
 
 
 class _TooDeepError(_BrokenError):
@@ -77,14 +81,14 @@ class _EndError(Exception):
     """The text ended inside a scalar."""
 
 
-# The text is over for the reader at its end, a closing fence, or a closing tag or special token.
+# Besides the end of the text, the reader stops at a closing fence, closing tag or special token.
 _ENDINGS = ("```", "</", "<|")
 _BLANK = re.compile(r"(?:[\s\ufeff\u200b]++|//[^\n]*+|\#[^\n]*+|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _NUMBER = re.compile(
     r"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|(?i:infinity|inf|nan))"
     r"(?![\w.+\-%])"
 )
-# The start of a number, such as `12.5e-`, with nothing after it but a closing fence.
+# The start of a number, such as `12.5e-`, followed only by a closing fence.
 _CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\s*+(?:\Z|```)")
 _WORD = re.compile(r"[^\W\d][^\n,，:：{}\[\]()\"“”<>#/`]*+")
 _KEY_WORD = re.compile(r"[\w$][\w$\-]*+")
@@ -98,7 +102,7 @@ _LITERALS: dict[str, Node] = {
     "inf": math.inf,
     "infinity": math.inf,
 }
-# An unescaped quote ends a string only where JSON could go on; otherwise it belongs to the text.
+# An unescaped quote ends a string only where JSON can continue; otherwise it is part of the text.
 _AFTER_STRING = (
     r"(?:[ \t]*+\n\s*+[\"'“‘{\[]"
     r"|\s*+(?:[:：}\]]|\Z|//|/\*|\#|```|</"
@@ -118,7 +122,7 @@ _CURLY_DOUBLE = _string_pattern("“”„", '“”"')
 _CURLY_SINGLE = _string_pattern("‘’", "‘’'")
 _STRINGS = {'"': _DOUBLE, "'": _SINGLE, "‘": _CURLY_SINGLE, "’": _CURLY_SINGLE}
 _STRINGS |= dict.fromkeys("“”„", _CURLY_DOUBLE)
-_CLOSERS = {"[": "]", "(": ")"}
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
@@ -154,7 +158,7 @@ class Reader:
             raise OutOfBudgetError
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Match at the position and step over it, for a price that grows with the length."""
+        """Match at the position and move behind it; the cost grows with the length."""
         found = pattern.match(self.text, self._pos)
         if found:
             self._spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
@@ -162,7 +166,7 @@ class Reader:
         return found
 
     def _at_end(self) -> bool:
-        """Skip blanks and comments; is the text over?"""
+        """Skip blanks and comments; whether the text ends here."""
         blank = _BLANK.match(self.text, self._pos)
         if blank and blank.end() > self._pos:
             self._spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
@@ -181,40 +185,29 @@ class Reader:
         self._spend(1)
         opening = self.text[self._pos]
         self._pos += 1
-        return self._object(depth) if opening == "{" else self._array(_CLOSERS[opening], depth)
+        members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
+        if opening == "{":
+            return Object(dict(members), complete)
+        return Array([value for _, value in members], complete)
 
-    def _array(self, closer: str, depth: int) -> Array:
-        items: list[Node] = []
+    def _members(
+        self, closer: str, depth: int, *, keyed: bool
+    ) -> tuple[list[tuple[str, Node]], bool]:
+        """The (key, value) pairs up to the closing bracket, and whether there was one."""
+        members: list[tuple[str, Node]] = []
         while not self._at_end():
             if self._take(closer):
-                return Array(items)
+                return members, True
             try:
-                item = self._value(depth)
+                members.append((self._key() if keyed else "", self._value(depth)))
             except _EndError:
                 break
-            items.append(item)
-            if isinstance(item, Array | Object) and not item.complete:
-                break
-            if not self._at_end():
-                self._take(",，")
-        return Array(items, complete=False)
-
-    def _object(self, depth: int) -> Object:
-        entries: dict[str, Node] = {}
-        while not self._at_end():
-            if self._take("}"):
-                return Object(entries)
-            try:
-                key = self._key()
-                value = self._value(depth)
-            except _EndError:
-                break
-            entries[key] = value
+            value = members[-1][1]
             if isinstance(value, Array | Object) and not value.complete:
                 break
             if not self._at_end():
                 self._take(",，")
-        return Object(entries, complete=False)
+        return members, False
 
     def _key(self) -> str:
         """A key and its colon, up to the value."""
@@ -231,9 +224,9 @@ class Reader:
             raise _BrokenError
         if self._at_end():
             raise _EndError
-        folded = key.strip().lower().replace("-", "_").replace(" ", "_")
-        self._keys.add(folded)
-        return folded
+        name = key.strip().lower().replace("-", "_").replace(" ", "_")
+        self._keys.add(name)
+        return name
 
     def _value(self, depth: int) -> Node:
         first = self.text[self._pos]
@@ -268,19 +261,19 @@ class Reader:
             self._spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
             self._pos = len(self.text)
             raise _EndError
-        return _decoded(found[1])
+        return _unescape(found[1])
 
 
-def _decoded(raw: str) -> str:
-    """Resolve escapes; surrogate pairs become one character, lone surrogates U+FFFD."""
+def _unescape(raw: str) -> str:
+    """Resolve escapes; surrogate pairs become one character, unpaired surrogates U+FFFD."""
     if "\\" in raw:
-        raw = _ESCAPE.sub(_unescaped, raw)
+        raw = _ESCAPE.sub(_character, raw)
     if raw.isascii():
         return raw
     return raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _unescaped(match: re.Match[str]) -> str:
+def _character(match: re.Match[str]) -> str:
     escape = match[1]
     if len(escape) == 5:
         return chr(int(escape[1:], 16))

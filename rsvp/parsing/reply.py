@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import search, values
 from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
-from rsvp.parsing.search import Claim, Expect
-from rsvp.parsing.values import Numbers, Pair, Unreadable, shown
+from rsvp.parsing.search import AnswerCandidate, Expect
+from rsvp.parsing.values import Numbers, Pair, Unreadable, preview
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
@@ -28,7 +28,7 @@ _POINT_ATTRIBUTE = re.compile(r"\b([xy])([0-9]{0,4})\s{0,5}=\s{0,5}[\"']([^\"']{
 
 @dataclass(frozen=True, slots=True)
 class RawStep:
-    """One thought, with what it names: boxes in the model's frame, bands and marks from 1."""
+    """One reasoning step and what it names: boxes in the model's frame, bands and marks from 1."""
 
     text: str
     boxes: tuple[Numbers, ...] = ()
@@ -39,13 +39,13 @@ class RawStep:
 
 @dataclass(frozen=True, slots=True)
 class RawTarget:
-    """One target as the model wrote it; only the fields that were expected are filled.
+    """One target as the model wrote it; only the expected fields are filled.
 
     Attributes:
-        box: four finite numbers in the model's own order and frame, corners not mended; with
+        box: four finite numbers in the model's own order and frame, corners maybe swapped; with
             points it may be missing.
         points: pairs of finite numbers in the model's own order and frame.
-        negative: the same, for what the target is not.
+        negative: the same, on what is not the target.
         rows, columns: 1-based band numbers, any range.
         marks: the numbers of the marks.
     """
@@ -61,11 +61,11 @@ class RawTarget:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply, read. No targets means that the model said: not in this image.
+    """The content of a reply. No targets means that the model said: not in this image.
 
     Attributes:
-        understood: False when the model says (`"understood": false`) that it cannot read images
-            of this sort at all.
+        understood: False where the model says (`"understood": false`) that it cannot read images
+            of this kind.
     """
 
     steps: tuple[RawStep, ...]
@@ -80,43 +80,43 @@ def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedRe
     Args:
         text: the reply, exactly as the model wrote it.
         expect: what each target must have: a box, band numbers, points, or mark numbers.
-        y_first: the model's frame puts y before x. It matters only for coordinates that the
-            model named (`{"xmin": …}`, `<point x= y=>`), which are put in the frame's order.
+        y_first: the model's frame has y before x. Coordinates with names (`{"xmin": …}`,
+            `<point x= y=>`) are returned in this order; all others stay as written.
 
     Raises:
-        UnparsableReply: when a careful reader could not take an answer from it.
+        UnparsableReply: it contains no answer, or none that is certain.
     """
     try:
         return _parsed(_unquoted(text), _EntryReader(expect, y_first))
     except Unreadable as error:
         raise UnparsableReply(str(error), text) from None
     except OutOfBudgetError:
-        raise UnparsableReply("the reply is too tangled to read", text) from None
+        raise UnparsableReply("the reply is too complicated to read", text) from None
 
 
 def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
-    findings = search.find(text, reader.expect)
-    claim = findings.claim
-    if claim is None or claim.kind == "bare":
-        marked = tuple(reader.markup(findings.visible))
+    found = search.find(text, reader.expect)
+    answer = found.answer
+    if answer is None or answer.kind == "bare":
+        marked = tuple(reader.markup(found.visible))
         if marked:
             return ParsedReply((), marked, "")
-    if claim is None:
-        raise Unreadable(_nothing(text, findings.broken))
-    lost = _first(claim, ("understood",), lambda value: value is False) is False
-    targets = tuple(reader.targets(claim))
-    return ParsedReply(_steps(claim, reader), targets, _reason(claim), understood=not lost)
+    if answer is None:
+        raise Unreadable(_nothing(text, found.broken))
+    understood = _first(answer, ("understood",), lambda value: value is False) is not False
+    targets = tuple(reader.targets(answer))
+    return ParsedReply(_steps(answer, reader), targets, _reason(answer), understood)
 
 
 def _nothing(text: str, broken: bool) -> str:
-    """Why there is no answer, in words that help the model to mend it."""
+    """Why there is no answer, in words that help the model to correct it."""
     if not text.strip():
         return "the reply is empty"
     return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
 
 
 def _unquoted(text: str) -> str:
-    """The reply inside a reply that was JSON-encoded once too often."""
+    """The reply; where it is a JSON string as a whole, the content of that string."""
     bare = text.strip()
     if bare.startswith('"') and bare.endswith('"'):
         with contextlib.suppress(ValueError):
@@ -131,17 +131,17 @@ class _EntryReader:
         self.expect = expect
         self.y_first = y_first
 
-    def targets(self, claim: Claim) -> list[RawTarget]:
+    def targets(self, answer: AnswerCandidate) -> list[RawTarget]:
         """All targets of an answer.
 
         Raises:
             Unreadable: one of them cannot be read, or none was complete.
         """
-        node = claim.targets
-        if claim.absent:
+        node = answer.targets
+        if answer.absent:
             return []
         if node is None:
-            if not _reason(claim):
+            if not _reason(answer):
                 raise Unreadable('"targets" is null without a reason')
             return []
         if isinstance(node, Array):
@@ -178,13 +178,8 @@ class _EntryReader:
             return self._values("", node)
         label = _label(node)
         if self.expect == "bands":
-            rows, columns = (
-                values.bands(_field(node, names, what))
-                for names, what in (
-                    (search.ROWS, '"rows"'),
-                    (search.COLUMNS, '"columns"'),
-                )
-            )
+            rows = values.bands(_field(node, search.ROWS, '"rows"'))
+            columns = values.bands(_field(node, search.COLUMNS, '"columns"'))
             return [RawTarget(label, rows=rows, columns=columns)]
         if self.expect == "marks":
             return self._values(label, _field(node, search.MARKS, '"marks"'))
@@ -195,16 +190,16 @@ class _EntryReader:
         return found if self.expect == "box" else [self._with_more(node, found[0])]
 
     def _with_more(self, node: Object, target: RawTarget) -> RawTarget:
-        """The points of a target with those that it is not at, and with its box, if it has them."""
-        negative, box = _given(node, search.NOT_POINTS), _given(node, search.BOX)
+        """The points of a target with its negative points and its box, if it has them."""
+        negative, box = _optional(node, search.NOT_POINTS), _optional(node, search.BOX)
         boxes = values.boxes(box, y_first=self.y_first) if box else [None]
         if len(boxes) > 1:
-            raise Unreadable(f"{shown(box)} is more than one box for the points of one target")
-        around = tuple(values.points(negative, y_first=self.y_first)) if negative else ()
-        return replace(target, negative=around, box=boxes[0])
+            raise Unreadable(f"{preview(box)} is more than one box for the points of one target")
+        points = tuple(values.points(negative, y_first=self.y_first)) if negative else ()
+        return replace(target, negative=points, box=boxes[0])
 
     def _values(self, label: str, node: Node) -> list[RawTarget]:
-        """The targets that a value alone spells."""
+        """The targets in a value without a key."""
         if self.expect == "box":
             boxes = values.boxes(node, y_first=self.y_first)
             return [RawTarget(label, box=box) for box in boxes]
@@ -212,16 +207,15 @@ class _EntryReader:
             return [RawTarget(label, points=tuple(values.points(node, y_first=self.y_first)))]
         if self.expect == "marks":
             return [RawTarget(label, marks=values.bands(node))]
-        raise Unreadable(f'{shown(node)} has no "rows" and "columns"')
+        raise Unreadable(f'{preview(node)} has no "rows" and "columns"')
 
     def step(self, node: Node) -> RawStep | None:
-        """One step; regions that cannot be read are left out: no target hangs on them."""
+        """One step; regions that cannot be read are left out, as no target depends on them."""
         if isinstance(node, str):
             return RawStep(node)
         if not isinstance(node, Object) or not node.complete:
             return None
-        name = node.key(_STEP_TEXT)
-        text = node.entries[name] if name else ""
+        text = node.first(_STEP_TEXT, "")
         return RawStep(
             text if isinstance(text, str) else "",
             boxes=tuple(self._step_boxes(node)),
@@ -267,35 +261,31 @@ def _is_cut(node: Node) -> bool:
 def _field(node: Object, names: tuple[str, ...], what: str) -> Node:
     name = node.key(names)
     if name is None:
-        raise Unreadable(f"{shown(node)} has no {what}")
+        raise Unreadable(f"{preview(node)} has no {what}")
     return node.entries[name]
 
 
-def _given(node: Object, names: tuple[str, ...]) -> Node:
+def _optional(node: Object, names: tuple[str, ...]) -> Node:
     """The value of an optional field; None where it is missing or an empty list."""
-    name = node.key(names)
-    value = node.entries[name] if name else None
+    value = node.first(names)
     return None if isinstance(value, Array) and not value.items else value
 
 
 def _label(node: Object) -> str:
-    name = node.key(search.LABEL)
-    value = node.entries[name] if name else ""
+    value = node.first(search.LABEL, "")
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else ""
 
 
 def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
-    name = node.key(names)
-    if name:
-        with contextlib.suppress(Unreadable):
-            return values.bands(node.entries[name])
+    with contextlib.suppress(Unreadable):
+        return values.bands(node.first(names))
     return ()
 
 
-def _steps(claim: Claim, reader: _EntryReader) -> tuple[RawStep, ...]:
-    node = _first(claim, search.STEPS, lambda value: isinstance(value, Array | Object))
+def _steps(answer: AnswerCandidate, reader: _EntryReader) -> tuple[RawStep, ...]:
+    node = _first(answer, search.STEPS, lambda value: isinstance(value, Array | Object))
     items: list[Node] = []
     if isinstance(node, Array):
         items = node.items
@@ -305,14 +295,14 @@ def _steps(claim: Claim, reader: _EntryReader) -> tuple[RawStep, ...]:
     return tuple(step for step in steps if step is not None)
 
 
-def _reason(claim: Claim) -> str:
-    found = _first(claim, _REASON, lambda value: isinstance(value, str))
+def _reason(answer: AnswerCandidate) -> str:
+    found = _first(answer, _REASON, lambda value: isinstance(value, str))
     return found if isinstance(found, str) else ""
 
 
-def _first(claim: Claim, names: tuple[str, ...], fits: Callable[[Node], bool]) -> Node:
+def _first(answer: AnswerCandidate, names: tuple[str, ...], fits: Callable[[Node], bool]) -> Node:
     """The first fitting value under one of `names` in the objects around the targets."""
-    for context in claim.context:
+    for context in answer.context:
         for name in names:
             if name in context.entries and fits(context.entries[name]):
                 return context.entries[name]

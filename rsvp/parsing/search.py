@@ -1,7 +1,7 @@
-"""Which part of a reply is the answer: past the prose, the thinking, the drafts and the fences.
+"""Finds the answer in a reply among prose, thinking blocks, drafts and fences.
 
-`find` scans the text once for JSON documents, keeps those that read as an answer, and chooses as
-a careful reader would: what was thought is not yet said; the last complete answer counts; an
+`find` scans the text once for JSON documents, selects those that can be an answer, and chooses as a
+careful reader would: text in a thinking block is no answer; the last complete answer counts; an
 answer next to one that cannot be read is not trusted.
 """
 
@@ -29,7 +29,7 @@ STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning"
 _ANSWER_KEYS = frozenset((*TARGETS, *BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 _REPLY_KEYS = _ANSWER_KEYS.union(STEPS)
 _WRAPPERS = ("answer", "final_answer", "output", "result", "response", "final")
-# Other names of the list, trusted only in a complete document: "targets" may have been to come.
+# Other names of the list, accepted only in a complete document: "targets" may still have followed.
 _LISTS = (
     *("objects", "detections", "instances", "results", "predictions", "regions", "annotations"),
     *("boxes", "bboxes", "bounding_boxes", "points", "marks"),
@@ -43,17 +43,17 @@ _CLOSE = re.compile(rf"</{_THINK}>|◁/think▷", re.IGNORECASE)
 _LANDMARK = re.compile(
     rf"\[|\{{(?=\s*+(?:[\"'“”‘’„}}/\#]|\w|\Z))|</?{_THINK}>|◁/?think▷", re.IGNORECASE
 )
-# What may stand between two parts of one list, and beside a bare list that stands alone.
+# What may be between two parts of one list, and beside a bare list on its own.
 _GAP = re.compile(r"[\s,;]*+(?:(?:[0-9]{1,3}[.)]|[-*•]|and)\s*+)?")
 _ALONE_BEFORE = re.compile(r"(?:\A|[\n>]|```(?:json|python)?)[ \t]*\Z")
 _ALONE_AFTER = re.compile(r"[ \t]*[.,]?[ \t]*(?:\r?\n|<|```|\Z)")
 _NEARBY = 40
-_LAST_WORDS = re.compile(r"(?:\s|```|</?\w{1,12}>|<\|\w{1,20}\|>)*+\Z")
+_ONLY_CLOSING = re.compile(r"(?:\s|```|</?\w{1,12}>|<\|\w{1,20}\|>)*+\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A document, or a part of one, that reads as an answer.
+class AnswerCandidate:
+    """A document, or a part of one, that can be the answer.
 
     Attributes:
         kind: "whole" has a targets list of its own; "entry" is one target, "entries" a list of
@@ -61,8 +61,8 @@ class Claim:
         targets: the node with the targets.
         context: the objects around the targets, innermost first: steps and reason are there.
         complete: the document was closed.
-        absent: the document says in other words than a list that there is no target.
-        named: the list is called targets: no step of a chain has such a one.
+        absent: the document says other than by an empty list that there is no target.
+        named: the list's key is "targets", which no reasoning step has.
     """
 
     kind: Literal["whole", "entry", "entries", "bare"]
@@ -76,35 +76,35 @@ class Claim:
 
     @property
     def is_empty(self) -> bool:
-        """Does it claim that there is no target?"""
+        """Whether it says that there is no target."""
         nothing = isinstance(self.targets, Array) and not self.targets.items
         return self.absent or self.targets is None or nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """The answer, the part of the text that is not thinking, and whether broken JSON was seen."""
+class SearchResult:
+    """The answer, the text outside of thinking blocks, and whether there is broken JSON."""
 
-    claim: Claim | None
+    answer: AnswerCandidate | None
     visible: str
     broken: bool
 
 
-def find(text: str, expect: Expect) -> Findings:
-    """Find the answer; a claim of kind "bare" is the weakest, markup in `visible` goes before it.
+def find(text: str, expect: Expect) -> SearchResult:
+    """Find the answer; markup in `visible` has precedence over one of kind "bare".
 
     Raises:
-        Unreadable: something was said that cannot be taken at its word.
-        OutOfBudgetError: the text is too tangled.
+        Unreadable: an answer contradicts itself or another one.
+        OutOfBudgetError: the text costs too much to read.
     """
     scan = _Scan(text)
-    claims = _merged(_claims(scan.found, expect), text)
-    claims = [claim for claim in claims if scan.trusts(claim)]
-    keyed = [claim for claim in claims if claim.kind != "bare"]
-    claims = keyed or [claim for claim in claims if _stands_alone(claim, text)]
+    answers = _merged(_answers(scan.found, expect), text)
+    answers = [answer for answer in answers if scan.trusts(answer)]
+    keyed = [answer for answer in answers if answer.kind != "bare"]
+    answers = keyed or [answer for answer in answers if _stands_alone(answer, text)]
     broken = any(isinstance(item, Broken) and item.keys & _ANSWER_KEYS for item in scan.found)
-    visible = text[scan.visible_from : scan.thought_from]
-    return Findings(_chosen(claims, scan.found), visible, broken)
+    visible = text[scan.visible_from : scan.thinking_from]
+    return SearchResult(_chosen(answers, scan.found), visible, broken)
 
 
 class _Scan:
@@ -112,14 +112,14 @@ class _Scan:
 
     Attributes:
         visible_from: where the last closed thinking block ends.
-        thought_from: where an unclosed thinking block begins, or None.
+        thinking_from: where an unclosed thinking block begins, or None.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.found: list[Document | Broken] = []
         self.visible_from = 0
-        self.thought_from: int | None = None
+        self.thinking_from: int | None = None
         reader = Reader(text)
         position = 0
         while landmark := _LANDMARK.search(text, position):
@@ -129,11 +129,11 @@ class _Scan:
                 position = self._tag(landmark)
 
     def _read(self, reader: Reader, start: int) -> int:
-        """Try a document at `start`; where to go on."""
+        """Read the document at `start`; returns where to continue."""
         found = reader.read(start)
         if isinstance(found, Document):
-            # The reader stops at a closing tag outside of strings: one before the end is quoted,
-            # by an answer that was cut off, or by a stray bracket in a thought that swallowed it.
+            # The reader stops at a closing tag outside of strings, so that one before the end is
+            # in a string: of an answer that was cut off, or of a stray bracket in a thinking block.
             quoted = not found.node.complete and _CLOSE.search(self.text, start, found.end)
             if quoted and not found.keys & _REPLY_KEYS:
                 return start + 1
@@ -143,68 +143,63 @@ class _Scan:
         return found.end if found.too_deep else start + 1
 
     def _tag(self, tag: re.Match[str]) -> int:
-        """Step over thinking; a closing tag alone ends a thought that the prompt began."""
+        """Skip thinking; a closing tag alone ends a thinking block that the prompt opened."""
         if "/" in tag[0]:
-            # What was broken beyond the tag may have quoted it, and then the rest is no answer.
+            # Broken JSON that reaches beyond the tag may quote it; then the rest is no answer.
             self.found = [item for item in self.found if item.end > tag.end()]
-            self.thought_from = None
+            self.thinking_from = None
             self.visible_from = tag.end()
-        elif self.thought_from is None:
+        elif self.thinking_from is None:
             close = _CLOSE.search(self.text, tag.end())
             if close:
                 self.visible_from = close.end()
                 return close.end()
-            self.thought_from = tag.end()
+            self.thinking_from = tag.end()
         return tag.end()
 
-    def trusts(self, claim: Claim) -> bool:
-        """Is a claim said aloud, and not the readable rest of an answer that is not?"""
-        if self.thought_from is not None and claim.start >= self.thought_from:
-            # A model that forgot to close its thought ends with its answer.
-            last = _LAST_WORDS.match(self.text, claim.end) is not None
-            return claim.kind == "whole" and claim.complete and last and not claim.is_empty
-        if claim.named:
+    def trusts(self, answer: AnswerCandidate) -> bool:
+        """Whether an answer is outside of thinking, and not a readable part of a broken one."""
+        if self.thinking_from is not None and answer.start >= self.thinking_from:
+            # A model that forgot the closing tag ends with its answer.
+            last = _ONLY_CLOSING.match(self.text, answer.end) is not None
+            return answer.kind == "whole" and answer.complete and last and not answer.is_empty
+        if answer.named:
             return True
-        whole = claim.kind == "whole"  # it may follow what is broken, but not be a part of it
+        whole = answer.kind == "whole"  # it may follow broken JSON, but not be a part of it
         return not any(
             isinstance(item, Broken)
             and item.keys & _REPLY_KEYS
-            and item.start < claim.start
-            and not (whole and item.end <= claim.start)
+            and item.start < answer.start
+            and not (whole and item.end <= answer.start)
             for item in self.found
         )
 
 
-def _claims(found: Iterable[Document | Broken], expect: Expect) -> list[Claim]:
-    claims: list[Claim] = []
-    for item in found:
-        if isinstance(item, Document):
-            claim = _claim(item.node, expect, item.start, item.end)
-            if claim:
-                claims.append(claim)
-    return claims
+def _answers(found: Iterable[Document | Broken], expect: Expect) -> list[AnswerCandidate]:
+    documents = (item for item in found if isinstance(item, Document))
+    answers = (_answer(item.node, expect, item.start, item.end) for item in documents)
+    return [answer for answer in answers if answer]
 
 
-def _claim(node: Array | Object, expect: Expect, start: int, end: int) -> Claim | None:
-    """The answer that a document holds, if any."""
-    whole = Claim("whole", None, (), start, end, node.complete)
+def _answer(node: Array | Object, expect: Expect, start: int, end: int) -> AnswerCandidate | None:
+    """The answer in a document, if any."""
+    whole = AnswerCandidate("whole", None, (), start, end, node.complete)
     if isinstance(node, Array):
-        return _list_claim(node, expect, whole)
+        return _list_answer(node, expect, whole)
     named = node.key(TARGETS)
     if named and not (isinstance(node.entries[named], str) and is_entry(node, expect)):
         _check_consistent(node, node.entries[named])
         return replace(whole, targets=node.entries[named], context=(node,), named=True)
-    wrapper = node.key(_WRAPPERS)
-    inside = node.entries[wrapper] if wrapper else None
+    inside = node.first(_WRAPPERS)
     if isinstance(inside, Array | Object):
-        inner = _claim(inside, expect, start, end)
+        inner = _answer(inside, expect, start, end)
         if inner and (node.complete or inner.kind == "whole"):
             context = (*inner.context, node)
             return replace(inner, kind="whole", context=context, complete=node.complete)
-    return _keyed_claim(node, expect, whole) if node.complete else None
+    return _keyed_answer(node, expect, whole) if node.complete else None
 
 
-def _keyed_claim(node: Object, expect: Expect, whole: Claim) -> Claim | None:
+def _keyed_answer(node: Object, expect: Expect, whole: AnswerCandidate) -> AnswerCandidate | None:
     """The answer in an object that has no "targets" key."""
     for name in _LISTS:
         value = node.entries.get(name)
@@ -219,11 +214,11 @@ def _keyed_claim(node: Object, expect: Expect, whole: Claim) -> Claim | None:
     return None
 
 
-def _list_claim(node: Array, expect: Expect, whole: Claim) -> Claim | None:
+def _list_answer(node: Array, expect: Expect, whole: AnswerCandidate) -> AnswerCandidate | None:
     """The answer in a list at top level."""
     first = node.items[0] if node.items else None
     if len(node.items) == 1 and isinstance(first, Object) and first.key(TARGETS):
-        return _claim(first, expect, whole.start, whole.end)
+        return _answer(first, expect, whole.start, whole.end)
     if any(isinstance(item, Object) and is_entry(item, expect) for item in node.items):
         return replace(whole, kind="entries", targets=node)
     if not node.items or is_flat(node) or all(isinstance(item, Array) for item in node.items):
@@ -232,7 +227,7 @@ def _list_claim(node: Array, expect: Expect, whole: Claim) -> Claim | None:
 
 
 def is_entry(node: Object, expect: Expect) -> bool:
-    """Does an object look like one target (and not like a step of the chain)?"""
+    """Whether an object looks like one target, and not like a reasoning step."""
     if node.key(_STEP_MARKS) and not node.key(LABEL):
         return False
     if expect == "box":
@@ -249,16 +244,14 @@ def _is_list_of_entries(node: Array, expect: Expect) -> bool:
 
 
 def _no_bands(node: Object, expect: Expect) -> bool:
-    """`{"rows": [], "columns": []}`: the paper's own way to say absent."""
-    rows, columns = node.key(ROWS), node.key(COLUMNS)
-    if expect != "bands" or not rows or not columns:
-        return False
-    values = (node.entries[rows], node.entries[columns])
-    return all(isinstance(value, Array) and not value.items for value in values)
+    """Whether it is `{"rows": [], "columns": []}`, which means absent in the paper."""
+    bands = (node.first(ROWS), node.first(COLUMNS))
+    empty = all(isinstance(value, Array) and not value.items for value in bands)
+    return expect == "bands" and empty
 
 
 def _says(node: Object, *, present: bool) -> bool:
-    """Does the object state presence (or absence) by a boolean of its own?"""
+    """Whether the object states presence (or absence) by a boolean."""
     entries = node.entries
     return any(entries.get(name) is present for name in _SAYS_PRESENT) or any(
         entries.get(name) is (not present) for name in _SAYS_ABSENT
@@ -272,17 +265,17 @@ def _check_consistent(node: Object, targets: Node) -> None:
         raise Unreadable("the reply contradicts itself on whether there is a target")
 
 
-def _merged(claims: list[Claim], text: str) -> list[Claim]:
-    """Join neighbours that are clearly parts of one list: entries, or boxes, one a line."""
-    runs: list[list[Claim]] = []
-    for claim in claims:
+def _merged(answers: list[AnswerCandidate], text: str) -> list[AnswerCandidate]:
+    """Join neighbours that are parts of one list: entries, or boxes on lines of their own."""
+    runs: list[list[AnswerCandidate]] = []
+    for answer in answers:
         last = runs[-1][-1] if runs else None
-        part = claim.kind == "entry" or (claim.kind == "bare" and _is_flat_list(claim.targets))
-        alike = last and part and last.kind == claim.kind and not last.is_empty
-        if last and alike and _GAP.fullmatch(text, last.end, claim.start):
-            runs[-1].append(claim)
+        part = answer.kind == "entry" or (answer.kind == "bare" and _is_flat_list(answer.targets))
+        alike = last and part and last.kind == answer.kind and not last.is_empty
+        if last and alike and _GAP.fullmatch(text, last.end, answer.start):
+            runs[-1].append(answer)
         else:
-            runs.append([claim])
+            runs.append([answer])
     return [_joined(run) if len(run) > 1 else run[0] for run in runs]
 
 
@@ -290,27 +283,29 @@ def _is_flat_list(node: Node) -> bool:
     return isinstance(node, Array) and bool(node.items) and is_flat(node)
 
 
-def _joined(run: list[Claim]) -> Claim:
+def _joined(run: list[AnswerCandidate]) -> AnswerCandidate:
     kind: Literal["entries", "bare"] = "entries" if run[0].kind == "entry" else "bare"
-    targets = Array([claim.targets for claim in run])
-    return Claim(kind, targets, (), run[0].start, run[-1].end, run[-1].complete)
+    targets = Array([answer.targets for answer in run])
+    return AnswerCandidate(kind, targets, (), run[0].start, run[-1].end, run[-1].complete)
 
 
-def _stands_alone(claim: Claim, text: str) -> bool:
-    """Is a bare list the whole reply, or on lines or in a fence or tag of its own?"""
-    before = text[max(0, claim.start - _NEARBY) : claim.start]
-    before = before if claim.start <= _NEARBY else "." + before
-    return bool(_ALONE_BEFORE.search(before) and _ALONE_AFTER.match(text, claim.end))
+def _stands_alone(answer: AnswerCandidate, text: str) -> bool:
+    """Whether a bare list is the whole reply, or alone on its lines or in a fence or tag."""
+    before = text[max(0, answer.start - _NEARBY) : answer.start]
+    before = before if answer.start <= _NEARBY else "." + before
+    return bool(_ALONE_BEFORE.search(before) and _ALONE_AFTER.match(text, answer.end))
 
 
-def _chosen(claims: list[Claim], found: list[Document | Broken]) -> Claim | None:
+def _chosen(
+    answers: list[AnswerCandidate], found: list[Document | Broken]
+) -> AnswerCandidate | None:
     """The last complete answer, or the last one that was cut off."""
-    complete = [claim for claim in claims if claim.complete]
+    complete = [answer for answer in answers if answer.complete]
     if not complete:
-        return claims[-1] if claims else None
+        return answers[-1] if answers else None
     chosen = complete[-1]
     if chosen.is_empty and any(item.start >= chosen.end and _is_unread(item) for item in found):
-        raise Unreadable("the reply says that nothing is there and then begins another answer")
+        raise Unreadable("the reply says that there is no target and then begins another answer")
     return chosen
 
 

@@ -1,8 +1,8 @@
-"""The values in a reply: boxes, points, bands and marks, however the model spelled them.
+"""The values in a reply: boxes, points, bands and marks, in whatever form a model wrote them.
 
 Numbers stay in the model's own frame and are not checked against any range: swapped corners and
-out-of-range numbers are geometry's to mend or refuse. What cannot be read for certain raises
-`Unreadable`, which says what was found in a phrase fit for the re-ask.
+numbers out of range are left to `rsvp.frames`. A value that is not certain raises `Unreadable`,
+whose message goes into the repeated request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rsvp.parsing.lenient_json import Array, Document, Node, Object, OutOfBudget
 Numbers = tuple[float, ...]
 Pair = tuple[float, float]
 
-# Corner names in the order x0, y0, x1, y1; x/y/w/h is left out: its x, y may be the center.
+# Corner names in the order x0, y0, x1, y1. Not x/y/w/h: its x, y may be the centre.
 _CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("x1", "y1", "x2", "y2"),
@@ -37,14 +37,14 @@ _BAND_ITEM = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 
 
 class Unreadable(ValueError):
-    """The value is not what it should be; the message says what it is."""
+    """A value is not what it should be; the message quotes it."""
 
 
-def shown(node: Node) -> str:
+def preview(node: Node) -> str:
     """A node in one short line, for messages."""
     if isinstance(node, Array):
         inner = ", ".join(
-            "…" if isinstance(i, Array | Object) else shown(i) for i in node.items[:8]
+            "…" if isinstance(i, Array | Object) else preview(i) for i in node.items[:8]
         )
         return _short(f"[{inner}{', …' if len(node.items) > 8 else ''}]")
     if isinstance(node, Object):
@@ -59,24 +59,24 @@ def _short(text: str) -> str:
 
 
 def number(node: Node) -> float:
-    """A finite number, also when written as a string."""
+    """A finite number, also where it is written as a string."""
     if isinstance(node, str) and len(node) <= 400 and _NUMERAL.fullmatch(node):
         node = float(node)
     if not isinstance(node, float) or not math.isfinite(node):
-        raise Unreadable(f"{shown(node)} is not a number")
+        raise Unreadable(f"{preview(node)} is not a number")
     return node
 
 
 def is_flat(node: Node) -> bool:
-    """Is this a list of numbers (or numerals) alone?"""
+    """Whether this is a list of numbers (or strings of numbers) only."""
     return isinstance(node, Array) and all(
         isinstance(item, float) or (isinstance(item, str) and _NUMERAL.fullmatch(item))
         for item in node.items
     )
 
 
-def listed(text: str) -> Array:
-    """The list that a string spells: `12, 30`, `[12, 30]`, `(12, 30), (50, 80)`."""
+def list_in(text: str) -> Array:
+    """The list in a string: `12, 30`, `[12, 30]`, `(12, 30), (50, 80)`."""
     wrapped = f"[{_TAG.sub(' ', text)}]"
     if _LIST_TEXT.fullmatch(wrapped):
         with contextlib.suppress(OutOfBudgetError):
@@ -85,7 +85,7 @@ def listed(text: str) -> Array:
                 node = found.node
                 if isinstance(node, Array) and node.complete and not _has_words(node):
                     return node
-    raise Unreadable(f"{shown(text)} is not a list of numbers")
+    raise Unreadable(f"{preview(text)} is not a list of numbers")
 
 
 def _has_words(node: Array) -> bool:
@@ -93,7 +93,7 @@ def _has_words(node: Array) -> bool:
 
 
 def has_named_box(node: Object) -> bool:
-    """Does the object itself spell a box, as in `{"x1": …, "y1": …, "x2": …, "y2": …}`?"""
+    """Whether the object itself is a box, as in `{"x1": …, "y1": …, "x2": …, "y2": …}`."""
     return any(set(names) <= node.entries.keys() for names in (*_CORNERS, _LEFT_TOP_SIZE))
 
 
@@ -104,19 +104,19 @@ def boxes(node: Node, *, y_first: bool = False) -> list[Numbers]:
         y_first: the frame puts y before x; boxes with named corners are put in that order too.
     """
     if isinstance(node, str):
-        return boxes(listed(node), y_first=y_first)
+        return boxes(list_in(node), y_first=y_first)
     if isinstance(node, Object):
         return [_named_box(node, y_first)]
     if not isinstance(node, Array) or not node.items:
-        raise Unreadable(f"{shown(node)} is not a box")
+        raise Unreadable(f"{preview(node)} is not a box")
     if is_flat(node):
         if len(node.items) != 4:
-            raise Unreadable(f"{shown(node)} is not four numbers")
+            raise Unreadable(f"{preview(node)} is not four numbers")
         return [tuple(number(item) for item in node.items)]
     if is_corner_pair(node):
         return [tuple(number(n) for pair in node.items for n in pair.items)]  # type: ignore[union-attr]
     if not all(isinstance(item, Array | Object | str) for item in node.items):
-        raise Unreadable(f"{shown(node)} is not a box")
+        raise Unreadable(f"{preview(node)} is not a box")
     return [box for item in node.items for box in boxes(item, y_first=y_first)]
 
 
@@ -134,7 +134,7 @@ def _named_box(node: Object, y_first: bool) -> Numbers:
             break
     else:
         if not set(_LEFT_TOP_SIZE) <= node.entries.keys():
-            raise Unreadable(f"{shown(node)} is not a box")
+            raise Unreadable(f"{preview(node)} is not a box")
         x0, y0, width, height = (number(node.entries[name]) for name in _LEFT_TOP_SIZE)
         x1, y1 = x0 + width, y0 + height
     return (y0, x0, y1, x1) if y_first else (x0, y0, x1, y1)
@@ -143,20 +143,20 @@ def _named_box(node: Object, y_first: bool) -> Numbers:
 def points(node: Node, *, y_first: bool = False) -> list[Pair]:
     """One or several points: `[x, y]`, `[[x, y], …]`, `{"x": …, "y": …}`, `"(x, y)"`."""
     if isinstance(node, str):
-        return points(listed(node), y_first=y_first)
+        return points(list_in(node), y_first=y_first)
     if isinstance(node, Object):
         if not {"x", "y"} <= node.entries.keys():
-            raise Unreadable(f"{shown(node)} is not a point")
+            raise Unreadable(f"{preview(node)} is not a point")
         x, y = number(node.entries["x"]), number(node.entries["y"])
         return [(y, x) if y_first else (x, y)]
     if not isinstance(node, Array) or not node.items:
-        raise Unreadable(f"{shown(node)} is not a point")
+        raise Unreadable(f"{preview(node)} is not a point")
     if is_flat(node):
         if len(node.items) != 2:
-            raise Unreadable(f"{shown(node)} is not two numbers")
+            raise Unreadable(f"{preview(node)} is not two numbers")
         return [(number(node.items[0]), number(node.items[1]))]
     if not all(isinstance(item, Array | Object) for item in node.items):
-        raise Unreadable(f"{shown(node)} is not a point")
+        raise Unreadable(f"{preview(node)} is not a point")
     return [point for item in node.items for point in points(item, y_first=y_first)]
 
 
@@ -166,29 +166,29 @@ def bands(node: Node) -> tuple[int, ...]:
         return tuple(band for item in node.items for band in _band_item(item))
     if isinstance(node, float | str):
         return _band_item(node)
-    raise Unreadable(f"{shown(node)} is not a list of band numbers")
+    raise Unreadable(f"{preview(node)} is not a list of band numbers")
 
 
 def _band_item(node: Node) -> tuple[int, ...]:
     if isinstance(node, str):
-        return _spelled_bands(node)
+        return _bands_in(node)
     value = number(node)
     if value != int(value) or abs(value) > _MAX_BAND:
-        raise Unreadable(f"{shown(node)} is not a whole band number")
+        raise Unreadable(f"{preview(node)} is not a whole band number")
     return (int(value),)
 
 
-def _spelled_bands(text: str) -> tuple[int, ...]:
+def _bands_in(text: str) -> tuple[int, ...]:
     plain = _BAND_WORDS.sub(" ", text[:400].lower())
     plain = _BAND_COMMA.sub(",", _BAND_DASH.sub("-", plain).strip(" ,;."))
     found: list[int] = []
     for item in plain.split(","):
         match = _BAND_ITEM.fullmatch(item)
         if not match or len(text) > 400:
-            raise Unreadable(f"{shown(text)} does not name bands")
+            raise Unreadable(f"{preview(text)} does not name bands")
         first, last = int(match[1]), int(match[2] or match[1])
         first, last = min(first, last), max(first, last)
         if last - first > _MAX_SPAN:
-            raise Unreadable(f"{shown(text)} spans too many bands")
+            raise Unreadable(f"{preview(text)} spans too many bands")
         found.extend(range(first, last + 1))
     return tuple(found)

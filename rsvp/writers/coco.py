@@ -1,12 +1,20 @@
-"""COCO instances: https://cocodataset.org/#format-data; masks as run lengths, lossless."""
+"""COCO instances: https://cocodataset.org/#format-data; masks as run-length encodings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rsvp.masks import encode_rle, mask_to_box
+from rsvp.platform.files import write_json
 from rsvp.types import Segmentation, Target
-from rsvp.writers.labels import label_of, labels_of
+from rsvp.writers.common import label_of, labels_of
+
+
+def write(result: Segmentation, folder: Path) -> Iterator[Path]:
+    """Write `coco.json`."""
+    yield write_json(folder / "coco.json", to_coco(result))
 
 
 def to_coco(result: Segmentation) -> dict[str, Any]:
@@ -16,12 +24,7 @@ def to_coco(result: Segmentation) -> dict[str, Any]:
     return {
         "info": {"description": result.query},
         "images": [
-            {
-                "id": 1,
-                "file_name": image.path or "",
-                "width": image.width,
-                "height": image.height,
-            }
+            {"id": 1, "file_name": image.path or "", "width": image.width, "height": image.height}
         ],
         "categories": [{"id": i, "name": label} for i, label in enumerate(labels, start=1)],
         "annotations": [

@@ -1,64 +1,139 @@
-"""`result.json`: the whole result, masks as COCO run lengths."""
+"""`result.json`: the whole result, with masks as COCO run-length encodings.
+
+Coordinates are pixels of the upright image, times are seconds. The models below take the values of
+`rsvp.types` or the JSON; their JSON schema is `docs/schemas/result.schema.json`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from rsvp.masks import encode_rle
-from rsvp.types import Box, Segmentation, Target
+from rsvp.platform.files import write_json
+from rsvp.types import Box, ModelNames, Segmentation, Usage
 
-SCHEMA_VERSION = 1
+
+def _xyxy(box: Any) -> Any:
+    return [round(value, 2) for value in box.xyxy] if isinstance(box, Box) else box
+
+
+def _rle(mask: Any) -> Any:
+    return encode_rle(mask) if isinstance(mask, np.ndarray) else mask
+
+
+Rounded = Annotated[float, AfterValidator(lambda value: round(value, 4))]
+Xyxy = Annotated[list[float], BeforeValidator(_xyxy), Field(min_length=4, max_length=4)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, from_attributes=True, use_attribute_docstrings=True
+    )
+
+
+class ImageEntry(_Model):
+    """The image that was segmented."""
+
+    path: str | None
+    width: int
+    height: int
+    sha256: str
+    """Hex digest of the file, or of the pixels where there was no file."""
+
+
+class StepEntry(_Model):
+    """One step of the reasoning."""
+
+    text: str
+    boxes: list[Xyxy]
+    """x0, y0, x1, y1 of the objects that the step names."""
+
+
+class MaskEntry(_Model):
+    """A COCO run-length encoding."""
+
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+    """Height and width."""
+    counts: str
+
+
+class TargetEntry(_Model):
+    """One object that answers the query."""
+
+    label: str
+    box: Xyxy
+    """x0, y0, x1, y1."""
+    raw: list[float]
+    """The numbers of the proposal as the MLLM wrote them, in its own coordinate frame."""
+    score: Rounded
+    """The IoU that the segmenter predicts for its mask, 0 to 1."""
+    presence: Rounded | None = None
+    """The probability that the object is in the box; missing if the segmenter reads no labels."""
+    mask: Annotated[MaskEntry, BeforeValidator(_rle)]
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_presence(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.presence is None:
+            del values["presence"]
+        return values
+
+
+class ResultDocument(_Model):
+    """The answer to one query on one image."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    query: str
+    no_target: bool
+    understood: bool
+    """False where the MLLM says that it cannot read images of this kind."""
+    reason: str
+    reply: str
+    """The text of the MLLM's reply, unchanged; empty where no MLLM was called."""
+    steps: list[StepEntry]
+    targets: list[TargetEntry]
+    rounds: int
+    usage: Usage
+    timings: dict[str, Rounded]
+    models: ModelNames
+    warnings: list[str]
+
+
+def document(result: Segmentation) -> ResultDocument:
+    """The model of `result.json` for a result."""
+    reasoning = result.reasoning
+    values = {name: getattr(result, name, None) for name in ResultDocument.model_fields}
+    return ResultDocument.model_validate(
+        {
+            **values,
+            "schema_version": 1,
+            "understood": reasoning.understood,
+            "reason": reasoning.reason,
+            "reply": reasoning.raw,
+            "steps": reasoning.steps,
+        }
+    )
 
 
 def to_dict(result: Segmentation) -> dict[str, Any]:
-    """The result as `result.json` holds it: plain values, pixels of the upright image, seconds."""
-    image, models = result.image, result.models
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "image": {
-            "path": image.path,
-            "width": image.width,
-            "height": image.height,
-            "sha256": image.sha256,
-        },
-        "query": result.query,
-        "no_target": result.no_target,
-        "reason": result.reasoning.reason,
-        "steps": [
-            {"text": step.text, "boxes": [_numbers(box) for box in step.boxes]}
-            for step in result.reasoning.steps
-        ],
-        "targets": [
-            {
-                "label": target.label,
-                "box": _numbers(target.box),
-                "score": round(target.score, 4),
-                **_presence(target),
-                "mask": encode_rle(target.mask),
-            }
-            for target in result.targets
-        ],
-        "rounds": result.rounds,
-        "usage": {
-            "prompt_tokens": result.usage.prompt_tokens,
-            "completion_tokens": result.usage.completion_tokens,
-            "calls": result.usage.calls,
-        },
-        "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
-        "models": {
-            "mllm": models.mllm,
-            "strategy": models.strategy,
-            "segmenter": models.segmenter,
-            "prompt_sha256": models.prompt_sha256,
-        },
-        "warnings": list(result.warnings),
-    }
+    """The result as `result.json` holds it, as plain values."""
+    return document(result).model_dump()
 
 
-def _presence(target: Target) -> dict[str, float]:
-    """Only where the segmenter reads labels."""
-    return {} if target.presence is None else {"presence": round(target.presence, 4)}
-
-
-def _numbers(box: Box) -> list[float]:
-    return [round(value, 2) for value in box.xyxy]
+def write(result: Segmentation, folder: Path) -> Iterator[Path]:
+    """Write `result.json`."""
+    yield write_json(folder / "result.json", to_dict(result))

@@ -1,42 +1,47 @@
 """LabelMe: https://github.com/wkentaro/labelme, a JSON file an image.
 
-A target is a shape of type ``mask``: a PNG of what its tight box holds, lossless, with holes and
-parts; LabelMe 5.3 and later read it.
+A target is a shape of type ``mask``: a PNG of its tight box, lossless, with holes and separate
+parts. LabelMe 5.3 and later read it.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rsvp.masks import mask_to_box
-from rsvp.types import Image, Segmentation, Target
-from rsvp.writers.files import png
-from rsvp.writers.labels import label_of
+from rsvp.platform.files import write_json
+from rsvp.types import Image, RgbArray, Segmentation, Target
+from rsvp.writers.common import label_of, png
 
 _VERSION = "5.5.0"  # of the format's description
-# What LabelMe opens by itself, EXIF orientation applied, as rsvp does.
-_OPENS = (".png", ".jpg", ".jpeg", ".bmp")
+# What LabelMe opens by itself, with the EXIF orientation applied, as rsvp does.
+_OPENED_BY_LABELME = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+def write(result: Segmentation, folder: Path) -> Iterator[Path]:
+    """Write `labelme.json`."""
+    yield write_json(folder / "labelme.json", to_labelme(result, folder))
 
 
 def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[str, Any]:
-    """The targets as a LabelMe file; one without a pixel, which LabelMe cannot hold, is left out.
+    """The targets as a LabelMe file; targets with an empty mask, which LabelMe lacks, are left out.
 
     Args:
-        folder: where the file will lie, so that it can name the image's file from there. Without
-            it, or where the image has no file that LabelMe opens, the image itself is in it.
+        folder: of the JSON file, so that it can contain the image file's relative path. Without
+            it, or where the image has no file that LabelMe opens, it contains the image itself.
     """
     image = result.image
-    beside = None if folder is None else _path_from(image, Path(folder))
-    data = None if beside else base64.b64encode(png(image.rgb)).decode("ascii")
+    path = None if folder is None else _relative_path(image, Path(folder))
     return {
         "version": _VERSION,
         "flags": {},
         "shapes": [shape for target in result.targets if (shape := _shape(target))],
-        "imagePath": beside or Path(image.path or "image.png").name,
-        "imageData": data,
+        "imagePath": path or Path(image.path or "image.png").name,
+        "imageData": None if path else _base64_png(image.rgb),
         "imageHeight": image.height,
         "imageWidth": image.width,
     }
@@ -47,7 +52,6 @@ def _shape(target: Target) -> dict[str, Any] | None:
     if box is None:
         return None
     x0, y0, x1, y1 = (int(value) for value in box.xyxy)
-    cut = target.mask[y0:y1, x0:x1].astype("uint8") * 255
     return {
         "label": label_of(target),
         "points": [[x0, y0], [x1 - 1, y1 - 1]],  # the corner pixels, both inside
@@ -55,14 +59,18 @@ def _shape(target: Target) -> dict[str, Any] | None:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": base64.b64encode(png(cut)).decode("ascii"),
+        "mask": _base64_png(target.mask[y0:y1, x0:x1].astype("uint8") * 255),
         "score": round(target.score, 4),
     }
 
 
-def _path_from(image: Image, folder: Path) -> str | None:
-    """The image's file as seen from a folder; None where LabelMe could not open it there."""
-    if image.path is None or Path(image.path).suffix.lower() not in _OPENS:
+def _base64_png(pixels: RgbArray) -> str:
+    return base64.b64encode(png(pixels)).decode("ascii")
+
+
+def _relative_path(image: Image, folder: Path) -> str | None:
+    """The path of the image's file from a folder; None where LabelMe could not open it."""
+    if image.path is None or Path(image.path).suffix.lower() not in _OPENED_BY_LABELME:
         return None
     if not Path(image.path).is_file():
         return None

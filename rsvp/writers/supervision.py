@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 
-from rsvp.errors import MissingExtra
+from rsvp.platform.extras import require
 from rsvp.types import Segmentation
-from rsvp.writers.labels import label_of, labels_of
+from rsvp.writers.common import label_of, labels_of
 
 
 def to_supervision(result: Segmentation) -> Any:
@@ -21,16 +20,12 @@ def to_supervision(result: Segmentation) -> Any:
     Raises:
         MissingExtra: supervision is not installed.
     """
-    try:
-        library: Any = importlib.import_module("supervision")
-    except ImportError as error:
-        raise MissingExtra("Segmentation.to_supervision()", "supervision") from error
+    library = require("supervision", "supervision", "Segmentation.to_supervision()")
     labels, targets = labels_of(result), result.targets
-    size = (len(targets), result.image.height, result.image.width)
-    masks = np.zeros(size, dtype=np.bool_)
-    for row, target in zip(masks, targets, strict=True):
-        row[:] = target.mask
     names = [label_of(target) for target in targets]
+    masks = np.zeros((len(targets), result.image.height, result.image.width), dtype=np.bool_)
+    for index, target in enumerate(targets):
+        masks[index] = target.mask
     return library.Detections(
         xyxy=np.array([t.box.xyxy for t in targets], dtype=np.float32).reshape(-1, 4),
         mask=masks,

@@ -1,54 +1,56 @@
 """YOLO segmentation: https://docs.ultralytics.com/datasets/segment, a line an object.
 
-``class x1 y1 x2 y2 …``, coordinates as shares of the image. One polygon an object: parts and holes
-are joined by lines of one pixel, which is all that the format loses; its readers cut coordinates to
-whole pixels and fill, which gives every other pixel back.
+``class x1 y1 x2 y2 …``, coordinates relative to the image's size. The format has one polygon an
+object: lines of one pixel connect holes and separate parts to it. Its readers round coordinates
+down to whole pixels and fill the polygon, which gives every other pixel back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from rsvp.types import Segmentation, Target
-from rsvp.writers.contours import joined, outlines
-from rsvp.writers.labels import label_of, labels_of
+from rsvp.platform.files import write_text
+from rsvp.types import Segmentation
+from rsvp.writers.common import label_of, labels_of
+from rsvp.writers.contours import find_contours, join_contours
 
-_FEWEST_POINTS = 3  # readers take a shorter line for a box
+_MIN_POINTS = 3  # readers take a shorter line for a box
+
+
+def write(result: Segmentation, folder: Path) -> Iterator[Path]:
+    """Write `labels/NAME.txt`, named like the image, and `data.yaml` with the class names."""
+    lines, names = to_yolo(result)
+    labels = folder / "labels"
+    labels.mkdir(exist_ok=True)
+    name = f"{Path(result.image.path or 'image').stem}.txt"
+    yield write_text(labels / name, "".join(f"{line}\n" for line in lines))
+    # A JSON string in ASCII is a YAML string, whatever the label contains.
+    rows = [f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(names)]
+    yield write_text(folder / "data.yaml", "names:\n" + "".join(rows) if rows else "names: {}\n")
 
 
 def to_yolo(result: Segmentation) -> tuple[list[str], list[str]]:
-    """The targets' polygons, and what their class numbers mean.
+    """The targets' polygons, and the names of the classes.
 
-    A target without a pixel has no polygon and is left out.
+    A target with an empty mask has no polygon and is left out.
 
     Returns:
-        The lines of the label file; the labels, each at the position that is its class number.
+        The lines of the label file; the labels, each at the index that is its class number.
     """
     labels = labels_of(result)
     size = np.array([result.image.width, result.image.height])
     lines = []
     for target in result.targets:
-        if target.mask.any():
-            shares = " ".join(f"{share:.6f}" for share in _shares(target, size))
-            lines.append(f"{labels.index(label_of(target))} {shares}")
+        if not target.mask.any():
+            continue
+        polygon = join_contours(find_contours(target.mask))
+        if len(polygon) < _MIN_POINTS:
+            polygon = np.resize(polygon, (_MIN_POINTS, 2))
+        relative = ((polygon + 0.5) / size).reshape(-1).tolist()  # pixel centres
+        numbers = " ".join(f"{value:.6f}" for value in relative)
+        lines.append(f"{labels.index(label_of(target))} {numbers}")
     return lines, labels
-
-
-def names_yaml(names: Sequence[str]) -> str:
-    """The classes as a dataset's YAML file lists them, position and name."""
-    # A JSON string in ASCII is a YAML string, whatever the label holds.
-    rows = [f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(names)]
-    return "names:\n" + "".join(rows) if rows else "names: {}\n"
-
-
-def _shares(target: Target, size: np.ndarray[Any, Any]) -> list[float]:
-    polygon = joined(outlines(target.mask))
-    if len(polygon) < _FEWEST_POINTS:
-        polygon = np.resize(polygon, (_FEWEST_POINTS, 2))
-    # The centre of a pixel lies half a pixel from its corner.
-    found: list[float] = ((polygon + 0.5) / size).reshape(-1).tolist()
-    return found

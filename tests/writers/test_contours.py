@@ -1,4 +1,4 @@
-"""Outlines, filled as the readers of polygons fill them, give the mask back."""
+"""Contours, filled as readers of polygon formats do, give the mask back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsvp.writers.contours import joined, outlines
+from rsvp.writers.contours import find_contours, join_contours
 
 
 def filled(parts, shape) -> np.ndarray:
@@ -27,19 +27,19 @@ def ring() -> np.ndarray:
 def test_a_rectangle_has_four_corners() -> None:
     mask = np.zeros((10, 10), np.bool_)
     mask[2:5, 3:8] = True
-    (found,) = outlines(mask)
+    (found,) = find_contours(mask)
     assert sorted(map(tuple, found.tolist())) == [(3, 2), (3, 4), (7, 2), (7, 4)]
 
 
-def test_a_hole_is_an_outline_of_its_own() -> None:
-    outer, hole = outlines(ring())
+def test_a_hole_has_its_own_contour() -> None:
+    outer, hole = find_contours(ring())
     assert outer[:, 0].max() == 11
     assert hole[:, 0].max() == 8  # through the pixels around it
     np.testing.assert_array_equal(filled([outer, hole], (12, 15)), ring())
 
 
-def test_nothing_has_no_outline() -> None:
-    assert outlines(np.zeros((4, 5), np.bool_)) == []
+def test_an_empty_mask_has_no_contour() -> None:
+    assert find_contours(np.zeros((4, 5), np.bool_)) == []
 
 
 @pytest.mark.parametrize("points", [[(2, 3)], [(2, 3), (2, 4)], [(2, 3), (3, 4)], [(0, 0), (9, 9)]])
@@ -47,7 +47,7 @@ def test_single_pixels_and_lines(points) -> None:
     mask = np.zeros((10, 10), np.bool_)
     for point in points:
         mask[point] = True
-    found = outlines(mask)
+    found = find_contours(mask)
     assert len(found) == (2 if (9, 9) in points else 1)  # what touches at a corner is one
     np.testing.assert_array_equal(filled(found, mask.shape), mask)
 
@@ -55,16 +55,16 @@ def test_single_pixels_and_lines(points) -> None:
 @given(st.integers(1, 24), st.integers(1, 24), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
 def test_any_mask_comes_back(height: int, width: int, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
-    np.testing.assert_array_equal(filled(outlines(mask), mask.shape), mask)
+    np.testing.assert_array_equal(filled(find_contours(mask), mask.shape), mask)
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_one_polygon_costs_the_ways_between_parts_only(seed: int) -> None:
+def test_a_joined_polygon_adds_only_lines_between_the_parts(seed: int) -> None:
     random = np.random.default_rng(seed)
     mask = cv2.resize(random.random((5, 5)), (60, 50), interpolation=cv2.INTER_CUBIC) > 0.5
-    parts = outlines(mask)
+    parts = find_contours(mask)
     if not parts:
         return
-    whole = filled([joined(parts)], mask.shape)
+    whole = filled([join_contours(parts)], mask.shape)
     assert (whole | ~mask).all()  # nothing is lost
     assert (whole & ~mask).sum() <= 60 * (len(parts) - 1)  # a line each at most

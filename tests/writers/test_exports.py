@@ -22,6 +22,7 @@ from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.result import Result
 from rsvp.types import Box, ModelNames, Reasoning, Target
+from rsvp.writers.index import to_index_mask
 
 HEIGHT, WIDTH = 61, 87
 
@@ -68,7 +69,7 @@ def test_the_command_line_writes_them(tmp_path: Path, capsys) -> None:
     assert "index.png" in capsys.readouterr().out
 
 
-def test_what_the_mllm_saw_is_a_picture_too(tmp_path: Path) -> None:
+def test_the_visual_prompt_is_written(tmp_path: Path) -> None:
     shown = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     result = replace(made([]), shown=shown)
     assert writers.write(result, tmp_path, ["prompt"]) == [tmp_path / "prompt.png"]
@@ -82,13 +83,13 @@ def test_what_the_mllm_saw_is_a_picture_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def labelme(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """LabelMe's own package; of what it draws its windows with, a stand-in does for reading."""
+    """LabelMe's own package, with mocks for its GUI libraries, which reading does not need."""
     if importlib.util.find_spec("labelme") is None:
         pytest.skip("labelme is not installed: pip install --no-deps labelme==6.3.1")
     windows = ("PyQt5", "PyQt5.QtCore", "PyQt5.QtGui", "PyQt5.QtWidgets")
     for name in (*windows, "onnxruntime", "imgviz", "imgviz.io", "loguru", "tifffile"):
         monkeypatch.setitem(sys.modules, name, MagicMock())
-    limit = Pil.MAX_IMAGE_PIXELS  # which importing LabelMe lifts for everybody
+    limit = Pil.MAX_IMAGE_PIXELS  # importing LabelMe removes it
     yield importlib.import_module("labelme")
     Pil.MAX_IMAGE_PIXELS = limit
     for name in [name for name in sys.modules if name.split(".")[0] == "labelme"]:
@@ -175,17 +176,17 @@ def test_an_index_mask_counts_the_targets(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found == number, target.mask)
 
 
-def test_a_part_is_seen_on_its_whole(tmp_path: Path) -> None:
+def test_the_smaller_of_two_overlapping_targets_wins(tmp_path: Path) -> None:
     whole = np.ones((HEIGHT, WIDTH), np.bool_)
     part = blobs()[0]
     for masks in ([whole, part], [part, whole]):
-        found = writers.to_index_mask(made(masks))
+        found = to_index_mask(made(masks))
         number = 1 + [mask is part for mask in masks].index(True)
         np.testing.assert_array_equal(found == number, part)
         assert (found > 0).all()
 
 
-def test_more_targets_than_a_palette_has_colours(tmp_path: Path) -> None:
+def test_more_targets_than_palette_entries(tmp_path: Path) -> None:
     rows = [np.zeros((HEIGHT, WIDTH), np.bool_) for _ in range(300)]
     for number, row in enumerate(rows):
         row[number // WIDTH, number % WIDTH] = True

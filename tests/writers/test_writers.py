@@ -1,9 +1,10 @@
-"""Files: exact contents, strict JSON, whole or not at all."""
+"""Files: exact contents, strict JSON, written atomically."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 from PIL import Image as Pil
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pydantic import ValidationError
 
 from rsvp import writers
 from rsvp.errors import BadInput
 from rsvp.result import Result
 from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Step, Target, Usage
+from rsvp.writers.document import ResultDocument
 
 HEIGHT, WIDTH = 30, 50
+RAW = (100.0, 200.0, 400.0, 533.0)  # as a model wrote a box, 0 to 1000
 
 
 def mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
@@ -29,7 +33,7 @@ def mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 def result(*boxes: tuple[int, int, int, int], **changes) -> Result:
     rgb = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
     targets = tuple(
-        Target(f"cup {i % 2}", Box(*map(float, box)), 0.912345, mask(*box))
+        Target(f"cup {i % 2}", Box(*map(float, box)), 0.912345, mask(*box), None, RAW)
         for i, box in enumerate(boxes)
     )
     proposals = tuple(Proposal(t.label, t.box) for t in targets)
@@ -37,7 +41,7 @@ def result(*boxes: tuple[int, int, int, int], **changes) -> Result:
     values = {
         "image": Image(rgb, "ab" * 32, "kitchen.png"),
         "query": "die Tasse „links“ 杯子",
-        "reasoning": Reasoning(steps, proposals, "it is a cup"),
+        "reasoning": Reasoning(steps, proposals, "it is a cup", '{"targets": …}'),
         "targets": targets,
         "models": ModelNames("openai:gpt-5.1", "boxes", "sam2:x", "cd" * 32),
         "usage": Usage(5, 6, 1),
@@ -65,12 +69,21 @@ def test_result_json_is_the_contract(tmp_path: Path) -> None:
         "image": {"path": "kitchen.png", "width": 50, "height": 30, "sha256": "ab" * 32},
         "query": "die Tasse „links“ 杯子",
         "no_target": False,
+        "understood": True,
         "reason": "it is a cup",
+        "reply": '{"targets": …}',
         "steps": [
             {"text": "look", "boxes": [[1.23, 2.0, 3.0, 4.0]]},
             {"text": "so", "boxes": []},
         ],
-        "targets": [{"label": "cup 0", "box": [5.0, 6.0, 20.0, 16.0], "score": 0.9123}],
+        "targets": [
+            {
+                "label": "cup 0",
+                "box": [5.0, 6.0, 20.0, 16.0],
+                "raw": [100.0, 200.0, 400.0, 533.0],
+                "score": 0.9123,
+            }
+        ],
         "rounds": 0,
         "usage": {"prompt_tokens": 5, "completion_tokens": 6, "calls": 1},
         "timings": {"reason": 0.1235, "total": 1.0},
@@ -82,6 +95,23 @@ def test_result_json_is_the_contract(tmp_path: Path) -> None:
         },
         "warnings": ["careful"],
     }
+
+
+def test_presence_is_there_only_where_it_is_known() -> None:
+    one = result((5, 6, 20, 16))
+    assert "presence" not in one.to_dict()["targets"][0]
+    known = replace(one, targets=(replace(one.targets[0], presence=0.12345),))
+    assert known.to_dict()["targets"][0]["presence"] == 0.1235
+
+
+def test_the_model_reads_the_file_back_and_refuses_other_keys(tmp_path: Path) -> None:
+    reasoning = Reasoning((), (), "not of this kind", "{}", understood=False)
+    for one in (result((5, 6, 20, 16)), result(reasoning=reasoning)):
+        one.save(str(tmp_path), ["json"])
+        values = strict((tmp_path / "result.json").read_text("utf-8"))
+        assert ResultDocument.model_validate(values).model_dump() == values
+        with pytest.raises(ValidationError, match="colour"):
+            ResultDocument.model_validate({**values, "colour": 1})
 
 
 def test_masks_are_0_and_255_in_the_order_of_the_targets(tmp_path: Path) -> None:
@@ -106,7 +136,7 @@ def test_no_target_is_written_like_any_answer(tmp_path: Path) -> None:
     assert found["targets"] == []
 
 
-def test_masks_of_an_earlier_result_do_not_stay(tmp_path: Path) -> None:
+def test_masks_of_an_earlier_result_are_removed(tmp_path: Path) -> None:
     writers.write(result((0, 0, 5, 5), (5, 5, 9, 9), (9, 9, 12, 12)), tmp_path)
     (tmp_path / "masks" / "mine.png").write_bytes(b"x")
     writers.write(result((0, 0, 5, 5)), tmp_path)
@@ -135,7 +165,7 @@ def test_coco_of_an_empty_mask_and_label() -> None:
     assert found["categories"] == [{"id": 1, "name": "target"}]
 
 
-def test_a_file_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_written_as_json(tmp_path: Path) -> None:
     path = os.fsdecode(b"caf\xe9.png")
     image = Image(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), "0" * 64, path)
     writers.write(result(image=image), tmp_path, ["json", "coco"])
@@ -143,13 +173,13 @@ def test_a_file_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
     assert strict((tmp_path / "coco.json").read_text("utf-8"))["images"][0]["file_name"] == path
 
 
-def test_a_number_that_json_lacks_is_never_written(tmp_path: Path) -> None:
+def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         writers.write(result(timings={"total": float("nan")}), tmp_path, ["json"])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_survives_a_failed_write(tmp_path: Path, monkeypatch) -> None:
+def test_an_earlier_file_survives_a_failed_write(tmp_path: Path, monkeypatch) -> None:
     writers.write(result((0, 0, 5, 5)), tmp_path)
     before = (tmp_path / "result.json").read_bytes()
 
@@ -161,7 +191,7 @@ def test_what_was_there_survives_a_failed_write(tmp_path: Path, monkeypatch) -> 
         writers.write(result(), tmp_path, ["json"])
     monkeypatch.undo()
     assert (tmp_path / "result.json").read_bytes() == before
-    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".tmp")]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 @pytest.mark.parametrize("formats", [[], ["gif"], ["json", "html5"]])
@@ -174,10 +204,10 @@ def test_unknown_formats_are_refused_before_anything_is_written(tmp_path, format
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for act in (writers.prepare, lambda folder: writers.write(result(), folder)):
-        with pytest.raises(BadInput, match="cannot write to"):
+        with pytest.raises(BadInput, match="cannot write "):
             act(tmp_path / "file")
 
 
-def test_prepare_leaves_nothing_but_the_folder(tmp_path: Path) -> None:
+def test_prepare_creates_only_the_folder(tmp_path: Path) -> None:
     writers.prepare(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []

@@ -16,18 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 from PIL import ImageFilter
 
+from rsvp import drawing
 from rsvp.datasets import Sample
 from rsvp.evaluation.records import open_image
 from rsvp.images import shrink
 from rsvp.masks import decode_rle
 from rsvp.types import BoolMask, RgbArray
 
-COLOURS: Mapping[str, tuple[int, int, int]] = {
-    "hit": (34, 180, 90),
-    "missed": (40, 120, 255),
-    "surplus": (235, 60, 70),
-    "ignored": (150, 150, 150),
-}
+COLOURS: Mapping[str, tuple[int, int, int]] = drawing.COMPARISON
 SIDE = 560  # of the longer side, in pixels: sharp on a phone, some 40 kB a picture
 TINT = 0.45  # opacity of a part's colour
 COLOUR = 0.5  # how much of the image's own colours is left, so that the parts stand out
