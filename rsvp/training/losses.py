@@ -80,7 +80,7 @@ def losses(output: Found, targets: LossTargets, weights: LossWeights) -> Losses:
     )
     total = torch.stack([getattr(weights, name) * terms[i] for i, name in enumerate(TERMS)]).sum()
     mean_iou = (iou.gather(1, best)[:, 0] * present).sum() / n * n / present.sum().clamp(min=1)
-    return Losses(total, *terms.detach().unbind(), mean_iou=mean_iou.detach())
+    return Losses._make([total, *terms.detach(), mean_iou.detach()])
 
 
 def contrast_loss(cosines: Tensor, covered: Tensor, targets: LossTargets) -> Tensor:
