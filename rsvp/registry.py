@@ -55,11 +55,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "groundingdino-py": "rsvp.detectors.groundingdino_py:GroundingDinoPyDetector",
     },
     "data": {
-        "scenes": "rsvp.embedded.pictures:ScenePictures",
-        "coco": "rsvp.training.pictures:coco",
-        "refcoco": "rsvp.training.pictures:refcoco",
-        "reasonseg": "rsvp.training.pictures:reasonseg",
-        "jsonl": "rsvp.training.pictures:jsonl",
+        "scenes": "rsvp.embedded.pictures:SceneImages",
+        "coco": "rsvp.training.data:coco",
+        "refcoco": "rsvp.training.data:refcoco",
+        "reasonseg": "rsvp.training.data:reasonseg",
+        "jsonl": "rsvp.training.data:jsonl",
     },
     "writer": {
         "json": "rsvp.writers.document:write",

@@ -168,10 +168,9 @@ def train_segmenter(args: argparse.Namespace) -> None:
 def train_vlsm(args: argparse.Namespace) -> None:
     """Train the VLSM with the product's own loop."""
     from recipes.embedded import vlsm
-    from rsvp.training.plan import Habits
+    from rsvp.training.config import RunConfig
 
-    minutes = 1e9 if args.minutes is None else args.minutes
-    habits = Habits(minutes=minutes, device=device(args))
+    habits = RunConfig(minutes=args.minutes, device=device(args))
     changes = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
     given = {name: value for name, value in changes.items() if value is not None}
     vlsm.train(args.out, args.photos, habits, **given)

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from rsvp.errors import BadInput
-from rsvp.training.processes import Clock
-from rsvp.training.record import load_checkpoint, save_checkpoint
+from rsvp.training.monitor import StopCondition
+from rsvp.training.run_folder import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class Loop:
         self.resume()
         self.sums: dict[str, float] = {}
         self.summed, self.since = 0, time.monotonic()
-        self.clock = Clock(plan.steps, plan.minutes)
-        self.over = self.clock.over(self.step)
+        self.stop = StopCondition(plan.steps, plan.minutes)
+        self.over = self.stop.reached(self.step)
 
     def steps(self) -> Iterator[int]:
         """The number of each step, until it is time to stop; saves what the caller has learned."""
         self.since = time.monotonic()
-        with self.clock.listening():
+        with self.stop.catching_signals():
             while not self.over:
                 yield self.step
                 if self.over or self.step % self.plan.save_every == 0:
@@ -167,7 +167,7 @@ class Loop:
             self.sums[name] = self.sums.get(name, 0.0) + figure
         self.summed += 1
         self.step += 1
-        self.over = self.clock.over(self.step)
+        self.over = self.stop.reached(self.step)
 
     def reports(self) -> bool:
         """Whether a row of the log is due."""

@@ -6,24 +6,21 @@ embeddings; both must be in the package before.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rsvp.training.config import LossWeights, RunConfig, SamplingConfig, TrainConfig
 from rsvp.training.loop import train as run
-from rsvp.training.losses import Weights
-from rsvp.training.plan import Habits, Plan
-from rsvp.training.views import Mix
 
 TRAIN, MEASURE = "scenes:7000003,40000", "scenes:7000001,150"
 PHOTO_TURNS = 8  # a photo comes as often as so many scenes: a fifth of all pictures
 SHAPE = {"width": 128, "blocks": 3}
 
 
-def plan(photos: Path | None, **changes: Any) -> Plan:
+def plan(photos: Path | None, **changes: Any) -> TrainConfig:
     """The plan of the shipped weights."""
     shown = (f"coco:{photos}#train",) * PHOTO_TURNS if photos else ()
-    usual = Plan(
+    usual = TrainConfig(
         data=(TRAIN,),
         keep=shown,  # of words on photographs it knows nothing
         eval_data=(MEASURE,),
@@ -35,14 +32,16 @@ def plan(photos: Path | None, **changes: Any) -> Plan:
         eval_every=600,
         eval_pictures=150,
         # A name of this world is false of all its other things.
-        weights=Weights(contrast=0.5),
-        mix=Mix(clean=0.25, near=0.25, jittered=0.15, bands=0.15, shared=0.2, other_names=0.35),
+        weights=LossWeights(contrast=0.5),
+        mix=SamplingConfig(
+            clean=0.25, near=0.25, jittered=0.15, bands=0.15, shared=0.2, other_names=0.35
+        ),
         fusion=SHAPE,
     )
-    return replace(usual, **changes)
+    return TrainConfig(**{**dict(usual), **changes})
 
 
-def train(out: Path, photos: Path | None, habits: Habits, **changes: Any) -> None:
+def train(out: Path, photos: Path | None, habits: RunConfig, **changes: Any) -> None:
     """Train or go on training in `out`; the best one by the plan's metric lies in `out/best`.
 
     Args:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from painted import paintings, write_bert, write_coco, write_sam2
+from painted import make_config, paintings, write_bert, write_coco, write_sam2
+from runs import run
+
+from rsvp.training.config import TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def painted_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO folder of twelve paintings."""
     return write_coco(tmp_path_factory.mktemp("painted"), paintings(12))
+
+
+@pytest.fixture(scope="session")
+def config(models: Path, painted_coco: Path) -> TrainConfig:
+    """Six quick steps on the paintings."""
+    return make_config(models, f"coco:{painted_coco}")
+
+
+@pytest.fixture(scope="session")
+def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `config` that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = run(config, out)
+    assert (result.step, result.interrupted, result.broken) == (6, False, 0)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _end_children() -> Iterator[None]:
+    """The child processes of a test end with it."""
+    yield
+    for child in multiprocessing.active_children():
+        child.kill()

@@ -17,8 +17,9 @@ from tiny_sam2 import randomize, small_config
 
 from rsvp.masks import encode_rle
 from rsvp.platform.torchvision import hide_broken_torchvision
-from rsvp.training.pictures import Picture, Thing
-from rsvp.training.plan import Plan
+from rsvp.training.config import SamplingConfig, TrainConfig
+from rsvp.training.data import AnnotatedImage, Annotation
+from rsvp.training.samples import TrainingDataset
 from rsvp.types import Box
 
 hide_broken_torchvision()
@@ -66,30 +67,30 @@ def paintings(count: int, seed: int = 0) -> list[Painting]:
     return found
 
 
-def to_picture(painting: Painting) -> Picture:
-    things = tuple(
-        Thing((name,), painting.mask(name), Box(*map(float, box)))
+def to_annotated(painting: Painting) -> AnnotatedImage:
+    annotations = tuple(
+        Annotation((name,), painting.mask(name), Box(*map(float, box)))
         for name, box in painting.boxes.items()
     )
-    return Picture(painting.stem, painting.rgb, things)
+    return AnnotatedImage(painting.stem, painting.rgb, annotations)
 
 
 class Painted:
-    """Paintings as a source of pictures, with any of them broken."""
+    """Paintings as an image source, with any of them broken."""
 
     def __init__(self, count: int, broken: Sequence[int] = ()) -> None:
-        self.pictures = [to_picture(p) for p in paintings(count)]
+        self.images = [to_annotated(p) for p in paintings(count)]
         self.broken = set(broken)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> Picture:
+    def __getitem__(self, index: int) -> AnnotatedImage:
         if index in self.broken:
-            raise ValueError(f"file {index}.png\nis torn")
-        return self.pictures[index]
+            raise ValueError(f"file {index}.png\nis truncated")
+        return self.images[index]
 
-    def other_text(self, rng: np.random.Generator) -> str:
+    def random_text(self, rng: np.random.Generator) -> str:
         return str(rng.choice(["red", "green", "blue", "a walrus"]))
 
 
@@ -202,11 +203,27 @@ def write_bert(folder: Path) -> Path:
     return folder
 
 
+def sampling_dataset(
+    source: Any,
+    preprocessing: Any,
+    *,
+    batch: int = 4,
+    seed: int = 0,
+    fixed: bool = False,
+    **mix: Any,
+) -> TrainingDataset:
+    """A training dataset with settings of `SamplingConfig`."""
+    config = TrainConfig(
+        data=(), segmenter="", text_encoder="", batch=batch, seed=seed, mix=SamplingConfig(**mix)
+    )
+    return TrainingDataset(source, preprocessing, config, fixed=fixed)
+
+
 FUSION = {"width": 16, "blocks": 1, "heads": 2, "queries": 2}
 
 
-def make_plan(models: Path, data: str, **changes: Any) -> Plan:
-    """A plan for a few quick steps; `models` holds ``sam2`` and ``bert``."""
+def make_config(models: Path, data: str, **changes: Any) -> TrainConfig:
+    """A configuration of a few quick steps; `models` holds ``sam2`` and ``bert``."""
     settings: dict[str, Any] = {
         "segmenter": f"sam2:{models / 'sam2'}",
         "text_encoder": str(models / "bert"),
@@ -220,4 +237,4 @@ def make_plan(models: Path, data: str, **changes: Any) -> Plan:
         "precision": "no",
         "fusion": FUSION,
     }
-    return Plan(data=(data,), **{**settings, **changes})
+    return TrainConfig(**{"data": (data,), **settings, **changes})

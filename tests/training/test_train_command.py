@@ -59,9 +59,9 @@ def test_a_folder_becomes_a_vlsm(capsys, here, command) -> None:
     assert "views a second" in speed
     assert "in the frozen encoder; peak memory" in speed
     assert done == "done after 2 steps; use it with --segmenter vlsm:run/best"
-    told = err.splitlines()
-    assert [line.split(":")[0] for line in told] == ["step 1", "step 2"]
-    assert "ambiguous" in told[0]
+    lines = err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 1", "step 2"]
+    assert "ambiguous" in lines[0]
     assert list((here / "run" / "tb").glob("events.out.tfevents*"))
     found = Pipeline.from_preset("embedded", segmenter="vlsm:run/best").segment(
         SHOWN[0].rgb, "red", boxes=[(5, 5, 30, 30)]
@@ -77,17 +77,17 @@ def test_the_other_layouts_train_too(capsys, here, command, kind) -> None:
     where = write(here / "data", SHOWN)
     assert main(command("--json", data=f"{kind}:{where}")) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (told["step"], told["steps"], told["broken"]) == (2, 2, 0)
-    assert told["interrupted"] is False
-    assert 0 <= told["figures"]["clean"] <= 1
-    assert 0 <= told["figures"]["base_ambiguous"] <= 1
-    # ReasonSeg asks for one thing an image: no other thing to share a box with.
-    assert (told["figures"]["shared"] is None) == (kind == "reasonseg")
+    result = json.loads(out)
+    assert (result["step"], result["steps"], result["broken"]) == (2, 2, 0)
+    assert result["interrupted"] is False
+    assert 0 <= result["figures"]["clean"] <= 1
+    assert 0 <= result["figures"]["base_ambiguous"] <= 1
+    # ReasonSeg asks for one thing an image: no other object to share a box with.
+    assert (result["figures"]["shared"] is None) == (kind == "reasonseg")
     assert "step 2: clean" in err
 
 
-def test_several_sources_and_one_to_measure_on(capsys, here, command) -> None:
+def test_several_sources_and_one_to_validate_on(capsys, here, command) -> None:
     write_coco(here / "coco", SHOWN)
     write_refcoco(here / "ref", SHOWN)
     argv = command("--data", "refcoco:ref", "--eval-data", "scenes:9,4", "--json")
@@ -98,19 +98,19 @@ def test_several_sources_and_one_to_measure_on(capsys, here, command) -> None:
     assert json.loads(capsys.readouterr().out)["figures"]["shared"] is not None
 
 
-def test_broken_pictures_are_named_on_stderr_and_counted_on_stdout(capsys, here, command) -> None:
+def test_broken_images_are_named_on_stderr_and_counted_on_stdout(capsys, here, command) -> None:
     write_coco(here / "coco", SHOWN)
     (here / "coco" / "images" / "p000.png").write_bytes(b"torn")
     assert main(command("--steps", "7")) == 0
     out, err = capsys.readouterr()
-    assert "passed over broken pictures 2 times; they are named above" in out  # two passes of 7
-    named = [line for line in err.splitlines() if line.startswith("passed over")]
+    assert "skipped broken images 2 times; they are named above" in out  # two epochs of 7
+    named = [line for line in err.splitlines() if line.startswith("skipped")]
     assert len(named) == 1
     assert "p000.png" in named[0]
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("coco:nowhere", "no such file: nowhere"),
         ("refcoco:nowhere", "no refs(unc).p"),
@@ -120,40 +120,40 @@ def test_broken_pictures_are_named_on_stderr_and_counted_on_stdout(capsys, here,
         ("lvis:x", "lvis"),
         ("coco", "a data spec is KIND:WHERE"),
         ("coco:coco#moon", "no image of split 'moon'"),
-        ("scenes:1,1", "one picture is too few"),
+        ("scenes:1,1", "one image is too few"),
     ],
 )
-def test_bad_data_is_one_line(capsys, here, command, data, told) -> None:
+def test_bad_data_is_one_line(capsys, here, command, data, message) -> None:
     write_coco(here / "coco", SHOWN)
-    assert told in refused(capsys, command(data=data), 2)
+    assert message in refused(capsys, command(data=data), 2)
     assert not (here / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
-        (("--metric", "giou"), "the metric is one of clean"),
-        (("--precision", "int8"), "precision is no, bf16 or fp16"),
-        (("--batch", "3", "--accumulate", "2"), "does not divide"),
+        (("--metric", "giou"), "metric: Input should be 'clean'"),
+        (("--precision", "int8"), "precision: Input should be 'no', 'bf16' or 'fp16'"),
+        (("--batch", "3", "--accumulate", "2"), "is not divisible"),
         (("--fusion", "width"), "a setting is NAME=N"),
         (("--fusion", "width=-1"), "a setting is NAME=N"),
         (("--fusion", "colour=3"), "no such fusion"),
         (("--segmenter", "box"), "train on sam2:MODEL"),
-        (("--lr", "0"), "learning rate"),
-        (("--steps", "0"), "steps is at least 1"),
+        (("--lr", "0"), "lr: Input should be greater than 0"),
+        (("--steps", "0"), "steps: Input should be greater than 0"),
         (("--steps", "many"), "--steps"),
-        (("--device", "tpu"), "the device tpu is not here"),
+        (("--device", "tpu"), "the device tpu is not available here"),
         (("--eval-data", "coco:nowhere"), "no such file: nowhere"),
     ],
 )
-def test_bad_settings_are_one_line(capsys, here, command, more, told) -> None:
+def test_bad_settings_are_one_line(capsys, here, command, more, message) -> None:
     write_coco(here / "coco", SHOWN)
-    assert told in refused(capsys, command(*more), 2)
+    assert message in refused(capsys, command(*more), 2)
     assert not (here / "run").exists()
 
 
 @pytest.mark.parametrize("missing", ["--segmenter", "--text-encoder"])
-def test_a_missing_model_names_what_gets_it(capsys, here, command, missing) -> None:
+def test_a_missing_model_is_named_with_its_command(capsys, here, command, missing) -> None:
     write_coco(here / "coco", SHOWN)
     model = {"--segmenter": "sam2:acme/sam2", "--text-encoder": "acme/clip"}[missing]
     line = refused(capsys, command(missing, model), 4)
@@ -164,7 +164,7 @@ def test_a_missing_model_names_what_gets_it(capsys, here, command, missing) -> N
 def test_a_full_folder_asks_for_resume(capsys, here, command) -> None:
     write_coco(here / "coco", SHOWN)
     assert main(command("--minutes", "0")) == 0
-    assert capsys.readouterr().out.endswith("stopped at step 1 of 2; go on with --resume\n")
+    assert capsys.readouterr().out.endswith("stopped at step 1 of 2; continue with --resume\n")
     assert "use --resume" in refused(capsys, command(), 2)
     assert "its seed is 0, now it is 1" in refused(capsys, command("--resume", "--seed", "1"), 2)
     assert main(command("--resume")) == 0
@@ -179,7 +179,7 @@ def test_help_names_every_kind_of_data(capsys) -> None:
         assert word in out, word
 
 
-def test_ctrl_c_checkpoints_says_how_to_go_on_and_exits_130(here, command) -> None:
+def test_ctrl_c_checkpoints_and_exits_130(here, command) -> None:
     """As a terminal does it: the signal goes to the workers as well."""
     write_coco(here / "coco", SHOWN)
     argv = command("--steps", "100000", "--eval-every", "100000", "--workers", "1")
@@ -196,7 +196,7 @@ def test_ctrl_c_checkpoints_says_how_to_go_on_and_exits_130(here, command) -> No
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "go on with --resume" in out
+    assert "continue with --resume" in out
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert (here / "run" / "checkpoint.pt").is_file()
