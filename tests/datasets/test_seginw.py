@@ -153,7 +153,7 @@ def test_other_truth_has_another_digest(tmp_path):
         (("annotations", 1, "segmentation"), [[1, 2, 3, 4]], "1: .* at least three corners"),
         (("annotations", 1, "segmentation"), [[1, 2, 3, 4, 5, 6, 7]], "1: a polygon is a list"),
         (("annotations", 1, "segmentation"), [SQUARE, [1, 2]], "1: a polygon is a list"),
-        (("annotations", 1, "segmentation"), ["abcdef"], "annotations 1: a polygon is a list"),
+        (("annotations", 1, "segmentation"), ["abcdef"], "1: segmentation: '0' should be list"),
         (("annotations", 1, "segmentation"), [[1, 2, 3, 4, 5, 1e30]], "far outside the image"),
         (
             ("annotations", 1, "segmentation"),
