@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypeVar, cast
 
+import numpy as np
 from pycocotools import mask as coco
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from rsvp.datasets._files import check_size, inside
+from rsvp.datasets import GroundTruthObject, unite
+from rsvp.datasets.base import check_size, inside
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -100,15 +102,30 @@ class Instances:
         image = self.images[image_id]
         return image["height"], image["width"]
 
-    def image_file(self, image_id: int) -> Path:
-        """The file of an image in `image_folder`; it may be missing."""
-        return image_folder(self.file) / self.images[image_id]["file_name"]
-
     def mask(self, annotation: CocoAnnotation) -> BoolMask:
         """(H, W) bool, the decoded mask of an annotation."""
         size = self.size(annotation["image_id"])
         where = f"{self.file}: annotations {annotation['id']}"
         return decode_rle(encode(annotation["segmentation"], size, where), size, where)
+
+    def category_masks(
+        self, image_id: int, category_id: int, annotations: Iterable[CocoAnnotation]
+    ) -> tuple[BoolMask, tuple[GroundTruthObject, ...], BoolMask | None]:
+        """The ground truth of a category on an image.
+
+        Returns:
+            The union of its objects, (H, W) bool; the objects; and (H, W) bool, the crowds outside
+            the union, None without any.
+        """
+        objects, crowd = [], np.zeros(self.size(image_id), dtype=np.bool_)
+        for annotation in annotations:
+            mask = self.mask(annotation)
+            if annotation.get("iscrowd"):
+                crowd |= mask
+            else:
+                objects.append((self.categories[category_id], mask))
+        union, found = unite(objects, self.size(image_id))
+        return union, found, crowd & ~union if crowd.any() else None
 
     def by_image(self) -> dict[int, list[CocoAnnotation]]:
         """The annotations of each image that has any; both in the file's order."""
@@ -159,8 +176,8 @@ def read_instances(
 
     Args:
         images: the ids that are needed; the other entries are neither checked nor returned.
-        annotations: likewise. Of these the segmentation is left to `encode_parts`, and the category
-            may be unknown, as in some editions of RefCOCO.
+        annotations: likewise. What these refer to and their segmentations are left to the caller
+            to check, see `encode_parts`.
 
     Raises:
         BadInput: the file is missing or broken, an id appears twice, is missing or refers to
@@ -182,8 +199,9 @@ def read_instances(
         where = f"{file}: images {number}"
         check_size(image["height"], image["width"], where)
         inside(Path(), image["file_name"], where)
-    for annotation in found.annotations:
-        _check_annotation(annotation, found, complete=annotations is None)
+    if annotations is None:
+        for annotation in found.annotations:
+            _check_annotation(annotation, found)
     return found
 
 
@@ -249,12 +267,10 @@ def _entries(
     return found
 
 
-def _check_annotation(annotation: CocoAnnotation, truth: Instances, *, complete: bool) -> None:
+def _check_annotation(annotation: CocoAnnotation, truth: Instances) -> None:
     where = f"{truth.file}: annotations {annotation['id']}"
     if annotation["image_id"] not in truth.images:
         raise BadInput(f"{where}: there is no image_id {annotation['image_id']}")
-    if not complete:
-        return
     if annotation["category_id"] not in truth.categories:
         raise BadInput(f"{where}: there is no category_id {annotation['category_id']}")
     size, segmentation = truth.size(annotation["image_id"]), annotation.get("segmentation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -94,9 +95,9 @@ def first_fault(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{name!r} is missing"
     kind, of_type, _ = fault["type"].rpartition("_type")
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    message = re.sub(r"^(Value error, |\w+ (?=should))", "", fault["msg"])
     if of_type:
-        kind = "object" if kind in ("dict", "model", "dataclass") else kind
+        kind = "an object" if kind in ("dict", "model", "model_attributes") else kind
         verb = "should be" if name else "expected"
         message = f"{verb} {kind}, found {type(fault['input']).__name__}"
     return f"{name!r} {message}" if name else message
