@@ -190,7 +190,7 @@ def nms(
     """
     suppresses = box_iou_matrix(boxes, boxes) > iou
     if groups is not None:
-        _, numbers = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+        _, numbers = np.unique(np.asarray(list(groups), dtype=object), return_inverse=True)
         suppresses &= numbers[:, None] == numbers[None, :]
     dropped = np.zeros(len(boxes), dtype=np.bool_)
     rows = []

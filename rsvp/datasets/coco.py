@@ -22,9 +22,6 @@ class CocoDataset(BaseDataset):
 
     The query is the category's name, the objects are its instances; a crowd is ignored. A sample's
     id is ``<image id>/<category id>``. A category with nothing but crowds on an image is no sample.
-
-    Attributes:
-        digest: SHA-256 of the annotations and the split.
     """
 
     def __init__(self, source: str | Path, *, split: str | None = None) -> None:
@@ -55,8 +52,7 @@ class CocoDataset(BaseDataset):
         """The id of a sample's image."""
         return str(self._pairs[index][0])
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample; it may be missing."""
+    def _image_file(self, index: int) -> Path:
         return self._folder / self._truth.images[self._pairs[index][0]]["file_name"]
 
     def __getitem__(self, index: int) -> Sample:
@@ -66,7 +62,7 @@ class CocoDataset(BaseDataset):
         )
         return Sample(
             id=self._ids[index],
-            image=self.image_file(index),
+            image=self._image_file(index),
             query=self._truth.categories[category_id],
             kind=KIND,
             mask=mask,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypeVar, cast
@@ -64,19 +64,18 @@ class CocoAnnotation(TypedDict):
 
 
 @with_config(_CONFIG)
-class CocoDocument(TypedDict):
-    """The lists of a file; their entries are checked one by one."""
-
+class _CocoDocument(TypedDict):
+    # The lists of a file; their entries are checked one by one
     images: list[Any]
     categories: list[Any]
     annotations: list[Any]
 
 
-_DOCUMENT = TypeAdapter(CocoDocument)
-_IMAGE = TypeAdapter(CocoImage)
-_CATEGORY = TypeAdapter(CocoCategory)
-_ANNOTATION = TypeAdapter(CocoAnnotation)
-_POLYGONS = TypeAdapter(list[list[float]], config=_CONFIG)
+_DOCUMENT = TypeAdapter(_CocoDocument).validate_python
+_IMAGE = TypeAdapter(CocoImage).validate_python
+_CATEGORY = TypeAdapter(CocoCategory).validate_python
+_ANNOTATION = TypeAdapter(CocoAnnotation).validate_python
+_POLYGONS = TypeAdapter(list[list[float]], config=_CONFIG).validate_python
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +196,7 @@ def read_instances(
     )
     for number, image in found.images.items():
         where = f"{file}: images {number}"
-        check_size(image["height"], image["width"], where)
+        check_size((image["height"], image["width"]), where)
         inside(Path(), image["file_name"], where)
     if annotations is None:
         for annotation in found.annotations:
@@ -245,7 +244,7 @@ def encode_parts(segmentation: object, size: tuple[int, int], where: str) -> lis
 def _entries(
     entries: Sequence[object],
     name: str,
-    adapter: TypeAdapter[Entry],
+    check: Callable[[Any], Entry],
     file: Path,
     needed: Collection[int] | None = None,
 ) -> dict[int, Entry]:
@@ -257,7 +256,7 @@ def _entries(
         if needed is not None and not (known and number in needed):
             continue
         where = f"{file}: {name} {number}" if known else f"{file}: {name} at place {place}"
-        entry = validate(adapter, raw, where)
+        entry = validate(check, raw, where)
         if entry["id"] in found:
             raise BadInput(f"{file}: two {name} have the id {number}")
         found[entry["id"]] = entry

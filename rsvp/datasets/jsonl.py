@@ -14,21 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-
 from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset, check_size
+from rsvp.datasets.base import AnnotationModel, BaseDataset, mask_size
 from rsvp.errors import BadInput
 from rsvp.images import image_size
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.platform.files import parse_json, validate
 
 
-class JsonlEntry(BaseModel):
-    """A line."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
+class _JsonlEntry(AnnotationModel):
+    # A line
     id: str
     image: str
     query: str
@@ -37,15 +32,8 @@ class JsonlEntry(BaseModel):
     labels: list[str] | None = None
 
 
-_ENTRY = TypeAdapter(JsonlEntry)
-
-
 class JsonlDataset(BaseDataset):
-    """The lines of a file. Only ids and offsets are kept: a file may be larger than memory.
-
-    Attributes:
-        digest: SHA-256 of the file.
-    """
+    """The lines of a file. Only ids and offsets are kept: a file may be larger than memory."""
 
     def __init__(self, file: str | Path) -> None:
         """Open a file, checking every line.
@@ -72,8 +60,7 @@ class JsonlDataset(BaseDataset):
         """The name of a sample's image, as its line has it."""
         return self._image_names[index]
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample; it may be missing."""
+    def _image_file(self, index: int) -> Path:
         return self.file.parent / self._image_names[index]
 
     def __getitem__(self, index: int) -> Sample:
@@ -82,9 +69,9 @@ class JsonlDataset(BaseDataset):
             stream.seek(offset)
             line = stream.readline()
         where = f"{self.file}: line {number}"
-        entry = validate(_ENTRY, parse_json(line, where), where)
-        image, masks = self.image_file(index), entry.masks
-        size = _mask_size(masks[0], where) if masks else image_size(image)
+        entry = validate(_JsonlEntry.model_validate, parse_json(line, where), where)
+        image, masks = self._image_file(index), entry.masks
+        size = mask_size(masks[0], where) if masks else image_size(image)
         labels = [entry.query] * len(masks) if entry.labels is None else entry.labels
         decoded = (decode_rle(mask, size, where) for mask in masks)
         union, objects = unite(zip(labels, decoded, strict=True), size)
@@ -105,27 +92,18 @@ def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
         raise BadInput(f"cannot read {file}: {error.strerror}") from error
 
 
-def _checked(line: bytes, file: Path, number: int) -> JsonlEntry:
+def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:
     where = f"{file}: line {number}"
     document = parse_json(line, where)
     if isinstance(document, dict) and isinstance(document.get("id"), str):
         where = f"{where}, {document['id']}"
-    entry = validate(_ENTRY, document, where)
+    entry = validate(_JsonlEntry.model_validate, document, where)
     masks, labels = entry.masks, entry.labels
     for mask in masks:
-        rle_runs(mask, _mask_size(masks[0], where), where)
+        rle_runs(mask, mask_size(masks[0], where), where)
     if labels is not None and len(labels) != len(masks):
         raise BadInput(f"{where}: 'labels' should be {len(masks)} texts, as many as masks")
     image = file.parent / entry.image
     if not masks and not image.is_file():  # its size is the truth's
         raise BadInput(f"{where}: no such image file: {image}")
     return entry
-
-
-def _mask_size(mask: object, where: str) -> tuple[int, int]:
-    """The (H, W) of an encoding, as it says itself."""
-    size = mask.get("size") if isinstance(mask, dict) else None
-    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
-        raise BadInput(f"{where}: a mask is COCO RLE with size and counts")
-    check_size(*size, where)
-    return size[0], size[1]

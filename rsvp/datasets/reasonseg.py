@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from rsvp.datasets import Dataset, GroundTruthObject, Sample
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets.base import AnnotationModel, BaseDataset
 from rsvp.datasets.polygons import Canvas, Points, draw, to_points
 from rsvp.datasets.reasonseg_parquet import ReasonSegParquet
 from rsvp.datasets.tables import find_parquet
@@ -37,11 +36,7 @@ SHORT, LONG = "short", "long"
 
 
 class ReasonSegDataset:
-    """The samples of one split, in the order of their file names (in a mirror: of its rows).
-
-    Attributes:
-        digest: SHA-256 of the annotations.
-    """
+    """The samples of one split, in the order of their file names (in a mirror: of its rows)."""
 
     def __init__(self, folder: str | Path, *, split: str | None = None) -> None:
         """Open a split.
@@ -77,26 +72,17 @@ class ReasonSegDataset:
         self._source.check_images()
 
 
-class ReasonSegShape(BaseModel):
-    """A labelled polygon."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
+class _ReasonSegShape(AnnotationModel):
+    # A labelled polygon
     label: str
     points: list[Any]
 
 
-class ReasonSegEntry(BaseModel):
-    """An annotation file."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
+class _ReasonSegEntry(AnnotationModel):
+    # An annotation file
     text: list[Any]
     is_sentence: bool
-    shapes: list[ReasonSegShape]
-
-
-_ENTRY = TypeAdapter(ReasonSegEntry)
+    shapes: list[_ReasonSegShape]
 
 
 class _Annotated(NamedTuple):
@@ -122,8 +108,7 @@ class ReasonSegFolder(BaseDataset):
             self._samples.append(_annotated(file, image, data))
         super().__init__(folder, digest.hexdigest(), [file.stem for file, _ in found])
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample."""
+    def _image_file(self, index: int) -> Path:
         return self._samples[index].image
 
     def __getitem__(self, index: int) -> Sample:
@@ -140,7 +125,7 @@ class ReasonSegFolder(BaseDataset):
             query=sample.query,
             kind=sample.kind,
             mask=is_target[topmost],
-            objects=tuple(_objects(sample, np.flatnonzero(is_target), topmost)),
+            objects=tuple(_objects(sample, np.flatnonzero(is_target).tolist(), topmost)),
             ignore=is_ignored[topmost] if is_ignored.any() else None,
         )
 
@@ -191,7 +176,7 @@ def _file_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def _annotated(file: Path, image: Path, data: bytes) -> _Annotated:
     where = str(file)
-    entry = validate(_ENTRY, parse_json(_decoded(data, file), where), where)
+    entry = validate(_ReasonSegEntry.model_validate, parse_json(_decoded(data, file), where), where)
     query = entry.text[0].strip() if entry.text and isinstance(entry.text[0], str) else ""
     if not query:
         raise BadInput(f"{where}: 'text' does not begin with a query")

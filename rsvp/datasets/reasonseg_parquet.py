@@ -26,9 +26,6 @@ class ReasonSegParquet(BaseDataset):
 
     The ids are the first of image_id, ann_id and ``<image_id>/<ann_id>`` that is unique: image_id
     is the stem of the official file, so that predictions fit both forms.
-
-    Attributes:
-        digest: SHA-256 of the files.
     """
 
     def __init__(self, parquet: Sequence[Path]) -> None:

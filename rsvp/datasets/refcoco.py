@@ -101,8 +101,7 @@ class RefCocoDataset(BaseDataset):
         """The id of a sample's image."""
         return str(self._phrases[index].image_id)
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample; it may be missing."""
+    def _image_file(self, index: int) -> Path:
         return self._image_folder / self._image_name(self._phrases[index].image_id)
 
     def __getitem__(self, index: int) -> Sample:
@@ -120,7 +119,7 @@ class RefCocoDataset(BaseDataset):
             kind = TARGET if phrase.annotations else NO_TARGET
         return Sample(
             id=self._ids[index],
-            image=self.image_file(index),
+            image=self._image_file(index),
             query=phrase.text,
             kind=kind,
             mask=mask,

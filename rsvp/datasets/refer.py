@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from pydantic import field_validator
 
+from rsvp.datasets.base import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, validate
 
@@ -38,24 +39,18 @@ class Phrase(NamedTuple):
     general: bool
 
 
-class RefSentence(BaseModel):
-    """A sentence of a reference."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
+class _RefSentence(AnnotationModel):
+    # A sentence of a reference
     sent_id: int
     sent: str
 
 
-class RefEntry(BaseModel):
-    """A reference: its sentences all mean the same annotations of an image."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
+class _RefEntry(AnnotationModel):
+    # A reference: its sentences all mean the same annotations of an image
     split: str
     image_id: int
     ann_id: Any
-    sentences: list[RefSentence]
+    sentences: list[_RefSentence]
 
     @field_validator("ann_id")
     @classmethod
@@ -74,9 +69,6 @@ class RefEntry(BaseModel):
             Phrase(one.sent_id, one.sent.strip().lower(), self.image_id, annotations, general)
             for one in self.sentences
         ]
-
-
-_REFERENCE = TypeAdapter(RefEntry)
 
 
 def find_refs(folder: Path, split_by: str | None = None) -> Path:
@@ -112,7 +104,7 @@ def read_phrases(file: Path, data: bytes, split: str) -> list[Phrase]:
     if not isinstance(document, list):
         raise BadInput(f"{file}: expected a list of references, found {type(document).__name__}")
     refs = [
-        validate(_REFERENCE, entry, f"{file}: reference {number}")
+        validate(_RefEntry.model_validate, entry, f"{file}: reference {number}")
         for number, entry in enumerate(document)
     ]
     phrases = [phrase for ref in refs if _in_split(ref.split, split) for phrase in ref.phrases()]

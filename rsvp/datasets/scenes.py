@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from pydantic import field_validator
 
 from rsvp.datasets import GroundTruthObject, Sample
-from rsvp.datasets.base import BaseDataset, check_size
+from rsvp.datasets.base import AnnotationModel, BaseDataset, check_size
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -24,13 +24,8 @@ FILE = "scenes.json"
 VERSION = 1
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-
-class SceneObjectEntry(_Strict):
-    """An object of a scene: its name, its xyxy box and the RLE of its visible pixels."""
-
+class _SceneObjectEntry(AnnotationModel):
+    # An object of a scene: its name, its xyxy box and the RLE of its visible pixels
     name: str
     box: list[int | float]
     mask: dict[str, Any]
@@ -45,9 +40,8 @@ class SceneObjectEntry(_Strict):
         return box
 
 
-class SceneQueryEntry(_Strict):
-    """A query of a scene; `targets` are places in the list of its objects."""
-
+class _SceneQueryEntry(AnnotationModel):
+    # A query of a scene; `targets` are places in the list of its objects
     id: str
     kind: str
     text: str
@@ -55,32 +49,23 @@ class SceneQueryEntry(_Strict):
     unseen: bool
 
 
-class SceneEntry(_Strict):
-    """A scene: its image file, relative to the folder, its objects and its queries."""
-
+class _SceneEntry(AnnotationModel):
+    # A scene: its image file, relative to the folder, its objects and its queries
     image: str
     height: int
     width: int
-    objects: list[SceneObjectEntry]
-    queries: list[SceneQueryEntry]
+    objects: list[_SceneObjectEntry]
+    queries: list[_SceneQueryEntry]
 
 
-class SceneFile(_Strict):
-    """``scenes.json``; its scenes are checked one by one."""
-
+class _SceneFile(AnnotationModel):
+    # ``scenes.json``; its scenes are checked one by one
     version: int
     scenes: list[Any]
 
 
-_FILE, _SCENE = TypeAdapter(SceneFile), TypeAdapter(SceneEntry)
-
-
 class SceneDataset(BaseDataset):
-    """The samples of a folder of rendered scenes.
-
-    Attributes:
-        digest: SHA-256 of ``scenes.json``.
-    """
+    """The samples of a folder of rendered scenes."""
 
     def __init__(self, folder: str | Path) -> None:
         """Open a folder.
@@ -95,7 +80,7 @@ class SceneDataset(BaseDataset):
             hint = "make a folder of them with python -m rsvp.embedded.scenes"
             raise BadInput(f"no {FILE} in {self.folder}; {hint}")
         data = read_bytes(file)
-        document = validate(_FILE, parse_json(data, str(file)), str(file))
+        document = validate(_SceneFile.model_validate, parse_json(data, str(file)), str(file))
         if document.version != VERSION:
             raise BadInput(
                 f"{file}: version {document.version}, this rsvp reads version {VERSION}; "
@@ -106,8 +91,7 @@ class SceneDataset(BaseDataset):
         ids = [query.id for _, query in self._samples]
         super().__init__(file, hashlib.sha256(data).hexdigest(), ids)
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample; it may be missing."""
+    def _image_file(self, index: int) -> Path:
         return self.folder / self._samples[index][0].image
 
     def __getitem__(self, index: int) -> Sample:
@@ -124,7 +108,7 @@ class SceneDataset(BaseDataset):
             union |= one.mask
         return Sample(
             id=query.id,
-            image=self.image_file(index),
+            image=self._image_file(index),
             query=query.text,
             kind=query.kind,
             mask=union,
@@ -133,10 +117,10 @@ class SceneDataset(BaseDataset):
         )
 
 
-def _checked(entry: object, number: int, file: Path) -> SceneEntry:
-    scene = validate(_SCENE, entry, f"{file}: scene {number}")
+def _checked(entry: object, number: int, file: Path) -> _SceneEntry:
+    scene = validate(_SceneEntry.model_validate, entry, f"{file}: scene {number}")
     where = f"{file}: scene {scene.image}"
-    check_size(scene.height, scene.width, where)
+    check_size((scene.height, scene.width), where)
     for place, one in enumerate(scene.objects):
         rle_runs(one.mask, (scene.height, scene.width), f"{where}, object {place}")
     for query in scene.queries:

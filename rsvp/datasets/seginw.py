@@ -119,8 +119,7 @@ class SeginwDataset(BaseDataset):
         """What a sample id asks for; None for an unknown one."""
         return self._by_id.get(sample_id)
 
-    def image_file(self, index: int) -> Path:
-        """The image file of a sample; it may be missing."""
+    def _image_file(self, index: int) -> Path:
         query = self._queries[index]
         truth = self.sets[query.set_name]
         return truth.file.parent / truth.images[query.image_id]["file_name"]
@@ -132,7 +131,7 @@ class SeginwDataset(BaseDataset):
         mask, objects, ignore = truth.category_masks(image, category, annotations)
         return Sample(
             id=self._ids[index],
-            image=self.image_file(index),
+            image=self._image_file(index),
             query=truth.categories[category],
             kind=name,
             mask=mask,

@@ -25,11 +25,7 @@ _MASK = 0xA282EAD8
 
 
 class TfRecords:
-    """The records of a TFRecord file, read one at a time.
-
-    Attributes:
-        digest: SHA-256 of the file.
-    """
+    """The records of a TFRecord file, read one at a time."""
 
     def __init__(self, file: Path) -> None:
         """Read the file once, to find its records and verify their checksums.
@@ -73,6 +69,13 @@ class TfRecords:
         except self._errors:
             raise BadInput(f"{self.file}: record {index} is no tf.train.Example") from None
         return {name: _values(feature) for name, feature in features.items()}
+
+    def image(self, index: int, where: str) -> bytes:
+        """The encoded image of a record; BadInput, beginning with `where`, if there is none."""
+        values = self[index].get("image", ())
+        if not values or not isinstance(values[0], bytes):
+            raise BadInput(f"{where}: the record holds no image bytes")
+        return values[0]
 
     def _next(self, stream: BinaryIO) -> bytes:
         """The next record with its header and checksum; nothing at the end."""

@@ -1,7 +1,8 @@
 """Questions about images: V*, HR-Bench, POPE, MMVP, HallusionBench and MMBench.
 
 Each reader takes the benchmark's folder (or its file) and gives its questions in the file's order.
-A pydantic model describes a row of each benchmark.
+It raises BadInput where a file is missing or broken, with its name and the line or id, and where a
+folder holds several tables; and MissingExtra for a Parquet table without pyarrow.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets.base import BaseDataset, inside
+from rsvp.datasets.base import AnnotationModel, BaseDataset, inside
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_table
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -62,7 +63,7 @@ class Question:
 
 QuestionImage = Path | Callable[[], bytes] | None
 Entry = tuple[Question, QuestionImage]
-T = TypeVar("T")
+T = TypeVar("T", bound=AnnotationModel)
 
 
 class QuestionDataset(BaseDataset):
@@ -83,18 +84,13 @@ class QuestionDataset(BaseDataset):
         self._images = [image for _, image in found]
         super().__init__(file, digest, [question.id for question in self.questions])
 
-    def image_file(self, index: int) -> Path | None:
-        """The image file of a question; None where there is none, or a table holds the image."""
+    def _image_file(self, index: int) -> Path | None:
         image = self._images[index]
         return image if isinstance(image, Path) else None
 
     def __getitem__(self, index: int) -> Question:
         image = self._images[index]
         return replace(self.questions[index], image=image() if callable(image) else image)
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 def _as_text(value: object) -> object:
@@ -105,35 +101,31 @@ def _as_text(value: object) -> object:
 NumberText = Annotated[str, BeforeValidator(_as_text)]
 
 
-class VstarLine(_Row):
-    """A line of ``test_questions.jsonl``; `text` ends in the options (A), (B), …"""
-
+class _VstarLine(AnnotationModel):
+    # A line of ``test_questions.jsonl``; `text` ends in the options (A), (B), …
     image: str
     text: str
     label: str
     category: str
 
 
-class VstarFile(_Row):
-    """``<kind>/<name>.json``; the first option is the right one."""
-
+class _VstarFile(AnnotationModel):
+    # ``<kind>/<name>.json``; the first option is the right one
     question: str
     options: Annotated[list[str], Field(min_length=2, max_length=len(LETTERS))]
 
 
-class PopeLine(_Row):
-    """A line of ``coco_pope_<kind>.json``."""
-
+class _PopeLine(AnnotationModel):
+    # A line of ``coco_pope_<kind>.json``
     question_id: NumberText
     image: str
     text: str
     label: str
 
 
-class MmvpRow(_Row):
-    """A row of ``Questions.csv``; the options are (a), (b), … in one text."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", str_strip_whitespace=True)
+class _MmvpRow(AnnotationModel):
+    # A row of ``Questions.csv``; the options are (a), (b), … in one text
+    model_config = ConfigDict(str_strip_whitespace=True)
 
     index: Annotated[str, Field(alias="Index", pattern="^[0-9]{1,9}$")]
     question: Annotated[str, Field(alias="Question")]
@@ -141,9 +133,8 @@ class MmvpRow(_Row):
     answer: Annotated[str, Field(alias="Correct Answer")]
 
 
-class HallusionEntry(_Row):
-    """An entry of ``HallusionBench.json``."""
-
+class _HallusionEntry(AnnotationModel):
+    # An entry of ``HallusionBench.json``
     category: NumberText
     subcategory: NumberText
     set_id: NumberText
@@ -154,23 +145,17 @@ class HallusionEntry(_Row):
     gt_answer: Annotated[Literal["0", "1"], BeforeValidator(_as_text)]
 
 
-_VSTAR_LINE, _VSTAR_FILE = TypeAdapter(VstarLine), TypeAdapter(VstarFile)
-_POPE, _MMVP, _HALLUSION = TypeAdapter(PopeLine), TypeAdapter(MmvpRow), TypeAdapter(HallusionEntry)
-
-
 def vstar(folder: str | Path) -> QuestionDataset:
     """V*Bench: ``test_questions.jsonl``, else ``<kind>/*.json`` beside the images.
 
     In the single files the first option is the right one; the options are shuffled, by the id.
-
-    Raises:
-        BadInput: a file is missing or broken.
     """
     root = Path(folder)
     listed = root / "test_questions.jsonl"
     if listed.is_file():
         data = read_bytes(listed)
-        entries = [_listed_vstar(*one, root) for one in _json_lines(data, listed, _VSTAR_LINE)]
+        lines = _json_lines(data, listed, _VstarLine)
+        entries = [_listed_vstar(row, where, root) for row, where in lines]
         return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), listed)
     found = {
         file.relative_to(root).with_suffix("").as_posix(): (file, read_bytes(file))
@@ -182,12 +167,7 @@ def vstar(folder: str | Path) -> QuestionDataset:
 
 
 def hrbench(folder: str | Path) -> QuestionDataset:
-    """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation.
-
-    Raises:
-        BadInput: the file is missing or broken, or there are several.
-        MissingExtra: it is Parquet, and pyarrow is not installed.
-    """
+    """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation."""
     table = open_table(Path(folder))
     rotations = _optional(table, "cycle_category", "0")
     entries = _choices(table, [(rotation,) for rotation in rotations])
@@ -198,10 +178,6 @@ def mmbench(folder: str | Path) -> QuestionDataset:
     """MMBench: a TSV or Parquet file; group is the question that its rotations share.
 
     A file without rotations gets them: in the k-th the options are moved k places to the left.
-
-    Raises:
-        BadInput: the file is missing or broken, there are several, or an index is not a number.
-        MissingExtra: it is Parquet, and pyarrow is not installed.
     """
     table = open_table(Path(folder))
     indices = table.texts("index")
@@ -218,9 +194,6 @@ def pope(folder: str | Path) -> QuestionDataset:
     """POPE: ``*pope_<kind>.json`` with a JSON object a line, images beside or in ``val2014``.
 
     An id is the question_id, after ``<file>/`` where there are several files.
-
-    Raises:
-        BadInput: a file is missing or broken.
     """
     root = Path(folder)
     files = [root] if root.is_file() else sorted(root.glob("*pope_*.json*"))
@@ -229,7 +202,7 @@ def pope(folder: str | Path) -> QuestionDataset:
     entries: list[Entry] = []
     for file, data in found.items():
         prefix = f"{file.stem}/" if len(found) > 1 else ""
-        for row, where in _json_lines(data, file, _POPE):
+        for row, where in _json_lines(data, file, _PopeLine):
             question = _question(
                 where,
                 id=f"{prefix}{row.question_id}",
@@ -245,11 +218,7 @@ def pope(folder: str | Path) -> QuestionDataset:
 
 
 def mmvp(folder: str | Path) -> QuestionDataset:
-    """MMVP: ``Questions.csv`` and ``MMVP Images/<index>.jpg``; group is the pair.
-
-    Raises:
-        BadInput: the file is missing or broken.
-    """
+    """MMVP: ``Questions.csv`` and ``MMVP Images/<index>.jpg``; group is the pair."""
     root = Path(folder)
     file = root / "Questions.csv"
     data = read_bytes(file)
@@ -265,9 +234,6 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
     """HallusionBench: ``HallusionBench.json`` and the images, there or in ``hallusion_bench``.
 
     Kind is VD or VS. Group is (figure, question); the figure is "" where there is none to see.
-
-    Raises:
-        BadInput: the file is missing or broken.
     """
     root = Path(folder)
     file = root / "HallusionBench.json"
@@ -279,7 +245,7 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
     return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
 
 
-def _listed_vstar(row: VstarLine, where: str, root: Path) -> Entry:
+def _listed_vstar(row: _VstarLine, where: str, root: Path) -> Entry:
     options = re.findall(r"^\(([A-Z])\) *(.*)$", row.text, re.MULTILINE)
     if not options or [letter for letter, _ in options] != list(LETTERS[: len(options)]):
         raise BadInput(f"{where}: the options are not (A), (B), …")
@@ -296,7 +262,7 @@ def _listed_vstar(row: VstarLine, where: str, root: Path) -> Entry:
 
 
 def _single_vstar(name: str, file: Path, data: bytes) -> Entry:
-    row = validate(_VSTAR_FILE, parse_json(data, str(file)), str(file))
+    row = validate(_VstarFile.model_validate, parse_json(data, str(file)), str(file))
     order = list(range(len(row.options)))
     random.Random(name).shuffle(order)
     question = _question(
@@ -351,7 +317,7 @@ def _rotations(question: Question) -> Iterator[Question]:
 
 
 def _mmvp(values: object, root: Path, where: str) -> Entry:
-    row = validate(_MMVP, values, where)
+    row = validate(_MmvpRow.model_validate, values, where)
     _, *parts = re.split(r"\(([a-z])\)", row.options)
     letters, options = "".join(parts[::2]), tuple(part.strip() for part in parts[1::2])
     if not letters or not LETTERS.lower().startswith(letters):
@@ -369,7 +335,7 @@ def _mmvp(values: object, root: Path, where: str) -> Entry:
 
 
 def _hallusion(values: object, root: Path, where: str) -> Entry:
-    row = validate(_HALLUSION, values, where)
+    row = validate(_HallusionEntry.model_validate, values, where)
     key = f"{row.category}_{row.subcategory}_{row.set_id}"
     # VS questions are asked without their figure first; VD's first figure is the original one.
     without_figure = row.category == "VS" and row.figure_id == "0"
@@ -402,12 +368,12 @@ def _first_file(candidates: Iterable[Path]) -> Path:
     return next((file for file in files if file.is_file()), files[0])
 
 
-def _json_lines(data: bytes, file: Path, row: TypeAdapter[T]) -> Iterator[tuple[T, str]]:
+def _json_lines(data: bytes, file: Path, model: type[T]) -> Iterator[tuple[T, str]]:
     """The row of each line that is not blank, and how errors name it."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             where = f"{file}: line {number}"
-            yield validate(row, parse_json(line, where), where), where
+            yield validate(model.model_validate, parse_json(line, where), where), where
 
 
 def _digest(files: Iterable[tuple[str, bytes]]) -> str:

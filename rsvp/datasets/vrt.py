@@ -9,16 +9,15 @@ Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/25
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, StrictInt, TypeAdapter
+from pydantic import BaseModel, StrictInt, TypeAdapter
 
 from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset, check_size
+from rsvp.datasets.base import BaseDataset, mask_size
 from rsvp.datasets.instances import encode
 from rsvp.datasets.tables import ParquetTable, find_parquet
 from rsvp.datasets.tfrecord import TfRecords
@@ -27,8 +26,6 @@ from rsvp.masks import RLE, decode_rle
 from rsvp.platform.files import parse_json, validate
 
 KIND = "all"
-
-ImageReader = Callable[[int, str], bytes]  # (row, how errors name it) -> encoded image
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +59,8 @@ class VrtTruth:
     answer: tuple[VrtObject, ...]
 
 
-class VrtRow(BaseModel):
-    """A row without its image; texts are bytes in a TFRecord."""
-
+class _VrtRow(BaseModel):
+    # A row without its image; texts are bytes in a TFRecord
     key: str
     question: str
     objects_info_json: str
@@ -73,21 +69,13 @@ class VrtRow(BaseModel):
     class_ids: list[str] = []
 
 
-class VrtObjectEntry(BaseModel):
-    """An entry of ``objects_info_json``."""
-
+class _VrtObjectEntry(BaseModel):
+    # An entry of ``objects_info_json``
     mask: dict[str, Any]
     caption: Any = ""
 
 
-class VrtMaskSize(BaseModel):
-    """The size of an entry's mask, (H, W)."""
-
-    size: tuple[StrictInt, StrictInt] = Field(strict=False)
-
-
-_ROW, _ENTRY, _SIZE = TypeAdapter(VrtRow), TypeAdapter(VrtObjectEntry), TypeAdapter(VrtMaskSize)
-_ENTRIES = TypeAdapter(dict[int, Any])
+_ENTRIES = TypeAdapter(dict[int, Any]).validate_python
 _LISTS = ("human_labeled_r_objs", "human_labeled_a_objs", "class_ids")
 _TEXTS = ("key", "question", "objects_info_json")
 
@@ -97,9 +85,6 @@ class VrtDataset(BaseDataset):
 
     A sample's mask and objects are the answer's; its tags are the classes. `truth` has the
     reasoning's objects too.
-
-    Attributes:
-        digest: SHA-256 of the data.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -112,16 +97,12 @@ class VrtDataset(BaseDataset):
         """
         source = Path(folder)
         records = _find_records(source)
-        data: TfRecords | ParquetTable
-        if records is not None:
-            data = TfRecords(records)
-            rows, self._image = _record_rows(data), functools.partial(_record_image, data)
-        elif parquet := find_parquet(source):
-            data = ParquetTable(parquet)
-            rows, self._image = _table_rows(data), data.image
-        else:
+        parquet = [] if records else find_parquet(source)
+        if not records and not parquet:
             raise BadInput(f"{source}: neither a TFRecord nor a Parquet file")
-        self._image: ImageReader
+        self._data = TfRecords(records) if records else ParquetTable(parquet)
+        data = self._data
+        rows = _record_rows(data) if isinstance(data, TfRecords) else _table_rows(data)
         where = f"{data.file}: record"
         self._truths = [_truth(row, data.file, f"{where} {n}") for n, row in enumerate(rows)]
         super().__init__(data.file, data.digest, [truth.id for truth in self._truths])
@@ -137,7 +118,7 @@ class VrtDataset(BaseDataset):
         union, objects = unite(masks, truth.size)
         return Sample(
             id=truth.id,
-            image=self._image(index, where),
+            image=self._data.image(index, where),
             query=truth.question,
             kind=KIND,
             mask=union,
@@ -164,14 +145,7 @@ def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:
         yield texts | {name: list(features.get(name, ())) for name in _LISTS}
 
 
-def _record_image(records: TfRecords, index: int, where: str) -> bytes:
-    values = records[index].get("image", ())
-    if not values or not isinstance(values[0], bytes):
-        raise BadInput(f"{where}: the record holds no image bytes")
-    return values[0]
-
-
-def _table_rows(table: ParquetTable) -> Iterable[Mapping[str, Any]]:
+def _table_rows(table: ParquetTable) -> Iterator[Mapping[str, Any]]:
     table.check_column("image")
     columns = [table.column(name) for name in (*_TEXTS, *_LISTS)]
     for values in zip(*columns, strict=True):
@@ -180,16 +154,14 @@ def _table_rows(table: ParquetTable) -> Iterable[Mapping[str, Any]]:
 
 
 def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:
-    row = validate(_ROW, values, where)
+    row = validate(_VrtRow.model_validate, values, where)
     where = f"{file}: {row.key}"
     document = parse_json(row.objects_info_json, where)
     entries = validate(_ENTRIES, document, f"{where}: objects_info_json")
     if not entries:
         raise BadInput(f"{where}: objects_info_json has no objects")
-    first, entry = next(iter(entries.items()))
-    here = f"{where}: object {first}"
-    size = validate(_SIZE, validate(_ENTRY, entry, here).mask, f"{here}: mask").size
-    check_size(*size, here)
+    # Every mask has the size of the first one.
+    size = mask_size(_entry(next(iter(entries)), entries, where).mask, where)
     return VrtTruth(
         id=row.key,
         question=row.question,
@@ -203,9 +175,12 @@ def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:
 def _object(
     number: int, entries: Mapping[int, Any], size: tuple[int, int], where: str
 ) -> VrtObject:
+    entry = _entry(number, entries, where)
+    caption = entry.caption if isinstance(entry.caption, str) else ""
+    return VrtObject(caption, encode(entry.mask, size, f"{where}: object {number}"))
+
+
+def _entry(number: int, entries: Mapping[int, Any], where: str) -> _VrtObjectEntry:
     if number not in entries:
         raise BadInput(f"{where}: there is no object {number}")
-    where = f"{where}: object {number}"
-    entry = validate(_ENTRY, entries[number], where)
-    caption = entry.caption if isinstance(entry.caption, str) else ""
-    return VrtObject(caption, encode(entry.mask, size, where))
+    return validate(_VrtObjectEntry.model_validate, entries[number], f"{where}: object {number}")

@@ -6,14 +6,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
 T = TypeVar("T")
 
@@ -76,14 +76,17 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise BadInput(f"{where}: broken JSON: {error}") from error
 
 
-def validate(adapter: TypeAdapter[T], value: object, where: str) -> T:
-    """A value checked against a pydantic type.
+def validate(check: Callable[[Any], T], value: object, where: str) -> T:
+    """A value checked by pydantic.
+
+    Args:
+        check: e.g. ``Model.model_validate`` or ``TypeAdapter(…).validate_python``.
 
     Raises:
         BadInput: it does not fit; one line that begins with `where` and names the first fault.
     """
     try:
-        return adapter.validate_python(value)
+        return check(value)
     except ValueError as error:  # pydantic's ValidationError is one
         raise BadInput(f"{where}: {first_fault(cast('ValidationError', error))}") from None
 
