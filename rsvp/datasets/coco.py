@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rsvp.datasets import Sample
 from rsvp.datasets.base import BaseDataset
-from rsvp.datasets.instances import image_folder, read_instances
+from rsvp.datasets.instances import read_instances
 
 FILE = "instances.json"
 KIND = "all"
@@ -44,7 +44,6 @@ class CocoDataset(BaseDataset):
             for pair in sorted(self._annotations, key=lambda pair: (rank[pair[0]], pair[1]))
             if not all(one.get("iscrowd") for one in self._annotations[pair])
         ]
-        self._folder = image_folder(file)
         digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
         super().__init__(file, digest, [f"{image}/{category}" for image, category in self._pairs])
 
@@ -53,7 +52,7 @@ class CocoDataset(BaseDataset):
         return str(self._pairs[index][0])
 
     def _image_file(self, index: int) -> Path:
-        return self._folder / self._truth.images[self._pairs[index][0]]["file_name"]
+        return self._truth.image_file(self._pairs[index][0])
 
     def __getitem__(self, index: int) -> Sample:
         image_id, category_id = self._pairs[index]

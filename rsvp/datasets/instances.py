@@ -101,6 +101,10 @@ class Instances:
         image = self.images[image_id]
         return image["height"], image["width"]
 
+    def image_file(self, image_id: int) -> Path:
+        """The file of an image in `image_folder`; it may be missing."""
+        return image_folder(self.file) / self.images[image_id]["file_name"]
+
     def mask(self, annotation: CocoAnnotation) -> BoolMask:
         """(H, W) bool, the decoded mask of an annotation."""
         size = self.size(annotation["image_id"])
