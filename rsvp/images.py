@@ -1,6 +1,6 @@
 """Open an image safely: one read, size checked before decoding, upright, RGB.
 
-Pillow's global settings are neither changed nor relied upon.
+Pillow's global settings are neither changed nor used.
 """
 
 from __future__ import annotations
@@ -56,15 +56,14 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
         return _from_pixels(_from_array(source, max_pixels))
     if isinstance(source, Pil.Image):
         return _from_pixels(_decoded(source, "the Pillow image", max_pixels))
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(source), "the image data", max_pixels)
-    if isinstance(source, str | os.PathLike):
-        path = os.fsdecode(source)
-        name = _printable(path)
-        return _from_bytes(_read(path, name, max_pixels), name, max_pixels, path)
-    raise BadInput(
-        f"an image is a path, bytes, a Pillow image or a uint8 array, found {type(source).__name__}"
-    )
+    if not isinstance(source, bytes | bytearray | memoryview | str | os.PathLike):
+        raise BadInput(
+            "an image is a path, bytes, a Pillow image or a uint8 array, "
+            f"found {type(source).__name__}"
+        )
+    data, name, path = _bytes_of(source, max_pixels)
+    rgb = _decoded(_opened(data, name), name, max_pixels)
+    return Image(rgb, hashlib.sha256(data).hexdigest(), path)
 
 
 def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -73,14 +72,7 @@ def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     Raises:
         BadInput: the source is missing, not a regular file, empty or not an image.
     """
-    if isinstance(source, bytes):
-        data, name = source, "the image data"
-    else:
-        path = os.fsdecode(source)
-        name = _printable(path)
-        data = _read(path, name, MAX_PIXELS)
-    if not data:
-        raise BadInput(f"{name} is empty (0 bytes)")
+    data, name, _ = _bytes_of(source, MAX_PIXELS)
     image = _opened(data, name)
     _check_size(image.width, image.height, name, MAX_PIXELS)
     turned = _orientation(image) >= 5  # a quarter turn, mirrored or not
@@ -103,18 +95,28 @@ def _from_pixels(rgb: RgbArray) -> Image:
     return Image(rgb, hashlib.sha256(rgb.data).hexdigest())
 
 
-def _from_bytes(data: bytes, name: str, max_pixels: int, path: str | None = None) -> Image:
+def _bytes_of(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview, max_pixels: int
+) -> tuple[bytes, str, str | None]:
+    """The bytes of an encoded image, its name in error messages, and its path if it is a file."""
+    path = None
+    if isinstance(source, str | os.PathLike):
+        path = os.fsdecode(source)
+        # On one line in messages, whatever the path holds.
+        name = path if path.isprintable() else ascii(path)
+        data = _read(path, name, max_pixels)
+    else:
+        name, data = "the image data", bytes(source)
     if not data:
         raise BadInput(f"{name} is empty (0 bytes)")
-    rgb = _decoded(_opened(data, name), name, max_pixels)
-    return Image(rgb, hashlib.sha256(data).hexdigest(), path)
+    return data, name, path
 
 
 def _read(path: str, name: str, max_pixels: int) -> bytes:
-    """The bytes of a regular file; anything else is refused without waiting for it."""
+    """The bytes of a regular file; anything else is refused without blocking."""
     if not path:
         raise BadInput("the path of the image is empty")
-    # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
+    # Non-blocking: opening a pipe without a writer would block forever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
@@ -154,12 +156,12 @@ def _opened(data: bytes, name: str) -> Pil.Image:
         register()
         for opener, accept in (Pil.OPEN[key] for key in FORMATS if key in Pil.OPEN):
             accepted = accept(data[:16]) if accept else True
-            if not accepted or isinstance(accepted, str):  # a string says why not
+            if not accepted or isinstance(accepted, str):  # a string is the reason against it
                 continue
             try:
                 return opener(io.BytesIO(data), "")
             except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # how an opener says that the file is not one of its own
+                continue  # the file is not of this format
             except Exception as error:
                 raise BadInput(f"{name} is a broken image: {_one_line(error)}") from error
     known = ", ".join(FORMATS)
@@ -196,7 +198,7 @@ def _orientation(image: Pil.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where the metadata is missing or broken."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata is no reason to refuse good pixels
+    except Exception:  # broken metadata must not cost the pixels
         return 1
     return value if isinstance(value, int) else 1
 
@@ -218,7 +220,7 @@ def _to_8_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
 
     16-bit files use their full range. In 32-bit integers and floats the range is not known, so the
     smallest usual one that holds the values is taken (0-1 for floats, 0-255, 0-65535 for integers),
-    and failing these the values' own.
+    and else the range of the values themselves.
     """
     values = np.nan_to_num(grey.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
@@ -246,11 +248,6 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return np.array(_to_rgb(Pil.fromarray(np.ascontiguousarray(array))))
-
-
-def _printable(path: str) -> str:
-    """The path as a message may show it, on one line whatever it holds."""
-    return path if path.isprintable() else ascii(path)
 
 
 def _one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,12 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from rsvp.errors import BadInput
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, Box
 
 
 @dataclass(frozen=True, slots=True)
-class TrueObject:
-    """One thing that a query asks for.
+class GroundTruthObject:
+    """An object that a query asks for.
 
     Attributes:
         box: in pixels, tight around `mask`.
@@ -28,7 +30,7 @@ class TrueObject:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One query on one image, with its truth.
+    """One query on one image, with its ground truth.
 
     Attributes:
         id: unique in its dataset, the same in every run.
@@ -36,11 +38,11 @@ class Sample:
             upright pixels.
         kind: the benchmark's own class of queries, by which scores are also reported.
         mask: (H, W) bool, everything that the query asks for; all False when that is absent.
-        objects: the single things in `mask`, where the benchmark tells them apart.
+        objects: the single objects in `mask`, where the benchmark separates them.
         tags: further groups that the sample belongs to, e.g. ``unseen``.
         ignore: (H, W) bool, pixels marked "don't care", outside `mask`; protocols differ on them.
-        twice: (H, W) bool, the part of `mask` that lies in two annotations; protocols differ here
-            too.
+        overlap_mask: (H, W) bool, the part of `mask` that lies in two polygons; protocols differ
+            on these pixels too.
     """
 
     id: str
@@ -48,13 +50,13 @@ class Sample:
     query: str
     kind: str
     mask: BoolMask = field(repr=False)
-    objects: tuple[TrueObject, ...] = ()
+    objects: tuple[GroundTruthObject, ...] = ()
     tags: tuple[str, ...] = ()
     ignore: BoolMask | None = field(default=None, repr=False)
-    twice: BoolMask | None = field(default=None, repr=False)
+    overlap_mask: BoolMask | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for mask in (self.mask, self.ignore, self.twice):
+        for mask in (self.mask, self.ignore, self.overlap_mask):
             if mask is not None and (
                 mask.shape != self.mask.shape or mask.ndim != 2 or mask.dtype != np.bool_
             ):
@@ -78,12 +80,27 @@ class Sample:
         return tuple(o.label for o in self.objects)
 
 
+def unite(
+    masks: Iterable[tuple[str, BoolMask]], size: tuple[int, int]
+) -> tuple[BoolMask, tuple[GroundTruthObject, ...]]:
+    """The union of labelled (H, W) masks, and an object for each mask that is not empty."""
+    union = np.zeros(size, dtype=np.bool_)
+    objects = []
+    for label, mask in masks:
+        box = mask_to_box(mask)
+        if box is not None:
+            union |= mask
+            objects.append(GroundTruthObject(label, box, mask))
+    return union, tuple(objects)
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """A benchmark's reader, made from its folder.
 
-    Opening it validates what can be validated without decoding every picture, and raises BadInput
-    with the file and the id otherwise.
+    Opening it checks the annotations without decoding an image, and raises BadInput with the file
+    and the id. Where the annotations hold the size of an image, the image file may be missing:
+    `check_images` says so before a run starts.
 
     Attributes:
         digest: hex digest of the annotations; another one means other truth.
@@ -103,10 +120,14 @@ class Dataset(Protocol):
         """Sample `index`, 0 to len - 1; IndexError beyond."""
         ...
 
+    def check_images(self) -> None:
+        """Raise BadInput, with the annotations and the id, for the first missing image file."""
+        ...
+
 
 @runtime_checkable
 class ByImage(Protocol):
-    """A reader that has several samples of one image, and can tell which without reading any."""
+    """A reader that has several samples of an image, and can group them without reading any."""
 
     def image_key(self, index: int) -> str:
         """The same for samples of the same image."""

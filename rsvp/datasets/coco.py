@@ -1,38 +1,27 @@
 """Photographs annotated in COCO's form: every category of an image is a query.
 
-A folder holds ``instances.json`` and ``images/``. An image may carry a ``split``, which COCO's own
-files don't. COCO's layout is read too: ``annotations/instances_val2017.json`` beside ``val2017/``.
-
-Format: https://cocodataset.org/#format-data (object detection).
+A folder holds ``instances.json`` and ``images/``; an image may name a ``split``. COCO's layout is
+read too: ``annotations/instances_val2017.json`` beside ``val2017/``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from rsvp.datasets import Sample
+from rsvp.datasets.base import BaseDataset
+from rsvp.datasets.instances import read_instances
 
-from rsvp.datasets import Sample, TrueObject
-from rsvp.datasets.instances import Instances, Json, encode, read_instances
-from rsvp.errors import BadInput
-from rsvp.masks import decode_rle, mask_to_box
-from rsvp.types import BoolMask
-
-FILE, IMAGES = "instances.json", "images"
+FILE = "instances.json"
 KIND = "all"
 
 
-class CocoDataset:
+class CocoDataset(BaseDataset):
     """One sample an (image, category), in the file's order of images.
 
     The query is the category's name, the objects are its instances; a crowd is ignored. A sample's
     id is ``<image id>/<category id>``. A category with nothing but crowds on an image is no sample.
-
-    Attributes:
-        file: the annotations.
-        digest: SHA-256 of the annotations and the split.
     """
 
     def __init__(self, source: str | Path, *, split: str | None = None) -> None:
@@ -43,84 +32,39 @@ class CocoDataset:
             split: only images whose ``split`` it is; None for all.
 
         Raises:
-            BadInput: the file is missing or broken, an image is missing, or there is no such split.
-                One line with the file and the id.
+            BadInput: the file is missing or broken, or there is no such split.
         """
         source = Path(source)
-        self.file = source / FILE if source.is_dir() else source
-        self._truth = read_instances(self.file)
-        self.digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
-        chosen = _images_of(self._truth, split)
-        grouped = self._truth.by_image_and_category()
+        file = source / FILE if source.is_dir() else source
+        self._truth = read_instances(file).of_split(split)
+        self._annotations = self._truth.by_image_and_category()
         rank = {number: place for place, number in enumerate(self._truth.images)}
-        self._samples = [
-            (place, grouped[place])
-            for place in sorted(grouped, key=lambda pair: (rank[pair[0]], pair[1]))
-            if place[0] in chosen and not all(a.get("iscrowd") for a in grouped[place])
+        self._pairs = [
+            pair
+            for pair in sorted(self._annotations, key=lambda pair: (rank[pair[0]], pair[1]))
+            if not all(one.get("iscrowd") for one in self._annotations[pair])
         ]
-        if not self._samples:
-            raise BadInput(f"{self.file}: no image is annotated")
-        self._folder = _image_folder(self.file)
-        for number in dict.fromkeys(place[0] for place, _ in self._samples):
-            path = self._folder / self._truth.images[number]["file_name"]
-            if not path.is_file():
-                raise BadInput(f"{self.file}: images {number}: no such image file: {path}")
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def sample_id(self, index: int) -> str:
-        """The id of a sample, without decoding its masks."""
-        image_id, category_id = self._samples[index][0]
-        return f"{image_id}/{category_id}"
+        digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
+        super().__init__(file, digest, [f"{image}/{category}" for image, category in self._pairs])
 
     def image_key(self, index: int) -> str:
         """The id of a sample's image."""
-        return str(self._samples[index][0][0])
+        return str(self._pairs[index][0])
+
+    def _image_file(self, index: int) -> Path:
+        return self._truth.image_file(self._pairs[index][0])
 
     def __getitem__(self, index: int) -> Sample:
-        (image_id, category_id), annotations = self._samples[index]
-        label = self._truth.categories[category_id]
-        union, crowd, objects = self._masks(label, image_id, annotations)
-        return Sample(
-            id=self.sample_id(index),
-            image=self._folder / self._truth.images[image_id]["file_name"],
-            query=label,
-            kind=KIND,
-            mask=union,
-            objects=tuple(objects),
-            ignore=crowd & ~union if crowd.any() else None,
+        image_id, category_id = self._pairs[index]
+        mask, objects, ignore = self._truth.category_masks(
+            image_id, category_id, self._annotations[image_id, category_id]
         )
-
-    def _masks(
-        self, label: str, image_id: int, annotations: Sequence[Json]
-    ) -> tuple[BoolMask, BoolMask, list[TrueObject]]:
-        """All instances in one mask, all crowds in one, and the instances."""
-        size = self._truth.size(image_id)
-        union, crowd = np.zeros(size, dtype=np.bool_), np.zeros(size, dtype=np.bool_)
-        objects = []
-        for annotation in annotations:
-            where = f"{self.file}: annotations {annotation['id']}"
-            mask = decode_rle(encode(annotation["segmentation"], size, where), size, where)
-            if annotation.get("iscrowd"):
-                crowd |= mask
-            elif (box := mask_to_box(mask)) is not None:
-                union |= mask
-                objects.append(TrueObject(label, box, mask))
-        return union, crowd, objects
-
-
-def _images_of(truth: Instances, split: str | None) -> set[int]:
-    if split is None:
-        return set(truth.images)
-    chosen = {number for number, image in truth.images.items() if image.get("split") == split}
-    if not chosen:
-        found = sorted({str(image.get("split")) for image in truth.images.values()})
-        raise BadInput(f"{truth.file}: no image of split {split!r}; found {', '.join(found)}")
-    return chosen
-
-
-def _image_folder(file: Path) -> Path:
-    """``images/`` beside the file, COCO's ``../val2017`` of ``instances_val2017.json``, or here."""
-    candidates = (file.parent / IMAGES, file.parent.parent / file.stem.rpartition("_")[2])
-    return next((folder for folder in candidates if folder.is_dir()), file.parent)
+        return Sample(
+            id=self._ids[index],
+            image=self._image_file(index),
+            query=self._truth.categories[category_id],
+            kind=KIND,
+            mask=mask,
+            objects=objects,
+            ignore=ignore,
+        )

@@ -5,27 +5,28 @@ Three forms are read:
 - the official folder of one split: ``X.jpg`` and ``X.json`` with ``text`` (the first counts),
   ``is_sentence`` and ``shapes``; a sample's id is X, its kind ``long`` or ``short``;
 - the mirrors' Parquet files, with finished masks in which ignored pixels count as target
-  (``Ricky06662/ReasonSeg_val``, ``…_test``); see `rsvp.datasets._mirrors`;
+  (``Ricky06662/ReasonSeg_val``, ``…_test``); see `rsvp.datasets.reasonseg_parquet`;
 - ReasonSeg-X and -R (``sj9909/…``), which add a ``reasoning_type``, their kind.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsvp.datasets import Dataset, Sample, TrueObject
-from rsvp.datasets import _files as files
-from rsvp.datasets._mirrors import ReasonSegMirror
-from rsvp.datasets._parquet import find_parquet
-from rsvp.datasets._polygons import Canvas, Points, draw, to_points
+from rsvp.datasets import Dataset, GroundTruthObject, Sample
+from rsvp.datasets.base import AnnotationModel, BaseDataset
+from rsvp.datasets.polygons import Canvas, Points, draw, to_points
+from rsvp.datasets.reasonseg_parquet import ReasonSegParquet
+from rsvp.datasets.tables import find_parquet
 from rsvp.errors import BadInput
 from rsvp.images import image_size
 from rsvp.masks import mask_to_box
+from rsvp.platform.files import parse_json, read_bytes, validate
 from rsvp.types import BoolMask
 
 SPLITS = ("train", "val", "test")
@@ -35,11 +36,7 @@ SHORT, LONG = "short", "long"
 
 
 class ReasonSegDataset:
-    """The samples of one split, in the order of their file names (of a mirror: of its rows).
-
-    Attributes:
-        digest: SHA-256 of the annotations.
-    """
+    """The samples of one split, in the order of their file names (in a mirror: of its rows)."""
 
     def __init__(self, folder: str | Path, *, split: str | None = None) -> None:
         """Open a split.
@@ -57,7 +54,7 @@ class ReasonSegDataset:
         if split is not None and (folder / split).is_dir():
             folder, split = folder / split, None
         parquet = find_parquet(folder, split)
-        self._source: Dataset = ReasonSegMirror(parquet) if parquet else _Folder(folder)
+        self._source: Dataset = ReasonSegParquet(parquet) if parquet else ReasonSegFolder(folder)
         self.digest = self._source.digest
 
     def __len__(self) -> int:
@@ -70,81 +67,82 @@ class ReasonSegDataset:
     def __getitem__(self, index: int) -> Sample:
         return self._source[index]
 
+    def check_images(self) -> None:
+        """Raise BadInput for the first missing image file."""
+        self._source.check_images()
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A labelled polygon: (n, 2) int32 points, x before y."""
 
+class _ReasonSegShape(AnnotationModel):
+    # A labelled polygon
     label: str
-    points: Points = field(repr=False)
-
-    @property
-    def ignored(self) -> bool:
-        return "ignore" in self.label.lower()
+    points: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What one annotation file says."""
+class _ReasonSegEntry(AnnotationModel):
+    # An annotation file
+    text: list[Any]
+    is_sentence: bool
+    shapes: list[_ReasonSegShape]
 
-    file: Path
+
+class _Annotated(NamedTuple):
+    """A sample as its files say it; the polygons are (n, 2) int32 points, x before y."""
+
     image: Path
     query: str
     kind: str
-    shapes: tuple[_Shape, ...]
+    labels: list[str]
+    polygons: list[Points]
 
 
-class _Folder:
+class ReasonSegFolder(BaseDataset):
     """The official form: an image and a JSON file a sample."""
 
     def __init__(self, folder: Path) -> None:
-        found = _annotations(folder)
         digest = hashlib.sha256()
-        self._entries: list[_Entry] = []
+        self._samples: list[_Annotated] = []
+        found = _file_pairs(folder)
         for file, image in found:
-            data = files.read_bytes(file)
+            data = read_bytes(file)
             digest.update(f"{file.name}\0{len(data)}\0".encode() + data)
-            self._entries.append(_entry(file, image, data))
-        self.digest = digest.hexdigest()
+            self._samples.append(_annotated(file, image, data))
+        super().__init__(folder, digest.hexdigest(), [file.stem for file, _ in found])
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def sample_id(self, index: int) -> str:
-        """The stem of the file."""
-        return self._entries[index].file.stem
+    def _image_file(self, index: int) -> Path:
+        return self._samples[index].image
 
     def __getitem__(self, index: int) -> Sample:
-        entry = self._entries[index]
-        where = str(entry.file)
-        topmost = draw([s.points for s in entry.shapes], image_size(entry.image), where)
-        # Index 0 is the background; a lookup table turns "which shape" into "what it means".
-        ignored = np.array([False, *(s.ignored for s in entry.shapes)])
-        target = np.array([False, *(not s.ignored for s in entry.shapes)])
+        sample_id, sample = self._ids[index], self._samples[index]
+        where = f"{self.file}: {sample_id}"
+        topmost = draw(sample.polygons, image_size(sample.image), where)
+        # The canvas holds shape numbers from 1; a lookup table maps them to "ignored" or "target".
+        is_ignored = np.array([False, *("ignore" in label.lower() for label in sample.labels)])
+        is_target = ~is_ignored
+        is_target[0] = False
         return Sample(
-            id=entry.file.stem,
-            image=entry.image,
-            query=entry.query,
-            kind=entry.kind,
-            mask=target[topmost],
-            objects=tuple(_objects(entry.shapes, topmost)),
-            ignore=ignored[topmost] if ignored.any() else None,
+            id=sample_id,
+            image=sample.image,
+            query=sample.query,
+            kind=sample.kind,
+            mask=is_target[topmost],
+            objects=tuple(_objects(sample, np.flatnonzero(is_target).tolist(), topmost)),
+            ignore=is_ignored[topmost] if is_ignored.any() else None,
         )
 
 
-def _objects(shapes: tuple[_Shape, ...], topmost: Canvas) -> Iterator[TrueObject]:
-    """The target shapes that show, each with its visible pixels."""
-    for number, shape in enumerate(shapes, start=1):
-        if shape.ignored:
-            continue
-        mask = _visible(shape.points, topmost, number)
+def _objects(
+    sample: _Annotated, numbers: Sequence[int], topmost: Canvas
+) -> Iterator[GroundTruthObject]:
+    """The shapes of these numbers that are visible, each with its visible pixels."""
+    for number in numbers:
+        mask = _visible(sample.polygons[number - 1], topmost, number)
         box = mask_to_box(mask)
         if box is not None:
-            yield TrueObject(shape.label, box, mask)
+            yield GroundTruthObject(sample.labels[number - 1], box, mask)
 
 
 def _visible(points: Points, topmost: Canvas, number: int) -> BoolMask:
-    """Where a shape shows: compared only within its extent, images have up to 20 megapixels."""
+    """Where a shape is topmost; compared only within its extent, as images have 20 megapixels."""
     mask = np.zeros(topmost.shape, dtype=np.bool_)
     x0, y0 = np.clip(points.min(axis=0), 0, None)
     x1, y1 = np.clip(points.max(axis=0) + 1, 0, None)
@@ -152,7 +150,7 @@ def _visible(points: Points, topmost: Canvas, number: int) -> BoolMask:
     return mask
 
 
-def _annotations(folder: Path) -> list[tuple[Path, Path]]:
+def _file_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Every (annotation, image) of a folder, in the order of their names."""
     try:
         present = {p.name: p for p in folder.iterdir() if not p.name.startswith(".")}
@@ -176,36 +174,28 @@ def _annotations(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _entry(file: Path, image: Path, data: bytes) -> _Entry:
-    document, where = _decoded(data, file), str(file)
-    texts = files.field(document, "text", list, where)
-    if not texts or not isinstance(texts[0], str) or not texts[0].strip():
+def _annotated(file: Path, image: Path, data: bytes) -> _Annotated:
+    where = str(file)
+    entry = validate(_ReasonSegEntry.model_validate, parse_json(_decoded(data, file), where), where)
+    query = entry.text[0].strip() if entry.text and isinstance(entry.text[0], str) else ""
+    if not query:
         raise BadInput(f"{where}: 'text' does not begin with a query")
-    return _Entry(
-        file=file,
+    # "flag" marks no region; LISA's code skips it too.
+    numbered = [(n, one) for n, one in enumerate(entry.shapes) if one.label.lower() != "flag"]
+    return _Annotated(
         image=image,
-        query=texts[0].strip(),
-        kind=LONG if files.field(document, "is_sentence", bool, where) else SHORT,
-        shapes=tuple(_shapes(files.field(document, "shapes", list, where), where)),
+        query=query,
+        kind=LONG if entry.is_sentence else SHORT,
+        labels=[one.label for _, one in numbered],
+        polygons=[to_points(one.points, f"{where}: shape {n}") for n, one in numbered],
     )
 
 
-def _decoded(data: bytes, file: Path) -> object:
-    """The document; some official files are not UTF-8 but cp1252."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
+def _decoded(data: bytes, file: Path) -> str:
+    """The text of a file; some official files are not UTF-8 but cp1252."""
+    for encoding in ("utf-8", "cp1252"):
         try:
-            text = data.decode("cp1252")
+            return data.decode(encoding)
         except UnicodeDecodeError:
-            raise BadInput(f"{file}: neither UTF-8 nor cp1252") from None
-    return files.parse_json(text, str(file))
-
-
-def _shapes(entries: list[object], where: str) -> Iterator[_Shape]:
-    """The polygons that count: `flag` labels are meaningless leftovers."""
-    for number, entry in enumerate(entries):
-        here = f"{where}: shape {number}"
-        label = files.field(entry, "label", str, here)
-        if label.lower() != "flag":
-            yield _Shape(label, to_points(files.field(entry, "points", list, here), here))
+            continue
+    raise BadInput(f"{file}: neither UTF-8 nor cp1252")

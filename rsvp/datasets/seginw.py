@@ -10,17 +10,14 @@ Source: X. Zou et al., Generalized Decoding for Pixel, Image and Language (2022)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from rsvp.datasets import Sample, TrueObject
-from rsvp.datasets.instances import Instances, Json, encode, read_instances
+from rsvp.datasets import Sample
+from rsvp.datasets.base import BaseDataset
+from rsvp.datasets.instances import Instances, read_instances
 from rsvp.errors import BadInput
-from rsvp.masks import decode_rle, mask_to_box
-from rsvp.types import BoolMask
 
 FOLDER, FILE = "valid", "_annotations_min1cat.coco.json"
 
@@ -66,8 +63,7 @@ SETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class CategoryQuery(NamedTuple):
     """What a sample asks: a category of a set on one of its images."""
 
     set_name: str
@@ -75,14 +71,7 @@ class Place:
     category_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
-    truth: Instances
-    folder: Path
-    annotations: Mapping[tuple[int, int], Sequence[Json]] = field(repr=False)
-
-
-class SeginwDataset:
+class SeginwDataset(BaseDataset):
     """One sample an (image, category), of all sets of a folder or of a single set.
 
     A sample's kind is its set. Its id is ``<image id>/<category id>``, after ``<Name>/`` where
@@ -90,7 +79,6 @@ class SeginwDataset:
     is the prompt in `SETS`.
 
     Attributes:
-        folder: the folder of sets, or a set's own.
         sets: name -> ground truth, in the order of `SETS`, others after them by name.
         digest: SHA-256 over the sets' names and files.
     """
@@ -99,72 +87,60 @@ class SeginwDataset:
         """Open ``folder`` where it holds ``<Name>/valid/…`` or is such a ``<Name>`` itself.
 
         Raises:
-            BadInput: no set is there, an image is missing, or a file is broken: one line with the
-                file and the id, see `rsvp.datasets.instances.read_instances`.
+            BadInput: no set is there, or a file is broken: one line with the file and the id, see
+                `rsvp.datasets.instances.read_instances`.
         """
-        self.folder = Path(folder)
-        self._sets = {place.parent.name: _open(place) for place in _places(self.folder)}
-        if not self._sets:
-            raise BadInput(f"no {FOLDER}/{FILE} in {self.folder} or in a folder of it")
-        self.sets: dict[str, Instances] = {name: one.truth for name, one in self._sets.items()}
-        text = "".join(f"{name}\0{one.digest}\0" for name, one in self.sets.items())
-        self.digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-        self._samples = [
-            Place(name, image, category)
+        folder = Path(folder)
+        self.sets: dict[str, Instances] = {
+            place.parent.name: read_instances(place / FILE) for place in _set_folders(folder)
+        }
+        if not self.sets:
+            raise BadInput(f"no {FOLDER}/{FILE} in {folder} or in a folder of it")
+        self._annotations = {name: one.by_image_and_category() for name, one in self.sets.items()}
+        self._queries = [
+            CategoryQuery(name, image, category)
             for name, one in self.sets.items()
             for image in one.images
             for category in one.categories
         ]
-        if not self._samples:
-            raise BadInput(f"{self.folder}: no set has an image and a category")
-        self._index = {self._id(place): place for place in self._samples}
+        named = len(self.sets) > 1
+        ids = [f"{q.set_name}/" * named + f"{q.image_id}/{q.category_id}" for q in self._queries]
+        self._by_id = dict(zip(ids, self._queries, strict=True))
+        text = "".join(f"{name}\0{one.digest}\0" for name, one in self.sets.items())
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+        super().__init__(folder, digest, ids)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The official sets that are not here; a mean over fewer than 25 is another number."""
         return tuple(name for name in SETS if name not in self.sets)
 
-    def place(self, sample_id: str) -> Place | None:
+    def place(self, sample_id: str) -> CategoryQuery | None:
         """What a sample id asks for; None for an unknown one."""
-        return self._index.get(sample_id)
+        return self._by_id.get(sample_id)
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def sample_id(self, index: int) -> str:
-        """The id of a sample, without decoding its masks."""
-        return self._id(self._samples[index])
+    def _image_file(self, index: int) -> Path:
+        query = self._queries[index]
+        truth = self.sets[query.set_name]
+        return truth.file.parent / truth.images[query.image_id]["file_name"]
 
     def __getitem__(self, index: int) -> Sample:
-        place = self._samples[index]
-        one = self._sets[place.set_name]
-        label = one.truth.categories[place.category_id]
-        union = np.zeros(one.truth.size(place.image_id), dtype=np.bool_)
-        crowd = np.zeros_like(union)
-        objects: list[TrueObject] = []
-        for annotation in one.annotations.get((place.image_id, place.category_id), ()):
-            mask = _mask(annotation, one.truth)
-            if annotation.get("iscrowd"):
-                crowd |= mask
-            elif (box := mask_to_box(mask)) is not None:
-                union |= mask
-                objects.append(TrueObject(label, box, mask))
+        name, image, category = self._queries[index]
+        truth = self.sets[name]
+        annotations = self._annotations[name].get((image, category), ())
+        mask, objects, ignore = truth.category_masks(image, category, annotations)
         return Sample(
-            id=self._id(place),
-            image=one.folder / one.truth.images[place.image_id]["file_name"],
-            query=label,
-            kind=place.set_name,
-            mask=union,
-            objects=tuple(objects),
-            ignore=crowd & ~union if crowd.any() else None,
+            id=self._ids[index],
+            image=self._image_file(index),
+            query=truth.categories[category],
+            kind=name,
+            mask=mask,
+            objects=objects,
+            ignore=ignore,
         )
 
-    def _id(self, place: Place) -> str:
-        prefix = f"{place.set_name}/" if len(self._sets) > 1 else ""
-        return f"{prefix}{place.image_id}/{place.category_id}"
 
-
-def _places(folder: Path) -> Iterator[Path]:
+def _set_folders(folder: Path) -> Iterator[Path]:
     """The ``valid`` folders, in the order of the published tables."""
     if (folder / FOLDER / FILE).is_file():
         yield (folder / FOLDER).resolve()
@@ -173,26 +149,8 @@ def _places(folder: Path) -> Iterator[Path]:
         yield folder.resolve()
         return
     if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder} with samples")
-    rank = {name: place for place, name in enumerate(SETS)}
+        raise BadInput(f"no such folder: {folder}")
+    rank = {name: number for number, name in enumerate(SETS)}
     found = (one for one in folder.iterdir() if (one / FOLDER / FILE).is_file())
     for one in sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name)):
         yield one / FOLDER
-
-
-def _open(folder: Path) -> _Set:
-    truth = read_instances(folder / FILE)
-    for number, image in truth.images.items():
-        if not (folder / image["file_name"]).is_file():
-            raise BadInput(
-                f"{truth.file}: images {number}: no such image file: {folder / image['file_name']}"
-            )
-    return _Set(truth, folder, truth.by_image_and_category())
-
-
-def _mask(annotation: Json, truth: Instances) -> BoolMask:
-    size, where = (
-        truth.size(annotation["image_id"]),
-        f"{truth.file}: annotations {annotation['id']}",
-    )
-    return decode_rle(encode(annotation["segmentation"], size, where), size, where)

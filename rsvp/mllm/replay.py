@@ -125,7 +125,7 @@ class ReplayMLLM:
             if not line.strip():
                 continue
             where = f"{self._file}:{number} is no recorded reply"
-            recorded = validate(_RECORDED_REPLY, parse_json(line, where), where)
+            recorded = validate(_RECORDED_REPLY.validate_python, parse_json(line, where), where)
             if model not in (None, recorded.model):
                 others = f"the ones before are of {model}"
                 raise BadInput(f"{self._file}:{number} is a reply of {recorded.model}, {others}")

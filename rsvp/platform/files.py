@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
 T = TypeVar("T")
 
@@ -75,14 +76,17 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise BadInput(f"{where}: broken JSON: {error}") from error
 
 
-def validate(adapter: TypeAdapter[T], value: object, where: str) -> T:
-    """A value checked against a pydantic type.
+def validate(check: Callable[[Any], T], value: object, where: str) -> T:
+    """A value checked by pydantic.
+
+    Args:
+        check: e.g. ``Model.model_validate`` or ``TypeAdapter(…).validate_python``.
 
     Raises:
         BadInput: it does not fit; one line that begins with `where` and names the first fault.
     """
     try:
-        return adapter.validate_python(value)
+        return check(value)
     except ValueError as error:  # pydantic's ValidationError is one
         raise BadInput(f"{where}: {first_fault(cast('ValidationError', error))}") from None
 
@@ -94,9 +98,9 @@ def first_fault(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{name!r} is missing"
     kind, of_type, _ = fault["type"].rpartition("_type")
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    message = re.sub(r"^(Value error, |\w+ (?=should))", "", fault["msg"])
     if of_type:
-        kind = "object" if kind in ("dict", "model", "dataclass") else kind
+        kind = "an object" if kind in ("dict", "model", "model_attributes") else kind
         verb = "should be" if name else "expected"
         message = f"{verb} {kind}, found {type(fault['input']).__name__}"
     return f"{name!r} {message}" if name else message

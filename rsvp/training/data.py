@@ -88,6 +88,7 @@ class DatasetImages:
     """
 
     def __init__(self, dataset: Dataset, *, labelled: bool) -> None:
+        dataset.check_images()
         self.dataset, self.labelled, self.digest = dataset, labelled, dataset.digest
         key = dataset.image_key if isinstance(dataset, ByImage) else dataset.sample_id
         groups: dict[str, list[int]] = {}

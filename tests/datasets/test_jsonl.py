@@ -68,13 +68,16 @@ def test_other_lines_have_another_digest(tmp_path):
     [
         ("{", "line 2: broken JSON"),
         ("[]", "line 2: expected an object"),
-        (line(id=7), "line 2: 'id' should be str, found int"),
-        (line(id="b", query=...), "line 2, b: 'query' should be str, found nothing"),
-        (line(id="b", image="no.png"), "line 2, b: no such image file"),
-        (line(id="b", masks=...), "line 2, b: 'masks' should be list"),
+        (line(id=7), "line 2: 'id' should be string, found int"),
+        (line(id="b", query=...), "line 2, b: 'query' is missing"),
+        (line(id="b", image="no.png", masks=[]), "line 2, b: no such image file"),
+        (line(id="b", masks=...), "line 2, b: 'masks' is missing"),
         (line(id="b", masks=[1]), "line 2, b: a mask is COCO RLE"),
-        (line(id="b", masks=[{"size": [0, 3], "counts": []}]), "line 2, b: a mask of 3x0"),
-        (line(id="b", masks=[{"size": [10**6, 10**6], "counts": []}]), "line 2, b: a mask of 10"),
+        (line(id="b", masks=[{"size": [0, 3], "counts": []}]), "line 2, b: the size 3x0"),
+        (
+            line(id="b", masks=[{"size": [10**6, 10**6], "counts": []}]),
+            "line 2, b: 1000000x1000000 pixels",
+        ),
         (line(id="b", masks=[{"size": [6, 8], "counts": [3]}]), "line 2, b: the runs of the mask"),
         (
             line(id="b", masks=[encode_rle(CUP), encode_rle(CUP.T)]),

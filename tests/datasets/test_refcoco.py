@@ -89,10 +89,10 @@ def test_polygons_are_summed_and_their_overlap_is_kept(tmp_path):
     total = official(OVERLAPPING)
     assert total.max() == 2
     np.testing.assert_array_equal(overlapping.mask, total > 0)
-    np.testing.assert_array_equal(overlapping.twice, total == 2)
+    np.testing.assert_array_equal(overlapping.overlap_mask, total == 2)
     assert overlapping.boxes[0].xyxy == (2, 2, 14, 14)
     np.testing.assert_array_equal(plain.mask, official(PLAIN) > 0)
-    assert plain.twice is None
+    assert plain.overlap_mask is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_list_of_encodings_is_summed_like_polygons(tmp_path):
     instances = INSTANCES | {"annotations": [INSTANCES["annotations"][0], annotation]}
     sample = RefCocoDataset(write(tmp_path, instances=instances))[2]
     np.testing.assert_array_equal(sample.mask, RUNS)
-    np.testing.assert_array_equal(sample.twice, RUNS)
+    np.testing.assert_array_equal(sample.overlap_mask, RUNS)
 
 
 GENERAL = [
@@ -133,7 +133,7 @@ def test_the_general_benchmark_unites_masks_and_knows_absence(tmp_path, name):
     expected = (official(OVERLAPPING) > 0) | (official(PLAIN) > 0)
     np.testing.assert_array_equal(both.mask, expected)
     assert [s.kind for s in (both, none, one)] == ["target", "no-target", "target"]
-    assert both.twice is None
+    assert both.overlap_mask is None
     assert both.labels == ("cat", "dog")
     assert none.absent
     assert none.mask.shape == SIZE
@@ -162,13 +162,15 @@ def test_annotations_alone_are_enough_to_score(tmp_path):
     (tmp_path / "beside").mkdir()
     dataset = RefCocoDataset(write(tmp_path / "beside" / "refcoco", images=None))
     assert dataset[0].mask.any()
+    with pytest.raises(BadInput, match="1: no such image file"):
+        dataset.check_images()
 
 
 def test_a_missing_photograph_is_refused_by_name(tmp_path):
     write(tmp_path)
     (tmp_path / "train2014" / "COCO_train2014_000000000007.jpg").unlink()
-    with pytest.raises(BadInput, match=r"image 7: no such image file: .*0007\.jpg"):
-        RefCocoDataset(tmp_path)
+    with pytest.raises(BadInput, match=r"refs\(unc\)\.p: 1: no such image file: .*0007\.jpg"):
+        RefCocoDataset(tmp_path).check_images()
 
 
 def test_another_split_or_file_has_another_digest(tmp_path):
@@ -222,11 +224,11 @@ def test_a_broken_pickle_is_refused(tmp_path, data):
         ([ref(1, 7, 70)], "reference 0: 'split' should be str"),
         ([ref("val", 7, "70", (1, "x"))], "reference 0: 'ann_id' is a number or"),
         ([ref("val", 7, [], (1, "x"))], "reference 0: 'ann_id' is a number or"),
-        ([ref("val", 7, 70, (1, None))], "reference 0, sentence 0: 'sent' should be str"),
+        ([ref("val", 7, 70, (1, None))], "reference 0: 'sentences.0.sent' should be str"),
         ([ref("val", 7, 70, (1, "x"), (1, "y"))], "two samples have the id '1'"),
         ([ref("val", 7, 99, (1, "x"))], "no annotations with the id 99"),
         ([ref("val", 99, 70, (1, "x"))], "no images with the id 99"),
-        ([ref("val", 8, 70, (1, "x"))], "annotation 70 is not of image 8, which sentence 1"),
+        ([ref("val", 8, 70, (1, "x"))], "annotations 70 is not of image 8, which sentence 1"),
         ([ref("train", 7, 70, (1, "x"))], "no split 'val'; found train"),
     ],
 )
@@ -243,7 +245,7 @@ def test_references_that_make_no_sense_are_refused(tmp_path, refs, message):
 def test_a_broken_segmentation_is_refused_by_name(tmp_path, segmentation):
     annotation = {**INSTANCES["annotations"][0], "segmentation": segmentation}
     instances = INSTANCES | {"annotations": [annotation, INSTANCES["annotations"][1]]}
-    with pytest.raises(BadInput, match=r"instances\.json: annotation 70: "):
+    with pytest.raises(BadInput, match=r"instances\.json: annotations 70: "):
         RefCocoDataset(write(tmp_path, instances=instances))
 
 
@@ -253,13 +255,13 @@ def test_a_broken_segmentation_is_refused_by_name(tmp_path, segmentation):
         ({"images": {}}, "'images' should be list"),
         (
             {"images": [{**INSTANCES["images"][0], "height": 10**9}]},
-            "image 7: 30x1000000000 pixels",
+            "images 7: 30x1000000000 pixels",
         ),
-        ({"images": [{**INSTANCES["images"][0], "width": 0}]}, "image 7: the size 0x20"),
-        ({"images": [{**INSTANCES["images"][0], "file_name": None}]}, "image 7: 'file_name'"),
-        ({"categories": [{"id": [], "name": "cat"}]}, "categories: 'id' should be int"),
+        ({"images": [{**INSTANCES["images"][0], "width": 0}]}, "images 7: the size 0x20"),
+        ({"images": [{**INSTANCES["images"][0], "file_name": None}]}, "images 7: 'file_name'"),
+        ({"categories": [{"id": [], "name": "cat"}]}, "categories at place 0: 'id' should be int"),
         ({"categories": None}, "'categories' should be list"),
-        ({"annotations": [{**INSTANCES["annotations"][0], "category_id": {}}]}, "annotation 70: "),
+        ({"annotations": [{**INSTANCES["annotations"][0], "category_id": {}}]}, "annotations 70: "),
     ],
 )
 def test_broken_instances_are_refused_by_name(tmp_path, change, message):

@@ -109,24 +109,24 @@ def change(path, value):
     ("apply", "said"),
     [
         (change("version", 2), r"version 2, this rsvp reads version 1"),
-        (change("scenes", None), r"'scenes' is list, found nothing"),
-        (change("scenes", []), r"no scene has a query"),
+        (change("scenes", None), r"'scenes' is missing"),
+        (change("scenes", []), r"no samples"),
         (change("scenes.0", 3), r"scene 0: expected an object, found int"),
-        (change("scenes.0.image", "b.png"), r"scene b.png: no such image file: .*b\.png"),
-        (change("scenes.0.height", "4"), r"scene 0: 'height' is int, found str"),
-        (change("scenes.0.height", True), r"scene 0: 'height' is int, found bool"),
+        (change("scenes.0.image", "b.png"), r"a/0: no such image file: .*b\.png"),
+        (change("scenes.0.height", "4"), r"scene 0: 'height' should be int, found str"),
+        (change("scenes.0.height", True), r"scene 0: 'height' should be int, found bool"),
         (change("scenes.0.height", 5), r"scene a.png, object 0: the mask is of size \[4, 6\]"),
         (change("scenes.0.width", 0), r"scene a.png: the size 0x4 is not positive"),
-        (change("scenes.0.objects.1.box", [2, 1, 2, 3]), r"object 1: not an xyxy box"),
-        (change("scenes.0.objects.1.box", [1, 2]), r"object 1: not an xyxy box"),
+        (change("scenes.0.objects.1.box", [2, 1, 2, 3]), r"'objects.1.box' is not an xyxy box"),
+        (change("scenes.0.objects.1.box", [1, 2]), r"'objects.1.box' is not an xyxy box"),
         (change("scenes.0.objects.1.mask.counts", "9"), r"object 1: .* cover 9 pixels.* 24"),
-        (change("scenes.0.objects.1.mask", None), r"object 1: 'mask' is dict, found nothing"),
-        (change("scenes.0.queries.1.id", "a/0"), r"two queries have the id 'a/0'"),
+        (change("scenes.0.objects.1.mask", None), r"'objects.1.mask' is missing"),
+        (change("scenes.0.queries.1.id", "a/0"), r"two samples have the id 'a/0'"),
         (change("scenes.0.queries.1.targets", [2]), r"a/1: targets \[2\] of 2 objects"),
         (change("scenes.0.queries.1.targets", [-1]), r"a/1: targets \[-1\] of 2 objects"),
         (change("scenes.0.queries.1.targets", [0, 0]), r"a/1: targets \[0, 0\] of 2 objects"),
-        (change("scenes.0.queries.1.targets", ["0"]), r"a/1: targets \['0'\] of 2 objects"),
-        (change("scenes.0.queries.1.unseen", 0), r"'unseen' is bool, found int"),
+        (change("scenes.0.queries.1.targets", ["0"]), r"'queries.1.targets.0' should be int"),
+        (change("scenes.0.queries.1.unseen", 0), r"'queries.1.unseen' should be bool, found int"),
     ],
 )
 def test_a_fault_is_one_line_with_file_and_id(copied, apply, said):
@@ -134,7 +134,7 @@ def test_a_fault_is_one_line_with_file_and_id(copied, apply, said):
     apply(document)
     write(folder, document)
     with pytest.raises(BadInput, match=said) as caught:
-        SceneDataset(folder)
+        SceneDataset(folder).check_images()
     assert str(folder / "scenes.json") in str(caught.value)
     assert "\n" not in str(caught.value)
 

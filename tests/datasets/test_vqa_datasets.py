@@ -97,7 +97,7 @@ def test_a_broken_list_is_refused_by_its_line(tmp_path, change, said):
     put(tmp_path / "x/a.jpg")
     put(tmp_path / "test_questions.jsonl", lines({**entry, **change}))
     with pytest.raises(BadInput, match=rf"test_questions\.jsonl.*{said}"):
-        vqa.vstar(tmp_path)
+        vqa.vstar(tmp_path).check_images()
 
 
 # HR-Bench and MMBench
@@ -180,8 +180,8 @@ def test_a_broken_table_is_refused(tmp_path, rows, said):
     ("image", "said"),
     [
         ("*" * 100, "row 0: the image is not base64 text"),
-        ("9", "row 0: no row has the picture '9'"),
-        ("7", "row 0: no row has the picture '7'"),
+        ("9", "row 0: no row has the image '9'"),
+        ("7", "row 0: no row has the image '7'"),
     ],
 )
 def test_a_broken_picture_is_refused_when_it_is_asked_for(tmp_path, image, said):
@@ -237,14 +237,14 @@ def test_pope_files_are_kinds_and_share_their_numbers(tmp_path):
         (lines(pope_line(1), pope_line(2, image="b.jpg")), "2: no such image file"),
         (b"\n{", "line 2: broken JSON"),
         (b"5", "line 1: expected an object"),
-        (b"", "no questions"),
+        (b"", "no samples"),
     ],
 )
 def test_a_broken_pope_file_is_refused(tmp_path, data, said):
     put(tmp_path / "a.jpg")
     put(tmp_path / "coco_pope_random.json", data)
     with pytest.raises(BadInput, match=said):
-        vqa.pope(tmp_path)
+        vqa.pope(tmp_path).check_images()
 
 
 # MMVP
@@ -274,7 +274,7 @@ def test_mmvp_questions_come_in_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("x,Q,(a) One (b) Two,(a)", "row 0: the index 'x'"),
+        ("x,Q,(a) One (b) Two,(a)", "row 0: 'Index' should match"),
         ("1,Q,One or two,(a)", r"row 0: the options are not \(a\)"),
         ("1,Q,(a) One (b) Two,(c)", "row 0: 1: the answer is one of"),
         ("1,Q", "row 0: 'Options' should be str"),
@@ -283,7 +283,7 @@ def test_mmvp_questions_come_in_pairs(tmp_path):
 )
 def test_a_broken_mmvp_row_is_refused(tmp_path, row, said):
     with pytest.raises(BadInput, match=said):
-        vqa.mmvp(mmvp_folder(tmp_path, [row]))
+        vqa.mmvp(mmvp_folder(tmp_path, [row])).check_images()
 
 
 # HallusionBench
@@ -317,8 +317,8 @@ def test_hallusionbench_groups_by_figure_and_by_question(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"gt_answer": "2"}, "entry 0: 'gt_answer' is 0 or 1"),
-        ({"category": None}, "entry 0: 'category' is missing"),
+        ({"gt_answer": "2"}, "entry 0: 'gt_answer' should be '0' or '1'"),
+        ({"category": None}, "entry 0: 'category' should be str"),
         ({"question": 5}, "entry 0: 'question' should be str"),
         ({"subcategory": "../.."}, "entry 0: .* leads out of the folder"),
         ({}, "VD_chart_4_0_0: no such image file"),
@@ -328,7 +328,7 @@ def test_a_broken_hallusionbench_is_refused(tmp_path, change, said):
     document = [{**entry("VD", 0, 0), **change}]
     put(tmp_path / "HallusionBench.json", json.dumps(document).encode())
     with pytest.raises(BadInput, match=said):
-        vqa.hallusionbench(tmp_path)
+        vqa.hallusionbench(tmp_path).check_images()
 
 
 @pytest.mark.parametrize(

@@ -142,12 +142,18 @@ BROKEN = [
     ({"human_labeled_r_objs": [4]}, "k: there is no object 4"),
     ({"human_labeled_a_objs": [4]}, "k: there is no object 4"),
     ({"objects_info_json": "{"}, "k: broken JSON"),
-    ({"objects_info_json": "[]"}, "k: objects_info_json has no objects"),
+    ({"objects_info_json": "[]"}, "k: objects_info_json: expected an object, found list"),
     ({"objects_info_json": "{}"}, "k: objects_info_json has no objects"),
-    ({"objects_info_json": '{"x": {}}'}, "k: an object's id is not a whole number"),
-    ({"objects_info_json": '{"3": {}}'}, "k: 'mask' should be dict"),
-    ({"objects_info_json": '{"3": {"mask": {"size": [0, 4]}}}'}, r"k: no mask is of size \[0, 4\]"),
-    ({"objects_info_json": '{"3": {"mask": {"size": [99999, 99999]}}}'}, "k: no mask is of size"),
+    (
+        {"objects_info_json": '{"x": {}}'},
+        r"k: objects_info_json: 'x\.\[key\]' should be a valid integer",
+    ),
+    ({"objects_info_json": '{"3": {}}'}, "k: object 3: 'mask' is missing"),
+    ({"objects_info_json": '{"3": {"mask": {"size": [0, 4]}}}'}, "k: the size 4x0"),
+    (
+        {"objects_info_json": '{"3": {"mask": {"size": [99999, 99999]}}}'},
+        "k: 99999x99999 pixels",
+    ),
     ({"objects_info_json": objects(**{"11": 5})}, "k: object 11: expected an object, found int"),
     (
         {"objects_info_json": objects(**{"11": {"mask": {"size": [9, 9], "counts": "a"}}})},
@@ -175,7 +181,7 @@ def test_a_broken_sample_is_refused_by_file_and_key(tmp_path, write, change, sai
 def test_a_missing_text_is_refused(tmp_path, missing):
     values = row("a")
     del values[missing]
-    with pytest.raises(BadInput, match=f"record 0: {missing} is missing"):
+    with pytest.raises(BadInput, match=f"record 0: '{missing}' is missing"):
         VrtDataset(write_tfrecord(tmp_path / "tf", [values]))
     with pytest.raises(BadInput, match=f"no column '{missing}'"):
         VrtDataset(write_parquet(tmp_path / "pq", [values]))
@@ -200,10 +206,10 @@ def test_a_damaged_record_is_refused_by_its_place(tmp_path, place):
 
 
 @pytest.mark.parametrize("kept", [5, 14, -3])
-def test_a_torn_file_is_refused(tmp_path, kept):
+def test_a_truncated_file_is_refused(tmp_path, kept):
     file = write_tfrecord(tmp_path, [row("a")]) / "vrt_eval.tfrecord"
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(BadInput, match="the record at byte 0 is torn"):
+    with pytest.raises(BadInput, match="the record at byte 0 is truncated"):
         VrtDataset(tmp_path)
 
 

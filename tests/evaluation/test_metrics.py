@@ -98,7 +98,7 @@ def random_sample(rng, i):
 def as_sample(target):
     twice, ignore = target == 2, target == 255
     return Sample(
-        "s", "s.jpg", "?", "all", (target == 1) | twice, (), (), ignore=ignore, twice=twice
+        "s", "s.jpg", "?", "all", (target == 1) | twice, (), (), ignore=ignore, overlap_mask=twice
     )
 
 

@@ -83,8 +83,8 @@ class Truth:
 def truth(sample: Sample, protocol: Protocol = SCENES) -> Truth:
     """The truth of a sample, as a protocol sees it."""
     mask = sample.mask
-    if sample.twice is not None and protocol.twice == "background":
-        mask = mask & ~sample.twice
+    if sample.overlap_mask is not None and protocol.twice == "background":
+        mask = mask & ~sample.overlap_mask
     if sample.ignore is None:
         return Truth(mask)
     if protocol.ignore == "target":

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import _files as files
 from rsvp.datasets.instances import encode
 from rsvp.datasets.seginw import SETS, SeginwDataset
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import ap
 from rsvp.evaluation.metrics.ap import ApSummary
 from rsvp.evaluation.predictions import Prediction
+from rsvp.platform import files
 
 _OFFICIAL = re.compile(r"seginw_(.+)_val\.json")
 

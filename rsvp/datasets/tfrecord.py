@@ -1,7 +1,7 @@
 """TFRecord files: a sequence of `tf.train.Example`, read without TensorFlow.
 
-tfd-utils brings the message types. Its own reader is not used: it unpickles an index file that lies
-beside the data, and whoever writes that file would run code here.
+tfd-utils has the message types. Its own reader is not used: it unpickles an index file that lies
+beside the data, so that such a file could run code here.
 
 Format: https://www.tensorflow.org/tutorials/load_data/tfrecord (length, its CRC, data, its CRC).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,17 +25,13 @@ _MASK = 0xA282EAD8
 
 
 class TfRecords:
-    """The records of a TFRecord file; one is read at a time.
-
-    Attributes:
-        digest: SHA-256 of the file.
-    """
+    """The records of a TFRecord file, read one at a time."""
 
     def __init__(self, file: Path) -> None:
-        """Read the file once, to find its records and check their sums.
+        """Read the file once, to find its records and verify their checksums.
 
         Raises:
-            BadInput: it is missing, torn, or of damaged records; with the place of the first one.
+            BadInput: it is missing, truncated or damaged; with the offset of the first such record.
             MissingExtra: tfd-utils is not installed.
         """
         self.file = file
@@ -43,31 +39,28 @@ class TfRecords:
         self._errors = require("google.protobuf.message", "eval").DecodeError
         self._crc: Callable[[bytes], int] = require("crc32c", "eval").crc32c
         digest = hashlib.sha256()
-        self._places: list[int] = []
+        self._offsets: list[int] = []
         try:
             with file.open("rb") as stream:
                 while data := self._next(stream):
-                    self._places.append(stream.tell() - len(data))
+                    self._offsets.append(stream.tell() - len(data))
                     digest.update(data)
         except OSError as error:
             raise BadInput(f"cannot read {file}: {error.strerror}") from error
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[Features]:
-        return (self[index] for index in range(len(self)))
+        return len(self._offsets)
 
     def __getitem__(self, index: int) -> Features:
         """The features of a record: name -> its values, bytes, ints or floats.
 
         Raises:
-            BadInput: the record is no `tf.train.Example`, or the file was changed meanwhile.
+            BadInput: the record is no `tf.train.Example`, or the file has changed.
         """
         try:
             with self.file.open("rb") as stream:
-                stream.seek(self._places[index])
+                stream.seek(self._offsets[index])
                 data = self._next(stream)[_HEADER.size : -_CRC.size]
         except OSError as error:
             raise BadInput(f"cannot read {self.file}: {error.strerror}") from error
@@ -77,20 +70,27 @@ class TfRecords:
             raise BadInput(f"{self.file}: record {index} is no tf.train.Example") from None
         return {name: _values(feature) for name, feature in features.items()}
 
+    def image(self, index: int, where: str) -> bytes:
+        """The encoded image of a record; BadInput, beginning with `where`, if there is none."""
+        values = self[index].get("image", ())
+        if not values or not isinstance(values[0], bytes):
+            raise BadInput(f"{where}: the record holds no image bytes")
+        return values[0]
+
     def _next(self, stream: BinaryIO) -> bytes:
-        """The next record with its frame; nothing at the end."""
+        """The next record with its header and checksum; nothing at the end."""
         where = f"{self.file}: the record at byte {stream.tell()}"
         header = stream.read(_HEADER.size)
         if not header:
             return b""
         if len(header) < _HEADER.size:
-            raise BadInput(f"{where} is torn")
+            raise BadInput(f"{where} is truncated")
         length, check = _HEADER.unpack(header)
         if self._masked(header[:8]) != check:
             raise BadInput(f"{where} is damaged, or this is no TFRecord file")
-        # A length beyond the file would be asked for as memory before it is found missing.
+        # Checked first: `read` would allocate the memory for a length beyond the end.
         if length + _CRC.size > os.fstat(stream.fileno()).st_size - stream.tell():
-            raise BadInput(f"{where} is torn")
+            raise BadInput(f"{where} is truncated")
         data, trailer = stream.read(length), stream.read(_CRC.size)
         if self._masked(data) != _CRC.unpack(trailer)[0]:
             raise BadInput(f"{where} is damaged")

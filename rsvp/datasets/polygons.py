@@ -1,8 +1,8 @@
 """ReasonSeg's polygons as pixels, drawn exactly as the benchmark's own code draws them.
 
-Pixel for pixel: points are cut to whole numbers, a shape is its outline of thickness 1 and its
-filling, and larger shapes are drawn first, so that a smaller one lies on top. OpenCV draws; from
-4.11 on it fills polygons differently, and the truth would be another one.
+Points are truncated to integers; a shape is its outline of thickness 1 and its filling; larger
+shapes are drawn first, so that a smaller one lies on top. OpenCV draws them; from version 4.11 it
+fills polygons differently, which would change the ground truth.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def opencv() -> Any:
 
 
 def to_points(points: object, where: str) -> Points:
-    """(n, 2) int32 from a JSON list of (x, y), cut towards zero.
+    """(n, 2) int32 from a JSON list of (x, y), truncated towards zero.
 
     Raises:
-        BadInput: not a list of at least one pair of finite numbers within a sane range.
+        BadInput: not a list of at least one pair of finite numbers up to `MAX_COORDINATE`.
     """
     try:
         found = np.array(points, dtype=np.float64)
@@ -59,7 +59,7 @@ def to_points(points: object, where: str) -> Points:
 
 
 def draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
-    """Which shape each pixel shows.
+    """Draw shapes; each pixel holds the number of its topmost shape.
 
     Args:
         shapes: (n, 2) int32 points each, x before y.
@@ -78,7 +78,7 @@ def draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
     if not shapes:
         return canvas
     cv2 = opencv()
-    # As the official code: equal areas keep the order that this very call gives them.
+    # The same call as in the official code: it decides the order of equal areas.
     order = np.argsort(_areas(cv2, shapes, size))[::-1]
     for index in order.tolist():
         _draw_one(cv2, canvas, shapes[index], index + 1)

@@ -1,7 +1,7 @@
-"""The files of REFER and gRefCOCO: which phrases belong to which annotations.
+"""The files of REFER and gRefCOCO: which phrases refer to which annotations.
 
 ``refs(<splitBy>).p`` is a pickle of plain lists and dicts, written by Python 2. A pickle may name
-anything to be imported and run; this reader imports nothing, so that a file can hold data alone.
+anything to be imported and run; this reader imports nothing, so that a file can only hold data.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rsvp.datasets import _files as files
+from pydantic import field_validator
+
+from rsvp.datasets.base import AnnotationModel
 from rsvp.errors import BadInput
+from rsvp.platform.files import parse_json, validate
 
 NO_TARGET = -1
 PREFERRED = ("unc", "umd")  # where a folder holds several divisions into splits
@@ -23,8 +24,7 @@ PREFERRED = ("unc", "umd")  # where a folder holds several divisions into splits
 _NAME = re.compile(r"g?refs\((\w+)\)\.(?:p|json)")
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(NamedTuple):
     """One sentence and what it refers to.
 
     Attributes:
@@ -36,7 +36,39 @@ class Phrase:
     text: str
     image_id: int
     annotations: tuple[int, ...]
-    general: bool = False
+    general: bool
+
+
+class _RefSentence(AnnotationModel):
+    # A sentence of a reference
+    sent_id: int
+    sent: str
+
+
+class _RefEntry(AnnotationModel):
+    # A reference: its sentences all mean the same annotations of an image
+    split: str
+    image_id: int
+    ann_id: Any
+    sentences: list[_RefSentence]
+
+    @field_validator("ann_id")
+    @classmethod
+    def _is_id_or_ids(cls, value: object) -> object:
+        ids = value if isinstance(value, list) else [value]
+        if not ids or not all(type(one) is int for one in ids):
+            raise ValueError(f"is a number or a list of numbers, found {value!r:.60}")
+        return value
+
+    def phrases(self) -> list[Phrase]:
+        """The sentences, each as a phrase of its own; `NO_TARGET` among the ids means nothing."""
+        general = isinstance(self.ann_id, list)
+        ids = dict.fromkeys(self.ann_id if general else [self.ann_id])
+        annotations = tuple(number for number in ids if number != NO_TARGET)
+        return [
+            Phrase(one.sent_id, one.sent.strip().lower(), self.image_id, annotations, general)
+            for one in self.sentences
+        ]
 
 
 def find_refs(folder: Path, split_by: str | None = None) -> Path:
@@ -68,50 +100,25 @@ def read_phrases(file: Path, data: bytes, split: str) -> list[Phrase]:
     Raises:
         BadInput: the file is broken, an entry lacks something, or there is no such split.
     """
-    refs = files.parse_json(data, str(file)) if file.suffix == ".json" else _unpickle(data, file)
-    if not isinstance(refs, list):
-        raise BadInput(f"{file}: expected a list of references, found {type(refs).__name__}")
-    phrases: list[Phrase] = []
-    splits: dict[str, None] = {}
-    for number, ref in enumerate(refs):
-        where = f"{file}: reference {number}"
-        marked = files.field(ref, "split", str, where)
-        splits[marked] = None
-        if _belongs(marked, split):
-            phrases += _phrases(ref, where)
+    document = parse_json(data, str(file)) if file.suffix == ".json" else _unpickle(data, file)
+    if not isinstance(document, list):
+        raise BadInput(f"{file}: expected a list of references, found {type(document).__name__}")
+    refs = [
+        validate(_RefEntry.model_validate, entry, f"{file}: reference {number}")
+        for number, entry in enumerate(document)
+    ]
+    phrases = [phrase for ref in refs if _in_split(ref.split, split) for phrase in ref.phrases()]
     if not phrases:
-        raise BadInput(f"{file}: no split {split!r}; found {', '.join(splits) or 'nothing'}")
+        found = ", ".join(dict.fromkeys(ref.split for ref in refs)) or "nothing"
+        raise BadInput(f"{file}: no split {split!r}; found {found}")
     return phrases
 
 
-def _belongs(marked: str, split: str) -> bool:
+def _in_split(marked: str, split: str) -> bool:
     """REFER's rule: train and val by name, testA by its last letter, test by all tests."""
     if split in ("testA", "testB", "testC"):
         return marked.startswith("test") and split[-1] in marked[4:]
     return marked.startswith("test") if split == "test" else marked == split
-
-
-def _phrases(ref: dict[str, Any], where: str) -> Iterator[Phrase]:
-    image = files.field(ref, "image_id", int, where)
-    annotations = _annotation_ids(ref.get("ann_id"), where)
-    for number, sentence in enumerate(files.field(ref, "sentences", list, where)):
-        here = f"{where}, sentence {number}"
-        yield Phrase(
-            sentence_id=files.field(sentence, "sent_id", int, here),
-            text=files.field(sentence, "sent", str, here).strip().lower(),
-            image_id=image,
-            annotations=annotations,
-            general=isinstance(ref["ann_id"], list),
-        )
-
-
-def _annotation_ids(value: object, where: str) -> tuple[int, ...]:
-    """One id, or gRefCOCO's list of them, in which -1 stands for nothing."""
-    ids: Sequence[object] = value if isinstance(value, list) else [value]
-    found = tuple(one for one in ids if isinstance(one, int) and not isinstance(one, bool))
-    if len(found) != len(ids) or not ids:
-        raise BadInput(f"{where}: 'ann_id' is a number or a list of numbers, found {value!r:.60}")
-    return tuple(dict.fromkeys(one for one in found if one != NO_TARGET))
 
 
 class _DataOnly(pickle.Unpickler):

@@ -1,0 +1,301 @@
+"""Tables row by row: Parquet, and TSV as VLMEvalKit has it.
+
+Texts are read at once, an image or a mask when its row is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import bisect
+import csv
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rsvp.errors import BadInput
+from rsvp.platform.extras import require
+
+IMAGE, INDEX, SUFFIX = "image", "index", ".parquet"
+
+_MAX_FIELD = 2**31 - 1  # csv's own default refuses any image
+_MAX_REFERENCE = 64  # a shorter image text is the index of the row that has the image
+
+
+def open_table(source: Path) -> ParquetTable | TsvTable:
+    """The table that a file is, or the only one in a folder.
+
+    Raises:
+        BadInput: there is none, there are several, or it is broken.
+        MissingExtra: it is Parquet, and pyarrow is not installed.
+    """
+    if source.is_file() and source.suffix == ".tsv":
+        return TsvTable(source)
+    found = sorted(source.glob("*.tsv"))
+    if len(found) > 1:
+        raise BadInput(f"{source}: several tables, name one: {', '.join(f.name for f in found)}")
+    if found:
+        return TsvTable(found[0])
+    if parquet := find_parquet(source):
+        return ParquetTable(parquet)
+    raise BadInput(f"{source}: neither a TSV nor a Parquet file")
+
+
+def find_parquet(source: Path, split: str | None = None) -> list[Path]:
+    """The Parquet files of a dataset, in the order of their names; none where there are none.
+
+    Args:
+        source: such a file, a folder of them, or one with a ``data`` folder, as the hub has it.
+        split: only the files named ``<split>-…``.
+
+    Raises:
+        BadInput: the files belong to several splits and none was chosen, or it has no file.
+    """
+    if source.is_file() and source.suffix == SUFFIX:
+        return [source]
+    found = sorted(source.glob(f"*{SUFFIX}")) or sorted(source.glob(f"data/*{SUFFIX}"))
+    splits = sorted({file.stem.partition("-")[0] for file in found})
+    if split is not None and found:
+        found = [file for file in found if file.stem.partition("-")[0] == split]
+        if not found:
+            raise BadInput(f"{source}: no split {split!r}; found {', '.join(splits)}")
+    elif len(splits) > 1:
+        raise BadInput(f"{source}: several splits, choose one of {', '.join(splits)}")
+    return found
+
+
+def packed_image(value: object, where: str) -> bytes:
+    """The encoded image in a cell: bytes, base64 text, or a struct with ``bytes`` as on the hub.
+
+    Raises:
+        BadInput: there is none; begins with `where`.
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(data, str):
+        try:
+            data = base64.b64decode("".join(data.split()), validate=True)
+        except (binascii.Error, ValueError):
+            data = b""
+        if not data:
+            raise BadInput(f"{where}: the image is not base64 text")
+    if not isinstance(data, bytes) or not data:
+        raise BadInput(f"{where}: the row holds no image bytes")
+    return data
+
+
+class ParquetTable:
+    """The rows of Parquet files, numbered across the files.
+
+    Reading rows in order decodes every page once and keeps one row; reading an earlier row decodes
+    its row group again from the start. May be used from several threads, and pickled.
+
+    Attributes:
+        file: the first file; error messages begin with it.
+        columns: names of the columns, the same in every file.
+        digest: SHA-256 of the files.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Open the files.
+
+        Raises:
+            BadInput: one is broken, or of other columns than the first.
+            MissingExtra: pyarrow is not installed.
+        """
+        parquet = require("pyarrow.parquet", "eval", "reading Parquet files")
+        self._errors = (require("pyarrow", "eval").ArrowException, OSError, StopIteration)
+        self._files, self.file = tuple(files), files[0]
+        self.columns: tuple[str, ...] = ()
+        self._open: list[tuple[Path, Any]] = []
+        self._groups: list[tuple[Path, Any, int]] = []  # file, opened file, row group in it
+        self._starts: list[int] = []  # the first row of each group
+        self._rows = 0
+        digest = hashlib.sha256()
+        for file in self._files:
+            with self._reading(f"cannot read {file}"):
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                self._add(file, parquet.ParquetFile(file, memory_map=True))
+        self.digest = digest.hexdigest()
+        self._lock = threading.Lock()
+        self._cursor: Iterator[Any] = iter(())
+        self._cursor_at: tuple[int, tuple[str, ...], int] = (-1, (), 0)  # group, columns, next row
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __reduce__(self) -> tuple[type[ParquetTable], tuple[tuple[Path, ...]]]:
+        return ParquetTable, (self._files,)
+
+    def column(self, name: str) -> list[Any]:
+        """A whole column as Python values; for small ones.
+
+        Raises:
+            BadInput: there is no such column, or the file is broken.
+        """
+        self.check_column(name)
+        values: list[Any] = []
+        for file, opened in self._open:
+            with self._reading(f"{file}: cannot read {name!r}"):
+                values += opened.read(columns=[name]).column(name).to_pylist()
+        return values
+
+    def texts(self, name: str) -> list[str]:
+        """A column as stripped text, "" where a row has nothing; BadInput where it is missing."""
+        # NaN, which pandas writes for nothing, is the one value that differs from itself.
+        values = self.column(name)
+        return ["" if v is None or v != v else str(v).strip() for v in values]  # noqa: PLR0124
+
+    def row(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a row: arrow arrays of length 1, by name.
+
+        Raises:
+            IndexError: beyond the last row.
+            BadInput: the file is broken.
+        """
+        if not 0 <= index < self._rows:
+            raise IndexError(index)
+        group = bisect.bisect_right(self._starts, index) - 1
+        file, opened, number = self._groups[group]
+        row, key = index - self._starts[group], (group, tuple(columns))
+        with self._lock, self._reading(f"{file}: cannot read row {index}"):
+            *at, next_row = self._cursor_at
+            self._cursor_at = (-1, (), 0)  # stays so where reading fails
+            if tuple(at) != key or next_row > row:
+                next_row = 0
+                self._cursor = opened.iter_batches(1, row_groups=[number], columns=list(columns))
+            for _ in range(next_row, row):
+                next(self._cursor)
+            batch = next(self._cursor)
+            self._cursor_at = (*key, row + 1)
+        return {name: batch.column(name) for name in columns}
+
+    def image(self, row: int, where: str | None = None) -> bytes:
+        """The encoded image of a row; BadInput, beginning with `where`, if there is none."""
+        self.check_column(IMAGE)
+        value = self.row(row, (IMAGE,))[IMAGE][0].as_py()
+        return packed_image(value, where or f"{self.file}: row {row}")
+
+    def check_column(self, name: str) -> None:
+        """Raise BadInput unless there is such a column."""
+        if name not in self.columns:
+            raise BadInput(f"{self.file}: no column {name!r}; found {', '.join(self.columns)}")
+
+    def _add(self, file: Path, opened: Any) -> None:
+        names = tuple(opened.schema_arrow.names)
+        if self._open and names != self.columns:
+            raise BadInput(f"{file}: other columns than {self.file.name}")
+        self.columns = names
+        self._open.append((file, opened))
+        for group in range(opened.num_row_groups):
+            if rows := opened.metadata.row_group(group).num_rows:
+                self._groups.append((file, opened, group))
+                self._starts.append(self._rows)
+                self._rows += rows
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turn errors of pyarrow into one line."""
+        try:
+            yield
+        except self._errors as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadInput(f"{what}: {reason}") from error
+
+
+class TsvTable:
+    """Tab-separated values with a header; quoted fields may hold line ends.
+
+    Attributes:
+        file, columns, digest: see `ParquetTable`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        digest = hashlib.sha256()
+        self._spans: list[tuple[int, int]] = []
+        self._texts: dict[str, list[str]] = {}
+        self._references: list[str] = []
+        with _reading(file) as stream:
+            records = _records(stream, digest.update)
+            self.columns = tuple(next(records, (0, 0, []))[2])
+            for start, end, values in records:
+                self._add(start, end, values)
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def texts(self, name: str) -> list[str]:
+        """A column as stripped text; BadInput where it is missing."""
+        if name not in self.columns or name == IMAGE:
+            raise BadInput(f"{self.file}: no column {name!r}; found {', '.join(self.columns)}")
+        return self._texts.get(name, [])
+
+    def image(self, row: int) -> bytes:
+        """The encoded image of a row; BadInput if there is none."""
+        where = f"{self.file}: row {row}"
+        if IMAGE not in self.columns:
+            raise BadInput(f"{self.file}: no column {IMAGE!r}")
+        reference = self._references[row]
+        if reference:
+            indices = self._texts.get(INDEX, [])
+            if reference not in indices or self._references[indices.index(reference)]:
+                raise BadInput(f"{where}: no row has the image {reference!r}")
+            row = indices.index(reference)
+        start, end = self._spans[row]
+        with _reading(self.file) as stream:
+            stream.seek(start)
+            text = stream.read(end - start).decode()
+            values = next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+        return packed_image(values[self.columns.index(IMAGE)], where)
+
+    def _add(self, start: int, end: int, values: list[str]) -> None:
+        if len(values) != len(self.columns):
+            raise BadInput(
+                f"{self.file}: row {len(self._spans)}: {len(values)} fields, "
+                f"the header has {len(self.columns)}"
+            )
+        self._spans.append((start, end))
+        for name, value in zip(self.columns, values, strict=True):
+            if name != IMAGE:
+                self._texts.setdefault(name, []).append(value.strip())
+            else:
+                self._references.append(value if len(value) <= _MAX_REFERENCE else "")
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[BinaryIO]:
+    """Open a file for csv with fields of any length; its faults become one line."""
+    # The limit is global: resetting it would break another thread that is reading.
+    csv.field_size_limit(_MAX_FIELD)
+    try:
+        with file.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: broken table: {error}") from error
+
+
+def _records(
+    stream: BinaryIO, on_line: Callable[[bytes], object]
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Each record that is not blank, and the bytes that it spans."""
+    start = end = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for line in stream:
+            on_line(line)
+            end += len(line)
+            yield line.decode("utf-8-sig" if end == len(line) else "utf-8")
+
+    for values in csv.reader(lines(), delimiter="\t"):
+        if values:
+            yield start, end, values
+        start = end
