@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from recipes.embedded.examples import TRAIN_SEED, Ask, prompt_text
 from rsvp.embedded import scenes
 from rsvp.embedded.replies import FRAGMENTS, NUMBERS
-from rsvp.embedded.world import things
+from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900

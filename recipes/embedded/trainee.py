@@ -27,7 +27,7 @@ from recipes.embedded.model import (
     order_numbers,
 )
 from recipes.embedded.tokenizer import Told, Words
-from rsvp.embedded.world import things
+from rsvp.embedded.vocabulary import categories
 
 NOTHING_WEIGHT = 0.3  # of an empty cell: most cells are
 
