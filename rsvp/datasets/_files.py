@@ -12,6 +12,8 @@ from rsvp.images import MAX_PIXELS
 
 T = TypeVar("T")
 
+_LONGEST = 255  # bytes of a part of a path, on every common file system
+
 
 def read_bytes(file: Path) -> bytes:
     """The bytes of a file; BadInput where it is missing or cannot be read."""
@@ -50,12 +52,17 @@ def field(entry: object, name: str, kind: type[T], where: str) -> T:
 
 def size_of(entry: object, where: str) -> tuple[int, int]:
     """(H, W) from a JSON object's ``height`` and ``width``; BadInput unless an image can be so."""
-    height, width = field(entry, "height", int, where), field(entry, "width", int, where)
+    size = field(entry, "height", int, where), field(entry, "width", int, where)
+    check_size(*size, where)
+    return size
+
+
+def check_size(height: int, width: int, where: str) -> None:
+    """BadInput, beginning with `where`, unless an image can have this size."""
     if height < 1 or width < 1:
         raise BadInput(f"{where}: the size {width}x{height} is not positive")
     if height * width > MAX_PIXELS:
         raise BadInput(f"{where}: {width}x{height} pixels are too many for an image")
-    return height, width
 
 
 def check_unique(ids: Iterable[str], where: str | Path) -> None:
@@ -65,3 +72,18 @@ def check_unique(ids: Iterable[str], where: str | Path) -> None:
         if one in seen:
             raise BadInput(f"{where}: two samples have the id {one!r}")
         seen.add(one)
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """The file `name` of `folder`; it need not be there.
+
+    Raises:
+        BadInput: no file can have this name, or it leads out of the folder; begins with `where`.
+    """
+    path = Path(name)
+    too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST for part in path.parts)
+    if not path.name or "\0" in name or too_long or len(name) > 10 * _LONGEST:
+        raise BadInput(f"{where}: {name[:60]!r} is no file name")
+    if path.is_absolute() or ".." in path.parts:
+        raise BadInput(f"{where}: {name[:60]!r} leads out of the folder")
+    return folder / path

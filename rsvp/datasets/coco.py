@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from rsvp.datasets import Sample, TrueObject
-from rsvp.datasets.instances import Instances, Json, encode, read_instances
+from rsvp.datasets.instances import CocoAnnotation, image_folder, read_instances
 from rsvp.errors import BadInput
-from rsvp.masks import decode_rle, mask_to_box
+from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask
 
-FILE, IMAGES = "instances.json", "images"
+FILE = "instances.json"
 KIND = "all"
 
 
@@ -48,19 +48,18 @@ class CocoDataset:
         """
         source = Path(source)
         self.file = source / FILE if source.is_dir() else source
-        self._truth = read_instances(self.file)
+        self._truth = read_instances(self.file).of_split(split)
         self.digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
-        chosen = _images_of(self._truth, split)
         grouped = self._truth.by_image_and_category()
         rank = {number: place for place, number in enumerate(self._truth.images)}
         self._samples = [
             (place, grouped[place])
             for place in sorted(grouped, key=lambda pair: (rank[pair[0]], pair[1]))
-            if place[0] in chosen and not all(a.get("iscrowd") for a in grouped[place])
+            if not all(a.get("iscrowd") for a in grouped[place])
         ]
         if not self._samples:
             raise BadInput(f"{self.file}: no image is annotated")
-        self._folder = _image_folder(self.file)
+        self._folder = image_folder(self.file)
         for number in dict.fromkeys(place[0] for place, _ in self._samples):
             path = self._folder / self._truth.images[number]["file_name"]
             if not path.is_file():
@@ -93,34 +92,17 @@ class CocoDataset:
         )
 
     def _masks(
-        self, label: str, image_id: int, annotations: Sequence[Json]
+        self, label: str, image_id: int, annotations: Sequence[CocoAnnotation]
     ) -> tuple[BoolMask, BoolMask, list[TrueObject]]:
         """All instances in one mask, all crowds in one, and the instances."""
         size = self._truth.size(image_id)
         union, crowd = np.zeros(size, dtype=np.bool_), np.zeros(size, dtype=np.bool_)
         objects = []
         for annotation in annotations:
-            where = f"{self.file}: annotations {annotation['id']}"
-            mask = decode_rle(encode(annotation["segmentation"], size, where), size, where)
+            mask = self._truth.mask(annotation)
             if annotation.get("iscrowd"):
                 crowd |= mask
             elif (box := mask_to_box(mask)) is not None:
                 union |= mask
                 objects.append(TrueObject(label, box, mask))
         return union, crowd, objects
-
-
-def _images_of(truth: Instances, split: str | None) -> set[int]:
-    if split is None:
-        return set(truth.images)
-    chosen = {number for number, image in truth.images.items() if image.get("split") == split}
-    if not chosen:
-        found = sorted({str(image.get("split")) for image in truth.images.values()})
-        raise BadInput(f"{truth.file}: no image of split {split!r}; found {', '.join(found)}")
-    return chosen
-
-
-def _image_folder(file: Path) -> Path:
-    """``images/`` beside the file, COCO's ``../val2017`` of ``instances_val2017.json``, or here."""
-    candidates = (file.parent / IMAGES, file.parent.parent / file.stem.rpartition("_")[2])
-    return next((folder for folder in candidates if folder.is_dir()), file.parent)

@@ -1,31 +1,80 @@
-"""A COCO instances file: images, categories and annotations, each checked once, when it is opened.
+"""The reader of COCO instances files: images, categories and annotations, all checked on opening.
 
-pycocotools trusts its input: a polygon with wild coordinates makes it ask for all the memory there
-is, an odd number of them reads past the end. So everything is looked at before it gets there.
+pycocotools does not check its input: a polygon with wild coordinates makes it allocate all memory,
+an odd number of them makes it read past the end. So everything is checked before it gets there.
 
-Format: https://cocodataset.org/#format-data (object detection).
+Format: https://cocodataset.org/#format-data (object detection). An image may also name a ``split``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, NotRequired, TypeVar, cast
 
 from pycocotools import mask as coco
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
-from rsvp.datasets import _files as files
-from rsvp.datasets._paths import inside
+from rsvp.datasets._files import check_size, inside
 from rsvp.errors import BadInput
-from rsvp.images import MAX_PIXELS
-from rsvp.masks import RLE, rle_runs
+from rsvp.masks import RLE, decode_rle, rle_runs
+from rsvp.platform.files import parse_json, read_bytes, validate
+from rsvp.types import BoolMask
 
-Json = Mapping[str, Any]
+Entry = TypeVar("Entry", bound=Mapping[str, Any])
 
-_MAX_ID = 2**63 - 1
+Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_CONFIG = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+@with_config(_CONFIG)
+class CocoImage(TypedDict):
+    """An image; `split` is no field of COCO's own files."""
+
+    id: Id
+    file_name: str
+    height: int
+    width: int
+    split: NotRequired[Any]
+
+
+@with_config(_CONFIG)
+class CocoCategory(TypedDict):
+    """A category."""
+
+    id: Id
+    name: str
+
+
+@with_config(_CONFIG)
+class CocoAnnotation(TypedDict):
+    """An object of a category on an image; the segmentation is polygons or RLE, see `encode`."""
+
+    id: Id
+    image_id: int
+    category_id: int
+    segmentation: NotRequired[Any]
+    iscrowd: NotRequired[Any]
+
+
+@with_config(_CONFIG)
+class CocoDocument(TypedDict):
+    """The lists of a file; their entries are checked one by one."""
+
+    images: list[Any]
+    categories: list[Any]
+    annotations: list[Any]
+
+
+_DOCUMENT = TypeAdapter(CocoDocument)
+_IMAGE = TypeAdapter(CocoImage)
+_CATEGORY = TypeAdapter(CocoCategory)
+_ANNOTATION = TypeAdapter(CocoAnnotation)
+_POLYGONS = TypeAdapter(list[list[float]], config=_CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,59 +82,109 @@ class Instances:
     """A checked COCO instances file.
 
     Attributes:
-        file: where it lies.
+        file: its path.
         digest: SHA-256 of the file.
-        images: id -> its entry (`file_name`, `height`, `width`), in the file's order.
+        images: id -> its entry, in the file's order.
         categories: id -> name, in the order of the ids.
         annotations: in the file's order.
     """
 
     file: Path
     digest: str
-    images: Mapping[int, Json] = field(repr=False)
+    images: Mapping[int, CocoImage] = field(repr=False)
     categories: Mapping[int, str]
-    annotations: Sequence[Json] = field(repr=False)
+    annotations: Sequence[CocoAnnotation] = field(repr=False)
 
     def size(self, image_id: int) -> tuple[int, int]:
         """(H, W) of an image."""
         image = self.images[image_id]
         return image["height"], image["width"]
 
-    def by_image_and_category(self) -> dict[tuple[int, int], list[Json]]:
+    def image_file(self, image_id: int) -> Path:
+        """The file of an image in `image_folder`; it may be missing."""
+        return image_folder(self.file) / self.images[image_id]["file_name"]
+
+    def mask(self, annotation: CocoAnnotation) -> BoolMask:
+        """(H, W) bool, the decoded mask of an annotation."""
+        size = self.size(annotation["image_id"])
+        where = f"{self.file}: annotations {annotation['id']}"
+        return decode_rle(encode(annotation["segmentation"], size, where), size, where)
+
+    def by_image(self) -> dict[int, list[CocoAnnotation]]:
+        """The annotations of each image that has any; both in the file's order."""
+        grouped: dict[int, list[CocoAnnotation]] = {number: [] for number in self.images}
+        for annotation in self.annotations:
+            grouped[annotation["image_id"]].append(annotation)
+        return {number: found for number, found in grouped.items() if found}
+
+    def by_image_and_category(self) -> dict[tuple[int, int], list[CocoAnnotation]]:
         """The annotations of each (image id, category id) that has any, in the file's order."""
-        grouped: dict[tuple[int, int], list[Json]] = defaultdict(list)
+        grouped: dict[tuple[int, int], list[CocoAnnotation]] = defaultdict(list)
         for annotation in self.annotations:
             grouped[annotation["image_id"], annotation["category_id"]].append(annotation)
         return dict(grouped)
 
+    def of_split(self, split: str | None) -> Instances:
+        """The images whose ``split`` it is, with their annotations; everything for None.
 
-def read_instances(file: Path) -> Instances:
-    """Read and check an instances file; the pictures themselves are not looked for.
+        Raises:
+            BadInput: no image has this split; the message lists those that are there.
+        """
+        if split is None:
+            return self
+        images = {n: image for n, image in self.images.items() if image.get("split") == split}
+        if not images:
+            found = ", ".join(sorted({str(image.get("split")) for image in self.images.values()}))
+            raise BadInput(f"{self.file}: no image of split {split!r}; found {found}")
+        kept = [one for one in self.annotations if one["image_id"] in images]
+        return replace(self, images=images, annotations=kept)
+
+
+def image_folder(file: Path) -> Path:
+    """``images/`` beside an instances file, COCO's ``../val2017`` of ``instances_val2017.json``.
+
+    Where neither exists, the folder of the file itself.
+    """
+    candidates = (file.parent / "images", file.parent.parent / file.stem.rpartition("_")[2])
+    return next((folder for folder in candidates if folder.is_dir()), file.parent)
+
+
+def read_instances(
+    file: Path,
+    *,
+    images: Collection[int] | None = None,
+    annotations: Collection[int] | None = None,
+) -> Instances:
+    """Read and check an instances file; its image files need not exist.
+
+    Args:
+        images: the ids that are needed; the other entries are neither checked nor returned.
+        annotations: likewise. Of these the segmentation is left to `encode_parts`, and the category
+            may be unknown, as in some editions of RefCOCO.
 
     Raises:
-        BadInput: it is missing or broken, an id appears twice or refers to nothing, a mask is
-            neither polygons nor RLE of the image's size. One line with the file and the id.
+        BadInput: the file is missing or broken, an id appears twice, is missing or refers to
+            nothing, a segmentation is neither polygons nor RLE of the image's size. One line with
+            the file and the id.
     """
-    data = files.read_bytes(file)
-    document = files.parse_json(data, str(file))
-    images = _by_id(document, "images", file)
-    for number, image in images.items():
-        _check_image(image, f"{file}: images {number}")
-    categories = _by_id(document, "categories", file)
-    names = {
-        number: files.field(categories[number], "name", str, f"{file}: categories {number}")
-        for number in sorted(categories)
-    }
-    annotations = _by_id(document, "annotations", file)
-    for number, annotation in annotations.items():
-        _check_annotation(annotation, images, names, f"{file}: annotations {number}")
-    return Instances(
+    data = read_bytes(file)
+    document = validate(_DOCUMENT, parse_json(data, str(file)), str(file))
+    categories = _entries(document["categories"], "categories", _CATEGORY, file)
+    chosen = _entries(document["annotations"], "annotations", _ANNOTATION, file, annotations)
+    found = Instances(
         file=file,
         digest=hashlib.sha256(data).hexdigest(),
-        images=images,
-        categories=names,
-        annotations=list(annotations.values()),
+        images=_entries(document["images"], "images", _IMAGE, file, images),
+        categories={number: categories[number]["name"] for number in sorted(categories)},
+        annotations=list(chosen.values()),
     )
+    for number, image in found.images.items():
+        where = f"{file}: images {number}"
+        check_size(image["height"], image["width"], where)
+        inside(Path(), image["file_name"], where)
+    for annotation in found.annotations:
+        _check_annotation(annotation, found, complete=annotations is None)
+    return found
 
 
 def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
@@ -99,66 +198,83 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
     Raises:
         BadInput: it is neither, or of another size.
     """
-    height, width = size
     if isinstance(segmentation, list):
-        _check_polygons(segmentation, size, where)
-        return cast(RLE, coco.merge(coco.frPyObjects(segmentation, height, width)))
+        return cast(RLE, coco.merge(coco.frPyObjects(_polygons(segmentation, size, where), *size)))
     rle_runs(segmentation, size, where)
     found = cast(RLE, segmentation)
     if isinstance(found["counts"], list):
-        return cast(RLE, coco.frPyObjects(dict(found), height, width))
+        return cast(RLE, coco.frPyObjects(dict(found), *size))
     return dict(found)
 
 
-def _check_image(image: Json, where: str) -> None:
-    height, width = files.size_of(image, where)
-    if height * width > MAX_PIXELS:
-        raise BadInput(f"{where}: {width}x{height} pixels are too many for an image")
-    inside(Path(), files.field(image, "file_name", str, where), where)
+def encode_parts(segmentation: object, size: tuple[int, int], where: str) -> list[RLE]:
+    """The parts of a segmentation, unmerged: an RLE for each polygon; none for an empty list.
+
+    Args:
+        segmentation: see `encode`; here also a list of RLEs, as RefCOCO has it.
+        size, where: see `encode`.
+
+    Raises:
+        BadInput: see `encode`.
+    """
+    if not isinstance(segmentation, list):
+        return [encode(segmentation, size, where)]
+    if not segmentation or isinstance(segmentation[0], dict):
+        return [encode(part, size, where) for part in segmentation]
+    return cast(list[RLE], coco.frPyObjects(_polygons(segmentation, size, where), *size))
 
 
-def _check_annotation(
-    annotation: Json, images: Mapping[int, Json], categories: Mapping[int, str], where: str
-) -> None:
-    for name, known in (("image_id", images), ("category_id", categories)):
-        number = files.field(annotation, name, int, where)
-        if number not in known:
-            raise BadInput(f"{where}: there is no {name} {number}")
-    image = images[annotation["image_id"]]
-    size, segmentation = (image["height"], image["width"]), annotation.get("segmentation")
+def _entries(
+    entries: Sequence[object],
+    name: str,
+    adapter: TypeAdapter[Entry],
+    file: Path,
+    needed: Collection[int] | None = None,
+) -> dict[int, Entry]:
+    """The entries of a list by their ids, in the file's order; all that are needed, each once."""
+    found: dict[int, Entry] = {}
+    for place, raw in enumerate(entries):
+        number = raw.get("id") if isinstance(raw, dict) else None
+        known = type(number) is int
+        if needed is not None and not (known and number in needed):
+            continue
+        where = f"{file}: {name} {number}" if known else f"{file}: {name} at place {place}"
+        entry = validate(adapter, raw, where)
+        if entry["id"] in found:
+            raise BadInput(f"{file}: two {name} have the id {number}")
+        found[entry["id"]] = entry
+    missing = set(needed or ()) - found.keys()
+    if missing:
+        raise BadInput(f"{file}: no {name} with the id {min(missing)}")
+    return found
+
+
+def _check_annotation(annotation: CocoAnnotation, truth: Instances, *, complete: bool) -> None:
+    where = f"{truth.file}: annotations {annotation['id']}"
+    if annotation["image_id"] not in truth.images:
+        raise BadInput(f"{where}: there is no image_id {annotation['image_id']}")
+    if not complete:
+        return
+    if annotation["category_id"] not in truth.categories:
+        raise BadInput(f"{where}: there is no category_id {annotation['category_id']}")
+    size, segmentation = truth.size(annotation["image_id"]), annotation.get("segmentation")
     if isinstance(segmentation, list):
-        _check_polygons(segmentation, size, where)
+        _polygons(segmentation, size, where)
     else:
         rle_runs(segmentation, size, where)
 
 
-def _check_polygons(polygons: list[Any], size: tuple[int, int], where: str) -> None:
-    """Polygons may stick out of the image a little, as drawn ones do, but not get lost."""
-    # A line is nothing to fill, but files hold some; in the first place pycocotools refuses it.
-    if not polygons or (isinstance(polygons[0], list) and len(polygons[0]) < 6):
+def _polygons(segmentation: list[Any], size: tuple[int, int], where: str) -> list[list[float]]:
+    """The polygons of a segmentation; their corners may lie outside the image, but not far."""
+    polygons = validate(_POLYGONS, segmentation, f"{where}: segmentation")
+    # Some files hold lines, which fill nothing; pycocotools refuses one only in the first place.
+    if not polygons or len(polygons[0]) < 6:
         raise BadInput(f"{where}: a segmentation begins with a polygon of at least three corners")
+    height, width = size
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 4 or len(polygon) % 2:
+        if len(polygon) < 4 or len(polygon) % 2:
             raise BadInput(f"{where}: a polygon is a list x, y, x, y, …")
-        for axis, limit in ((0, size[1]), (1, size[0])):
-            if not all(_between(v, -limit, 2 * limit) for v in polygon[axis::2]):
-                raise BadInput(f"{where}: a corner of a polygon lies far outside the image")
-
-
-def _between(value: object, low: float, high: float) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return low <= value <= high  # False for NaN, too
-
-
-def _by_id(document: object, name: str, file: Path) -> dict[int, Json]:
-    """The entries of a list by their ids, in the file's order, each id once."""
-    found: dict[int, Json] = {}
-    for place, entry in enumerate(files.field(document, name, list, str(file))):
-        number = files.field(entry, "id", int, f"{file}: {name} at place {place}")
-        if abs(number) > _MAX_ID:
-            raise BadInput(f"{file}: {name} at place {place}: the id is beyond 64 bits")
-        if number in found:
-            raise BadInput(f"{file}: two {name} have the id {number}")
-        found[number] = entry
-    return found
+        x, y = polygon[::2], polygon[1::2]
+        if min(x) < -width or max(x) > 2 * width or min(y) < -height or max(y) > 2 * height:
+            raise BadInput(f"{where}: a corner of a polygon lies far outside the image")
+    return polygons

@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from rsvp.datasets import Sample, TrueObject
-from rsvp.datasets.instances import Instances, Json, encode, read_instances
+from rsvp.datasets.instances import CocoAnnotation, Instances, read_instances
 from rsvp.errors import BadInput
-from rsvp.masks import decode_rle, mask_to_box
-from rsvp.types import BoolMask
+from rsvp.masks import mask_to_box
 
 FOLDER, FILE = "valid", "_annotations_min1cat.coco.json"
 
@@ -79,7 +78,7 @@ class Place:
 class _Set:
     truth: Instances
     folder: Path
-    annotations: Mapping[tuple[int, int], Sequence[Json]] = field(repr=False)
+    annotations: Mapping[tuple[int, int], Sequence[CocoAnnotation]] = field(repr=False)
 
 
 class SeginwDataset:
@@ -143,7 +142,7 @@ class SeginwDataset:
         crowd = np.zeros_like(union)
         objects: list[TrueObject] = []
         for annotation in one.annotations.get((place.image_id, place.category_id), ()):
-            mask = _mask(annotation, one.truth)
+            mask = one.truth.mask(annotation)
             if annotation.get("iscrowd"):
                 crowd |= mask
             elif (box := mask_to_box(mask)) is not None:
@@ -188,11 +187,3 @@ def _open(folder: Path) -> _Set:
                 f"{truth.file}: images {number}: no such image file: {folder / image['file_name']}"
             )
     return _Set(truth, folder, truth.by_image_and_category())
-
-
-def _mask(annotation: Json, truth: Instances) -> BoolMask:
-    size, where = (
-        truth.size(annotation["image_id"]),
-        f"{truth.file}: annotations {annotation['id']}",
-    )
-    return decode_rle(encode(annotation["segmentation"], size, where), size, where)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.datasets import _files as files
-from rsvp.datasets._paths import inside
+from rsvp.datasets._files import inside
 from rsvp.datasets._tables import Table, open_table
 from rsvp.errors import BadInput
 

@@ -7,9 +7,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsvp.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 
 def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = False) -> Path:
@@ -68,6 +73,33 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
         raise BadInput(f"{where}: broken JSON: {error}") from error
+
+
+def validate(adapter: TypeAdapter[T], value: object, where: str) -> T:
+    """A value checked against a pydantic type.
+
+    Raises:
+        BadInput: it does not fit; one line that begins with `where` and names the first fault.
+    """
+    try:
+        return adapter.validate_python(value)
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise BadInput(f"{where}: {first_fault(cast('ValidationError', error))}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault that pydantic found, e.g. ``'height' should be int, found str``."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"{name!r} is missing"
+    kind, of_type, _ = fault["type"].rpartition("_type")
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if of_type:
+        kind = "object" if kind in ("dict", "model", "dataclass") else kind
+        verb = "should be" if name else "expected"
+        message = f"{verb} {kind}, found {type(fault['input']).__name__}"
+    return f"{name!r} {message}" if name else message
 
 
 @contextlib.contextmanager
