@@ -1,21 +1,22 @@
-"""What the embedded reasoner is taught to write: the reply to a query, for every strategy.
+"""The replies that the embedded reasoner learns to write, for every strategy.
 
-The replies are the JSON that `rsvp.parsing` reads, in the order of the paper's chain of thought:
-what is asked for, which objects matter and where they are, whether it is present, where it is, why.
-They are built of fixed FRAGMENTS (one token each in the embedded tokenizer), names and numbers.
+They are the JSON that `rsvp.parsing` reads, in the order of the paper's chain of thought: what is
+asked for, which objects matter and where they are, whether it is present, where it is, why. They
+consist of fixed FRAGMENTS (one token each in the embedded tokenizer), names and NUMBERS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rsvp.embedded.queries import Query, Seen
+from rsvp.embedded.queries import Query
+from rsvp.embedded.rendering import SceneObject
 from rsvp.frames import box_to_bands
 from rsvp.types import Box
 
 GRID = (9, 9)
 
-ASKED = {
+QUESTIONS = {
     "name": "The question names a thing.",
     "keyword": "The question tells what a thing is for.",
     "group": "The question names a sort of thing.",
@@ -35,128 +36,111 @@ REASONS = {
     "all": " and all others of the sort are marked.",
     "hidden": " is partly covered by something else.",
 }
-NOTHING = "Nothing in the image fits the question."
+NO_REASON = "Nothing in the image fits the question."
 
-# The whole reply, one token, to an image that is none of this world.
-UNKNOWN = (
+# The whole reply, one token, to an image that is no rendered scene.
+NOT_UNDERSTOOD = (
     '{"targets":[],"understood":false,'
     '"reason":"This is not a rendered scene, and rendered scenes are all that I know."}'
 )
 
-OPEN = '{"steps":[{"text":"'
-STEP = ',{"text":"'
-THERE = " is there"
+FIRST_STEP = '{"steps":[{"text":"'
+NEXT_STEP = ',{"text":"'
+IS_THERE = " is there"
 PRESENT = ',{"text":"So it is in the image."'
-MISSING = ',{"text":"So it is not in the image."'
+ABSENT = ',{"text":"So it is not in the image."'
 TARGETS = '],"targets":['
-DIRECT = '{"targets":['
-LABEL = '{"label":"'
-NEXT = ',{"label":"'
+TARGETS_ONLY = '{"targets":['
+FIRST_LABEL = '{"label":"'
+NEXT_LABEL = ',{"label":"'
 REASON = '],"reason":"'
 END = '"}'
+# What says where, from the comma on; after a name or a text a quote closes that first.
 NO_REGION = {
     "boxes": ',"boxes":[]}',
     "grid": ',"rows":[],"columns":[]}',
     "marks": ',"marks":[]}',
 }
-QUOTE_NO_REGION = {k: '"' + v for k, v in NO_REGION.items()}
-STEP_BOX = '","boxes":[['
-STEP_BOX_END = "]}"
-BOX = '","box":['
-ROWS = '","rows":['
-COLUMNS = ',"columns":['
-MARKS = '","marks":['
+QUOTED_NO_REGION = {strategy: '"' + text for strategy, text in NO_REGION.items()}
+STEP_BOX, STEP_BOX_END = '","boxes":[[', "]}"
+BOX, ROWS, COLUMNS, MARKS = '","box":[', '","rows":[', ',"columns":[', '","marks":['
 CLOSE = "}"
 
+# The order decides on the token ids.
 FRAGMENTS = tuple(
     dict.fromkeys(
         [
-            UNKNOWN, *ASKED.values(), *REASONS.values(), NOTHING, OPEN, STEP,
-            THERE, PRESENT, MISSING, TARGETS, DIRECT, LABEL, NEXT, REASON, END,
-            *NO_REGION.values(), *QUOTE_NO_REGION.values(), STEP_BOX, STEP_BOX_END, BOX, ROWS,
-            COLUMNS, MARKS, CLOSE,
+            NOT_UNDERSTOOD, *QUESTIONS.values(), *REASONS.values(), NO_REASON, FIRST_STEP,
+            NEXT_STEP, IS_THERE, PRESENT, ABSENT, TARGETS, TARGETS_ONLY, FIRST_LABEL, NEXT_LABEL,
+            REASON, END, *NO_REGION.values(), *QUOTED_NO_REGION.values(), STEP_BOX, STEP_BOX_END,
+            BOX, ROWS, COLUMNS, MARKS, CLOSE,
         ]
     )
 )  # fmt: skip
 NUMBERS = tuple(f"{n}{end}" for end in (",", "]") for n in range(101))
 
-
-def numbers(values: Sequence[int]) -> str:
-    """`[12, 30]` without its opening bracket: `12,30]`."""
-    return ",".join(str(v) for v in values) + "]"
+Piece = tuple[str, int | None]  # text, and the index of the object that it speaks of
 
 
-def percent(box: Sequence[float], size: tuple[int, int]) -> list[int]:
-    """An xyxy pixel box as whole percent of the (height, width) image."""
-    height, width = size
-    return [round(100 * v / (width, height)[i % 2]) for i, v in enumerate(box)]
-
-
-def region(box: Sequence[float], size: tuple[int, int], strategy: str, *, step: bool) -> str:
-    """The part of a step or target that says where, up to its closing brace, as boxes or bands."""
-    if strategy == "boxes":
-        where = numbers(percent(box, size))
-        return STEP_BOX + where + STEP_BOX_END if step else BOX + where + CLOSE
-    x0, y0, x1, y1 = (float(v) for v in box)
-    rows, columns = box_to_bands(Box(x0, y0, x1, y1), grid=GRID, image_size=size)
-    return ROWS + numbers(rows) + COLUMNS + numbers(columns) + CLOSE
-
-
-def mark_of(number: int | None) -> str:
-    """The part of a step or target that names the mark on an object, if there is one."""
-    return QUOTE_NO_REGION["marks"] if number is None else MARKS + numbers([number]) + CLOSE
-
-
-def pieces(
+def reply_pieces(
     query: Query,
-    objects: Sequence[Seen],
+    objects: Sequence[SceneObject],
     size: tuple[int, int],
     strategy: str,
     *,
     cot: bool,
     marks: Mapping[int, int] | None = None,
-) -> list[tuple[str, int | None]]:
-    """The true reply in pieces, each with the index of the object that it speaks of, or None.
+) -> list[Piece]:
+    """The true reply in pieces.
 
     Args:
         size: (height, width) of the image, in which the objects' boxes are pixels.
         strategy: "boxes", "grid" or "marks".
-        marks: object -> the number of its mark, of every target at least; for "marks" alone.
+        cot: write the chain of thought, else the targets alone.
+        marks: object -> the number of its mark, at least of every target; for "marks" alone.
     """
 
-    def where(i: int, *, step: bool) -> str:
+    def region(i: int, *, step: bool) -> Piece:
         if strategy == "marks":
-            return mark_of((marks or {}).get(i))
-        return region(objects[i].box, size, strategy, step=step)
+            return mark_region((marks or {}).get(i)), i
+        return box_region(objects[i].box, size, strategy, step=step), i
 
-    parts: list[tuple[str, int | None]] = [(DIRECT, None)]
+    def name(i: int) -> Piece:
+        return objects[i].category.name, i
+
+    pieces: list[str | Piece] = [TARGETS_ONLY]
     if cot:
-        parts = [(OPEN, None), (ASKED[query.form], None), (QUOTE_NO_REGION[strategy], None)]
+        pieces = [FIRST_STEP, QUESTIONS[query.form], QUOTED_NO_REGION[strategy]]
         for i in query.reasoning:
-            parts += [(STEP, None), (objects[i].thing.name, i), (THERE, None)]
-            parts.append((where(i, step=True), i))
-        parts += [(PRESENT if query.targets else MISSING, None), (NO_REGION[strategy], None)]
-        parts.append((TARGETS, None))
+            pieces += [NEXT_STEP, name(i), IS_THERE, region(i, step=True)]
+        pieces += [PRESENT if query.targets else ABSENT, NO_REGION[strategy], TARGETS]
     for k, i in enumerate(query.targets):
-        parts += [(NEXT if k else LABEL, None), (objects[i].thing.name, i)]
-        parts.append((where(i, step=False), i))
-    parts.append((REASON, None))
-    if query.targets:
-        first = query.targets[0]
-        parts += [(objects[first].thing.name, first), (REASONS[query.kind], None)]
-    else:
-        parts.append((NOTHING, None))
-    return [*parts, (END, None)]
+        pieces += [NEXT_LABEL if k else FIRST_LABEL, name(i), region(i, step=False)]
+    pieces.append(REASON)
+    pieces += [name(query.targets[0]), REASONS[query.kind]] if query.targets else [NO_REASON]
+    return [(p, None) if isinstance(p, str) else p for p in [*pieces, END]]
 
 
-def reply(
-    query: Query,
-    objects: Sequence[Seen],
-    size: tuple[int, int],
-    strategy: str,
-    *,
-    cot: bool,
-    marks: Mapping[int, int] | None = None,
-) -> str:
-    """The true reply; see `pieces`."""
-    return "".join(text for text, _ in pieces(query, objects, size, strategy, cot=cot, marks=marks))
+def box_region(box: Box, size: tuple[int, int], strategy: str, *, step: bool) -> str:
+    """The end of a step or target that says where: a box, or the bands that it covers."""
+    if strategy == "boxes":
+        numbers = number_list(box_percent(box, size))
+        return STEP_BOX + numbers + STEP_BOX_END if step else BOX + numbers + CLOSE
+    rows, columns = box_to_bands(box, grid=GRID, image_size=size)
+    return ROWS + number_list(rows) + COLUMNS + number_list(columns) + CLOSE
+
+
+def mark_region(number: int | None) -> str:
+    """The end of a step or target that names the mark of an object, if it has one."""
+    return QUOTED_NO_REGION["marks"] if number is None else MARKS + number_list([number]) + CLOSE
+
+
+def box_percent(box: Box, size: tuple[int, int]) -> list[int]:
+    """The xyxy of a pixel box as whole percent of the (height, width) image."""
+    height, width = size
+    return [round(100 * v / (width, height)[i % 2]) for i, v in enumerate(box.xyxy)]
+
+
+def number_list(values: Sequence[int]) -> str:
+    """`[12, 30]` without its opening bracket: `12,30]`."""
+    return ",".join(str(v) for v in values) + "]"
