@@ -3,7 +3,7 @@
     python -m eval.ambiguity --data scenes:4242,300 --segmenter vlsm:embedded \\
         --base sam2:embedded
 
-prints the mean IoU of both segmenters by style of box (see `rsvp.training.heldout`), the paired
+prints the mean IoU of both segmenters by style of box (see `rsvp.training.validation`), the paired
 difference with its bootstrap interval, and the presence AUC. `--data` is any data spec of training.
 `--pictures DIR` draws boxes around two things as well: both segmenters' masks side by side.
 """
@@ -26,23 +26,23 @@ from rsvp.drawing import overlay
 from rsvp.errors import BadInput, RsvpError
 from rsvp.evaluation.stats import mean_interval, paired_difference
 from rsvp.segmenters import Segmenter
-from rsvp.training.heldout import AMBIGUOUS, TRIED, HeldOut, Outcome
-from rsvp.training.pictures import open_pictures
-from rsvp.training.views import Ask
+from rsvp.training.data import open_sources
+from rsvp.training.samples import TrainingProposal
+from rsvp.training.validation import AMBIGUOUS, STYLES, ValidationResult, ValidationSet
 from rsvp.types import Image, Proposal, RgbArray, Target
 
 Table = dict[str, dict[str, Any]]
 
 
-def compare(base: Outcome, other: Outcome) -> Table:
+def compare(base: ValidationResult, other: ValidationResult) -> Table:
     """By style of box, ``ambiguous`` being all but the clean ones: n, both means, the difference.
 
     Every trial counts alike.
     """
-    groups = {**{style: (style,) for style in TRIED}, "ambiguous": AMBIGUOUS}
+    groups = {**{style: (style,) for style in STYLES}, "ambiguous": AMBIGUOUS}
     table: Table = {}
     for name, styles in groups.items():
-        a, b = base.of(*styles), other.of(*styles)
+        a, b = base.ious_of(*styles), other.ious_of(*styles)
         if len(a):
             found = paired_difference(a, b).interval
             means = {"base": mean_interval(a).to_dict(), "segmenter": mean_interval(b).to_dict()}
@@ -50,27 +50,27 @@ def compare(base: Outcome, other: Outcome) -> Table:
     return table
 
 
-def draw(held: HeldOut, base: Segmenter, other: Segmenter, folder: Path, limit: int) -> int:
+def draw(held: ValidationSet, base: Segmenter, other: Segmenter, folder: Path, limit: int) -> int:
     """Write a picture for each of the first `limit` boxes around two things; how many there were.
 
     Left is the mask of `base`, right that of `other`, each with the box and what was named.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = 0
-    for picture, tried in held:
-        for trial in tried:
-            if trial.style == "shared" and drawn < limit:
-                halves = [_shown(one, picture.rgb, trial.ask) for one in (base, other)]
+    for image, cases in held:
+        for case in cases:
+            if case.style == "shared" and drawn < limit:
+                halves = [_shown(one, image.rgb, case.proposal) for one in (base, other)]
                 file = folder / f"{drawn:03d}.png"
                 Pil.fromarray(np.concatenate(halves, axis=1)).save(file)
                 drawn += 1
     return drawn
 
 
-def _shown(segmenter: Segmenter, rgb: RgbArray, ask: Ask) -> RgbArray:
+def _shown(segmenter: Segmenter, rgb: RgbArray, proposal: TrainingProposal) -> RgbArray:
     (encoding,) = segmenter.encode([Image(rgb, sha256="")])
-    found = segmenter.masks(encoding, [Proposal(ask.text, ask.box)])
-    target = Target(ask.text, ask.box, float(found.scores[0]), found.masks[0])
+    found = segmenter.masks(encoding, [Proposal(proposal.text, proposal.box)])
+    target = Target(proposal.text, proposal.box, float(found.scores[0]), found.masks[0])
     return overlay(rgb, [target])
 
 
@@ -89,16 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     if args.limit < 1:
         raise BadInput(f"the limit is at least 1 picture, found {args.limit}")
-    held = HeldOut(open_pictures(args.data), args.limit, args.seed)
+    held = ValidationSet(open_sources(args.data), args.limit, args.seed)
     base, other = (registry.make("segmenter", spec) for spec in (args.base, args.segmenter))
     if args.pictures is not None:
         drawn = draw(held, base, other, Path(args.pictures), args.draw)
         print(f"{drawn} pictures in {args.pictures}", file=sys.stderr)
-    outcomes = [held.measure(segmenter) for segmenter in (base, other)]
+    outcomes = [held.evaluate(segmenter) for segmenter in (base, other)]
     for cause in held.broken.values():
-        print(f"passed over {cause}", file=sys.stderr)
+        print(f"skipped {cause}", file=sys.stderr)
     table = compare(*outcomes)
-    presence = outcomes[1].figures()["presence_auc"]
+    presence = outcomes[1].metrics()["presence_auc"]
     told = float(presence) if np.isfinite(presence) else None
     if args.json:
         print(json.dumps({"by_style": table, "presence_auc": told}, indent=2))

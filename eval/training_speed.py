@@ -10,7 +10,6 @@ memory.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -25,9 +24,10 @@ from rsvp.segmenters.checkpoints import SIZES, random_sam2
 from rsvp.segmenters.fusion import FusionConfig, Texts
 from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
 from rsvp.segmenters.vlsm import Prompts, Vlsm
-from rsvp.training.losses import Truth, Weights, losses
-from rsvp.training.parts import kernels
-from rsvp.training.processes import accelerate
+from rsvp.training.components import attention_kernels, make_accelerator
+from rsvp.training.config import LossWeights
+from rsvp.training.losses import LossTargets, losses
+from rsvp.training.monitor import peak_memory
 
 PROPOSALS, WORDS, TEXT_WIDTH = 4, 8, 512  # of a view; of a text; CLIP's
 
@@ -67,7 +67,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
         size: of the official models: tiny, small, base-plus or large.
         batch: views a step, each with 4 proposals.
     """
-    accelerator = accelerate(precision, 1, None)
+    accelerator = make_accelerator(precision, 1, None)
     device = accelerator.device
     sam2, side = random_sam2(size)
     net = Vlsm(sam2, FusionConfig(channels=256, text_width=TEXT_WIDTH)).to(device)
@@ -82,7 +82,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
     states = torch.randn(n, WORDS, TEXT_WIDTH, device=device)
     said = torch.ones(n, dtype=torch.bool, device=device)
     texts = Texts(states, said[:, None].expand(-1, WORDS))
-    truth = Truth(
+    targets = LossTargets(
         (torch.rand(n, side // 2, side // 2, device=device) > 0.5).float(),
         said,
         said,
@@ -96,12 +96,12 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
         return found
 
     def step() -> None:
-        found = model(encode(), view, Prompts(corners, kinds), texts)
-        accelerator.backward(losses(found, truth, Weights()).total)
+        output = model(encode(), view, Prompts(corners, kinds), texts)
+        accelerator.backward(losses(output, targets, LossWeights()).total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    with kernels(net, device):
+    with attention_kernels(net, device):
         timed: dict[str, list[float]] = {"encoder": [], "step": []}
         for turn in range(steps + 1):  # the first turn warms up
             for name, work in (("encoder", encode), ("step", step)):
@@ -109,7 +109,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
                 if turn:
                     timed[name].append(seconds)
     encoder, whole = (statistics.median(timed[name]) for name in ("encoder", "step"))
-    return Cost(batch, encoder, whole, _memory(device))
+    return Cost(batch, encoder, whole, peak_memory(device)[0])
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -120,13 +120,6 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -94,7 +94,7 @@ def test_model_libraries_stay_in_their_rooms(path: Path) -> None:
 # The VLSM is SAM 2 with more to say to its decoder; rendered scenes are pictures like all others.
 BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
-    "rsvp.embedded.pictures": {"rsvp.training.pictures"},
+    "rsvp.embedded.pictures": {"rsvp.training.data"},
 }
 
 

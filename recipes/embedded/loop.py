@@ -10,7 +10,7 @@ A recipe computes the loss of a step; the loop takes the step, logs it, saves it
 
 `rsvp.training.loop` has another one: it accumulates micro-batches over several processes with
 accelerate and validates on the way. Here one process trains a whole network with two optimisers.
-Both end, save and load alike (`Clock`, `save_checkpoint`, `load_checkpoint`).
+Both end, save and load alike (`StopCondition`, `save_checkpoint`, `load_checkpoint`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from rsvp.errors import BadInput
-from rsvp.training.processes import Clock
-from rsvp.training.record import load_checkpoint, save_checkpoint
+from rsvp.training.monitor import StopCondition
+from rsvp.training.run_folder import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Loop:
         self._resume()
         self._sums: dict[str, float] = {}  # since the last row of the log
         self._summed, self._since = 0, time.monotonic()
-        self._clock = Clock(config.steps, config.minutes)
-        self.over = self._clock.over(self.step)
+        self._stop = StopCondition(config.steps, config.minutes)
+        self.over = self._stop.reached(self.step)
 
     def steps(self) -> Iterator[int]:
         """The number of each step, until it is time to stop; saves after the caller's step."""
         self._since = time.monotonic()
-        with self._clock.listening():
+        with self._stop.catching_signals():
             while not self.over:
                 yield self.step
                 if self.over or self.step % self.config.save_every == 0:
@@ -113,7 +113,7 @@ class Loop:
             self._sums[name] = self._sums.get(name, 0.0) + figure
         self._summed += 1
         self.step += 1
-        self.over = self._clock.over(self.step)
+        self.over = self._stop.reached(self.step)
 
     def reports(self) -> bool:
         """Whether a row of the log is due."""

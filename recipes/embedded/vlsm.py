@@ -6,23 +6,20 @@ both must be installed before.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsvp.training.loop import train as run
-from rsvp.training.losses import Weights
-from rsvp.training.plan import Habits, Plan
-from rsvp.training.views import Mix
+from rsvp.training.config import LossWeights, RunConfig, SamplingConfig, TrainConfig
+from rsvp.training.loop import train as train_vlsm
 
 TRAIN, VALIDATION = "scenes:7000003,40000", "scenes:7000001,150"
 PHOTO_REPEATS = 8  # of the photos in an epoch, so that they are a fifth of all pictures
 FUSION = {"width": 128, "blocks": 3}
 
 
-def plan(photos: Path | None, **changes: Any) -> Plan:
-    """The plan of the shipped weights."""
-    usual = Plan(
+def configuration(photos: Path | None, **changes: Any) -> TrainConfig:
+    """The configuration of the shipped weights."""
+    usual = TrainConfig(
         data=(TRAIN,),
         # On photos it learns to leave SAM 2's masks as they are: it does not know their words.
         keep=(f"coco:{photos}#train",) * PHOTO_REPEATS if photos else (),
@@ -34,27 +31,29 @@ def plan(photos: Path | None, **changes: Any) -> Plan:
         lr=1e-3,
         eval_every=600,
         eval_pictures=150,
-        weights=Weights(contrast=0.5),  # a name is always wrong for objects of other categories
-        mix=Mix(clean=0.25, near=0.25, jittered=0.15, bands=0.15, shared=0.2, other_names=0.35),
+        weights=LossWeights(contrast=0.5),  # a name is always wrong for objects of other categories
+        mix=SamplingConfig(
+            clean=0.25, near=0.25, jittered=0.15, bands=0.15, shared=0.2, other_names=0.35
+        ),
         fusion=FUSION,
     )
-    return replace(usual, **changes)
+    return TrainConfig(**{**dict(usual), **changes})
 
 
 def train(
     out: Path, photos: Path | None, *, minutes: float | None, device: str, **changes: Any
 ) -> None:
-    """Train or resume training in `out`; the best one by the plan's metric is in `out/best`.
+    """Train or resume training in `out`; the best one by the validation metric is in `out/best`.
 
     Args:
         photos: a folder of `images/` and `instances.json`, or None for scenes alone.
         minutes: after which this call stops, resumably.
-        changes: settings of the plan.
+        changes: of the configuration.
 
     Raises:
         BadInput: the folder holds another run, or the photos cannot be used.
     """
-    habits = Habits(minutes=1e9 if minutes is None else minutes, device=device)
-    ending = run(plan(photos, **changes), out, habits, resume=True)
-    for line in ending.lines(out):
+    run = RunConfig(minutes=minutes, device=device)
+    result = train_vlsm(configuration(photos, **changes), out, run, resume=True)
+    for line in result.lines(out):
         print(line)

@@ -7,7 +7,7 @@ import numpy as np
 from rsvp.embedded import scenes
 from rsvp.embedded.vocabulary import categories
 from rsvp.errors import BadInput
-from rsvp.training.pictures import Picture, Thing
+from rsvp.training.data import AnnotatedImage, Annotation
 
 PASS = 20_000  # scenes of a seed before they come again
 SMALLEST, LARGEST = 224, 400  # side of a scene, pixels
@@ -15,7 +15,7 @@ QUESTIONS = 4  # of a scene at most
 SPREAD = 1_000_003  # between two seeds' scenes, so that close seeds share none
 
 
-class ScenePictures:
+class SceneImages:
     """The scenes of a seed, every object by its name, its group and its keywords.
 
     Args:
@@ -36,19 +36,19 @@ class ScenePictures:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Picture:
+    def __getitem__(self, index: int) -> AnnotatedImage:
         if not 0 <= index < self._count:
             raise IndexError(index)
         rng = np.random.default_rng([SPREAD, self.seed, index])
         size = int(rng.integers(SMALLEST, LARGEST))
         scene = scenes.render(rng, size=size, count=QUESTIONS)
         shown = tuple(
-            Thing(_texts(number, scene, rng), o.mask, o.box)
+            Annotation(_texts(number, scene, rng), o.mask, o.box)
             for number, o in enumerate(scene.objects)
         )
-        return Picture(f"scenes:{self.seed}/{index}", scene.rgb, shown)
+        return AnnotatedImage(f"scenes:{self.seed}/{index}", scene.rgb, shown)
 
-    def other_text(self, rng: np.random.Generator) -> str:
+    def random_text(self, rng: np.random.Generator) -> str:
         """The name of a category."""
         vocabulary = categories()
         return vocabulary[int(rng.integers(len(vocabulary)))].name

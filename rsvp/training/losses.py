@@ -1,12 +1,11 @@
-"""What the VLSM learns from: masks, their predicted IoU, presence, and the match of each place.
+"""The loss of the VLSM: masks, their predicted IoU, presence, and the match of spatial tokens.
 
-Every mean is over all N proposals, absent ones adding nothing to the mask terms: so the mean of a
+Every mean is over all N proposals, and absent ones add nothing to the mask terms: the mean of a
 batch does not depend on how the batch is split over processes and accumulation steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,51 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsvp.segmenters.vlsm import Found
+from rsvp.training.config import LossWeights
 
-COVERED = 0.5  # of a place, for the place to be its text's
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """How much each term counts.
-
-    Attributes:
-        focal: gamma of the focal loss (https://arxiv.org/abs/1708.02002) instead of plain BCE;
-            0 is plain.
-        contrast: every covered place picks its own text among all those of the batch, so that the
-            batch of a process is a classification. It teaches names fast, where a text of one
-            picture is false of the others; the gradient then depends on who shares a batch.
-    """
-
-    bce: float = 2.0
-    dice: float = 1.0
-    iou: float = 1.0
-    presence: float = 0.5
-    match: float = 1.0
-    contrast: float = 0.0
-    focal: float = 0.0
+COVERED = 0.5  # fraction of a spatial token from which on it belongs to the text
 
 
-class Truth(NamedTuple):
-    """What should have come out.
+class LossTargets(NamedTuple):
+    """The targets of N proposals."""
 
-    Attributes:
-        targets: (N, s, s) float32 shares, 0 to 1; logits are brought to their size.
-        present: (N,) bool.
-        worded: (N,) bool, False where there was no text, so that presence means nothing.
-        view: (N,) int64, the view of each proposal.
-        names: (N,) int64, the same number for the same text.
-    """
-
-    targets: Tensor
-    present: Tensor
-    worded: Tensor
-    view: Tensor
-    names: Tensor
+    masks: Tensor  # (N, s, s) float32, the covered fraction of each pixel; logits are resized to it
+    present: Tensor  # (N,) bool
+    has_text: Tensor  # (N,) bool; without a text, presence and match are not trained
+    view: Tensor  # (N,) int64, the view of each proposal
+    text_ids: Tensor  # (N,) int64, equal for equal texts
 
 
 class Losses(NamedTuple):
-    """The terms, each a scalar; `total` is what is minimised, `mean_iou` only told."""
+    """The terms, each a scalar; only `total` has a gradient, `mean_iou` is for the log."""
 
     total: Tensor
     bce: Tensor
@@ -70,97 +41,93 @@ class Losses(NamedTuple):
     mean_iou: Tensor
 
 
-def losses(found: Found, truth: Truth, weights: Weights) -> Losses:
+TERMS = Losses._fields[1:-1]
+
+
+def losses(output: Found, targets: LossTargets, weights: LossWeights) -> Losses:
     """The losses of N proposals.
 
-    Of several masks (a lone point) the best one learns; the predicted IoU of all of them does.
+    With several masks per proposal (a single point), only the best one is trained, but the
+    predicted IoU of all of them.
     """
-    height, width = truth.targets.shape[-2:]
+    height, width = targets.masks.shape[-2:]
     logits = F.interpolate(
-        found.logits.float(), (height, width), mode="bilinear", align_corners=False
+        output.logits.float(), (height, width), mode="bilinear", align_corners=False
     )
-    targets = truth.targets[:, None].expand_as(logits)
-    bce, dice = mask_bce(logits, targets, weights.focal), dice_loss(logits, targets)
-    own = weights.bce * bce + weights.dice * dice  # (N, m)
-    best = own.detach().argmin(1, keepdim=True)
-    real = hard_iou(logits, targets)
-    quality = (found.scores.float() - real).square().mean(1)
-    worded = truth.worded.float()
-    rows, columns = found.match.shape[-2:]
-    share = F.adaptive_avg_pool2d(truth.targets, (rows, columns))
-    match = mask_bce(found.match.float()[:, None], share[:, None])[:, 0]
-    there = F.binary_cross_entropy_with_logits(
-        found.presence.float(), truth.present.float(), reduction="none"
+    masks = targets.masks[:, None].expand_as(logits)
+    bce, dice = mask_bce(logits, masks, weights.focal), dice_loss(logits, masks)
+    best = (weights.bce * bce + weights.dice * dice).detach().argmin(1, keepdim=True)
+    iou = mask_iou(logits, masks)
+    iou_error = (output.scores.float() - iou).square().mean(1)
+    presence = F.binary_cross_entropy_with_logits(
+        output.presence.float(), targets.present.float(), reduction="none"
     )
+    rows, columns = output.match.shape[-2:]
+    covered = F.adaptive_avg_pool2d(targets.masks, (rows, columns))
+    match = mask_bce(output.match.float()[:, None], covered[:, None])[:, 0]
+    contrast = contrast_loss(output.cosines.float(), covered.flatten(1), targets)
     n = len(logits)
-    present = truth.present.float()
-
-    def over_present(values: Tensor) -> Tensor:
-        return (values * present).sum() / n
-
-    told = [
-        over_present(bce.gather(1, best)[:, 0]),
-        over_present(dice.gather(1, best)[:, 0]),
-        over_present(quality),
-        (there * worded).sum() / n,
-        (match * worded).sum() / n,
-        (contrast(found.cosines.float(), share.flatten(1), truth) * worded * present).sum() / n,
-    ]
-    scale = (
-        weights.bce, weights.dice, weights.iou, weights.presence, weights.match, weights.contrast,
-    )  # fmt: skip
-    total = torch.stack([w * term for w, term in zip(scale, told, strict=True)]).sum()
-    shown = over_present(real.gather(1, best)[:, 0]) * n / present.sum().clamp(min=1)
-    return Losses(total, *(term.detach() for term in (*told, shown)))
+    present, has_text = targets.present.float(), targets.has_text.float()
+    terms = torch.stack(
+        [
+            (bce.gather(1, best)[:, 0] * present).sum() / n,
+            (dice.gather(1, best)[:, 0] * present).sum() / n,
+            (iou_error * present).sum() / n,
+            (presence * has_text).sum() / n,
+            (match * has_text).sum() / n,
+            (contrast * has_text * present).sum() / n,
+        ]
+    )
+    total = torch.stack([getattr(weights, name) * terms[i] for i, name in enumerate(TERMS)]).sum()
+    mean_iou = (iou.gather(1, best)[:, 0] * present).sum() / n * n / present.sum().clamp(min=1)
+    return Losses(total, *terms.detach().unbind(), mean_iou=mean_iou.detach())
 
 
-def contrast(cosines: Tensor, shares: Tensor, truth: Truth) -> Tensor:
-    """(N,) cross-entropy of the text of each covered place among the batch's different texts.
+def contrast_loss(cosines: Tensor, covered: Tensor, targets: LossTargets) -> Tensor:
+    """(N,) cross-entropy of the text of each covered token among the batch's different texts.
 
     Args:
-        cosines: (B, M, places) with M = N texts.
-        shares: (N, places), how much of each place is target; at least half is covered.
+        cosines: (B, M, tokens) with M = N texts.
+        covered: (N, tokens), the fraction of each token that the target covers.
     """
-    _, columns = torch.unique(truth.names, return_inverse=True)
+    _, columns = torch.unique(targets.text_ids, return_inverse=True)
     first = torch.zeros(int(columns.max()) + 1, dtype=torch.int64, device=columns.device)
     first.scatter_(0, columns.flip(0), torch.arange(len(columns) - 1, -1, -1, device=first.device))
-    logits = cosines[:, first][truth.view]  # (N, texts, places)
+    logits = cosines[:, first][targets.view]  # (N, texts, tokens)
     labels = columns[:, None].expand(-1, logits.shape[-1])
-    each = F.cross_entropy(logits, labels, reduction="none")
-    covered = (shares >= COVERED).float()
-    return (each * covered).sum(1) / covered.sum(1).clamp(min=1)
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    is_covered = (covered >= COVERED).float()
+    return (loss * is_covered).sum(1) / is_covered.sum(1).clamp(min=1)
 
 
-def mask_bce(logits: Tensor, targets: Tensor, gamma: float = 0.0) -> Tensor:
-    """(N, m) mean binary cross-entropy over the places of (N, m, s, s) logits; focal with gamma."""
-    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+def mask_bce(logits: Tensor, masks: Tensor, gamma: float = 0.0) -> Tensor:
+    """(N, m) mean binary cross-entropy over the pixels of (N, m, s, s) logits; focal with gamma."""
+    loss = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     if gamma:
-        chance = logits.sigmoid()
-        missed = (
-            chance + targets - 2 * chance * targets
-        )  # 1 - p of the true class, soft targets too
-        each = each * missed**gamma
-    return each.mean((2, 3))
+        probability = logits.sigmoid()
+        error = probability + masks - 2 * probability * masks  # 1 - p of the true class
+        loss = loss * error**gamma
+    return loss.mean((2, 3))
 
 
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """(N, m) one minus the smoothed Dice coefficient."""
-    chance = logits.sigmoid()
-    both = (chance * targets).sum((2, 3))
-    return 1 - (2 * both + 1) / (chance.sum((2, 3)) + targets.sum((2, 3)) + 1)
+    probability = logits.sigmoid()
+    intersection = (probability * masks).sum((2, 3))
+    return 1 - (2 * intersection + 1) / (probability.sum((2, 3)) + masks.sum((2, 3)) + 1)
 
 
 @torch.no_grad()
-def hard_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """(N, m) IoU of the masks as they would be cut out."""
-    mask, truth = logits > 0, targets > 0.5
-    return (mask & truth).sum((2, 3)) / (mask | truth).sum((2, 3)).clamp(min=1)
+def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """(N, m) IoU of the thresholded masks."""
+    found, true = logits > 0, masks > 0.5
+    return (found & true).sum((2, 3)) / (found | true).sum((2, 3)).clamp(min=1)
 
 
 @torch.no_grad()
-def as_targets(logits: Tensor, side: int) -> Tensor:
-    """(N, side, side) 0 or 1: a network's own masks, logits (N, s, s), as they would be cut out."""
-    large = F.interpolate(
+def logits_to_masks(logits: Tensor, side: int) -> Tensor:
+    """(N, side, side) 0 or 1: the masks of (N, s, s) logits."""
+    resized = F.interpolate(
         logits.float()[:, None], (side, side), mode="bilinear", align_corners=False
     )
-    return (large[:, 0] > 0).float()
+    return (resized[:, 0] > 0).float()

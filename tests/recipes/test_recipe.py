@@ -21,7 +21,7 @@ from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput
 from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.training.processes import Clock
+from rsvp.training.monitor import StopCondition
 from rsvp.types import Box, Image, Message, Proposal
 
 
@@ -230,9 +230,9 @@ def test_the_schedule_warms_up_holds_and_falls() -> None:
     assert schedule(500, 1000) == 1
     assert schedule(875, 1000) == pytest.approx(0.5)
     assert schedule(1000, 1000) == 0.02
-    clock = Clock(steps=5, minutes=1e9)
-    assert [clock.over(s) for s in (4, 5)] == [False, True]
-    assert Clock(steps=5, minutes=0).over(0)
+    stop = StopCondition(steps=5, minutes=1e9)
+    assert [stop.reached(s) for s in (4, 5)] == [False, True]
+    assert StopCondition(steps=5, minutes=0).reached(0)
 
 
 @pytest.fixture
