@@ -48,7 +48,7 @@ class LoopConfig:
     lr: float
     muon_lr: float
     decay: float = 0.25
-    minutes: float = 1e9
+    minutes: float | None = None
     seed: int = 0
     save_every: int = 250
     log_every: int = 25

@@ -76,7 +76,7 @@ def load_model(folder: Path, vocabulary: int) -> Any:
             folder, dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{folder} holds no reasoner to go on from: {error}") from error
+        raise BadInput(f"{folder} holds no reasoner to fine-tune: {error}") from error
     table = model.get_input_embeddings().weight
     mean, spread, known = table.mean(0), table.std(0), len(table)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)

@@ -268,7 +268,9 @@ def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     strategy = MarksStrategy().with_segmenter(Encodings(make("segmenter", "sam2:embedded"), 1))
     found = strategy.view(Image(scene.rgb, "0" * 64)).candidates
     assert 1 <= len(found) <= 240 * 240 // ROOM**2
-    overlaps = iou_matrix(found.boxes, np.array([o.box.xyxy for o in scene.objects], dtype=np.float32))
+    overlaps = iou_matrix(
+        found.boxes, np.array([o.box.xyxy for o in scene.objects], dtype=np.float32)
+    )
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
     assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
 
