@@ -3,11 +3,11 @@
     python -m eval.automatic --data FOLDER [--split val] [--segmenter SPEC]
         [--beside-package] [--points-per-side N] [--min-iou X] [--min-stability X] [--json]
 
-FOLDER is as for `eval.photos`. The metric is COCO's average recall at 100 masks: the 100 masks of an
-image with the best predicted IoU are matched with at most one object each; the recall is averaged
-over the mask IoUs 0.50, 0.55 … 0.95 that a match needs. `--beside-package` gives the same network to
-the generator of the `sam2` package, with the same settings, in the same run: the two take turns,
-image by image. Intervals resample images.
+FOLDER is as for `eval.photos`. The metric is COCO's average recall at 100 masks: the 100 masks of
+an image with the best predicted IoU are matched with at most one object each; the recall is
+averaged over the mask IoUs 0.50, 0.55 … 0.95 that a match needs. `--beside-package` gives the same
+network to the generator of the `sam2` package, with the same settings, in the same run: the two
+take turns, image by image. Intervals resample images.
 """
 
 from __future__ import annotations

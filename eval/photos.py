@@ -47,9 +47,9 @@ class AnnotatedPhotos:
         return len(self._by_image)
 
     def __iter__(self) -> Iterator[tuple[Image, list[TrueObject]]]:
-        for number, annotations in self._by_image.items():
+        for number, entries in self._by_image.items():
             image = load_image(self._truth.image_file(number))
-            yield image, [self._object(annotation) for annotation in annotations]
+            yield image, [self._object(annotation) for annotation in entries]
 
     def _object(self, annotation: CocoAnnotation) -> TrueObject:
         mask = self._truth.mask(annotation)

@@ -1,6 +1,6 @@
 """`python -m rsvp` is the command `rsvp`."""
 
-from rsvp.cli.main import main
+from rsvp.cli.main import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

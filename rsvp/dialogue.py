@@ -1,162 +1,178 @@
-"""Stage 1 as a conversation: show and ask, read the reply, ask again where it cannot be read.
+"""The chat loop of every stage that talks to an MLLM: send, read the reply, ask again, keep count.
 
-`converse` is a generator, so that the sync and the async pipeline share it: it yields what to ask
-the MLLM, is sent the reply, and yields the `Thought` at last.
+A stage brings what to ask, `read`, which takes a value from a reply or raises `UnparsableReply`,
+and `reask`, which says what to ask after an unreadable reply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from rsvp import hints as hinting
 from rsvp import prompting
-from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame
-from rsvp.hints import Hint
-from rsvp.strategies import Strategy
-from rsvp.types import Image, Message, Reasoning, Reply, RgbArray, Usage
+from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
+from rsvp.mllm import MLLM
+from rsvp.types import Message, Reply, RgbArray, Usage
+
+T = TypeVar("T")
 
 MAX_QUOTE = 4000  # characters of an unreadable reply that are shown back to the model
 
-# Models taught on conversations of one turn: they are asked anew, more simply, and only once more,
-# for the same question would get the same reply.
-_SINGLE_TURN = frozenset({"compact"})
-
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What the MLLM is asked next."""
-
-    messages: tuple[Message, ...]
-    schema: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """What came of a conversation.
+class ChatRequest:
+    """What the MLLM is asked next.
 
     Attributes:
-        reply: the one that was read.
-        usage: of all replies.
-        prompt_sha256: of the templates of all prompts sent, in order.
-        shown: (h, w, 3) uint8, the visual prompt.
+        parts: of the user's message: texts and (h, w, 3) uint8 images, in order.
+        prompts: names of the prompt files that the texts were rendered from.
+        schema: JSON schema of the reply, for servers that can enforce one.
     """
 
-    reasoning: Reasoning
-    reply: Reply
-    usage: Usage
-    prompt_sha256: str
-    shown: RgbArray | None = field(default=None, repr=False)
+    parts: tuple[str | RgbArray, ...]
+    prompts: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How a model is spoken to.
+class Limits:
+    """How much one request may cost; None is unlimited.
 
     Attributes:
-        frame: how it writes coordinates.
-        profile: the folder of `prompts/` that is worded for it.
-        cot: ask for the chain of thought, or for the targets alone.
-        max_reasks: how often to ask again after a reply that cannot be read.
+        calls: replies of the MLLM.
+        tokens: read and written, as the backend counts them.
+        seconds: spent waiting for replies.
     """
 
-    frame: Frame
-    profile: str
-    cot: bool = True
-    max_reasks: int = 2
+    calls: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Limits:
+        """Read ``calls=3,tokens=8000,seconds=60``; BadInput where it is none."""
+        limits: dict[str, Any] = {}
+        for part in filter(None, (p.strip() for p in text.split(","))):
+            name, _, value = part.partition("=")
+            try:
+                limits[name] = {"calls": int, "tokens": int, "seconds": float}[name](value)
+            except (KeyError, ValueError):
+                limits[name] = -1
+            if not limits[name] > 0:
+                raise BadInput(f"a budget is calls=N,tokens=N,seconds=X, found {part!r}")
+        return cls(**limits)
 
 
-def check_taught(mllm: str, strategy: str, manner: Manner) -> None:
-    """Refuse a strategy that there are no prompts for, e.g. points for the embedded reasoner.
+@dataclass(slots=True)
+class Budget:
+    """Counts what the dialogues of one request cost, and ends them at the limits."""
 
-    Raises:
-        BadInput: there are none; the message names the strategies that have some.
-    """
-    ending = ".cot" if manner.cot else ".direct"
-    start = f"{manner.profile}/"
-    named = [name for name in prompting.names() if name.startswith(start)]
-    known = [n[len(start) : -len(ending)] for n in named if n.endswith(ending)]
-    if strategy not in known:
-        raise BadInput(
-            f"{mllm} cannot be asked by the strategy {strategy}; it knows {', '.join(known)}"
-        )
+    limits: Limits = field(default_factory=Limits)
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+
+    def check(self) -> None:
+        """Raise BudgetExceeded where nothing is left for another call."""
+        limits, usage = self.limits, self.usage
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        for name, spent, limit in (
+            ("calls", usage.calls, limits.calls),
+            ("tokens", tokens, limits.tokens),
+            ("seconds", self.seconds, limits.seconds),
+        ):
+            if limit is not None and spent >= limit:
+                raise BudgetExceeded(
+                    f"the budget of {limit:g} {name} is spent without an answer; raise --budget"
+                )
+
+    def add(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.usage += reply.usage
+        self.seconds += reply.seconds
 
 
-def converse(
-    image: Image, query: str, strategy: Strategy, manner: Manner, hint: Hint | None = None
-) -> Generator[Question | Thought, Reply, None]:
-    """Ask for the query's targets until a reply can be read.
+class Dialogue:
+    """One conversation with an MLLM.
 
     Args:
-        hint: what the user says beside the query; shown and told to models that know of hints.
+        profile: the folder of `prompts/` whose `system` prompt begins the conversation, if any.
+        single_turn: the model was trained on one question and one reply: every question begins a
+            new conversation, and is asked again once at most.
+        max_reasks: how often to ask again after a reply that cannot be read.
+        budget: shared by all dialogues of one request.
 
-    Raises:
-        UnparsableReply: the last reply that was allowed could not be read either; it is `raw`.
+    Attributes:
+        messages: sent and received so far.
+        prompts: names of the prompt files sent so far, in order.
     """
-    profile = manner.profile
-    view = strategy.view(image, query)
-    variables: dict[str, str] = {
-        **prompting.variables_for_frame(manner.frame.kind, view.size[1], view.size[0]),
-        **view.variables,
-        "query": query,
-    }
-    hints = hinting.prompts(hint, profile) if hint else ()
-    rgb = hinting.drawn(hint, view.rgb, image) if hint and hints else view.rgb
-    asked = f"{profile}/{strategy.name}.{'cot' if manner.cot else 'direct'}"
-    again = f"{profile}/reask.{strategy.name}"
-    messages = (
-        *_system(profile),
-        Message("user", (rgb, _rendered((*hints, asked), variables))),
-    )
-    schema = strategy.schema(manner.cot, manner.frame)
-    usage = Usage()
-    sent = [*([f"{profile}/system"] if len(messages) > 1 else []), *hints, asked]
-    reasks, replies = manner.max_reasks, 0
-    while True:
-        reply = yield Question(messages, schema)
-        replies += 1
-        usage += reply.usage
-        try:
-            reasoning = strategy.read(reply.text, image, view, manner.frame)
-        except UnparsableReply as error:
-            if reasks <= 0:
-                raise _gave_up(error, replies) from error
-            problem = str(error)
-        else:
-            yield Thought(reasoning, reply, usage, _digest(sent), rgb)
-            return
-        text = _rendered((again,), {**variables, "problem": problem})
-        sent.append(again)
-        if profile in _SINGLE_TURN:
-            messages, reasks = (*_system(profile), Message("user", (rgb, text))), 0
-            schema = strategy.schema(False, manner.frame)
-        else:
-            messages = (*messages, _quoted(reply.text), Message("user", (text,)))
-            reasks -= 1
+
+    def __init__(
+        self,
+        mllm: MLLM,
+        profile: str,
+        *,
+        single_turn: bool = False,
+        max_reasks: int = 2,
+        budget: Budget | None = None,
+    ) -> None:
+        self.mllm = mllm
+        self.single_turn = single_turn
+        self.max_reasks = min(max_reasks, 1) if single_turn else max_reasks
+        self.budget = budget or Budget()
+        self.prompts: list[str] = []
+        self._system: tuple[Message, ...] = ()
+        system = f"{profile}/system"
+        if prompting.exists(system):
+            self._system = (Message("system", (prompting.render(system),)),)
+            self.prompts.append(system)
+        self.messages: tuple[Message, ...] = self._system
+
+    @property
+    def prompt_sha256(self) -> str:
+        """Digest of the templates of all prompts sent, each once, in order."""
+        return prompting.digest(prompting.load(n).text for n in dict.fromkeys(self.prompts))
+
+    def ask(
+        self,
+        request: ChatRequest,
+        read: Callable[[Reply], T],
+        reask: Callable[[str], ChatRequest],
+    ) -> T:
+        """Ask until `read` accepts a reply.
+
+        Args:
+            reask: what to ask after an unreadable reply, given the problem in one line.
+
+        Raises:
+            UnparsableReply: the last reply that was allowed could not be read; it is `raw`.
+            BudgetExceeded: the budget was spent before.
+            MLLMFailed, ModelUnavailable: from the backend.
+        """
+        for replies in range(1, self.max_reasks + 2):
+            reply = self._send(request)
+            try:
+                return read(reply)
+            except UnparsableReply as error:
+                if replies > self.max_reasks:
+                    raise _unreadable(error, replies) from error
+                request = reask(str(error))
+        raise AssertionError("the loop returns or raises")
+
+    def _send(self, request: ChatRequest) -> Reply:
+        self.budget.check()
+        before = self._system if self.single_turn else self.messages
+        self.messages = (*before, Message("user", request.parts))
+        self.prompts += request.prompts
+        reply = self.mllm.reply(self.messages, schema=request.schema)
+        self.budget.add(reply)
+        # Never empty: some chat templates and servers refuse that.
+        quote = reply.text.strip()[:MAX_QUOTE] or "..."
+        self.messages = (*self.messages, Message("assistant", (quote,)))
+        return reply
 
 
-def _system(profile: str) -> tuple[Message, ...]:
-    name = f"{profile}/system"
-    return (Message("system", (prompting.render(name),)),) if prompting.exists(name) else ()
-
-
-def _rendered(names: Sequence[str], variables: Mapping[str, str]) -> str:
-    """Prompts one below the other."""
-    return "\n\n".join(prompting.render(name, **variables) for name in names)
-
-
-def _quoted(reply: str) -> Message:
-    """The model's own turn; never empty, for some chat templates and servers refuse that."""
-    return Message("assistant", (reply.strip()[:MAX_QUOTE] or "...",))
-
-
-def _digest(names: list[str]) -> str:
-    return prompting.digest(prompting.load(name).text for name in dict.fromkeys(names))
-
-
-def _gave_up(error: UnparsableReply, replies: int) -> UnparsableReply:
+def _unreadable(error: UnparsableReply, replies: int) -> UnparsableReply:
     one = replies == 1
     what = "the MLLM's reply cannot" if one else f"none of the MLLM's {replies} replies can"
     return UnparsableReply(f"{what} be read: {error}", error.raw)

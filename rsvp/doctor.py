@@ -1,4 +1,4 @@
-"""What is wrong with this installation, and the command that mends each fault.
+"""What is wrong with this installation, and the command that fixes each fault.
 
 Model libraries are imported in a process of their own: a broken one can crash it without harm, and
 this one stays light.
@@ -97,25 +97,25 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The outcome of one check.
 
     Attributes:
         status: ``ok``; ``note``, where something is worth knowing; ``broken``, where the embedded
             preset cannot run.
-        mend: the command or act that mends it, empty where there is nothing to mend.
+        fix: the command or act that fixes it, empty where nothing is wrong.
     """
 
     name: str
     status: Status
     detail: str
-    mend: str = ""
+    fix: str = ""
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)
 
 
 def examine() -> list[Finding]:
-    """Look at everything."""
+    """Run every check."""
     probe = _probe()
     return [
         _python(),
@@ -161,8 +161,8 @@ def _libraries(probe: Mapping[str, Any]) -> Iterator[Finding]:
     if why := probe.get("torch_error"):
         yield Finding("torch", "broken", f"cannot be imported: {why}", _CPU)
     if why := probe.get("transformers_error"):
-        mend = "pip install --force-reinstall --no-deps transformers"
-        yield Finding("transformers", "broken", f"cannot be imported: {why}", mend)
+        fix = "pip install --force-reinstall --no-deps transformers"
+        yield Finding("transformers", "broken", f"cannot be imported: {why}", fix)
     if why := probe.get("torchvision_error"):
         detail = f"cannot be imported, so rsvp hides it from transformers: {why}"
         yield Finding("torchvision", "note", detail, "pip uninstall torchvision")
@@ -197,8 +197,8 @@ def _detectors(probe: Mapping[str, Any]) -> Iterator[Finding]:
     if found is None:
         return
     if why := found.get("error"):
-        mend = f"pip install -U 'transformers>={OLDEST_TRANSFORMERS}'"
-        yield Finding("grounding-dino", "note", f"cannot be imported: {why}", mend)
+        fix = f"pip install -U 'transformers>={OLDEST_TRANSFORMERS}'"
+        yield Finding("grounding-dino", "note", f"cannot be imported: {why}", fix)
         return
     here = machine.in_hub_cache(_DETECTOR)
     weights = f"{_DETECTOR} is on this machine" if here else f"weights: hf download {_DETECTOR}"
@@ -251,7 +251,7 @@ def _unreadable(folder: Path) -> str:
                 tensors = json.loads(opened.read(min(length, _LONGEST_HEADER)))
             ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
             if file.stat().st_size != 8 + length + max(ends, default=0):
-                return f"{file.name} has not the size that its header tells"
+                return f"{file.name} does not have the size that its header states"
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             return f"{file.name} cannot be read"
     return ""
@@ -263,8 +263,8 @@ def _memory() -> Finding:
         return Finding("memory", "note", "unknown on this system")
     detail = f"{available / _GB:.1f} GB free"
     if available < wanted * _GB:
-        mend = f"close something: the embedded preset takes {wanted:g} GB"
-        return Finding("memory", "broken", detail, mend)
+        fix = f"close something: the embedded preset takes {wanted:g} GB"
+        return Finding("memory", "broken", detail, fix)
     return Finding("memory", "ok", detail)
 
 

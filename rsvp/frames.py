@@ -19,7 +19,7 @@ FrameKind = Literal["pixels", "resized-pixels", "0-1000", "0-1000-yxyx", "0-1", 
 Size = tuple[int, int]
 
 MAX_ASPECT = 200  # smart_resize refuses longer strips, as the models' own preprocessing does
-REAL_PART = 0.1  # of a band's extent: below it a box merely grazes the band
+MIN_COVERAGE = 0.1  # of a band's extent; a band that a box covers less does not count
 
 _NORMALISED = {"0-1000": 1000.0, "0-1000-yxyx": 1000.0, "0-1": 1.0, "percent": 100.0}
 
@@ -94,7 +94,7 @@ def smart_resize(
 def to_box(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_size: Size) -> Box:
     """Four numbers of a reply as a box in the image's pixels.
 
-    Swapped corners are mended and what lies outside the image is cut off.
+    Swapped corners are put in order, and what lies outside the image is cut off.
 
     Args:
         numbers: as the model wrote them, two corners in the order of `frame`.
@@ -192,10 +192,10 @@ def bands_to_box(
 def box_to_bands(
     box: Box, *, grid: tuple[int, int], image_size: Size
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(rows, columns), 1-based, of the bands of which `box` covers a real part.
+    """(rows, columns), 1-based, of the bands that `box` covers.
 
-    A band counts when the box covers more than a tenth of its extent; when it does so for none,
-    the band that holds most of the box is the one.
+    A band counts when the box covers more than a tenth of its extent; where that is true of none,
+    the band that holds most of the box counts.
     """
     height, width = image_size
     return (
@@ -238,11 +238,11 @@ def _clipped(xyxy: tuple[float, float, float, float], image_size: Size) -> Box |
 
 
 def _bands(low: float, high: float, count: int, extent: int) -> tuple[int, ...]:
-    """1-based bands of `count` along `extent` that the interval low..high covers in earnest."""
+    """1-based bands of `count` along `extent` that the interval low..high covers."""
     size = extent / count
     covered = [min(high, (i + 1) * size) - max(low, i * size) for i in range(count)]
-    real = tuple(i + 1 for i, length in enumerate(covered) if length > REAL_PART * size)
-    return real or (covered.index(max(covered)) + 1,)
+    bands = tuple(i + 1 for i, length in enumerate(covered) if length > MIN_COVERAGE * size)
+    return bands or (covered.index(max(covered)) + 1,)
 
 
 def _shown(numbers: Sequence[float]) -> str:

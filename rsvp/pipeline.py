@@ -1,4 +1,4 @@
-"""image + query -> prompter -> proposals -> segmenter -> masks."""
+"""image + query -> strategy and MLLM -> proposals -> segmenter -> masks."""
 
 from __future__ import annotations
 
@@ -6,77 +6,37 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
-from rsvp import given, hints, presets, registry
-from rsvp.dialogue import Manner, Question, Thought, check_taught, converse
-from rsvp.encodings import Encodings
+from rsvp import postprocess, presets, registry
+from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
-from rsvp.given import BoxLike, PointLike
-from rsvp.hints import Hint
-from rsvp.images import ImageSource, load_image
+from rsvp.images import ImageSource
 from rsvp.mllm import MLLM
-from rsvp.outcome import doubts_about, targets_of
+from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
+from rsvp.request import BoxLike, PointLike, Request, make_request
 from rsvp.result import Result
 from rsvp.segmenters import Segmenter
-from rsvp.strategies import LooksAhead, Strategy
-from rsvp.types import Image, ModelNames, Proposal, Reasoning, Reply, Target, Usage
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.strategies import NeedsSegmenter, Strategy
+from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
 
 Item = tuple[ImageSource, str]
+T = TypeVar("T")
 
-# Profile -> mean token probability below which a reply is doubted. The embedded reasoner learned
-# that a coordinate's neighbours are nearly right, so that it is never sure of one: on 180 scenes
-# the first percentile is 0.72, the median 0.78.
-LOW_CONFIDENCE: Mapping[str, float] = {"compact": 0.68}
 UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
-KEPT_ENCODINGS = 4  # of the images seen last; some 16 MB each with SAM 2, and the image itself
+CACHED_IMAGES = 4  # whose embeddings are kept; some 16 MB each with SAM 2, and the image itself
+MAX_THREADS = 64  # of calls that are awaited at once
 
-
-@dataclass(slots=True)
-class _Job:
-    """One query on its way through the stages."""
-
-    image: Image
-    query: str
-    proposals: tuple[Proposal, ...]
-    hint: Hint = field(default_factory=Hint)
-    thought: Thought | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    def concluded(self, thought: Thought) -> None:
-        """Take over what stage 1 proposes."""
-        self.thought = thought
-        self.proposals = hints.inside(self.hint, thought.reasoning.proposals)
-
-    @contextlib.contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningOutput:
-    """What stage 1 leaves to stage 2: small, picklable, without the image.
-
-    Attributes:
-        timings: seconds spent so far, by stage.
-    """
-
-    query: str
-    thought: Thought
-    timings: Mapping[str, float]
+PartKind = Literal["mllm", "strategy", "segmenter"]
 
 
 class Pipeline:
-    """Two-stage reasoning segmentation: an MLLM proposes, a segmenter cuts out.
+    """Two-stage reasoning segmentation: an MLLM proposes regions, a segmenter makes masks.
 
     Safe to share between threads; the segmenter runs one call at a time, and an image that comes
     again within the next few is not encoded again.
@@ -89,11 +49,12 @@ class Pipeline:
         frame: how the MLLM writes coordinates, e.g. ``0-1000``; by default what
             `rsvp.registry.family` knows of the model.
         max_reasks: how often to ask again after a reply that cannot be read.
+        limits: how much one request may cost.
         strategy_name: what results call the strategy; by default its own name.
 
     Raises:
         BadInput: an MLLM without a strategy or with one that it has no prompts for, an unknown
-            frame, a negative `max_reasks`, a segmenter that the strategy cannot do with.
+            frame, a negative `max_reasks`, a segmenter that the strategy cannot use.
     """
 
     def __init__(
@@ -105,26 +66,27 @@ class Pipeline:
         cot: bool = True,
         frame: str | Frame | None = None,
         max_reasks: int = 2,
+        limits: Limits | None = None,
         strategy_name: str | None = None,
     ) -> None:
         if mllm is not None and strategy is None:
             raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
         if max_reasks < 0:
             raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
-        self.mllm = mllm
-        self.segmenter = segmenter
-        self._encodings = Encodings(segmenter, KEPT_ENCODINGS)
-        if mllm is not None and isinstance(strategy, LooksAhead):
-            strategy = strategy.with_segmenter(self._encodings)
-        self.strategy = strategy
+        self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")
         frame = family.frame if frame is None else frame
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
-        self.manner = Manner(frame, family.profile, cot, max_reasks)
+        self.prompt_config = PromptConfig(frame, family, cot, max_reasks)
+        self.limits = limits or Limits()
         if mllm is not None and strategy is not None:
-            check_taught(mllm.name, strategy.name, self.manner)
+            if isinstance(strategy, NeedsSegmenter):
+                strategy.check_segmenter(segmenter)
+            check_prompts(mllm.name, strategy.name, self.prompt_config)
+        self._cache = EmbeddingCache(segmenter, CACHED_IMAGES)
         self._strategy_name = strategy_name or (strategy.name if strategy is not None else None)
         self._load_seconds = 0.0
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="rsvp")
 
     @classmethod
     def from_preset(
@@ -137,16 +99,20 @@ class Pipeline:
         cot: bool = True,
         frame: str | Frame | None = None,
         max_reasks: int = 2,
+        limits: Limits | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """The pipeline of a preset; see `rsvp models` for their names.
 
         Args:
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks: as for `Pipeline`.
+            cot, frame, max_reasks, limits: as for `Pipeline`.
+            options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
+                and ``strategy.max_side`` are the others'.
 
         Raises:
-            BadInput: an unknown preset, backend or frame.
+            BadInput: an unknown preset, backend, option or frame.
             ModelUnavailable: weights, a key or a model's name are missing.
         """
         preset = presets.get(name)
@@ -154,19 +120,26 @@ class Pipeline:
         # What is cheap to refuse comes first; and the MLLM before the segmenter, for its module
         # prepares the threads before torch is loaded.
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
-        shown = strategy or preset.strategy
-        cutter = segmenter or preset.segmenter
-        _check_name("segmenter", cutter)
-        how = _made("strategy", shown)
-        asked = _made_mllm(mllm, preset)
+        specs: dict[PartKind, Any] = {
+            "segmenter": segmenter or preset.segmenter,
+            "strategy": strategy or preset.strategy,
+            "mllm": preset.mllm_spec() if mllm is None else mllm,
+        }
+        given = _options_by_part(options or {})
+        if isinstance(specs["segmenter"], str):
+            registry.check_name("segmenter", registry.parse_spec(specs["segmenter"]).name)
+        parts: dict[PartKind, Any] = {
+            kind: _make(kind, specs[kind], given[kind]) for kind in ("strategy", "mllm")
+        }
         pipeline = cls(
-            asked,
-            how,
-            _made("segmenter", cutter),
+            parts["mllm"],
+            parts["strategy"],
+            _make("segmenter", specs["segmenter"], given["segmenter"]),
             cot=cot,
             frame=frame,
             max_reasks=max_reasks,
-            strategy_name=shown if isinstance(shown, str) else None,
+            limits=limits,
+            strategy_name=specs["strategy"] if isinstance(specs["strategy"], str) else None,
         )
         pipeline._load_seconds = time.perf_counter() - started
         return pipeline
@@ -196,15 +169,46 @@ class Pipeline:
         Raises:
             BadInput: an image, query, box or point that cannot be used; hints beside boxes or
                 points, for which no MLLM is asked.
-            MLLMFailed: the MLLM cannot be reached; `UnparsableReply` where it answers nothing
-                readable after every re-ask.
+            MLLMFailed: the MLLM cannot be reached; `UnparsableReply` where no reply can be read
+                after every re-ask; `BudgetExceeded` where the limits end it before.
             ModelUnavailable: weights or a key are missing.
         """
-        job = self._job(image, query, boxes, points, (within, exclude))
-        if not job.proposals:
-            with self._ahead(job.image):
-                self._reason(job)
-        return self._segment_proposals(job)
+        return self.run(make_request(image, query, boxes, points, within=within, exclude=exclude))
+
+    def run(self, request: Request) -> Result:
+        """`segment` for a request that was made before, e.g. before the models were loaded."""
+        timer = self._loaded(_Timer())
+        if request.prompts:
+            return self._segment(request, None, timer)
+        with self._encode_ahead(request.image):
+            output = self._reason(request, timer)
+        return self._segment(request, output, timer)
+
+    def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
+        """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
+
+        Raises:
+            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
+        """
+        timer = self._loaded(_Timer())
+        output = self._reason(make_request(image, query), timer)
+        return replace(output, shown=None, timings=timer.seconds)
+
+    def segment_proposals(self, image: ImageSource, output: ReasoningOutput) -> Result:
+        """Stage 2 alone.
+
+        Args:
+            image: the one that the output was reasoned from.
+        """
+        request = make_request(image, output.query)
+        return self._segment(request, output, _Timer(output.timings))
+
+    # ------------------------------------------------------------ many images, and async twins
+
+    def segment_many(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results of (image, query) pairs, each made when it is asked for; an error ends it."""
+        for image, query in items:
+            yield self.segment(image, query)
 
     async def asegment(
         self,
@@ -216,210 +220,183 @@ class Pipeline:
         within: BoxLike | None = None,
         exclude: Sequence[PointLike] | None = None,
     ) -> Result:
-        """`segment`, awaitable: the event loop stays free."""
-        hinted = (within, exclude)
-        job = await asyncio.to_thread(self._job, image, query, boxes, points, hinted)
-        if not job.proposals:
-            await self._areason(job)
-        return await asyncio.to_thread(self._segment_proposals, job)
-
-    # ------------------------------------------------------------ one stage at a time
-
-    def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
-        """Stage 1 alone; `segment_proposals` makes the result of it.
-
-        Raises:
-            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
-        """
-        job = self._job(image, query, None, None)
-        self._reason(job)
-        if job.thought is None:
-            raise BadInput("without an MLLM every image needs boxes or points")
-        return ReasoningOutput(job.query, replace(job.thought, shown=None), job.timings)
+        """`segment` in a thread, awaitable. Cancelling it gives up waiting, not the call itself."""
+        return await self._in_thread(
+            lambda: self.segment(image, query, boxes, points, within=within, exclude=exclude)
+        )
 
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
-        """`reason`, awaitable."""
-        job = await asyncio.to_thread(self._job, image, query, None, None)
-        thought = replace(await self._areason(job), shown=None)
-        return ReasoningOutput(job.query, thought, job.timings)
-
-    def segment_proposals(self, image: ImageSource, conclusion: ReasoningOutput) -> Result:
-        """Stage 2 alone: the result of a conclusion, in any thread, process or machine.
-
-        Args:
-            image: the one that the conclusion was drawn from.
-        """
-        thought = conclusion.thought
-        job = _Job(
-            load_image(image), conclusion.query, thought.reasoning.proposals, thought=thought
-        )
-        job.timings |= conclusion.timings
-        job.started -= sum(conclusion.timings.values())
-        return self._segment_proposals(job)
-
-    # ------------------------------------------------------------ many images
-
-    def segment_many(self, items: Iterable[Item]) -> Iterator[Result]:
-        """The results of (image, query) pairs, each made when it is asked for; an error ends it."""
-        for image, query in items:
-            yield self.segment(image, query)
+        """`reason` in a thread, awaitable."""
+        return await self._in_thread(lambda: self.reason(image, query))
 
     async def asegment_many(
         self, items: Iterable[Item], *, concurrency: int = 4
     ) -> AsyncIterator[Result]:
-        """`segment_many` with up to `concurrency` queries on their way; results keep the order."""
+        """`segment_many` with up to `concurrency` queries at once; results keep the order."""
         if concurrency < 1:
             raise BadInput(f"concurrency is at least 1, found {concurrency}")
-        underway: deque[asyncio.Task[Result]] = deque()
+        running: deque[asyncio.Task[Result]] = deque()
         try:
             for image, query in items:
-                underway.append(asyncio.create_task(self.asegment(image, query)))
-                if len(underway) >= concurrency:
-                    yield await underway.popleft()
-            while underway:
-                yield await underway.popleft()
+                running.append(asyncio.create_task(self.asegment(image, query)))
+                if len(running) >= concurrency:
+                    yield await running.popleft()
+            while running:
+                yield await running.popleft()
         finally:
-            for task in underway:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*underway, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        # Not asyncio's default threads: there are few of them on a small machine.
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     # ------------------------------------------------------------ the stages
 
-    def _job(
-        self,
-        source: ImageSource,
-        query: str,
-        boxes: Sequence[BoxLike] | None,
-        points: Sequence[PointLike] | None,
-        hinted: tuple[BoxLike | None, Sequence[PointLike] | None] = (None, None),
-    ) -> _Job:
-        """Refuse at once what cannot be asked."""
-        if not isinstance(query, str):
-            raise BadInput(f"a query is text, found {type(query).__name__}")
-        image = load_image(source)
-        proposals = given.proposals(image, query, boxes, points)
-        if not proposals and self.mllm is None:
-            raise BadInput("without an MLLM every image needs boxes or points")
-        if not proposals and not query.strip():
-            raise BadInput("the query is empty: say what to look for, or give a box")
-        hint = hints.hint(image, *hinted)
-        hints.check_alone(hint, proposals)
-        job = _Job(image, query, proposals, hint)
-        # The first result accounts for loading.
-        job.timings["load"], self._load_seconds = self._load_seconds, 0.0
-        job.started -= job.timings["load"]
-        return job
+    def _loaded(self, timer: _Timer) -> _Timer:
+        """The first result's time includes loading the models."""
+        timer.add("load", self._load_seconds)
+        self._load_seconds = 0.0
+        return timer
 
-    def _reason(self, job: _Job) -> None:
-        """Stage 1: ask until the reply can be read."""
-        mllm, talk = self._conversation(job)
-        with job.clock("load"):
+    def _reason(self, request: Request, timer: _Timer) -> ReasoningOutput:
+        """Stage 1."""
+        mllm, strategy, config = self.mllm, self.strategy, self.prompt_config
+        if mllm is None or strategy is None:
+            raise BadInput("without an MLLM every image needs boxes or points")
+        dialogue = Dialogue(
+            mllm,
+            config.family.profile,
+            single_turn=config.family.single_turn,
+            max_reasks=config.max_reasks,
+            budget=Budget(self.limits),
+        )
+        with timer.stage("load"):
             _load(mllm)
-        with job.clock("reason"):
-            step = next(talk)
-            while isinstance(step, Question):
-                step = talk.send(mllm.reply(step.messages, schema=step.schema))
-        job.concluded(step)
-
-    async def _areason(self, job: _Job) -> Thought:
-        mllm, talk = self._conversation(job)
-        with job.clock("load"):
-            await asyncio.to_thread(_load, mllm)
-        with job.clock("reason"):
-            step = await asyncio.to_thread(next, talk)  # drawing and shrinking take a while
-            while isinstance(step, Question):
-                step = talk.send(await mllm.areply(step.messages, schema=step.schema))
-        job.concluded(step)
-        return step
-
-    def _conversation(self, job: _Job) -> tuple[MLLM, Generator[Question | Thought, Reply, None]]:
-        if self.mllm is None or self.strategy is None:
-            raise BadInput("without an MLLM every image needs boxes or points")
-        return self.mllm, converse(job.image, job.query, self.strategy, self.manner, job.hint)
+        with timer.stage("reason"):
+            return propose(request, dialogue, strategy, config, self._cache)
 
     @contextlib.contextmanager
-    def _ahead(self, image: Image) -> Iterator[None]:
+    def _encode_ahead(self, image: Image) -> Iterator[None]:
         """Encode while a remote MLLM reasons; a local one needs the processor itself."""
         if not getattr(self.mllm, "remote", False):
             yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
-            # What fails here fails again, and is told, in `_segment_proposals`.
-            worker.submit(self._encodings.encode, image)
+            worker.submit(self._cache.encode, image)  # an error comes again in `_segment`
             yield
 
-    def _segment_proposals(self, job: _Job) -> Result:
-        """Stage 2: masks of the proposals, and everything put together."""
-        targets: tuple[Target, ...] = ()
-        if job.proposals:
-            found, encode, segment = self._encodings.masks(job.image, job.proposals)
-            job.timings |= {"encode": encode, "segment": segment}
-            targets = hints.obeyed(job.hint, targets_of(job.image, job.proposals, found))
-        if job.timings["load"] < 0.001:  # nothing had to be loaded
-            del job.timings["load"]
-        job.timings["total"] = time.perf_counter() - job.started
-        thought = job.thought
+    def _segment(self, request: Request, output: ReasoningOutput | None, timer: _Timer) -> Result:
+        """Stage 2: masks of the proposals, and the result of both stages."""
+        reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
+        proposals = postprocess.restrict_proposals(request.hint, reasoning.proposals)
+        targets = self._targets(request, proposals, timer)
+        named = reasoning.proposals if output else ()
         return Result(
-            image=job.image,
-            query=job.query,
-            reasoning=thought.reasoning if thought else Reasoning((), job.proposals, ""),
+            image=request.image,
+            query=request.query,
+            reasoning=reasoning,
             targets=targets,
-            models=self._names(thought),
-            usage=thought.usage if thought else Usage(),
-            timings=job.timings,
+            models=self._names(output),
+            usage=output.usage if output else Usage(),
+            timings=timer.total(),
             warnings=(
-                *self._doubts(thought),
-                *doubts_about(targets, named=thought is not None),
-                *hints.ruled_out(thought.reasoning.proposals if thought else (), targets),
+                *(_reply_warnings(output, self.prompt_config) if output else ()),
+                *postprocess.target_warnings(targets, named_by_mllm=output is not None),
+                *postprocess.hint_warning(named, targets),
             ),
-            shown=thought.shown if thought else None,
+            shown=output.shown if output else None,
         )
 
-    def _names(self, thought: Thought | None) -> ModelNames:
-        """The parts that were used: without a thought, the segmenter alone."""
-        if thought is None or self.mllm is None:
+    def _targets(
+        self, request: Request, proposals: Sequence[Proposal], timer: _Timer
+    ) -> tuple[Target, ...]:
+        if not proposals:
+            return ()
+        found = self._cache.masks(request.image, proposals)
+        timer.add("encode", found.encode_seconds)
+        timer.add("segment", found.decode_seconds)
+        targets = postprocess.to_targets(request.image, proposals, found.masks)
+        return postprocess.apply_hint(request.hint, targets)
+
+    def _names(self, output: ReasoningOutput | None) -> ModelNames:
+        """The parts that were used: without stage 1, the segmenter alone."""
+        if output is None or self.mllm is None:
             return ModelNames(None, None, self.segmenter.name, None)
         return ModelNames(
-            self.mllm.name, self._strategy_name, self.segmenter.name, thought.prompt_sha256
+            self.mllm.name, self._strategy_name, self.segmenter.name, output.prompt_sha256
         )
 
-    def _doubts(self, thought: Thought | None) -> Iterator[str]:
-        if thought is None:
-            return
-        confidence, enough = thought.reply.confidence, LOW_CONFIDENCE.get(self.manner.profile)
-        if not thought.reasoning.understood:
-            yield f"{UNSURE}: it says that it cannot read images of this sort"
-        elif confidence is not None and enough is not None and confidence < enough:
-            yield (
-                f"{UNSURE} (mean token probability {confidence:.2f}, usually above {enough:.2f}): "
-                "the embedded preset knows rendered scenes, not photographs"
-            )
-        if thought.reply.finish_reason == "length":
-            yield "the reply was cut short at the token limit: targets may be missing"
+
+class _Timer:
+    """Seconds by stage, and in total since it was made.
+
+    Args:
+        seconds: spent before, by stage; they count into the total.
+    """
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
+        self._started = time.perf_counter() - sum(self.seconds.values())
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds; those of loading were spent before this timer was made."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        if stage == "load":
+            self._started -= seconds
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def total(self) -> dict[str, float]:
+        """The stages and ``total``; without ``load`` where nothing had to be loaded."""
+        if self.seconds.get("load", 0.0) < 0.001:
+            self.seconds.pop("load", None)
+        return {**self.seconds, "total": time.perf_counter() - self._started}
+
+
+def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[str]:
+    confidence, minimum = output.confidence, config.family.min_confidence
+    if not output.reasoning.understood:
+        yield f"{UNSURE}: it says that it cannot read images of this sort"
+    elif confidence is not None and minimum is not None and confidence < minimum:
+        yield (
+            f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
+            "the embedded preset knows rendered scenes, not photographs"
+        )
+    if output.finish_reason == "length":
+        yield "the reply was cut short at the token limit: targets may be missing"
 
 
 def _load(mllm: MLLM) -> None:
-    """Let a backend that loads at its first reply load now, so that the timings tell them apart."""
+    """Let a backend that loads at its first reply load now, so that loading is timed apart."""
     load = getattr(mllm, "load", None)
     if callable(load):
         load()
 
 
-def _made_mllm(mllm: str | MLLM | None, preset: presets.Preset) -> MLLM | None:
-    if mllm is not None and not isinstance(mllm, str):
-        return mllm
-    spec = mllm if mllm is not None else preset.mllm_spec()
-    made: MLLM | None = None if spec == presets.NO_MLLM else registry.make("mllm", spec)
-    return made
+def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:
+    """``segmenter.device=cuda`` is the segmenter's, ``max_tokens=100`` the MLLM's."""
+    parts: dict[PartKind, dict[str, str]] = {"mllm": {}, "strategy": {}, "segmenter": {}}
+    for name, value in options.items():
+        part, dot, option = name.partition(".")
+        if dot and part not in parts:
+            raise BadInput(f"option {name!r}: the parts are {', '.join(parts)}")
+        parts[part if dot else "mllm"][option if dot else name] = value  # type: ignore[index]
+    return parts
 
 
-def _made(kind: Literal["strategy", "segmenter"], spec: object) -> Any:
-    return registry.make(kind, spec) if isinstance(spec, str) else spec
-
-
-def _check_name(kind: Literal["segmenter"], spec: object) -> None:
-    """Refuse a name that nobody has, without importing what the others stand for."""
-    if isinstance(spec, str):
-        name = registry.parse_spec(spec).name
-        if name not in registry.names(kind):
-            registry.load(kind, name)  # tells which names there are
+def _make(kind: PartKind, spec: object, options: Mapping[str, str]) -> Any:
+    if not isinstance(spec, str) or (kind == "mllm" and spec == presets.NO_MLLM):
+        if options:
+            raise BadInput(f"options of the {kind} ({', '.join(options)}) need its spec as text")
+        return None if isinstance(spec, str) else spec
+    parsed = registry.parse_spec(spec)
+    return registry.make(kind, parsed, **registry.parse_options(kind, parsed.name, options))

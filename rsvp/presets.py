@@ -1,6 +1,6 @@
 """A preset names an MLLM, a region strategy and a segmenter; and says whether it can run here.
 
-Nothing here imports torch or asks the network: what is missing is found out by looking.
+Nothing here imports torch or uses the network: it looks at the disk and the environment.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rsvp.platform import machine
 from rsvp.registry import parse_spec
 
 DEFAULT = "embedded"
-PHOTOGRAPHS = "local"  # the preset to name to someone whose photographs the embedded one misreads
-NO_MLLM = "none"  # the MLLM spec for boxes and points, where nobody is asked
+PHOTOGRAPHS = "local"  # the preset suggested where the embedded one fails on a photograph
+NO_MLLM = "none"  # the MLLM spec for boxes and points, where no model is asked
 API_MODEL = "RSVP_API_MODEL"
 
 _GB = 1_000_000_000
@@ -125,9 +125,9 @@ def get(name: str) -> Preset:
 
 
 def missing(preset: Preset) -> list[str]:
-    """What keeps it from running here and now, each with what mends it; empty when nothing does."""
-    found = (*_missing_mllm(preset), *_missing_segmenter(preset), *_missing_room(preset))
-    return list(dict.fromkeys(found))  # the VLSM reads words by the reasoner's embeddings
+    """What keeps it from running here and now, each with the command that fixes it."""
+    found = (*_missing_mllm(preset), *_missing_segmenter(preset), *_missing_memory(preset))
+    return list(dict.fromkeys(found))  # two parts may need the same weights
 
 
 def needs(preset: Preset) -> str:
@@ -169,7 +169,7 @@ def _missing_weights(text: str) -> Iterator[str]:
             )
 
 
-def _missing_room(preset: Preset) -> Iterator[str]:
+def _missing_memory(preset: Preset) -> Iterator[str]:
     available = machine.memory_bytes()
     if available is None or available >= _ram_gb(preset) * _GB:
         return

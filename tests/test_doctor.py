@@ -1,4 +1,4 @@
-"""`rsvp doctor` on detectors and the optional packages; the rest of it is in test_cli.py."""
+"""`rsvp doctor` on detectors and optional packages; the rest is in cli/test_other_commands.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_that_is_there_can_run(examined) -> None:
     for name in ("grounding-dino", "sam2-package", "groundingdino-py"):
         assert found[name].status == "ok"
         assert "can run" in found[name].detail
-        assert found[name].mend == ""
+        assert found[name].fix == ""
 
 
 def test_weights_of_a_detector_are_told(examined, monkeypatch) -> None:
@@ -68,15 +68,15 @@ def test_a_package_that_does_not_import_has_its_remedy(examined, name: str, caps
     finding = examined(**package(name, error="ModelUnavailable: no BertModelWarper"))[name]
     assert finding.status == "note"
     assert "no BertModelWarper" in finding.detail
-    assert finding.mend == SOUND["packages"][name]["install"]
+    assert finding.fix == SOUND["packages"][name]["install"]
     capsys.readouterr()
     assert main(["doctor"]) in (0, 4)  # by what else is here; the package alone breaks nothing
-    assert f"mend it: {finding.mend}" in capsys.readouterr().out
+    assert f"fix it: {finding.fix}" in capsys.readouterr().out
 
 
 def test_a_transformers_without_the_detectors_has_its_remedy(examined) -> None:
     finding = examined(detectors={"error": "ImportError: no MMGroundingDino"})["grounding-dino"]
-    assert (finding.status, finding.mend) == ("note", "pip install -U 'transformers>=5'")
+    assert (finding.status, finding.fix) == ("note", "pip install -U 'transformers>=5'")
 
 
 def test_where_torch_does_not_import_nothing_is_said_of_what_builds_on_it(examined) -> None:

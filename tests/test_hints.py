@@ -1,4 +1,4 @@
-"""Hints: seen and read by the MLLM, and obeyed whatever it answers."""
+"""Hints: shown to the MLLM, explained in words, and applied to whatever it answers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from test_pipeline import Recorder, answer, picture, pipeline, texts
+from scripted import answer, picture, pipeline, texts
 
-from rsvp import hints
 from rsvp.errors import BadInput
-from rsvp.hints import Hint
+from rsvp.postprocess import restrict_proposals
+from rsvp.reasoning import hint_prompts
+from rsvp.request import Hint, make_request
 from rsvp.types import Box, Image, Point, Proposal
 
 IMAGE = Image(picture(), "0" * 64)
@@ -19,14 +20,14 @@ LEFT = (0, 0, 100, 100)
 INSIDE, OUTSIDE, ACROSS = (100, 200, 400, 800), (600, 200, 900, 800), (300, 200, 700, 800)
 
 
-def test_the_model_is_told_and_shown():
+def test_the_model_is_shown_the_hint_in_words_and_picture():
     pipe = pipeline(answer(INSIDE))
     plain = pipeline(answer(INSIDE))
     result = pipe.segment(picture(), "cup", within=LEFT, exclude=[(150, 50)])
     plain.segment(picture(), "cup")
-    told = texts(pipe.mllm.asked[0])[-1]
-    assert told.index("magenta frame") < told.index("red crosses") < told.index("=== query")
-    assert told.endswith(texts(plain.mllm.asked[0])[-1])
+    text = texts(pipe.mllm.asked[0])[-1]
+    assert text.index("magenta frame") < text.index("red crosses") < text.index("=== query")
+    assert text.endswith(texts(plain.mllm.asked[0])[-1])
     shown, seen = (p.mllm.asked[0][-1].parts[0] for p in (pipe, plain))
     np.testing.assert_array_equal(shown[:, :100], seen[:, :100])
     assert shown[:, 110:140].mean() < 0.6 * seen[:, 110:140].mean()
@@ -57,7 +58,7 @@ def test_hints_reach_the_awaitable_twin():
     assert result.no_target
 
 
-def test_a_model_that_was_taught_no_hints_is_shown_none_and_obeys_all_the_same():
+def test_a_model_without_hint_prompts_is_shown_none_and_the_hint_is_applied():
     pipe = pipeline(answer((60, 20, 90, 80)), model="embedded")
     result = pipe.segment(picture(), "cup", within=LEFT)
     assert texts(pipe.mllm.asked[0]) == ["Think, then box: cup"]
@@ -85,7 +86,7 @@ def test_a_hint_is_checked_before_anything_is_asked(wrong):
 def test_points_outside_the_box_say_what_is_not_meant():
     hint = Hint(Box(*LEFT))
     both = Proposal("cup", points=(Point(50, 50), Point(150, 50)))
-    (kept,) = hints.inside(hint, [both, Proposal("far", points=(Point(150, 50),))])
+    (kept,) = restrict_proposals(hint, [both, Proposal("far", points=(Point(150, 50),))])
     assert [point.positive for point in kept.points] == [True, False]
 
 
@@ -93,37 +94,16 @@ def test_a_ready_mask_is_cut_and_an_empty_one_left_out():
     mask = np.zeros((100, 200), dtype=bool)
     mask[20:80, 60:140] = True
     box = Box(60, 20, 140, 80)
-    (kept,) = hints.inside(Hint(Box(*LEFT)), [Proposal("", box, mask=mask, score=0.5)])
+    (kept,) = restrict_proposals(Hint(Box(*LEFT)), [Proposal("", box, mask=mask, score=0.5)])
     assert kept.mask is not None
     assert kept.mask.sum() == 60 * 40
     bare = Proposal("", box, mask=np.zeros_like(mask), score=0.5)
-    assert hints.inside(Hint(Box(*LEFT)), [bare]) == ()
+    assert restrict_proposals(Hint(Box(*LEFT)), [bare]) == ()
 
 
 def test_no_hint_is_false_and_changes_nothing():
     assert not Hint()
-    assert not hints.hint(IMAGE)
-    assert hints.prompts(Hint(), "full") == ()
+    assert not make_request(IMAGE, "cup").hint
+    assert hint_prompts(Hint(), "full") == ()
     proposals = (Proposal("", Box(0, 0, 5, 5)),)
-    assert hints.inside(Hint(), proposals) == proposals
-
-
-def test_ready_masks_need_no_segmenter():
-    from rsvp.encodings import Encodings
-
-    mask = np.zeros((100, 200), dtype=bool)
-    mask[20:30, 20:40] = True
-    recorder = Recorder()
-    encodings = Encodings(recorder, 2)
-    ready = Proposal("a", Box(20, 20, 40, 30), mask=mask, score=0.7)
-    found, encode, segment_seconds = encodings.masks(IMAGE, [ready])
-    assert (encode, segment_seconds) == (0, 0)
-    assert recorder.encoded == []
-    np.testing.assert_array_equal(found.masks[0], mask)
-    assert found.scores.tolist() == pytest.approx([0.7])
-    found, _, _ = encodings.masks(IMAGE, [Proposal("b", Box(0, 0, 10, 10)), ready])
-    assert found.masks.sum(axis=(1, 2)).tolist() == [100, 200]
-    assert [p.label for p in recorder.prompted[0]] == ["b"]
-    odd = Proposal("c", Box(0, 0, 5, 5), mask=np.zeros((5, 5), dtype=bool))
-    with pytest.raises(BadInput, match="one size"):
-        encodings.masks(IMAGE, [ready, odd])
+    assert restrict_proposals(Hint(), proposals) == proposals

@@ -19,8 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "platform", "images", "prompting", "registry"),
     ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
-    ("strategies", "segmenters", "verify", "writers", "given"),
-    ("dialogue", "encodings", "outcome", "hints", "result", "pipeline", "training"),
+    ("request", "segmenters", "strategies", "writers"),
+    ("dialogue", "reasoning", "postprocess", "result", "pipeline", "training"),
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )
@@ -109,7 +109,7 @@ def test_backends_of_one_kind_never_import_each_other() -> None:
 
 def test_the_pipeline_knows_protocols_and_no_backend() -> None:
     backends = {t.partition(":")[0] for table in registry.BUILT_IN.values() for t in table.values()}
-    for name in ("pipeline", "dialogue", "encodings", "given", "hints", "outcome"):
+    for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess"):
         assert set(imported(PACKAGE / f"{name}.py")) & backends == set(), name
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -74,7 +75,51 @@ def test_an_unknown_kind_is_refused() -> None:
     ],
 )
 def test_families(model: str, frame: str, profile: str) -> None:
-    assert registry.family(model) == registry.Family(frame, profile)
+    found = registry.family(model)
+    assert (found.frame, found.profile) == (frame, profile)
+    assert found.single_turn is (profile == "compact")
+
+
+class Optional:
+    """A backend with options of every kind."""
+
+    def __init__(
+        self,
+        argument: str = "",
+        *,
+        size: int = 3,
+        share: float | None = None,
+        mode: Literal["fast", "good"] = "good",
+        quiet: bool = False,
+        device: str | Path | None = None,
+        record: Path | None = None,
+    ) -> None:
+        self.given = (argument, size, share, mode, quiet, device, record)
+
+
+@pytest.fixture
+def optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["mllm"], "optional", "test_registry:Optional")
+
+
+@pytest.mark.usefixtures("optional")
+def test_options_are_the_keyword_parameters_that_text_can_say() -> None:
+    schema = registry.options_model("mllm", "optional").model_json_schema()
+    assert list(schema["properties"]) == ["size", "share", "mode", "quiet", "device"]
+    texts = {"size": "8", "share": "0.5", "mode": "fast", "quiet": "true", "device": "cpu"}
+    assert registry.parse_options("mllm", "optional", texts) == {
+        "size": 8, "share": 0.5, "mode": "fast", "quiet": True, "device": "cpu"
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("optional")
+@pytest.mark.parametrize(
+    "texts", [{"size": "large"}, {"mode": "slow"}, {"colour": "red"}, {"record": "x"}]
+)
+def test_an_option_that_cannot_be_is_refused(texts: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="Its options: size, share, mode, quiet, device") as error:
+        registry.parse_options("mllm", "optional", texts)
+    assert "\n" not in str(error.value)
 
 
 def test_the_embedded_folders_lie_in_the_package() -> None:

@@ -1,4 +1,4 @@
-"""`rsvp doctor`: what is wrong with this installation, and what mends it."""
+"""`rsvp doctor`: what is wrong with this installation, and what fixes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rsvp.errors import ModelUnavailable
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Find what is wrong here and what mends it.
+    """Find what is wrong here and what fixes it.
 
     Looks at Python, packages, GPU, detectors, optional packages, weights, memory, disk and keys.
 
@@ -25,7 +25,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         for finding in findings:
             console.say(f"{finding.status:<6}  {finding.name:<16}  {console.plain(finding.detail)}")
-            if finding.mend:
-                console.say(f"{'':<26}mend it: {finding.mend}")
+            if finding.fix:
+                console.say(f"{'':<26}fix it: {finding.fix}")
     if broken:
         raise typer.Exit(ModelUnavailable.exit_code)

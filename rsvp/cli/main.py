@@ -10,17 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rsvp import __version__
+from rsvp import __version__, registry
 from rsvp.cli import console
-from rsvp.cli.compare import compare
-from rsvp.cli.doctor import doctor
-from rsvp.cli.evaluate import evaluate
-from rsvp.cli.export import export
-from rsvp.cli.models import models
-from rsvp.cli.score import score
-from rsvp.cli.segment import segment
-from rsvp.cli.train import train
-from rsvp.errors import RsvpError, UnparsableReply
+from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -57,14 +49,16 @@ def _root(
     """
 
 
-app.command("segment")(segment)
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.command("score")(score)
-app.command("compare")(compare)
-app.command("export")(export)
-app.command("models")(models)
-app.command("doctor")(doctor)
+def _add_commands() -> None:
+    """Add every command, plug-ins last; a plug-in that cannot be imported costs only itself."""
+    for name in registry.names("command"):
+        try:
+            app.command(name)(registry.load("command", name))
+        except ModelUnavailable as error:
+            console.tell(f"warning: {console.plain(str(error))}")
+
+
+_add_commands()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,5 +118,15 @@ def _tolerate_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def entry() -> None:
+    """The installed command. After Ctrl-C it does not wait for threads that wait for a server."""
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

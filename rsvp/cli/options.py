@@ -6,9 +6,12 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from rsvp.errors import BadInput
 
 Preset = Annotated[
     str, typer.Option(metavar="NAME", help="Which models to use; `rsvp models` lists the presets.")
@@ -59,9 +62,36 @@ Split = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
 ]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
+        "strategy.KEY are the others'. May be given several times.",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="How much one answer may cost: calls=N, tokens=N and seconds=X, all of the MLLM.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]
+
+
+def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a mapping; BadInput where one is of another form."""
+    options: dict[str, str] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not key.strip() or not equals:
+            raise BadInput(f"--option is KEY=VALUE, found {text!r}")
+        options[key.strip()] = value.strip()
+    return options
 
 
 def begin(*, verbose: bool = False, debug: bool = False) -> None:

@@ -12,15 +12,18 @@ from rsvp import presets
 from rsvp.cli import console
 from rsvp.cli.options import (
     AsJson,
+    Budget,
     Debug,
     Frame,
     Mllm,
     NoCot,
+    Option,
     Preset,
     Segmenter,
     Strategy,
     Verbose,
     begin,
+    parse_options,
 )
 from rsvp.errors import BadInput
 
@@ -78,6 +81,8 @@ def segment(
     ] = None,
     no_cot: NoCot = False,
     frame: Frame = None,
+    option: Option = None,
+    budget: Budget = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -104,53 +109,37 @@ def segment(
     target into --out.
     """
     begin(verbose=verbose, debug=debug)
-    from rsvp import given, hints, writers
-    from rsvp.images import load_image
+    from rsvp import writers
+    from rsvp.dialogue import Limits
     from rsvp.pipeline import Pipeline
+    from rsvp.request import make_request
 
     # Whatever can be refused is refused before a model is loaded.
     chosen = presets.get(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
-    boxes = None if not box else [_numbers(text, "--box", (4,)) for text in box]
-    points = None if not point else [_numbers(text, "--point", (2, 3)) for text in point]
-    inside = None if within is None else _numbers(within, "--within", (4,))
-    others = None if not exclude else [_numbers(text, "--exclude", (2,)) for text in exclude]
-    if not query.strip() and boxes is None and points is None:
-        raise BadInput("the query is empty: pass --query TEXT, or --box X0,Y0,X1,Y1")
-    picture = load_image(image)
-    regions = given.proposals(picture, query, boxes, points)
-    hints.check_alone(hints.hint(picture, inside, others), regions)
+    request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
+    limits = Limits.parse(budget or "")
     folder = _folder(out, as_json)
     if folder is not None:
         writers.prepare(folder)
 
     pipeline = Pipeline.from_preset(
         preset,
-        mllm=presets.NO_MLLM if regions else mllm,
+        mllm=presets.NO_MLLM if request.prompts else mllm,
         strategy=strategy,
         segmenter=segmenter,
         cot=not no_cot,
         frame=frame,
+        limits=limits,
+        options=parse_options(option),
     )
-    result = pipeline.segment(picture, query, boxes, points, within=inside, exclude=others)
+    result = pipeline.run(request)
     written = [] if folder is None else writers.write(result, folder, kinds)
     if as_json:
-        console.as_json(writers.to_dict(result))
+        console.as_json(result.to_dict())
     else:
         _print(result, written)
     _warn(result, chosen)
-
-
-def _numbers(text: str, option: str, counts: tuple[int, ...]) -> list[float]:
-    """The comma-separated numbers of an option; `rsvp.given` looks at their values."""
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in counts:
-        form = {4: "X0,Y0,X1,Y1", 2: "X,Y", 3: "X,Y or X,Y,0"}[counts[-1]]
-        raise BadInput(f"{option} is {form} in pixels, found {text!r}")
-    return numbers
 
 
 def _folder(out: str | None, as_json: bool) -> Path | None:

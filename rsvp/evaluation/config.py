@@ -32,7 +32,7 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
     Of an MLLM and a segmenter only the name: their attributes may hold a key.
     """
     mllm, strategy = getattr(pipeline, "mllm", None), getattr(pipeline, "strategy", None)
-    manner = getattr(pipeline, "manner", None)
+    manner = getattr(pipeline, "prompt_config", None)
     described: dict[str, Any] = {
         "mllm": getattr(mllm, "name", None),
         "strategy": getattr(strategy, "name", None),
@@ -43,12 +43,12 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
     if manner is not None:
         described |= {
             "frame": manner.frame.kind,
-            "profile": manner.profile,
+            "profile": manner.family.profile,
             "cot": manner.cot,
             "max_reasks": manner.max_reasks,
         }
         if strategy is not None:
-            described["prompts"] = _prompts(manner.profile, strategy.name, manner.cot)
+            described["prompts"] = _prompts(manner.family.profile, strategy.name, manner.cot)
     return described
 
 

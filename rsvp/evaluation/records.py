@@ -38,7 +38,7 @@ from rsvp.evaluation.metrics import Overlap, iou, matched_boxes, overlap, skips,
 from rsvp.evaluation.metrics import Protocol as Rules
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
-from rsvp.pipeline import ReasoningOutput
+from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result
 from rsvp.types import BoolMask, Box, Image
 
@@ -138,7 +138,7 @@ def segment_proposals(
     if thought.value is not None:
         with _kept(sample.id) as own:
             own.value = pipeline.segment_proposals(image, thought.value)
-        own.raw = own.raw or thought.value.thought.reasoning.raw
+        own.raw = own.raw or thought.value.reasoning.raw
     own.seconds += thought.seconds
     return _with_boxes(own, pipeline, sample, image, asked)
 

@@ -11,6 +11,6 @@ spelled.
 
 from __future__ import annotations
 
-from rsvp.parsing.reply import ParsedReply, RawStep, RawTarget, parse_reply
+from rsvp.parsing.reply import Expect, ParsedReply, RawStep, RawTarget, parse_reply
 
-__all__ = ["ParsedReply", "RawStep", "RawTarget", "parse_reply"]
+__all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]

@@ -19,7 +19,7 @@ _HUB_ID = re.compile(rf"(?!.*(?:--|\.\.|\.git\Z))(?:{_HUB_PART}/)?{_HUB_PART}", 
 
 def memory_bytes() -> int | None:
     """Main memory that a new process may take, within the limits of its container; None unknown."""
-    known = [n for n in (_available(), _container_room()) if n is not None]
+    known = [n for n in (_available(), _container_memory()) if n is not None]
     return min(known) if known else None
 
 
@@ -104,7 +104,7 @@ def _available() -> int | None:
         return None
 
 
-def _container_room() -> int | None:
+def _container_memory() -> int | None:
     """What cgroup v2 leaves to this container; None without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rsvp.frames import Frame
+from rsvp.registry import MAX_SIDE
 from rsvp.segmenters import Segmenter
-from rsvp.types import Image, Masks, Proposal, Reasoning, RgbArray
-
-MAX_SIDE = 1536  # of a view, in pixels: beyond it models resize or tile anyway, and uploads grow
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.types import Image, Reasoning, RgbArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,9 @@ class View:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A region strategy: the visual prompt, the prompt's name, and how to read the reply.
+    """A visual prompt, the name of its prompt files, and how to read the reply.
+
+    `rsvp.strategies.base.RegionStrategy` implements most of it.
 
     Attributes:
         name: of the strategy and of its prompt files, e.g. ``grid``.
@@ -51,42 +52,35 @@ class Strategy(Protocol):
         """
         ...
 
-    def view(self, image: Image, query: str = "") -> View:
-        """Draw the visual prompt; what is drawn may depend on what is asked for."""
+    def view(
+        self,
+        image: Image,
+        query: str = "",
+        *,
+        max_side: int = MAX_SIDE,
+        cache: EmbeddingCache | None = None,
+    ) -> View:
+        """Draw the visual prompt; what is drawn may depend on the query.
+
+        Args:
+            max_side: the longest side of the view in pixels, see `rsvp.registry.ModelFamily`.
+            cache: the pipeline's segmenter, for strategies that look for candidates with it.
+        """
         ...
 
     def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
         """Read a reply into pixels of the image.
 
         Raises:
-            UnparsableReply: when it holds no answer.
+            UnparsableReply: it holds no answer.
         """
-        ...
-
-
-class SharedSegmenter(Protocol):
-    """The pipeline's segmenter, for others to use as well.
-
-    Attributes:
-        lock: to be held while the segmenter itself runs, as networks need not be thread-safe.
-    """
-
-    segmenter: Segmenter
-    lock: AbstractContextManager[Any]
-
-    def masks(self, image: Image, proposals: Sequence[Proposal]) -> tuple[Masks, float, float]:
-        """The masks; the image is encoded once for all. Takes the lock. Then two timings."""
         ...
 
 
 @runtime_checkable
-class LooksAhead(Protocol):
-    """A strategy that may need the segmenter before the MLLM is asked."""
+class NeedsSegmenter(Protocol):
+    """A strategy that may use the segmenter before the MLLM is asked."""
 
-    def with_segmenter(self, shared: SharedSegmenter) -> Strategy:
-        """The strategy for a pipeline with this segmenter.
-
-        Raises:
-            BadInput: the segmenter cannot do what is needed of it.
-        """
+    def check_segmenter(self, segmenter: Segmenter) -> None:
+        """Raise BadInput where this segmenter cannot do what the strategy needs."""
         ...

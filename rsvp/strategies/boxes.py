@@ -2,73 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
-from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame, to_box
-from rsvp.images import shrink
-from rsvp.parsing import RawStep, RawTarget, parse_reply
-from rsvp.strategies import MAX_SIDE, View, _schema
-from rsvp.types import Box, Image, Proposal, Reasoning, Step
+from rsvp.errors import BadInput
+from rsvp.frames import Frame
+from rsvp.parsing import RawStep, RawTarget
+from rsvp.strategies import View
+from rsvp.strategies.base import (
+    Placement,
+    RegionSchemas,
+    RegionStrategy,
+    array,
+    number_type,
+)
+from rsvp.types import Box, Proposal
 
 
-class BoxesStrategy:
-    """The MLLM writes one box for each target.
+class BoxesStrategy(RegionStrategy[View]):
+    """The MLLM writes one box for each target; a proposal's `raw` is the four numbers as written.
 
     Args:
         argument: none; ``boxes`` takes no argument in a spec.
-        max_side: the view's longer side is shrunk to this many pixels.
+        max_side: see `RegionStrategy`.
     """
 
     name = "boxes"
+    expect = "box"
 
-    def __init__(self, argument: str | None = None, *, max_side: int = MAX_SIDE) -> None:
+    def __init__(self, argument: str | None = None, *, max_side: int | None = None) -> None:
+        super().__init__(max_side=max_side)
         if argument is not None:
             raise BadInput(f"the boxes strategy takes no argument, found {argument!r}")
-        if max_side < 1:
-            raise BadInput(f"max_side is at least 1 pixel, found {max_side}")
-        self.max_side = max_side
 
-    def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
-        fractions = frame is not None and frame.kind == "0-1"
-        box = _schema.array({"type": "number" if fractions else "integer"})
-        return _schema.reply({"boxes": _schema.array(box)}, {"box": box}, cot=cot)
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
+        box = array(number_type(fractions=frame is not None and frame.kind == "0-1"))
+        return {"boxes": array(box)}, {"box": box}
 
-    def view(self, image: Image, query: str = "") -> View:  # noqa: ARG002
-        rgb = shrink(image.rgb, self.max_side)
-        return View(rgb, {"width": str(rgb.shape[1]), "height": str(rgb.shape[0])})
+    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterator[Box]:
+        for numbers in raw.boxes:
+            with contextlib.suppress(BadInput):
+                yield place.box(numbers)
 
-    def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
-        """One proposal a target, its `raw` the four numbers as written.
-
-        Boxes of steps only illustrate, so those without area in the image are left out.
-
-        Raises:
-            UnparsableReply: no answer in the text, or a target without a usable box.
-        """
-        reply = parse_reply(text, expect="box", y_first=frame.y_first)
-
-        def place(numbers: tuple[float, ...]) -> Box:
-            size = (image.height, image.width)
-            return to_box(numbers, frame, view_size=view.size, image_size=size)
-
-        def step(raw: RawStep) -> Step:
-            boxes = []
-            for numbers in raw.boxes:
-                try:
-                    boxes.append(place(numbers))
-                except BadInput:
-                    continue
-            return Step(raw.text, tuple(boxes))
-
-        def proposal(raw: RawTarget) -> Proposal:
-            numbers = raw.box or ()
-            try:
-                return Proposal(raw.label, place(numbers), raw=numbers)
-            except BadInput as error:
-                raise UnparsableReply(str(error), text) from error
-
-        steps = tuple(step(raw) for raw in reply.steps)
-        proposals = tuple(proposal(raw) for raw in reply.targets)
-        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
+    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
+        numbers = raw.box or ()
+        return Proposal(raw.label, place.box(numbers), raw=numbers)

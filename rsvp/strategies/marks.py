@@ -9,9 +9,8 @@ on to the segmenter; with `marks:masks` its automatic masks are the result as th
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image as Pil
@@ -19,25 +18,34 @@ from PIL import Image as Pil
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
 from rsvp.drawing import mark_prompt
-from rsvp.errors import BadInput, UnparsableReply
+from rsvp.errors import BadInput
 from rsvp.frames import Frame
-from rsvp.images import shrink
-from rsvp.parsing import RawStep, RawTarget, parse_reply
-from rsvp.strategies import MAX_SIDE, SharedSegmenter, View, _schema
-from rsvp.strategies._candidates import (
-    COMMON_PHRASES,
-    FromDetector,
-    FromSegmenter,
-    Kept,
-    Source,
-    best,
+from rsvp.parsing import ParsedReply, RawStep, RawTarget
+from rsvp.platform.lru import LRUCache
+from rsvp.registry import MAX_SIDE
+from rsvp.segmenters import Segmenter
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.strategies import View
+from rsvp.strategies.base import (
+    INTEGERS,
+    Placement,
+    RegionSchemas,
+    RegionStrategy,
+    size_variables,
 )
-from rsvp.types import BoolMask, Box, Image, Proposal, Reasoning, Step
+from rsvp.strategies.candidates import (
+    COMMON_PHRASES,
+    automatic_detector,
+    detector_phrases,
+    segmenter_candidates,
+    select_candidates,
+)
+from rsvp.types import BoolMask, Box, Image, Proposal
 
-AUTO, READY = "auto", "masks"
-MOST_MARKS = 40  # more can be drawn, but hardly told apart
-ROOM = 80  # pixels: an image has room for one mark in each square of this side
-KEPT = 4  # images whose candidates are kept
+AUTO, MASKS = "auto", "masks"
+MAX_MARKS = 40  # more can be drawn, but hardly told apart
+PIXELS_PER_MARK = 80  # an image has room for one mark in each square of this side
+CACHED_IMAGES = 4  # whose candidates are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +58,21 @@ class MarkedView(View):
 
     candidates: Candidates = field(default_factory=Candidates.none)
 
-    @property
-    def numbers(self) -> str:
-        """Which numbers are drawn, in words."""
-        return numbers_in_words(len(self.candidates))
 
+class MarksStrategy(RegionStrategy[MarkedView]):
+    """The MLLM names the numbers of marks; a proposal's `raw` is the numbers as written.
 
-def numbers_in_words(n: int) -> str:
-    """`1 to 12`, `1 alone`, or `there are none in this image`."""
-    return "there are none in this image" if n == 0 else "1 alone" if n == 1 else f"1 to {n}"
-
-
-class MarksStrategy:
-    """The MLLM names the numbers of marks.
+    A target of several marks gets the box around them, and all of their pixels. A target that is
+    named twice counts once. Steps get the boxes of the marks that they name.
 
     Args:
         argument: a detector's spec, ``auto`` (also by default) for what the segmenter finds by
-            itself, or ``masks`` for the same with its masks ready.
+            itself, or ``masks`` for the same with its automatic masks as the result.
         detector: a detector instead of a spec.
-        most: so many candidates at most are marked, those with the best scores; fewer on an image
-            that has no room for so many.
+        max_marks: so many candidates at most are marked, those with the best scores; fewer on an
+            image that has no room for so many.
         phrases: what the detector is asked for beside the query.
-        max_side: the view's longer side is shrunk to this many pixels.
+        max_side: see `RegionStrategy`.
 
     Raises:
         BadInput: an unknown detector, or a number below 1.
@@ -79,117 +80,116 @@ class MarksStrategy:
     """
 
     name = "marks"
+    expect = "marks"
 
     def __init__(
         self,
         argument: str | None = None,
         *,
         detector: Detector | None = None,
-        most: int = MOST_MARKS,
+        max_marks: int = MAX_MARKS,
         phrases: Sequence[str] = COMMON_PHRASES,
-        max_side: int = MAX_SIDE,
+        max_side: int | None = None,
     ) -> None:
-        if most < 1 or max_side < 1:
-            raise BadInput(f"most and max_side are at least 1, found {most} and {max_side}")
-        self.ready = argument == READY
-        if detector is None and argument not in (None, AUTO, READY):
+        super().__init__(max_side=max_side)
+        if max_marks < 1:
+            raise BadInput(f"max_marks is at least 1, found {max_marks}")
+        if detector is None and argument not in (None, AUTO, MASKS):
             detector = registry.make("detector", str(argument))
-        self.most, self.max_side = most, max_side
-        self._source: Source | None = FromDetector(detector, phrases) if detector else None
-        self._found, self._finding = Kept(KEPT), threading.Lock()
+        self.own_masks = argument == MASKS
+        self.max_marks = max_marks
+        self.phrases = tuple(phrases)
+        self._detector = detector
+        self._lock = threading.Lock()
+        self._candidates: LRUCache[Candidates] = LRUCache(CACHED_IMAGES)
 
-    def with_segmenter(self, shared: SharedSegmenter) -> MarksStrategy:
-        """This strategy, with the segmenter's automatic masks as candidates if it has no other."""
-        if self._source is not None:
-            return self
-        strategy = MarksStrategy(
-            READY if self.ready else None, most=self.most, max_side=self.max_side
-        )
-        strategy._source = FromSegmenter(shared)
-        return strategy
+    def check_segmenter(self, segmenter: Segmenter) -> None:
+        """See `NeedsSegmenter`; any segmenter will do where a detector finds the candidates."""
+        if self._detector is None:
+            automatic_detector(segmenter)
 
-    def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:  # noqa: ARG002
-        marks = {"marks": _schema.array({"type": "integer"})}
-        return _schema.reply(marks, marks, cot=cot)
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
+        return {"marks": INTEGERS}, {"marks": INTEGERS}
 
-    def view(self, image: Image, query: str = "") -> MarkedView:
-        """The image with its candidates marked; of an image seen lately they are found already."""
-        candidates = self._candidates(image, query)
-        rgb = shrink(image.rgb, self.max_side)
-        across, down = rgb.shape[1] / image.width, rgb.shape[0] / image.height
-        boxes = [
-            Box(x0 * across, y0 * down, x1 * across, y1 * down)
-            for x0, y0, x1, y1 in candidates.boxes.astype(float).tolist()
-        ]
-        drawn = mark_prompt(rgb, boxes, _resized(candidates.masks, rgb.shape[:2]))
-        variables = {
-            "width": str(rgb.shape[1]),
-            "height": str(rgb.shape[0]),
-            "marks_range": numbers_in_words(len(candidates)),
-        }
-        return MarkedView(drawn, variables, candidates)
+    def view(
+        self,
+        image: Image,
+        query: str = "",
+        *,
+        max_side: int = MAX_SIDE,
+        cache: EmbeddingCache | None = None,
+    ) -> MarkedView:
+        """The image with its candidates marked; those of the last few images are kept."""
+        rgb = self.shrink(image, max_side)
+        room = rgb.shape[0] * rgb.shape[1] // PIXELS_PER_MARK**2
+        found = self._find(image, query, min(self.max_marks, max(1, room)), cache)
+        scale = np.array([rgb.shape[1] / image.width, rgb.shape[0] / image.height] * 2)
+        boxes = [Box(*corners) for corners in (found.boxes.astype(float) * scale).tolist()]
+        drawn = mark_prompt(rgb, boxes, _resized(found.masks, rgb.shape[:2]))
+        variables = {**size_variables(rgb), "marks_range": marks_range(len(found))}
+        return MarkedView(drawn, variables, found)
 
-    def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:  # noqa: ARG002
-        """One proposal a target, its `raw` the numbers as written; a target said twice counts once.
-
-        A target of several marks gets the box around them, and all of their pixels. Steps get the
-        boxes of the marks that they name, as far as there are such.
-
-        Raises:
-            UnparsableReply: no answer in the text, or a target with a number that no mark has.
-        """
+    def checked_view(self, view: View) -> MarkedView:
         if not isinstance(view, MarkedView):
             raise BadInput("marks are read with the view that they were drawn on")
-        reply = parse_reply(text, expect="marks")
-        found = view.candidates
-        size = (image.height, image.width)
+        return view
 
-        def step(raw: RawStep) -> Step:
-            rows = (number - 1 for number in raw.marks if 1 <= number <= len(found))
-            return Step(raw.text, tuple(_box(found, [row], size) for row in rows))
-
-        def proposal(raw: RawTarget) -> Proposal:
-            unknown = [number for number in raw.marks if not 1 <= number <= len(found)]
-            if unknown:
-                raise UnparsableReply(
-                    f"no mark has the number {unknown[0]}; marks on the image: {view.numbers}", text
-                )
-            rows = sorted({number - 1 for number in raw.marks})
-            masks = found.masks if self.ready else None
-            return Proposal(
-                raw.label,
-                _box(found, rows, size),
-                raw=raw.marks,
-                mask=None if masks is None else np.logical_or.reduce(masks[rows]),
-                score=None if masks is None else float(found.scores[rows].min()),
-            )
-
-        steps = tuple(step(raw) for raw in reply.steps)
-        named: dict[object, RawTarget] = {}
+    def targets(self, reply: ParsedReply) -> Iterator[RawTarget]:
+        unique: dict[object, RawTarget] = {}
         for raw in reply.targets:
-            named.setdefault((raw.label, frozenset(raw.marks)), raw)
-        proposals = tuple(proposal(raw) for raw in named.values())
-        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
+            unique.setdefault((raw.label, frozenset(raw.marks)), raw)
+        yield from unique.values()
 
-    def _candidates(self, image: Image, query: str) -> Candidates:
-        source = self._source
-        if source is None:
+    def step_boxes(self, raw: RawStep, place: Placement[MarkedView]) -> Iterator[Box]:
+        for number in raw.marks:
+            if 1 <= number <= len(place.view.candidates):
+                yield _box_around(place.view.candidates, [number - 1], place.image_size)
+
+    def proposal(self, raw: RawTarget, place: Placement[MarkedView]) -> Proposal:
+        found = place.view.candidates
+        unknown = [number for number in raw.marks if not 1 <= number <= len(found)]
+        if unknown:
+            marks = marks_range(len(found))
+            raise BadInput(f"no mark has the number {unknown[0]}; marks on the image: {marks}")
+        rows = sorted({number - 1 for number in raw.marks})
+        masks = found.masks if self.own_masks else None
+        return Proposal(
+            raw.label,
+            _box_around(found, rows, place.image_size),
+            raw=raw.marks,
+            mask=None if masks is None else np.logical_or.reduce(masks[rows]),
+            score=None if masks is None else float(found.scores[rows].min()),
+        )
+
+    def _find(
+        self, image: Image, query: str, limit: int, cache: EmbeddingCache | None
+    ) -> Candidates:
+        detector = self._detector
+        if detector is None and cache is None:
             raise BadInput(
                 "marks need candidates: a detector, or a pipeline whose segmenter finds them"
             )
-        asked = source.asked(query)
-        across, down = min(1.0, self.max_side / max(image.width, image.height)) * np.array(
-            [image.width, image.height]
-        )
-        most = min(self.most, max(1, int(across * down / ROOM**2)))
-        with self._finding:  # several queries on one image wait for the first one's candidates
-            return self._found.get(
-                (image.sha256, image.rgb.shape, asked),
-                lambda: best(source.find(image, asked), image, most),
+        phrases = () if detector is None else detector_phrases(query, self.phrases)
+
+        def find() -> Candidates:
+            if detector is not None:
+                return select_candidates(detector.candidates(image, phrases), image, limit)
+            assert cache is not None
+            return select_candidates(segmenter_candidates(cache, image), image, limit)
+
+        owner = None if cache is None else cache.segmenter
+        with self._lock:  # several queries on one image wait for the first one's candidates
+            return self._candidates.get(
+                (owner, image.sha256, image.rgb.shape, limit, phrases), find
             )
 
 
-def _box(candidates: Candidates, rows: Sequence[int], size: tuple[int, int]) -> Box:
+def marks_range(count: int) -> str:
+    """Which numbers are drawn: `1 to 12`, `1 alone`, or `there are none in this image`."""
+    return {0: "there are none in this image", 1: "1 alone"}.get(count, f"1 to {count}")
+
+
+def _box_around(candidates: Candidates, rows: Sequence[int], size: tuple[int, int]) -> Box:
     """The box around the candidates of these rows, inside an image of (height, width)."""
     x0, y0 = candidates.boxes[rows, :2].min(axis=0).tolist()
     x1, y1 = candidates.boxes[rows, 2:].max(axis=0).tolist()

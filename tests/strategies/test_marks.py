@@ -8,15 +8,15 @@ import pytest
 
 from rsvp.detectors import Candidates, iou_matrix
 from rsvp.embedded.scenes import scenes
-from rsvp.encodings import Encodings
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.frames import Frame
 from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
-from rsvp.strategies import LooksAhead, Strategy
-from rsvp.strategies._candidates import COMMON_PHRASES, main_box
-from rsvp.strategies.marks import ROOM, MarksStrategy, numbers_in_words
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.strategies import NeedsSegmenter, Strategy
+from rsvp.strategies.candidates import COMMON_PHRASES, main_box
+from rsvp.strategies.marks import PIXELS_PER_MARK, MarksStrategy, marks_range
 from rsvp.types import Box, Image, Masks
 
 PLAIN = Image(np.full((400, 800, 3), 90, dtype=np.uint8), "0" * 64)
@@ -47,7 +47,7 @@ def read(targets, detector=None, steps=()):
 def test_it_is_a_strategy_that_may_need_the_segmenter():
     strategy = make("strategy", "marks")
     assert isinstance(strategy, Strategy)
-    assert isinstance(strategy, LooksAhead)
+    assert isinstance(strategy, NeedsSegmenter)
     assert strategy.name == "marks"
     with pytest.raises(BadInput, match="need candidates"):
         strategy.view(PLAIN)
@@ -58,7 +58,7 @@ def test_a_detector_is_named_in_the_spec():
         make("strategy", "marks:mystery:x")
     with pytest.raises(ModelUnavailable):
         make("strategy", "marks:grounding-dino:/nowhere")
-    for options in ({"most": 0}, {"max_side": 0}):
+    for options in ({"max_marks": 0}, {"max_side": 0}):
         with pytest.raises(BadInput):
             MarksStrategy(**options)
 
@@ -89,7 +89,7 @@ def test_a_large_image_is_shown_smaller_and_read_at_its_own_size():
 
 @pytest.mark.parametrize(("n", "words"), [(0, "there are none"), (1, "1 alone"), (9, "1 to 9")])
 def test_which_numbers_there_are(n, words):
-    assert numbers_in_words(n).startswith(words)
+    assert marks_range(n).startswith(words)
 
 
 def test_the_best_candidates_are_marked_as_far_as_there_is_room():
@@ -103,7 +103,10 @@ def test_the_best_candidates_are_marked_as_far_as_there_is_room():
     assert found.scores.min() >= np.sort(scores)[-41]
     small = Image(PLAIN.rgb[:200, :200].copy(), "1" * 64)
     inside = Finds(boxes / 2, scores)
-    assert len(MarksStrategy(detector=inside).view(small).candidates) == 200 * 200 // ROOM**2
+    assert (
+        len(MarksStrategy(detector=inside).view(small).candidates)
+        == 200 * 200 // PIXELS_PER_MARK**2
+    )
 
 
 def test_what_is_outside_or_too_small_gets_no_mark():
@@ -203,26 +206,26 @@ def automatic(monkeypatch):
     boxes = [(0, 0, 800, 400), (100, 100, 200, 200), (98, 98, 204, 202), (500, 200, 700, 390)]
     detector = Finds(boxes)
     monkeypatch.setattr(
-        "rsvp.strategies._candidates.registry.load", lambda *_: lambda *_, **__: detector
+        "rsvp.strategies.candidates.registry.load", lambda *_: lambda *_, **__: detector
     )
     return detector
 
 
 def test_one_thing_found_twice_is_marked_once_and_the_background_never(automatic):
-    strategy = MarksStrategy().with_segmenter(Encodings(Quadrants(), 2))
-    view = strategy.view(PLAIN, "a")
+    strategy, cache = MarksStrategy(), EmbeddingCache(Quadrants(), 2)
+    view = strategy.view(PLAIN, "a", cache=cache)
     assert sorted(view.candidates.boxes[:, 0].tolist()) == [100, 500]
-    strategy.view(PLAIN, "another query")
+    strategy.view(PLAIN, "another query", cache=cache)
     assert len(automatic.asked) == 1
 
 
 @pytest.mark.usefixtures("automatic")
 def test_masks_are_ready_on_request_alone():
-    shared = Encodings(Quadrants(), 2)
+    cache = EmbeddingCache(Quadrants(), 2)
     text = '{"targets": [{"label": "c", "marks": [1]}], "reason": ""}'
     for argument, ready in ((None, False), ("auto", False), ("masks", True)):
-        strategy = MarksStrategy(argument).with_segmenter(shared)
-        view = strategy.view(PLAIN)
+        strategy = MarksStrategy(argument)
+        view = strategy.view(PLAIN, cache=cache)
         (proposal,) = strategy.read(text, PLAIN, view, Frame("pixels")).proposals
         assert (proposal.mask is not None) == ready
         if proposal.mask is not None:
@@ -233,9 +236,17 @@ def test_masks_are_ready_on_request_alone():
 
 def test_a_segmenter_that_cannot_is_refused():
     with pytest.raises(BadInput, match="gives no automatic masks"):
-        MarksStrategy().with_segmenter(Encodings(BoxSegmenter(), 2))
-    strategy = MarksStrategy(detector=Finds())
-    assert strategy.with_segmenter(Encodings(BoxSegmenter(), 2)) is strategy
+        Pipeline(ReplyNothing(), MarksStrategy(), BoxSegmenter())
+    Pipeline(ReplyNothing(), MarksStrategy(detector=Finds()), BoxSegmenter())
+
+
+class ReplyNothing:
+    """An MLLM that is never asked."""
+
+    name, model = "nothing", "nothing"
+
+    def reply(self, messages, *, schema=None):
+        raise AssertionError("it was asked")
 
 
 def test_queries_side_by_side_wait_for_the_same_candidates():
@@ -265,12 +276,11 @@ def test_specks_far_out_are_no_part_of_a_thing():
 
 def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     scene = next(iter(scenes(1, 4242, size=240)))
-    strategy = MarksStrategy().with_segmenter(Encodings(make("segmenter", "sam2:embedded"), 1))
-    found = strategy.view(Image(scene.rgb, "0" * 64)).candidates
-    assert 1 <= len(found) <= 240 * 240 // ROOM**2
-    overlaps = iou_matrix(
-        found.boxes, np.array([o.box.xyxy for o in scene.objects], dtype=np.float32)
-    )
+    cache = EmbeddingCache(make("segmenter", "sam2:embedded"), 1)
+    found = MarksStrategy().view(Image(scene.rgb, "0" * 64), cache=cache).candidates
+    assert 1 <= len(found) <= 240 * 240 // PIXELS_PER_MARK**2
+    truth = np.array([o.box.xyxy for o in scene.objects], dtype=np.float32)
+    overlaps = iou_matrix(found.boxes, truth)
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
     assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
 

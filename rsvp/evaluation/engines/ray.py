@@ -23,8 +23,8 @@ from rsvp.errors import BadInput, ModelUnavailable, RsvpError
 from rsvp.evaluation import records
 from rsvp.evaluation.engines import Work
 from rsvp.evaluation.records import Attempt, Record, Staged
-from rsvp.pipeline import ReasoningOutput
 from rsvp.platform.extras import require
+from rsvp.reasoning import ReasoningOutput
 
 Batch = dict[str, Any]  # column -> a list or array of one value a row
 

@@ -1,0 +1,116 @@
+"""After the stages: hints applied to proposals and targets, masks made into targets, warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rsvp.masks import mask_to_box
+from rsvp.request import Hint
+from rsvp.types import BoolMask, Box, Image, Masks, Point, Proposal, Target
+
+LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
+MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
+
+
+def restrict_proposals(hint: Hint, proposals: Sequence[Proposal]) -> tuple[Proposal, ...]:
+    """The proposals inside the hint's box, clipped to it; points outside become negative."""
+    within = hint.within
+    if within is None:
+        return tuple(proposals)
+    clipped = (_clip_proposal(proposal, within) for proposal in proposals)
+    return tuple(proposal for proposal in clipped if proposal is not None)
+
+
+def to_targets(image: Image, proposals: Sequence[Proposal], found: Masks) -> Iterator[Target]:
+    """One target a proposal, with its mask; scores outside 0 to 1 are clipped, NaN becomes 0."""
+    for index, proposal in enumerate(proposals):
+        mask, score = found.masks[index], float(found.scores[index])
+        yield Target(
+            label=proposal.label,
+            box=proposal.box or mask_to_box(mask) or _box_of_points(proposal.points, image),
+            score=min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0,
+            mask=mask,
+            presence=(
+                float(found.presence[index])
+                if found.presence is not None and proposal.label.strip()
+                else None
+            ),
+            raw=proposal.raw,
+        )
+
+
+def apply_hint(hint: Hint, targets: Iterable[Target]) -> tuple[Target, ...]:
+    """The targets that no point excludes, their masks clipped to the hint's box."""
+    kept: list[Target] = []
+    for target in targets:
+        mask = target.mask if hint.within is None else _clip_mask(target.mask, hint.within)
+        lost = target.mask.any() and not mask.any()
+        if not lost and not any(mask[int(p.y), int(p.x)] for p in hint.exclude):
+            kept.append(replace(target, mask=mask))
+    return tuple(kept)
+
+
+def target_warnings(targets: Sequence[Target], *, named_by_mllm: bool) -> Iterator[str]:
+    """Warnings about empty masks, and, where the MLLM chose the labels, about doubtful labels."""
+    for number, target in enumerate(targets):
+        if not target.mask.any():
+            yield f"the segmenter found no pixels for target {number} ({target.label})"
+    for number, target in enumerate(targets):
+        if named_by_mllm and target.presence is not None and target.presence < LOW_PRESENCE:
+            yield (
+                f"the segmenter doubts that target {number} is {target.label} "
+                f"(presence {target.presence:.2f})"
+            )
+
+
+def hint_warning(proposals: Sequence[Proposal], targets: Sequence[Target]) -> Iterator[str]:
+    """A warning where the MLLM named targets that the hint does not allow."""
+    removed = len(proposals) - len(targets)
+    if removed > 0:
+        yield f"{removed} of {len(proposals)} targets that the MLLM named went against the hint"
+
+
+def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
+    points = tuple(
+        point if _contains(within, point) else replace(point, positive=False)
+        for point in proposal.points
+    )
+    if proposal.box is None:
+        on_target = any(point.positive for point in points)
+        return replace(proposal, points=points) if on_target else None
+    box = _intersection(proposal.box, within)
+    if box is None or box.area < MIN_INSIDE * proposal.box.area:
+        return None
+    mask = None if proposal.mask is None else _clip_mask(proposal.mask, within)
+    if mask is not None and not mask.any():
+        return None
+    return replace(proposal, box=box, points=points, mask=mask)
+
+
+def _contains(box: Box, point: Point) -> bool:
+    return box.x0 <= point.x < box.x1 and box.y0 <= point.y < box.y1
+
+
+def _intersection(a: Box, b: Box) -> Box | None:
+    x0, y0, x1, y1 = max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1)
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _clip_mask(mask: BoolMask, box: Box) -> BoolMask:
+    """The mask without the pixels whose centre lies outside the box."""
+    x0, y0, x1, y1 = (round(edge) for edge in box.xyxy)
+    kept = np.zeros_like(mask)
+    kept[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    return kept
+
+
+def _box_of_points(points: Sequence[Point], image: Image) -> Box:
+    """A box of at least one pixel around the points, for a target whose mask is empty."""
+    xs, ys = [p.x for p in points], [p.y for p in points]
+    x0, y0 = math.floor(min(xs)), math.floor(min(ys))
+    x1, y1 = min(math.floor(max(xs)) + 1, image.width), min(math.floor(max(ys)) + 1, image.height)
+    return Box(min(x0, x1 - 1), min(y0, y1 - 1), x1, y1)

@@ -1,0 +1,147 @@
+"""What all region strategies share: the view, the reply's JSON schema, and reading the reply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from rsvp.errors import BadInput, UnparsableReply
+from rsvp.frames import Frame, to_box, to_point
+from rsvp.images import shrink
+from rsvp.parsing import Expect, ParsedReply, RawStep, RawTarget, parse_reply
+from rsvp.registry import MAX_SIDE
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.strategies import View
+from rsvp.types import Box, Image, Point, Proposal, Reasoning, RgbArray, Step
+
+Schema = dict[str, Any]
+RegionSchemas = tuple[dict[str, Schema], dict[str, Schema]]  # of a step, and of a target
+
+STRING: Schema = {"type": "string"}
+INTEGERS: Schema = {"type": "array", "items": {"type": "integer"}}
+
+
+def array(items: Schema) -> Schema:
+    """The JSON schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def number_type(*, fractions: bool) -> Schema:
+    """The JSON schema of a coordinate."""
+    return {"type": "number" if fractions else "integer"}
+
+
+def _record(properties: Mapping[str, Schema]) -> Schema:
+    """An object as strict servers accept it: every property required, and no others."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+V = TypeVar("V", bound=View)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement(Generic[V]):
+    """Turns a model's numbers into pixels of the image.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+    """
+
+    frame: Frame
+    view: V
+    image_size: tuple[int, int]
+
+    def box(self, numbers: tuple[float, ...]) -> Box:
+        """Raises BadInput where the box has no area in the image."""
+        return to_box(numbers, self.frame, view_size=self.view.size, image_size=self.image_size)
+
+    def point(self, numbers: tuple[float, ...]) -> Point:
+        """Raises BadInput where the point lies outside the image."""
+        return to_point(numbers, self.frame, view_size=self.view.size, image_size=self.image_size)
+
+
+class RegionStrategy(ABC, Generic[V]):
+    """Base of the strategies: a subclass says what it draws, and reads one step and one target.
+
+    Args:
+        max_side: the view's longer side is shrunk to this many pixels, instead of what is known of
+            the model.
+    """
+
+    name: str
+    expect: ClassVar[Expect]
+
+    def __init__(self, *, max_side: int | None = None) -> None:
+        if max_side is not None and max_side < 1:
+            raise BadInput(f"max_side is at least 1 pixel, found {max_side}")
+        self.max_side = max_side
+
+    @abstractmethod
+    def region_schemas(self, frame: Frame | None) -> RegionSchemas:
+        """How a step and how a target names its region, beside its text or label."""
+
+    def step_boxes(self, raw: RawStep, place: Placement[V]) -> Iterable[Box]:
+        """The boxes that a step names; they only illustrate, so unusable ones are left out."""
+        return ()
+
+    @abstractmethod
+    def proposal(self, raw: RawTarget, place: Placement[V]) -> Proposal:
+        """One target; BadInput where its region cannot be used."""
+
+    def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
+        """See `Strategy.schema`."""
+        step, target = self.region_schemas(frame)
+        steps = {"steps": array(_record({"text": STRING, **step}))} if cot else {}
+        targets = array(_record({"label": STRING, **target}))
+        return _record({**steps, "targets": targets, "reason": STRING})
+
+    def view(
+        self,
+        image: Image,
+        query: str = "",
+        *,
+        max_side: int = MAX_SIDE,
+        cache: EmbeddingCache | None = None,
+    ) -> View:
+        """The plain image; see `Strategy.view`."""
+        rgb = self.shrink(image, max_side)
+        return View(rgb, size_variables(rgb))
+
+    def shrink(self, image: Image, max_side: int) -> RgbArray:
+        """The image at the view's size."""
+        return shrink(image.rgb, self.max_side or max_side)
+
+    def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
+        """Read a reply; see `Strategy.read`.
+
+        Raises:
+            UnparsableReply: no answer in the text, or a target whose region cannot be used.
+        """
+        reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
+        place = Placement(frame, self.checked_view(view), (image.height, image.width))
+        try:
+            proposals = tuple(self.proposal(raw, place) for raw in self.targets(reply))
+        except BadInput as error:
+            raise UnparsableReply(str(error), text) from error
+        steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
+        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
+
+    def checked_view(self, view: View) -> V:
+        """The view, which must be one of this strategy's own."""
+        return view  # type: ignore[return-value]
+
+    def targets(self, reply: ParsedReply) -> Iterator[RawTarget]:
+        """The targets of a reply that count."""
+        yield from reply.targets
+
+
+def size_variables(rgb: RgbArray) -> dict[str, str]:
+    """The prompt's variables that every view has."""
+    return {"width": str(rgb.shape[1]), "height": str(rgb.shape[0])}

@@ -1,0 +1,61 @@
+"""The embedding cache: an image is encoded once, and proposals with masks need no segmenter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rsvp
+from rsvp.errors import BadInput
+from rsvp.segmenters.box import BoxSegmenter
+from rsvp.segmenters.embedding_cache import EmbeddingCache
+from rsvp.types import Box, Proposal
+
+
+class Recorder(BoxSegmenter):
+    """Fills boxes, and records what it encodes and is prompted with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded, self.prompted = [], []
+
+    def encode(self, images):
+        self.encoded += [image.sha256 for image in images]
+        return super().encode(images)
+
+    def masks(self, encoding, proposals):
+        self.prompted.append(tuple(proposals))
+        return super().masks(encoding, proposals)
+
+
+def image(seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return rsvp.load_image(rng.integers(0, 256, (100, 200, 3), dtype=np.uint8))
+
+
+def test_the_least_recently_used_embedding_is_dropped() -> None:
+    segmenter = Recorder()
+    cache = EmbeddingCache(segmenter, max_images=2)
+    images = [image(seed) for seed in range(3)]
+    for seed in (0, 1, 0, 2, 0, 1):
+        cache.masks(images[seed], [Proposal("", Box(1, 1, 5, 5))])
+    assert segmenter.encoded == [images[seed].sha256 for seed in (0, 1, 2, 1)]
+
+
+def test_proposals_with_masks_need_no_segmenter() -> None:
+    mask = np.zeros((100, 200), dtype=bool)
+    mask[20:30, 20:40] = True
+    segmenter = Recorder()
+    cache = EmbeddingCache(segmenter, 2)
+    own = Proposal("a", Box(20, 20, 40, 30), mask=mask, score=0.7)
+    found = cache.masks(image(), [own])
+    assert (found.encode_seconds, found.decode_seconds) == (0, 0)
+    assert segmenter.encoded == []
+    np.testing.assert_array_equal(found.masks.masks[0], mask)
+    assert found.masks.scores.tolist() == pytest.approx([0.7])
+    mixed = cache.masks(image(), [Proposal("b", Box(0, 0, 10, 10)), own]).masks
+    assert mixed.masks.sum(axis=(1, 2)).tolist() == [100, 200]
+    assert [p.label for p in segmenter.prompted[0]] == ["b"]
+    odd = Proposal("c", Box(0, 0, 5, 5), mask=np.zeros((5, 5), dtype=bool))
+    with pytest.raises(BadInput, match="one size"):
+        cache.masks(image(), [own, odd])
