@@ -100,8 +100,8 @@ def _run(args: argparse.Namespace) -> None:
     for cause in cases.broken.values():
         print(f"skipped {cause}", file=sys.stderr)
     table = compare(*results)
-    auc: float | None = float(results[1].metrics()["presence_auc"])
-    auc = auc if np.isfinite(auc) else None
+    presence = float(results[1].metrics()["presence_auc"])
+    auc = presence if np.isfinite(presence) else None
     if args.json:
         print(json.dumps({"by_style": table, "presence_auc": auc}, indent=2))
         return

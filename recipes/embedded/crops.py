@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +22,8 @@ from rsvp.embedded.scenes import Scene, render, scenes
 from rsvp.errors import BadInput
 from rsvp.images import load_image
 from rsvp.masks import mask_to_box
-from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD, Window, crop_to_square
+from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD, crop_to_square
+from rsvp.training.samples import downsampled_mask
 from rsvp.types import BoolMask, Box, RgbArray
 
 SIZE = 128  # side of the crop, pixels
@@ -159,7 +159,7 @@ def sample(instance: Instance, rng: Rng, *, point: bool) -> tuple[Tensor, Tensor
     if not point:
         box, margin = jitter(instance.box, rng), MARGIN
     rgb, window = crop_to_square(instance.rgb, box, margin, SIZE)
-    target = crop_mask(instance.mask, window)
+    target = downsampled_mask(instance.mask, window, MASK_SIZE)
     xy = point_on(instance.mask, rng) if point else np.array(box).reshape(2, 2)
     scale = np.array([SIZE / window.width, SIZE / window.height])
     xy = (xy - np.array([window.x0, window.y0])) * scale
@@ -181,17 +181,6 @@ def jitter(box: Box, rng: Rng) -> tuple[float, float, float, float]:
     x0, y0 = box.x0 + d[0] * box.width, box.y0 + d[1] * box.height
     x1, y1 = box.x1 + d[2] * box.width, box.y1 + d[3] * box.height
     return (x0, y0, max(x1, x0 + 4), max(y1, y0 + 4))
-
-
-def crop_mask(mask: BoolMask, window: Window) -> Tensor:
-    """The part of an (H, W) mask in a window as a MASK_SIZE square, 0..1; 0 outside the image."""
-    truth = np.zeros((window.height, window.width), dtype=np.float32)
-    seen = window.inside(mask.shape)
-    rows = slice(seen.y0 - window.y0, seen.y1 - window.y0)
-    columns = slice(seen.x0 - window.x0, seen.x1 - window.x0)
-    truth[rows, columns] = mask[seen.y0 : seen.y1, seen.x0 : seen.x1]
-    whole = torch.from_numpy(truth)[None, None]
-    return F.interpolate(whole, (MASK_SIZE, MASK_SIZE), mode="bilinear", antialias=True)[0, 0]
 
 
 def point_on(mask: BoolMask, rng: Rng) -> NDArray[np.float64]:

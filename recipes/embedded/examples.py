@@ -100,7 +100,7 @@ def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY
         rgb if size == SIZE else resize(rgb),
         cell_objects(scene.objects, size),
         np.array([o.category.index for o in scene.objects]),
-        np.array([o.box.xyxy for o in scene.objects], dtype=np.float32) / size,
+        np.array([o.box.xyxy for o in scene.objects], np.float32) / np.float32(size),
         [
             _turn(query, scene, strategy, marked, cot=bool(rng.random() < COT_SHARE))
             for query in queries

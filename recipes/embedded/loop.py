@@ -122,7 +122,7 @@ class Loop:
     def report(self, **more: float) -> None:
         """A row of `log.csv`, also printed: counters, means since the last row, `more`, speed."""
         now = time.monotonic()
-        row = {"time": round(time.time()), "step": self.step, **self.counts}
+        row: dict[str, float] = {"time": round(time.time()), "step": self.step, **self.counts}
         row |= {name: total / self._summed for name, total in self._sums.items()} | more
         row[f"{self.unit}_per_second"] = self._summed * self.config.batch / (now - self._since)
         self._sums, self._summed, self._since = {}, 0, now
