@@ -1,41 +1,43 @@
-"""The paper's ablation (RSVP, ACL 2025) on a preset: what each part of the pipeline is worth.
+"""The paper's ablation (RSVP, ACL 2025) on a preset: how much each part of the pipeline adds.
 
     python -m eval.ablation --data S --out DIR [--preset NAME] [--strategy NAME]
 
     full                        chain of thought, located by the MLLM, masks by the VLSM
     without chain of thought    the MLLM is asked for the targets alone
-    without the visual prompt   the MLLM's words alone: its boxes are thrown away, the VLSM is given
-                                the whole image and the label
-    without the VLSM            SAM 2 with the same boxes, the words unread
+    without the visual prompt   the MLLM's labels alone: its boxes are dropped, the VLSM gets the
+                                whole image and the label
+    without the VLSM            SAM 2 with the same boxes, without the labels
     single-stage                the MLLM's box, filled, is the mask
 
-runs the benchmark once a row, each in a folder of its own under `--out` (a second call goes on
-where a first one stopped), and prints gIoU, cIoU, and each row's difference to the full pipeline
-with its paired bootstrap interval.
+runs the benchmark once a row, each in a folder of its own under `--out` (a second call resumes),
+and prints gIoU, cIoU, and each row's difference to the full pipeline with its paired bootstrap
+interval.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rsvp import presets, registry
-from rsvp.errors import BadInput, RsvpError
+from eval._common import make_parser
+from eval._common import run as run_command
+from rsvp import presets
+from rsvp.errors import BadInput
 from rsvp.evaluation.compare import compare
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.summary import Summary
 from rsvp.pipeline import Pipeline
+from rsvp.registry import make
 from rsvp.segmenters import Segmenter
 from rsvp.types import Box, Image, Masks, Proposal
 
 
-class WordsAlone:
-    """A segmenter that is told what to look for, not where: every box is the whole image."""
+class LabelsOnly:
+    """A segmenter that gets labels without boxes: every box is the whole image."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -49,18 +51,18 @@ class WordsAlone:
     def masks(self, encoding: tuple[Any, tuple[int, int]], proposals: Sequence[Proposal]) -> Masks:
         """The segmenter's masks of the proposals' labels in the whole image."""
         inner, (height, width) = encoding
-        everything = Box(0, 0, width, height)
-        return self.segmenter.masks(inner, [replace(p, box=everything) for p in proposals])
+        whole = Box(0, 0, width, height)
+        return self.segmenter.masks(inner, [replace(p, box=whole) for p in proposals])
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AblationRow:
     """A row of the table.
 
     Attributes:
-        folder: its run's, under the output folder.
+        folder: of its run, under the output folder.
         cot: ask for the chain of thought.
-        segmenter: what stage 2 is, made from the full pipeline's.
+        segmenter: makes stage 2 from the full pipeline's.
     """
 
     name: str
@@ -69,14 +71,14 @@ class Row:
     segmenter: Callable[[Segmenter], Segmenter]
 
 
-def rows(base: str) -> tuple[Row, ...]:
-    """The table's rows; `base` is the spec of the segmenter without the words."""
+def rows(base: str) -> tuple[AblationRow, ...]:
+    """The table's rows; `base` is the spec of the segmenter without labels."""
     return (
-        Row("full", "full", True, lambda full: full),
-        Row("without chain of thought", "no-cot", False, lambda full: full),
-        Row("without the visual prompt", "no-visual-prompt", True, WordsAlone),
-        Row("without the VLSM", "no-vlsm", True, lambda _: registry.make("segmenter", base)),
-        Row("single-stage", "single-stage", True, lambda _: registry.make("segmenter", "box")),
+        AblationRow("full", "full", True, lambda full: full),
+        AblationRow("without chain of thought", "no-cot", False, lambda full: full),
+        AblationRow("without the visual prompt", "no-visual-prompt", True, LabelsOnly),
+        AblationRow("without the VLSM", "no-vlsm", True, lambda _: make("segmenter", base)),
+        AblationRow("single-stage", "single-stage", True, lambda _: make("segmenter", "box")),
     )
 
 
@@ -119,34 +121,22 @@ def table(out: Path, summaries: dict[str, Summary], base: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    args = _parser().parse_args(argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    out = Path(args.out)
-    try:
-        done = run(
-            Path(args.data), out, args.preset,
-            strategy=args.strategy, base=args.base, limit=args.limit,
-        )  # fmt: skip
-        print(table(out, done, args.base))
-    except RsvpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.ablation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", required=True, help="a folder of rendered scenes")
-    parser.add_argument("--out", required=True, help="where the runs go")
+    parser = make_parser("ablation", __doc__)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of rendered scenes")
+    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
     parser.add_argument("--preset", default=presets.DEFAULT)
     parser.add_argument("--strategy", help="instead of the preset's own, e.g. grid")
-    parser.add_argument("--base", default="sam2:embedded", help="the segmenter without the words")
+    parser.add_argument("--base", default="sam2:embedded", help="the segmenter without labels")
     parser.add_argument("--limit", type=int, help="only the first N samples")
-    return parser
+    return run_command(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
+    done = run(
+        args.data, args.out, args.preset,
+        strategy=args.strategy, base=args.base, limit=args.limit,
+    )  # fmt: skip
+    print(table(args.out, done, args.base))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""How fast masks are scored, beside the same rules written straightforwardly in float64 numpy.
+"""How fast masks are scored, beside a straightforward implementation in float64 numpy.
 
     python -m eval.scoring_speed [--masks 779] [--json]
 
-The masks are drawn at random in the sizes of ReasonSeg's photographs, 1 to 20 megapixels, with
-ignored pixels; 779 is its test split. Either way starts from the true (H, W) bool masks, which a
-reader hands out one at a time, and from predictions as COCO RLE, and scores by the protocol `lisa`.
-Each way runs in a process of its own, one after the other; peak memory is what scoring a mask adds
-to what the process holds, with the true mask, before.
+The masks are random, in the sizes of ReasonSeg's photographs, 1 to 20 megapixels, with ignored
+pixels; 779 is the size of its test split. Both implementations get true (H, W) bool masks, one at a
+time, and predictions as COCO RLE, and score by the protocol `lisa`. Each runs in a process of its
+own, one after the other; peak memory is what scoring a mask adds to the memory before.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import multiprocessing
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from eval._common import make_parser
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import LISA, Overlap, Truth, spans
 from rsvp.evaluation.metrics.spans import Spans
@@ -34,17 +33,16 @@ SEED = 0
 
 _MEGAPIXELS = (1.0, 20.0)
 _BLOBS = 3  # at most, in a mask
-_WEIGHED = 8  # every so many masks memory is measured, which slows the next one down
+_MEMORY_EVERY = 8  # masks between two measurements of memory, which slow the next mask down
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one way of scoring took.
+    """Time, memory and scores of one implementation.
 
     Attributes:
         seconds: in scoring alone; drawing the masks is left out.
         peak_mb: the most that scoring a mask added to the process's memory; Linux only, else 0.
-        giou, ciou: what it found.
     """
 
     seconds: float
@@ -55,7 +53,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both ways on the same masks."""
+    """Both implementations on the same masks."""
 
     masks: int
     ours: Timing
@@ -77,7 +75,7 @@ def cases(masks: int, seed: int = SEED) -> Iterator[Case]:
         size = _size(rng)
         blobs = [_blob(rng, size) for _ in range(rng.integers(1, _BLOBS + 1))]
         truth = decode_rle(_rle(spans.union(blobs), size), size, "truth")
-        predicted = spans.union([_shaken(rng, blob, size) for blob in blobs])
+        predicted = spans.union([_perturbed(rng, blob, size) for blob in blobs])
         ignore = None
         if number % 4 == 0:
             ignore = decode_rle(_rle(_blob(rng, size), size), size, "ignored") & ~truth
@@ -104,20 +102,23 @@ def straightforward(case: Case) -> Overlap:
     return Overlap(int(both), int(prediction.sum() + target.sum() - both))
 
 
-_WAYS: dict[str, Callable[[Case], Overlap]] = {"ours": ours, "straightforward": straightforward}
+IMPLEMENTATIONS: dict[str, Callable[[Case], Overlap]] = {
+    "ours": ours,
+    "straightforward": straightforward,
+}
 
 
-def measure(way: str, masks: int) -> Timing:
+def measure(name: str, masks: int) -> Timing:
     """Score so many masks in this process."""
-    scoring = _WAYS[way]
-    for case in cases(2, seed=SEED + 1):  # whatever is imported or allocated once
+    scoring = IMPLEMENTATIONS[name]
+    for case in cases(2, seed=SEED + 1):  # warm-up
         scoring(case)
     overlaps, seconds, peak = [], 0.0, 0.0
     for number, case in enumerate(cases(masks)):
         start = time.perf_counter()
         overlaps.append(scoring(case))
         seconds += time.perf_counter() - start
-        if number % _WEIGHED == 0:
+        if number % _MEMORY_EVERY == 0:
             before = _reset_peak()
             scoring(case)
             peak = max(peak, _status("VmHWM") - before)
@@ -125,10 +126,10 @@ def measure(way: str, masks: int) -> Timing:
 
 
 def compare(masks: int = MASKS) -> Comparison:
-    """Score the same masks both ways, each in a process of its own."""
+    """Score the same masks with both, each in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        found = [pool.apply(measure, (way, masks)) for way in _WAYS]
+        found = [pool.apply(measure, (name, masks)) for name in IMPLEMENTATIONS]
     return Comparison(masks, *found)
 
 
@@ -151,8 +152,8 @@ def _blob(rng: np.random.Generator, size: tuple[int, int]) -> Spans:
     return _columns(columns, center[0] - half + ragged[0], center[0] + half + ragged[1], size)
 
 
-def _shaken(rng: np.random.Generator, blob: Spans, size: tuple[int, int]) -> Spans:
-    """Another outline of the same thing."""
+def _perturbed(rng: np.random.Generator, blob: Spans, size: tuple[int, int]) -> Spans:
+    """The blob with another outline, moved a little."""
     height = size[0]
     columns = blob[:, 0] // height
     start, stop = blob[:, 0] % height, (blob[:, 1] - 1) % height + 1
@@ -180,9 +181,9 @@ def _rle(mask: Spans, size: tuple[int, int]) -> RLE:
 
 
 def _reset_peak() -> float:
-    """Forget the process's peak memory; what it uses now, in MB. Linux only, 0 elsewhere."""
+    """Reset the process's peak memory; returns its current memory in MB. Linux only, else 0."""
     try:
-        # What was freed is given back, so that using it again is seen.
+        # Return freed memory to the system, so that using it again counts.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
@@ -202,7 +203,7 @@ def _status(name: str) -> float:
 def format_comparison(found: Comparison) -> str:
     """A comparison as text."""
     lines = [f"{found.masks} masks of 1 to 20 megapixels, protocol lisa"]
-    for name in _WAYS:
+    for name in IMPLEMENTATIONS:
         one: Timing = getattr(found, name)
         lines.append(
             f"{name:<15}  {one.seconds:8.2f} s  {1000 * one.seconds / found.masks:7.1f} ms a mask  "
@@ -213,10 +214,7 @@ def format_comparison(found: Comparison) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.scoring_speed",
-        description="Time and memory of scoring masks, beside straightforward numpy.",
-    )
+    parser = make_parser("scoring_speed", __doc__)
     parser.add_argument("--masks", type=int, default=MASKS, metavar="N")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)

@@ -1,15 +1,13 @@
-"""The reasoner's architecture beside transformers' Qwen3-VL, trained alike for the same time.
+"""The reasoner's architecture beside transformers' Qwen3-VL, trained in the same way and time.
 
-Both see the same scenes, cells of the same size and the same helper losses but one, with about the
-same number of parameters. For Qwen3-VL the question stands before the image, so that its causal
-states at the image can know what is asked; its cells are merged patches. The one helper that it
-goes without shows a decoder's cross-attention where to look: Qwen3-VL is a decoder alone, without
-cross-attention.
+Both get the same scenes, cells of the same size and the same auxiliary losses, with about the same
+number of parameters. For Qwen3-VL the prompt stands before the image, so that its causal states at
+the image can depend on the prompt; its cells are merged patches. It has no cross-attention, so the
+attention loss is left out.
 """
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from recipes.embedded.loop import read_log
 from recipes.embedded.model import CELLS, SIZE, WIDTH
-from recipes.embedded.reasoner import Plan, train
-from recipes.embedded.tokenizer import Told
-from recipes.embedded.trainee import Trainee
+from recipes.embedded.reasoner import ReasonerConfig, train
+from recipes.embedded.tokenizer import ReplyTokens
+from recipes.embedded.trainer import ReasonerTrainer
 from rsvp.errors import BadInput
 
 ARCHITECTURES = ("florence2", "qwen3_vl")
@@ -29,8 +28,8 @@ PATCH = SIZE // (2 * CELLS)
 PATCHES = SIZE // PATCH
 
 
-class Qwen3Trainee(Trainee):
-    """Qwen3-VL in the reasoner's place."""
+class Qwen3VLTrainer(ReasonerTrainer):
+    """Qwen3-VL instead of Florence2."""
 
     def build(self) -> Any:
         """The model, with random weights."""
@@ -54,66 +53,66 @@ class Qwen3Trainee(Trainee):
         )  # fmt: skip
         return Qwen3VLForConditionalGeneration(config)
 
-    def see(self, images: Tensor) -> tuple[Any, Tensor]:
-        """The merged patches and the deeper levels' for `speak`; (B, cells, WIDTH) patches."""
+    def encode_images(self, images: Tensor) -> tuple[Any, Tensor]:
+        """Merged patches and deepstack levels, and the (B, cells, WIDTH) merged patches alone."""
         b, side = len(images), CELLS
         patches = images.reshape(b, 3, side, 2, PATCH, side, 2, PATCH)
         patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(b * PATCHES**2, -1)
         grid = torch.tensor([[1, PATCHES, PATCHES]] * b, device=images.device)
         out = self.model.model.visual(patches, grid_thw=grid, return_dict=True)
         cells = out.pooler_output.view(b, side * side, WIDTH)
-        deep = [level.view(b, side * side, WIDTH) for level in out.deepstack_features]
-        return (cells, deep), cells
+        levels = [level.view(b, side * side, WIDTH) for level in out.deepstack_features]
+        return (cells, levels), cells
 
-    def speak(
+    def language_loss(
         self,
         features: Any,
         image_rows: Tensor,
-        asked: tuple[Tensor, Tensor],
-        told: Told,
-        owners: tuple[Tensor, Tensor],  # noqa: ARG002  # no cross-attention to be shown where to look
+        prompts: tuple[Tensor, Tensor],
+        replies: ReplyTokens,
+        attention_targets: Tensor,  # noqa: ARG002  # there is no cross-attention
     ) -> tuple[Tensor, Tensor]:
-        """The language loss, and the (n, cells, WIDTH) states at the image; no `look_loss`."""
-        cells, deep = features
+        """The language loss, and the (n, cells, WIDTH) states at the image."""
+        cells, levels = features
         table = self.model.get_input_embeddings()
-        n, before = asked[0].shape
+        n, before = prompts[0].shape
         count = cells.shape[1]
-        sequence = torch.cat([table(asked[0]), cells[image_rows], table(told.ids)], 1)
-        shown = torch.ones(n, count, dtype=torch.long, device=sequence.device)
-        mask = torch.cat([asked[1], shown, told.mask], 1)
-        seen = torch.zeros_like(mask, dtype=torch.bool)
-        seen[:, before : before + count] = True
+        sequence = torch.cat([table(prompts[0]), cells[image_rows], table(replies.ids)], 1)
+        image_mask = torch.ones(n, count, dtype=torch.long, device=sequence.device)
+        mask = torch.cat([prompts[1], image_mask, replies.mask], 1)
+        visual = torch.zeros_like(mask, dtype=torch.bool)
+        visual[:, before : before + count] = True
         states = self.model.model.language_model(
-            inputs_embeds=sequence, attention_mask=mask, position_ids=self.positions(asked, told),
-            visual_pos_masks=seen, use_cache=False,
-            deepstack_visual_embeds=[level[image_rows].flatten(0, 1) for level in deep],
+            inputs_embeds=sequence, attention_mask=mask, visual_pos_masks=visual, use_cache=False,
+            position_ids=self.positions(prompts, replies),
+            deepstack_visual_embeds=[level[image_rows].flatten(0, 1) for level in levels],
         ).last_hidden_state  # fmt: skip
-        # The state at a position predicts the next token: the image's last cell starts the reply.
+        # The state at a position predicts the next token: the last cell predicts the first one.
         predicting = states[:, before + count - 1 : -1]
-        return self.token_loss(predicting, told), states[:, before : before + count]
+        return self.token_loss(predicting, replies), states[:, before : before + count]
 
-    def positions(self, asked: tuple[Tensor, Tensor], told: Told) -> Tensor:
+    def positions(self, prompts: tuple[Tensor, Tensor], replies: ReplyTokens) -> Tensor:
         """(3, n, length) multimodal rotary positions: time, row, column."""
-        n, before = asked[0].shape
+        n, before = prompts[0].shape
         text = torch.arange(before).expand(3, n, before)
         cell = torch.arange(CELLS * CELLS)
         image = torch.stack([torch.zeros_like(cell), cell // CELLS, cell % CELLS]) + before
-        after = torch.arange(told.ids.shape[1]) + before + CELLS
+        after = torch.arange(replies.ids.shape[1]) + before + CELLS
         parts = [text, image[:, None].expand(3, n, -1), after.expand(3, n, -1)]
-        return torch.cat(parts, 2).to(asked[0].device)
+        return torch.cat(parts, 2).to(prompts[0].device)
 
     def export(self, folder: Path) -> None:
-        """Nothing is shipped of the comparison; its logs are its result."""
+        """Nothing to export: the logs are the result of the comparison."""
 
 
-def run(out: Path, plan: Plan, device: str) -> None:
-    """Train both by the same plan and print their last figures side by side.
+def run(out: Path, config: ReasonerConfig, device: str) -> None:
+    """Train both with the same configuration and print their last figures side by side.
 
     Raises:
         BadInput: a run was too short for a row of its log.
     """
-    for name, kind in zip(ARCHITECTURES, (Trainee, Qwen3Trainee), strict=True):
-        train(out / name, plan, (), device, trainee_class=kind)
+    for name, kind in zip(ARCHITECTURES, (ReasonerTrainer, Qwen3VLTrainer), strict=True):
+        train(out / name, config, (), device, trainer_class=kind)
     rows = {name: last_figures(out / name / "log.csv") for name in ARCHITECTURES}
     print("| architecture | " + " | ".join(COLUMNS) + " |")
     print("|---|" + "---|" * len(COLUMNS))
@@ -125,7 +124,6 @@ def last_figures(log: Path) -> dict[str, float]:
     """The scenes seen, and the other figures' means over the last ten rows of a log."""
     if not log.exists():
         raise BadInput(f"{log.parent.name} made too few steps for a figure: give it more --minutes")
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))[-10:]
+    rows = read_log(log)[-10:]
     means = {c: sum(float(row[c]) for row in rows) / len(rows) for c in COLUMNS}
     return {**means, "scenes": float(rows[-1]["scenes"])}

@@ -1,4 +1,4 @@
-"""What the reasoner is trained on: scenes, their prompts, true replies and cells."""
+"""Training examples of the reasoner: scenes with prompts, true replies and dense targets."""
 
 from __future__ import annotations
 
@@ -12,180 +12,191 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from recipes.embedded.candidates import Marked, askable, mark_anything, marked
+from recipes.embedded.marks import MarkedScene, mark_anything, mark_scene, restrict_to_marked
 from recipes.embedded.model import CELLS, SIZE
+from recipes.embedded.replies import GRID, NOT_UNDERSTOOD, Piece, reply_pieces
 from rsvp.drawing import grid_prompt
-from rsvp.embedded import scenes
 from rsvp.embedded.queries import Query
-from rsvp.embedded.replies import GRID, UNKNOWN, pieces
-from rsvp.prompting import render
+from rsvp.embedded.rendering import SceneObject
+from rsvp.embedded.scenes import Scene, render
+from rsvp.prompting import render as render_prompt
+from rsvp.types import RgbArray
 
-FOREIGN_SHARE = 0.08  # of the images are photographs, to be told from scenes
-SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.25, "marks": 0.35}  # of the images
+PHOTO_SHARE = 0.08  # of the images are photographs, which the reasoner has to refuse
+COT_SHARE = 0.65  # of the prompts ask for the chain of thought
+STRATEGY_SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.25, "marks": 0.35}  # of the images
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
+
+Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Turn:
     """A prompt and its true reply.
 
     Attributes:
-        told: the reply in pieces, each with the object that it speaks of (see `replies.pieces`).
-        targets, matters: object indices.
-        boxes: the reply's numbers are coordinates (of which a neighbour is nearly right).
+        targets, reasoning: object indices, see `Query`.
+        coordinates: the numbers in the reply are coordinates, where a neighbour is nearly right.
     """
 
     prompt: str
-    told: list[tuple[str, int | None]]
+    reply: list[Piece]
     targets: tuple[int, ...]
-    matters: tuple[int, ...]
-    boxes: bool
+    reasoning: tuple[int, ...]
+    coordinates: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A scene as training sees it.
+    """An image with its turns, and what each cell of the image shows.
 
     Attributes:
         rgb: (SIZE, SIZE, 3) uint8, with the visual prompt of its strategy.
-        cells: (CELLS * CELLS,) index of the object in each cell, -1 for none.
-        names: (n,) vocabulary index of each object.
+        cell_objects: (CELLS * CELLS,) index of the object in each cell, -1 for none.
+        categories: (n,) vocabulary index of each object.
         boxes: (n, 4) xyxy, 0 to 1.
-        asks: the questions about it.
-        numbers: (n,) number of each object's mark, 0 for none; None where no marks are drawn.
-        tags: (CELLS * CELLS,) the number whose tag lies in each cell, 0 for none.
-        tag_boxes: (CELLS * CELLS, 4) the box of that tag's candidate, xyxy, 0 to 1.
+        mark_numbers: (n,) number of each object's mark, 0 for none; None where none are drawn.
+        tag_numbers, tag_boxes: of each cell, see `MarkedScene`.
     """
 
-    rgb: NDArray[np.uint8]
-    cells: NDArray[np.int64]
-    names: NDArray[np.int64]
+    rgb: RgbArray
+    cell_objects: NDArray[np.int64]
+    categories: NDArray[np.int64]
     boxes: NDArray[np.float32]
-    asks: list[Ask]
-    numbers: NDArray[np.int64] | None = None
-    tags: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CELLS * CELLS, np.int64))
+    turns: list[Turn]
+    mark_numbers: NDArray[np.int64] | None = None
+    tag_numbers: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(CELLS * CELLS, np.int64)
+    )
     tag_boxes: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((CELLS * CELLS, 4), np.float32)
     )
 
     @property
-    def tag_owners(self) -> NDArray[np.int64]:
+    def tag_objects(self) -> NDArray[np.int64]:
         """(CELLS * CELLS,) the object whose tag lies in each cell, -1 for none."""
         owners = np.full(CELLS * CELLS, -1, dtype=np.int64)
-        for i, number in enumerate(() if self.numbers is None else self.numbers):
+        for i, number in enumerate(() if self.mark_numbers is None else self.mark_numbers):
             if number:
-                owners[self.tags == number] = i
+                owners[self.tag_numbers == number] = i
         return owners
 
 
-def cell_owners(objects: Sequence[scenes.SceneObject], size: int) -> NDArray[np.int64]:
-    """(CELLS * CELLS,) which object each cell shows at its centre, -1 for none.
+def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY_SHARES) -> Example:
+    """Draw the visual prompt of a random strategy; add prompts and true replies.
 
-    An object that no centre meets gets the cell of its middle, which another one may yet take.
+    Held-out queries are left out.
     """
-    owners = np.full((CELLS, CELLS), -1, dtype=np.int64)
-    spots = ((np.arange(CELLS) + 0.5) * size / CELLS).astype(int)
-    for i, o in enumerate(objects):
-        owners[o.mask[np.ix_(spots, spots)]] = i
-    for i, o in enumerate(objects):
-        if not (owners == i).any():
-            ys, xs = np.nonzero(o.mask)
-            cy, cx = int(ys.mean() * CELLS / size), int(xs.mean() * CELLS / size)
-            owners[cy, cx] = i
-    return owners.reshape(-1)
-
-
-def prompt_text(query: Query, strategy: str, *, cot: bool) -> str:
-    """What the pipeline will send: the compact profile's own prompt."""
-    return render(f"compact/{strategy}.{'cot' if cot else 'direct'}", query=query.text)
-
-
-def pick_strategy(shares: Mapping[str, float], rng: np.random.Generator) -> str:
-    """A strategy, each as often as its share says."""
-    weights = np.array(list(shares.values()), dtype=float)
-    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-
-
-def to_example(
-    scene: scenes.Scene, rng: np.random.Generator, shares: Mapping[str, float] = SHARES
-) -> Example:
-    """Draw the visual prompt of a strategy, word the prompts and the true replies."""
-    size = scene.rgb.shape[0]
-    strategy = pick_strategy(shares, rng)
-    shown = marked(scene, rng) if strategy == "marks" else None
-    rgb = shown.rgb if shown else scene.rgb
+    size = len(scene.rgb)
+    strategy = sample_strategy(shares, rng)
+    marked = mark_scene(scene, rng) if strategy == "marks" else None
+    rgb = marked.rgb if marked else scene.rgb
     if strategy == "grid":
         rgb = grid_prompt(rgb, GRID)
-    if size != SIZE:
-        rgb = np.asarray(Image.fromarray(rgb).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
     queries = [query for query in scene.queries if not query.unseen]
-    if shown:
-        queries = [q for query in queries if (q := askable(query, shown.numbers)) is not None]
+    if marked:
+        queries = [q for query in queries if (q := restrict_to_marked(query, marked.numbers))]
     return Example(
-        rgb,
-        cell_owners(scene.objects, size),
-        np.array([o.thing.index for o in scene.objects]),
-        np.array([o.box for o in scene.objects], dtype=np.float32) / size,
-        [_ask(query, scene, strategy, shown, cot=bool(rng.random() < 0.65)) for query in queries],
-        **_seen_marks(shown, len(scene.objects)),
+        rgb if size == SIZE else resize(rgb),
+        cell_objects(scene.objects, size),
+        np.array([o.category.index for o in scene.objects]),
+        np.array([o.box.xyxy for o in scene.objects], np.float32) / np.float32(size),
+        [
+            _turn(query, scene, strategy, marked, cot=bool(rng.random() < COT_SHARE))
+            for query in queries
+        ],
+        **_mark_fields(marked, len(scene.objects)),
     )
 
 
-def _ask(
-    query: Query, scene: scenes.Scene, strategy: str, shown: Marked | None, *, cot: bool
-) -> Ask:
-    """A question as the pipeline puts it, and the true reply."""
-    size = (scene.rgb.shape[0], scene.rgb.shape[1])
-    marks = shown.numbers if shown else None
-    told = pieces(query, scene.objects, size, strategy, cot=cot, marks=marks)
-    prompt = prompt_text(query, strategy, cot=cot)
-    return Ask(prompt, told, query.targets, query.reasoning, strategy == "boxes")
-
-
-def _seen_marks(shown: Marked | None, objects: int) -> dict[str, Any]:
-    """The fields of an example that tell of its marks."""
-    if shown is None:
-        return {}
-    numbers = np.array([shown.numbers.get(i, 0) for i in range(objects)], dtype=np.int64)
-    return {"numbers": numbers, "tags": shown.tags, "tag_boxes": shown.boxes}
-
-
-def foreign_example(
-    photos: Sequence[NDArray[np.uint8]],
+def photo_example(
+    photos: Sequence[RgbArray],
     queries: int,
-    rng: np.random.Generator,
-    shares: Mapping[str, float] = SHARES,
+    rng: Rng,
+    shares: Mapping[str, float] = STRATEGY_SHARES,
 ) -> Example:
-    """A photograph, some scene's questions, and the reply that it is not of this world."""
-    photo = Image.fromarray(photos[int(rng.integers(len(photos)))])
-    rgb = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    strategy = pick_strategy(shares, rng)
-    scene = scenes.render(rng, size=96, count=queries)
+    """A photograph with the queries of some scene, and the reply that it is not understood."""
+    rgb = resize(photos[int(rng.integers(len(photos)))])
+    strategy = sample_strategy(shares, rng)
+    scene = render(rng, size=96, count=queries)
     if strategy == "grid":
         rgb = grid_prompt(rgb, GRID)
     elif strategy == "marks":
         rgb = mark_anything(rgb, rng)
-    told: list[tuple[str, int | None]] = [(UNKNOWN, None)]
-    asks = [
-        Ask(prompt_text(query, strategy, cot=bool(rng.random() < 0.65)), told, (), (), False)
-        for query in scene.queries
+    prompts = [
+        prompt_text(query, strategy, cot=bool(rng.random() < COT_SHARE)) for query in scene.queries
     ]
     return Example(
         rgb,
         np.full(CELLS * CELLS, -1, dtype=np.int64),
         np.zeros(0, dtype=np.int64),
         np.zeros((0, 4), dtype=np.float32),
-        asks,
+        [Turn(prompt, [(NOT_UNDERSTOOD, None)], (), (), False) for prompt in prompts],
     )
 
 
-class Pool:
-    """Scenes kept for several uses: each draw replaces some of them by fresh ones.
+def sample_strategy(shares: Mapping[str, float], rng: Rng) -> str:
+    """A strategy, each as often as its share says."""
+    weights = np.array(list(shares.values()), dtype=float)
+    return list(shares)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+
+def prompt_text(query: Query, strategy: str, *, cot: bool) -> str:
+    """The prompt that the pipeline sends to the embedded reasoner."""
+    return render_prompt(f"compact/{strategy}.{'cot' if cot else 'direct'}", query=query.text)
+
+
+def cell_objects(objects: Sequence[SceneObject], size: int) -> NDArray[np.int64]:
+    """(CELLS * CELLS,) the object at the centre of each cell, -1 for none.
+
+    An object at no centre gets the cell of its centroid, which a later object may take over.
+    """
+    owners = np.full((CELLS, CELLS), -1, dtype=np.int64)
+    centers = ((np.arange(CELLS) + 0.5) * size / CELLS).astype(int)
+    for i, o in enumerate(objects):
+        owners[o.mask[np.ix_(centers, centers)]] = i
+    for i, o in enumerate(objects):
+        if not (owners == i).any():
+            ys, xs = np.nonzero(o.mask)
+            owners[int(ys.mean() * CELLS / size), int(xs.mean() * CELLS / size)] = i
+    return owners.reshape(-1)
+
+
+def resize(rgb: RgbArray) -> RgbArray:
+    """The picture as a square of SIZE."""
+    return np.asarray(Image.fromarray(rgb).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def _turn(
+    query: Query, scene: Scene, strategy: str, marked: MarkedScene | None, *, cot: bool
+) -> Turn:
+    size = (scene.rgb.shape[0], scene.rgb.shape[1])
+    marks = marked.numbers if marked else None
+    reply = reply_pieces(query, scene.objects, size, strategy, cot=cot, marks=marks)
+    prompt = prompt_text(query, strategy, cot=cot)
+    return Turn(prompt, reply, query.targets, query.reasoning, strategy == "boxes")
+
+
+def _mark_fields(marked: MarkedScene | None, objects: int) -> dict[str, Any]:
+    """The fields of an example that describe its marks."""
+    if marked is None:
+        return {}
+    numbers = np.array([marked.numbers.get(i, 0) for i in range(objects)], dtype=np.int64)
+    return {
+        "mark_numbers": numbers,
+        "tag_numbers": marked.tag_numbers,
+        "tag_boxes": marked.tag_boxes,
+    }
+
+
+class ExampleBuffer:
+    """Examples that are used several times; each draw replaces some of them by new ones.
 
     Args:
-        capacity: scenes kept.
-        fresh: share of the drawn scenes that are rendered anew, once the pool is full.
-        queries: questions a scene, at most.
+        capacity: examples kept.
+        fresh: share of the draws that render a new example, once the buffer is full.
+        photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
+        queries: of a scene, at most.
         shares: strategy -> its share of the images.
     """
 
@@ -194,45 +205,44 @@ class Pool:
         seed: int,
         capacity: int,
         fresh: float,
-        photos: Sequence[NDArray[np.uint8]],
+        photos: Sequence[RgbArray],
         queries: int,
         *,
-        shares: Mapping[str, float] = SHARES,
+        shares: Mapping[str, float] = STRATEGY_SHARES,
     ) -> None:
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
         self.photos, self.queries, self.shares = photos, queries, shares
-        self.kept: list[Example] = []
+        self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
-        """n examples, fresh or kept."""
-        return [self.draw_one() for _ in range(n)]
+        """n examples, new or kept."""
+        return [self._draw_one() for _ in range(n)]
 
-    def draw_one(self) -> Example:
-        """A fresh example until the pool is full, then one in `1 / fresh`; else a kept one."""
-        full = len(self.kept) >= self.capacity
+    def _draw_one(self) -> Example:
+        full = len(self.examples) >= self.capacity
         if full and self.rng.random() >= self.fresh:
-            return self.kept[int(self.rng.integers(len(self.kept)))]
-        example = self.render()
+            return self.examples[int(self.rng.integers(len(self.examples)))]
+        example = self._new_example()
         if full:
-            self.kept[int(self.rng.integers(self.capacity))] = example
+            self.examples[int(self.rng.integers(self.capacity))] = example
         else:
-            self.kept.append(example)
+            self.examples.append(example)
         return example
 
-    def render(self) -> Example:
-        """A new scene with at least one question that may be trained on, or a photograph."""
-        if self.photos and self.rng.random() < FOREIGN_SHARE:
-            return foreign_example(self.photos, self.queries, self.rng, self.shares)
+    def _new_example(self) -> Example:
+        """A new scene with at least one turn to train on, or a photograph."""
+        if self.photos and self.rng.random() < PHOTO_SHARE:
+            return photo_example(self.photos, self.queries, self.rng, self.shares)
         while True:
             size = SIZE if self.rng.random() < 0.6 else int(self.rng.integers(260, 360))
-            scene = scenes.render(self.rng, size=size, count=self.queries, photos=self.photos)
-            example = to_example(scene, self.rng, self.shares)
-            if example.asks:
+            scene = render(self.rng, size=size, count=self.queries, photos=self.photos)
+            example = scene_example(scene, self.rng, self.shares)
+            if example.turns:
                 return example
 
 
-def pixels(examples: Sequence[Example], rng: np.random.Generator | None) -> Tensor:
+def to_pixels(examples: Sequence[Example], rng: Rng | None) -> Tensor:
     """(B, 3, SIZE, SIZE) float, normalised; with `rng`, brightness and contrast vary."""
     rgb = torch.from_numpy(np.stack([e.rgb for e in examples])).permute(0, 3, 1, 2).float()
     values = rgb / 127.5 - 1

@@ -1,6 +1,6 @@
-"""The reasoner's architecture: transformers' Florence2, small, and what is written of it.
+"""The reasoner's architecture, a small Florence2 of transformers, and its export.
 
-The image and the question meet in a bidirectional encoder, the reply comes out of a decoder.
+A bidirectional encoder reads the image and the prompt, a decoder writes the reply.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from transformers.models.florence2.configuration_florence2 import Florence2Visio
 from recipes.embedded.loop import save_bf16
 from rsvp.errors import BadInput
 
-SIZE = 240  # what the reasoner sees, pixels
-CELLS = 10  # a side, of the grid of image tokens
+SIZE = 240  # side of the image that the reasoner sees, pixels
+CELLS = 10  # image tokens a side
 WIDTH = 256
 IMAGE_TOKENS = 1 + CELLS * CELLS
 
@@ -62,10 +62,10 @@ def build_model(vocabulary: int, image_token: int) -> Florence2ForConditionalGen
 
 @torch.no_grad()
 def load_model(folder: Path, vocabulary: int) -> Any:
-    """A trained model to go on from, with rows for the tokens that its tokenizer has gained.
+    """A trained model to fine-tune, with new rows for the tokens that its tokenizer has gained.
 
-    Its table of tokens stays as it is, for others read it, too; the new rows are drawn alike, at
-    random, and the rest of the network learns to write them.
+    The token embeddings are frozen, because the VLSM was trained on them. The new rows are random,
+    with the mean and spread of the others; the rest of the network learns to use them.
 
     Raises:
         BadInput: the folder holds no model of this architecture.
@@ -76,7 +76,7 @@ def load_model(folder: Path, vocabulary: int) -> Any:
             folder, dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{folder} holds no reasoner to go on from: {error}") from error
+        raise BadInput(f"{folder} holds no reasoner to fine-tune: {error}") from error
     table = model.get_input_embeddings().weight
     mean, spread, known = table.mean(0), table.std(0), len(table)
     model.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -88,7 +88,7 @@ def load_model(folder: Path, vocabulary: int) -> Any:
 
 @torch.no_grad()
 def order_numbers(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give neighbouring numbers neighbouring embeddings: sines of the value, fixed directions."""
+    """Give neighbouring numbers neighbouring embeddings: sines along fixed directions."""
     table = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
     waves = torch.tensor([0.5, 1, 2, 4, 8, 16])

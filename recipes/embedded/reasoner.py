@@ -1,9 +1,9 @@
 """Train the embedded reasoner: perception first, then language, on scenes rendered as it goes.
 
-From scratch, language loss alone learns next to nothing in hours, so two dense helpers, dropped
-after training, tell every cell of the image what lies there: name and box on the vision tower's
-features, and on the encoder's states also whether it is what the question asks for. DESIGN section
-5 has the pilot's figures.
+The language loss alone learns next to nothing in hours. So auxiliary heads, dropped after training,
+predict densely what lies in every cell of the image: category and box from the features of the
+vision tower, and from the states of the encoder also whether it is what the query asks for. DESIGN
+section 5 has the measurements.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from recipes.embedded.examples import SHARES, TRAIN_SEED, Pool, pixels
-from recipes.embedded.loop import Loop, Pace, schedule, warm
+from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer, to_pixels
+from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
 from recipes.embedded.tokenizer import make_tokenizer
-from recipes.embedded.trainee import Conversed, Trainee
+from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
+from rsvp.types import RgbArray
 
-POOL = 3000  # scenes kept for several uses
-FRESH = 0.35  # share of the scenes drawn that are new
+BUFFER = 3000  # examples kept for several uses
+FRESH = 0.35  # share of the examples drawn that are new
 
 
 @dataclass(frozen=True)
-class Plan(Pace):
-    """How to train.
+class ReasonerConfig(LoopConfig):
+    """How to train from scratch.
 
     Attributes:
-        perceive: steps before the first question.
-        settle: steps in which the helpers learn without teaching the model.
-        asks: questions an image.
+        perception_steps: steps before the first prompt.
+        freeze_warmup: steps in which the auxiliary heads learn without training the model.
+        turns: prompts an image.
         shares: strategy -> its share of the images.
     """
 
@@ -44,79 +43,77 @@ class Plan(Pace):
     decay: float = 0.42
     save_every: int = 200
     log_every: int = 20
-    perceive: int = 1250
-    settle: int = 0
-    asks: int = 4
-    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+    perception_steps: int = 1250
+    freeze_warmup: int = 0
+    turns: int = 4
+    shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
 
 
 @dataclass(frozen=True)
-class Tuning(Plan):
-    """How to go on from a trained model: gently, with helpers that have to catch up first."""
+class FineTuningConfig(ReasonerConfig):
+    """How to fine-tune: with small learning rates, and new heads that have to be trained first."""
 
     steps: int = 2500
     lr: float = 5e-4
     muon_lr: float = 8e-4
     decay: float = 0.8
-    perceive: int = 0
-    settle: int = 150
+    perception_steps: int = 0
+    freeze_warmup: int = 150
 
 
-def learning_rate(step: int, plan: Plan) -> float:
+def learning_rate(step: int, config: ReasonerConfig) -> float:
     """The share of the learning rates; the language half warms up when its turn comes."""
-    begun = step - plan.perceive if step >= plan.perceive else step
-    return min(schedule(step, plan.steps, decay=plan.decay), warm(begun))
+    begun = step - config.perception_steps if step >= config.perception_steps else step
+    return min(schedule(step, config.steps, decay=config.decay), warmup(begun))
 
 
 def train(
     out: Path,
-    plan: Plan,
-    photos: Sequence[NDArray[np.uint8]] = (),
+    config: ReasonerConfig,
+    photos: Sequence[RgbArray] = (),
     device: str = "cpu",
     *,
-    trainee_class: type[Trainee] = Trainee,
+    trainer_class: type[ReasonerTrainer] = ReasonerTrainer,
     start: Path | None = None,
 ) -> None:
-    """Train or go on training in `out`; the checkpoint there is read first.
+    """Train or resume training in `out`.
 
     Args:
-        photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
-        start: folder of a trained model to go on from, with new helpers and optimisers.
+        photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
+        start: folder of a trained model to fine-tune, with new heads and optimisers.
 
     Raises:
         BadInput: the checkpoint does not fit, or there is no model in `start`.
     """
     tokenizer = make_tokenizer(out / "tokenizer", start=start)
-    torch.manual_seed(plan.seed)
-    trainee = trainee_class(tokenizer, device, start)
-    parts = {"model": trainee.model, "helpers": trainee.helpers}
-    loop = Loop(out, plan, parts, clip=2.0, counts={"scenes": 0})
-    # A resumed run draws new scenes: the world is endless, so no position need be kept.
-    seed = TRAIN_SEED + plan.seed + loop.step
-    pool = Pool(seed, POOL, FRESH, photos, plan.asks + 2, shares=plan.shares)
+    torch.manual_seed(config.seed)
+    trainer = trainer_class(tokenizer, device, start)
+    parts = {"model": trainer.model, "heads": trainer.heads}
+    loop = Loop(out, config, parts, clip=2.0, unit="scenes", counts={"scenes": 0})
+    # A resumed run draws new scenes: there is no end of them, so no position needs to be kept.
+    seed = TRAIN_SEED + config.seed + loop.step
+    buffer = ExampleBuffer(seed, BUFFER, FRESH, photos, config.turns + 2, shares=config.shares)
     rng = random.Random(loop.step)
-    silence = Conversed(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)
+    none = TurnLosses(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)
     for step in loop.steps():
-        examples = pool.draw(plan.batch)
-        images = pixels(examples, pool.rng).to(device)
-        teach = step >= plan.settle
+        examples = buffer.draw(config.batch)
+        images = to_pixels(examples, buffer.rng).to(device)
+        train_model = step >= config.freeze_warmup
         with torch.autocast(device, dtype=torch.bfloat16):
-            seen = trainee.perceive(examples, images, teach=teach)
-            said = silence
-            if step >= plan.perceive:
-                said = trainee.converse(examples, seen, rng, plan.asks, teach=teach)
-            loss = seen.loss + said.spoken + said.understood
-        rate = learning_rate(step, plan)
-        loop.counts["scenes"] += plan.batch
-        loop.learn(
+            seen = trainer.perception_loss(examples, images, train_model=train_model)
+            said = none
+            if step >= config.perception_steps:
+                said = trainer.turn_losses(
+                    examples, seen, rng, config.turns, train_model=train_model
+                )
+            loss = seen.loss + said.language + said.encoder
+        rate = learning_rate(step, config)
+        loop.counts["scenes"] += config.batch
+        loop.step_down(
             loss, rate, perception=seen.loss.item(), cell_accuracy=seen.accuracy,
-            numbers_read=seen.numbers, language=said.spoken.item(),
-            understanding=said.understood.item(), picked=said.picked,
+            numbers_read=seen.numbers_read, language=said.language.item(),
+            understanding=said.encoder.item(), picked=said.target_accuracy,
         )  # fmt: skip
         if loop.reports():
-            means, speed = loop.window()
-            loop.log.row(
-                step=loop.step, scenes=loop.counts["scenes"], **means, rate=rate,
-                scenes_per_second=speed,
-            )  # fmt: skip
-    trainee.export(out / "model")
+            loop.report(rate=rate)
+    trainer.export(out / "model")

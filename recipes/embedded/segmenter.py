@@ -1,11 +1,10 @@
 """Train the embedded segmenter: SAM 2's own classes, small, on crops around boxes.
 
-Photos (train split) and rendered scenes are mixed; `instances` says what a sample is.
+Photos (split `train`) and rendered scenes are mixed; see `crops` for the samples.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +22,28 @@ from transformers.models.sam2.configuration_sam2 import (
     Sam2VisionConfig,
 )
 
-from recipes.embedded.instances import (
+from recipes.embedded.crops import (
     MARGIN,
-    MASK,
+    MASK_SIZE,
     SIZE,
-    Batch,
+    CropBatch,
     Instance,
-    Photos,
-    Scenes,
-    Source,
+    InstanceSource,
+    PhotoInstances,
+    RenderedInstances,
     draw_batch,
     scene_instances,
 )
-from recipes.embedded.loop import Loop, Pace, save_bf16, schedule, settle
+from recipes.embedded.loop import Loop, LoopConfig, prepare, save_bf16, schedule
+from rsvp.masks import mask_iou
+from rsvp.platform.files import write_json
 from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.weights import Preprocessing
-from rsvp.types import Box, Image, Proposal
+from rsvp.types import Image, Proposal
 
 TRAIN_SEED = 2_000_003
-BACKGROUNDS = 300  # photos that rendered scenes may lie on
+BACKGROUNDS = 300  # photos that may be backgrounds of rendered scenes
 
 
 def build_model() -> Sam2Model:
@@ -69,54 +70,56 @@ def build_model() -> Sam2Model:
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE + Dice, each (B, m), and the IoU (B, m) of the thresholded masks; logits (B, m, h, w)."""
-    b, m = logits.shape[:2]
-    big = F.interpolate(logits.float(), (MASK, MASK), mode="bilinear", align_corners=False)
-    truth = target[:, None].expand(b, m, MASK, MASK)
-    bce = F.binary_cross_entropy_with_logits(big, truth, reduction="none").mean((2, 3))
-    chance = big.sigmoid()
-    overlap = (chance * truth).sum((2, 3))
-    dice = 1 - (2 * overlap + 1) / (chance.sum((2, 3)) + truth.sum((2, 3)) + 1)
+    """BCE + Dice, and the IoU of the thresholded masks, each (B, m).
+
+    Args:
+        logits: (B, m, h, w); target: (B, MASK_SIZE, MASK_SIZE), 0 to 1.
+    """
+    size = (MASK_SIZE, MASK_SIZE)
+    logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+    truth = target[:, None].expand(-1, logits.shape[1], *size)
+    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
+    probability = logits.sigmoid()
+    overlap = (probability * truth).sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
     with torch.no_grad():
-        hard, real = big > 0, truth > 0.5
-        iou = (hard & real).sum((2, 3)) / (hard | real).sum((2, 3)).clamp(min=1)
+        mask, true_mask = logits > 0, truth > 0.5
+        union = (mask | true_mask).sum((2, 3)).clamp(min=1)
+        iou = (mask & true_mask).sum((2, 3)) / union
     return 2 * bce + dice, iou
 
 
-def batch_loss(model: Sam2Model, batch: Batch) -> tuple[Tensor, float]:
+def batch_loss(model: Sam2Model, batch: CropBatch) -> tuple[Tensor, float]:
     """The loss of a batch and its mean IoU; a lone point trains the best of three masks."""
     outputs = model(
         pixel_values=batch.pixels, input_boxes=batch.boxes, input_points=batch.points,
         multimask_output=batch.points is not None,
     )  # fmt: skip
     losses, iou = mask_loss(outputs.pred_masks[:, 0], batch.target)
-    told = outputs.iou_scores[:, 0].float()
+    iou_loss = F.mse_loss(outputs.iou_scores[:, 0].float(), iou)
     best = losses.argmin(1, keepdim=True)
-    quality = F.mse_loss(told, iou)
-    return losses.gather(1, best).mean() + quality, float(iou.gather(1, best).mean())
+    return losses.gather(1, best).mean() + iou_loss, float(iou.gather(1, best).mean())
 
 
 @torch.inference_mode()
 def box_to_mask_iou(model: Sam2Model, instances: Sequence[Instance]) -> float:
-    """Mean IoU of the masks for the true boxes, at the images' own size, as the product does it."""
+    """Mean IoU of the masks for the true boxes, at the images' own size, by `Sam2Segmenter`."""
     segmenter = Sam2Segmenter.from_network(model, Preprocessing(size=SIZE, crop_margin=MARGIN))
-    scores = []
+    ious = []
     for instance in instances:
-        image = Image(instance.rgb, sha256="")
-        (encoding,) = segmenter.encode([image])
-        found = segmenter.masks(encoding, [Proposal("", Box(*instance.box))]).masks[0]
-        union = (found | instance.mask).sum()
-        scores.append(float((found & instance.mask).sum() / max(1, union)))
-    return float(np.mean(scores))
+        (encoding,) = segmenter.encode([Image(instance.rgb, sha256="")])
+        (mask,) = segmenter.masks(encoding, [Proposal("", instance.box)]).masks
+        ious.append(mask_iou(mask, instance.mask))
+    return float(np.mean(ious))
 
 
 @dataclass(frozen=True)
-class Plan(Pace):
+class SegmenterConfig(LoopConfig):
     """How to train.
 
     Attributes:
         photo_share: of the samples; the others are of rendered scenes.
-        eval_every: steps between two measurements; eval_scenes: scenes measured on.
+        eval_every: steps between two validations; eval_scenes: scenes to validate on.
     """
 
     steps: int = 5600
@@ -128,16 +131,16 @@ class Plan(Pace):
     eval_scenes: int = 30
 
 
-class Unseen:
-    """Objects that are never trained on: every other one of the photos' split `val`, and scenes."""
+class ValidationInstances:
+    """Objects never trained on: every other one of the photos' split `val`, and of scenes."""
 
     def __init__(self, photos: Path | None, scenes: int) -> None:
-        held = Photos(photos, "val") if photos else None
-        self.photos = [held.instance(i) for i in range(0, len(held), 2)] if held else []
+        held_out = PhotoInstances(photos, "val") if photos else None
+        self.photos = [held_out[i] for i in range(0, len(held_out), 2)] if held_out else []
         self.scenes = list(scene_instances(TRAIN_SEED - 1, scenes))
 
     def measure(self, model: Any) -> dict[str, float]:
-        """Mean IoU on photos (nan where there are none) and on scenes."""
+        """Mean IoU on photos (NaN where there are none) and on scenes."""
         model.eval()
         photos = box_to_mask_iou(model, self.photos) if self.photos else float("nan")
         found = {"photos_val": photos, "scenes": box_to_mask_iou(model, self.scenes)}
@@ -145,36 +148,38 @@ class Unseen:
         return found
 
 
-def train(out: Path, plan: Plan, photos: Path | None, device: str = "cpu") -> None:
-    """Train or go on training in `out`; the checkpoint there is read first.
+def train(out: Path, config: SegmenterConfig, photos: Path | None, device: str = "cpu") -> None:
+    """Train or resume training in `out`.
 
     Args:
         photos: a folder of `images/` and `instances.json`, or None for scenes alone.
 
     Raises:
-        BadInput: the checkpoint does not fit, or the folder has no `instances.json`.
+        BadInput: the checkpoint does not fit, or the photos cannot be used.
     """
-    real = Photos(photos, "train") if photos else None
-    unseen = Unseen(photos, plan.eval_scenes)
-    torch.manual_seed(plan.seed)
+    annotated = PhotoInstances(photos, "train") if photos else None
+    validation = ValidationInstances(photos, config.eval_scenes)
+    torch.manual_seed(config.seed)
     model = build_model()
-    settle(model, device)
-    loop = Loop(out, plan, {"model": model}, clip=1.0)
-    rng = np.random.default_rng(TRAIN_SEED + plan.seed + loop.step)
-    backs = [image.rgb for image in list(real.images.values())[:BACKGROUNDS]] if real else []
-    sources: list[Source] = [Scenes(TRAIN_SEED + loop.step, backs), *([real] if real else [])]
-    shares = [1 - plan.photo_share, plan.photo_share] if real else [1.0]
+    prepare(model, device)
+    loop = Loop(out, config, {"model": model}, clip=1.0, unit="crops")
+    rng = np.random.default_rng(TRAIN_SEED + config.seed + loop.step)
+    backgrounds = list(annotated.photos.values())[:BACKGROUNDS] if annotated else []
+    sources: list[InstanceSource] = [RenderedInstances(TRAIN_SEED + loop.step, backgrounds)]
+    shares = [1.0]
+    if annotated:
+        sources, shares = [*sources, annotated], [1 - config.photo_share, config.photo_share]
     for step in loop.steps():
-        batch = draw_batch(sources, shares, plan.batch, rng).to(device)
+        batch = draw_batch(sources, shares, config.batch, rng).to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss, iou = batch_loss(model, batch)
-        loop.learn(loss, schedule(step, plan.steps, decay=plan.decay), loss=loss.item(), iou=iou)
+        rate = schedule(step, config.steps, decay=config.decay)
+        loop.step_down(loss, rate, loss=loss.item(), iou=iou)
         if loop.reports():
             measured = {"photos_val": float("nan"), "scenes": float("nan")}
-            if loop.over or loop.step % plan.eval_every == 0:
-                measured = unseen.measure(model)
-            means, speed = loop.window()
-            loop.log.row(step=loop.step, **means, **measured, crops_per_second=speed)
+            if loop.over or loop.step % config.eval_every == 0:
+                measured = validation.measure(model)
+            loop.report(**measured)
     export(model, out / "model")
 
 
@@ -185,4 +190,4 @@ def export(model: Sam2Model, folder: Path) -> None:
         "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
         "size": {"height": SIZE, "width": SIZE}, "crop_margin": MARGIN,
     }  # fmt: skip
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1) + "\n")
+    write_json(folder / "preprocessor_config.json", preprocessing)

@@ -1,7 +1,7 @@
-"""The embedded reasoner's tokenizer: byte-level BPE, so that a query in any language goes through.
+"""The tokenizer of the embedded reasoner: byte-level BPE, which encodes any language.
 
-The fragments of the replies, the numbers and the names of the world are one token each; the words
-of the queries come out of ordinary BPE training.
+The fragments of the replies, the numbers and the names of the categories are one token each; the
+words of the queries come from ordinary BPE training.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from recipes.embedded.examples import TRAIN_SEED, Ask, prompt_text
-from rsvp.embedded import scenes
-from rsvp.embedded.replies import FRAGMENTS, NUMBERS
-from rsvp.embedded.world import things
+from recipes.embedded.examples import TRAIN_SEED, Turn, prompt_text
+from recipes.embedded.replies import FRAGMENTS, NUMBERS
+from rsvp.embedded.scenes import scenes
+from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900
 
-# The processor puts the image in by itself; what the model reads is the last thing asked.
+# The processor inserts the image itself; the model reads the last user message alone.
 CHAT_TEMPLATE = (
     "{%- set asked = (messages | selectattr('role', 'equalto', 'user') | list)[-1]['content'] -%}"
     "{%- if asked is string -%}{{ asked }}{%- else -%}"
@@ -32,7 +32,31 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    folder: Path, n: int = 4000, *, start: Path | None = None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`, made first where there is none.
+
+    Args:
+        n: scenes whose queries a new tokenizer is trained on.
+        start: folder of a trained model; its tokenizer is extended instead.
+    """
+    if not (folder / "tokenizer.json").exists():
+        made = train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start)
+        made.save_pretrained(folder)
+    return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
+
+
+def scene_prompts(n: int) -> list[str]:
+    """The prompts of n scenes' queries, every strategy in turn."""
+    return [
+        prompt_text(query, ("boxes", "grid", "marks")[i % 3], cot=i % 4 < 2)
+        for scene in scenes(n, TRAIN_SEED, size=96, count=6)
+        for i, query in enumerate(scene.queries)
+    ]
+
+
+def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train the tokenizer on prompts; deterministic for the same prompts."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,8 +68,10 @@ def build_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(prompts, trainer)
-    names = [AddedToken(t.name, single_word=True, lstrip=True, normalized=False) for t in things()]
     fixed = [AddedToken(text, normalized=False) for text in (*FRAGMENTS, *NUMBERS)]
+    names = [
+        AddedToken(c.name, single_word=True, lstrip=True, normalized=False) for c in categories()
+    ]
     core.add_tokens([*fixed, *names])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
@@ -59,7 +85,7 @@ def build_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def grown_tokenizer(model: Path) -> PreTrainedTokenizerFast:
+def extended_tokenizer(model: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a trained model, with the fragments that it lacks added at its end."""
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(model))
     known = tokenizer.get_vocab()
@@ -68,55 +94,37 @@ def grown_tokenizer(model: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_tokenizer(
-    folder: Path, n: int = 4000, *, start: Path | None = None
-) -> PreTrainedTokenizerFast:
-    """The tokenizer in `folder`; where there is none yet, that of the model in `start`, grown, or
-    one trained now on the questions of n scenes."""
-    if not (folder / "tokenizer.json").exists() and start is not None:
-        grown_tokenizer(start).save_pretrained(folder)
-    elif not (folder / "tokenizer.json").exists():
-        made = scenes.scenes(n, TRAIN_SEED, size=96, count=6)
-        prompts = [
-            prompt_text(q, ("boxes", "grid", "marks")[i % 3], cot=i % 4 < 2)
-            for scene in made
-            for i, q in enumerate(scene.queries)
-        ]
-        build_tokenizer(prompts).save_pretrained(folder)
-    return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
-
-
-class Told(NamedTuple):
+class ReplyTokens(NamedTuple):
     """Replies as tokens, all (n, length) but the last.
 
     Attributes:
         ids, mask: padded on the right.
-        about: the object that each token speaks of, -1 for none.
-        numbers: bool, the token is a number.
-        coordinates: (n,) bool, the reply's numbers are coordinates.
+        objects: the object that each token speaks of, -1 for none.
+        is_number: bool, the token is a number.
+        coordinates: (n,) bool, the numbers of the reply are coordinates.
     """
 
     ids: Tensor
     mask: Tensor
-    about: Tensor
-    numbers: Tensor
+    objects: Tensor
+    is_number: Tensor
     coordinates: Tensor
 
 
-class Words:
+class TurnEncoder:
     """Prompts and replies as tensors on a device.
 
     Attributes:
-        names: (things,) token id of each name of the world.
-        numbers: (2, 101) token ids of 0 to 100, before a comma and before a bracket.
+        name_ids: (categories,) token id of each category's name.
+        number_ids: (2, 101) token ids of 0 to 100, before a comma and before a bracket.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
         self.tokenizer, self.device = tokenizer, device
         ids = tokenizer.convert_tokens_to_ids
-        self.names = torch.tensor([ids(t.name) for t in things()], device=device)
-        self.numbers = torch.tensor([ids(text) for text in NUMBERS], device=device).view(2, 101)
-        self.piece_ids: dict[str, list[int]] = {}
+        self.name_ids = torch.tensor([ids(c.name) for c in categories()], device=device)
+        self.number_ids = torch.tensor([ids(text) for text in NUMBERS], device=device).view(2, 101)
+        self._piece_ids: dict[str, list[int]] = {}  # there are few different pieces
 
     def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, each (n, length), padded on the right."""
@@ -128,34 +136,28 @@ class Words:
         )
         return made.input_ids.to(self.device), made.attention_mask.to(self.device)
 
-    def replies(self, asks: Sequence[Ask]) -> Told:
+    def replies(self, turns: Sequence[Turn]) -> ReplyTokens:
         """The true replies, each with its end of sequence."""
         rows, subjects = [], []
-        for ask in asks:
-            row: list[int] = []
-            about: list[int] = []
-            for text, subject in ask.told:
-                piece = self.piece(text)
-                row += piece
-                about += [-1 if subject is None else subject] * len(piece)
-            rows.append([*row, self.tokenizer.eos_token_id])
-            subjects.append([*about, -1])
-        ids = self.padded(rows, 0)
-        return Told(
+        for turn in turns:
+            pairs = [(i, o) for text, o in turn.reply for i in self._ids(text)]
+            rows.append([*(i for i, _ in pairs), self.tokenizer.eos_token_id])
+            subjects.append([*(-1 if o is None else o for _, o in pairs), -1])
+        ids = self._padded(rows, 0)
+        return ReplyTokens(
             ids,
-            self.padded([[1] * len(row) for row in rows], 0),
-            self.padded(subjects, -1),
-            torch.isin(ids, self.numbers),
-            torch.tensor([ask.boxes for ask in asks], device=self.device),
+            self._padded([[1] * len(row) for row in rows], 0),
+            self._padded(subjects, -1),
+            torch.isin(ids, self.number_ids),
+            torch.tensor([turn.coordinates for turn in turns], device=self.device),
         )
 
-    def piece(self, text: str) -> list[int]:
-        """The ids of a piece of a reply; there are few of them, so each is remembered."""
-        if text not in self.piece_ids:
-            self.piece_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return self.piece_ids[text]
+    def _ids(self, text: str) -> list[int]:
+        if text not in self._piece_ids:
+            self._piece_ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._piece_ids[text]
 
-    def padded(self, rows: Sequence[list[int]], value: int) -> Tensor:
+    def _padded(self, rows: Sequence[list[int]], value: int) -> Tensor:
         """(n, length) rows filled up on the right."""
         length = max(map(len, rows))
         filled = [row + [value] * (length - len(row)) for row in rows]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rsvp.embedded import scenes
-from rsvp.embedded.world import things
+from rsvp.embedded.vocabulary import categories
 from rsvp.errors import BadInput
 from rsvp.training.data import AnnotatedImage, Annotation
-from rsvp.types import Box
 
 PASS = 20_000  # scenes of a seed before they come again
 SMALLEST, LARGEST = 224, 400  # side of a scene, pixels
@@ -44,20 +43,20 @@ class SceneImages:
         size = int(rng.integers(SMALLEST, LARGEST))
         scene = scenes.render(rng, size=size, count=QUESTIONS)
         shown = tuple(
-            Annotation(_texts(number, scene, rng), o.mask, Box(*o.box))
+            Annotation(_texts(number, scene, rng), o.mask, o.box)
             for number, o in enumerate(scene.objects)
         )
         return AnnotatedImage(f"scenes:{self.seed}/{index}", scene.rgb, shown)
 
     def random_text(self, rng: np.random.Generator) -> str:
-        """A name of the world."""
-        world = things()
-        return world[int(rng.integers(len(world)))].name
+        """The name of a category."""
+        vocabulary = categories()
+        return vocabulary[int(rng.integers(len(vocabulary)))].name
 
 
 def _texts(number: int, scene: scenes.Scene, rng: np.random.Generator) -> tuple[str, ...]:
     """An object's name, its group, a keyword, and the scene's questions that it answers."""
-    thing = scene.objects[number].thing
+    thing = scene.objects[number].category
     keyword = [thing.keywords[int(rng.integers(len(thing.keywords)))]] if thing.keywords else []
     asked = [q.text for q in scene.queries if number in q.targets and not q.unseen]
     return (thing.name, thing.group, *keyword, *asked)

@@ -1,50 +1,75 @@
-"""Questions about a rendered scene, with the objects that answer them and those that matter.
+"""Queries about a rendered scene: the objects that answer them, and those to reason about.
 
-Every kind returns None where the scene does not allow an unambiguous question of it.
+Every kind of query has a function; it returns None where the scene allows no unambiguous query of
+that kind.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from rsvp.embedded.world import GROUPS, Thing, keywords, plural, things, uses, uses_alone
+from rsvp.embedded.rendering import SceneObject
+from rsvp.embedded.vocabulary import categories, groups, keywords, plural, uses
 
-KINDS = (
-    "name", "keyword", "group", "attribute", "relation", "ordinal", "all", "hidden", "absent",
-)  # fmt: skip
 ORDINALS = ("first", "second", "third", "fourth")
 MARGIN = 1.35  # "largest" and "nearest" must hold by this factor, or people would disagree
 
+# How a query is worded: {} is what it names, {a} with its indefinite article, {s} in the plural.
+PHRASES: Mapping[str, Sequence[str]] = {
+    "name": (
+        "the {}", "{}", "find the {}", "where is the {}?", "segment the {}", "show me the {}",
+        "which pixels belong to the {}?",
+    ),
+    "keyword": (
+        "something to do with {}", "the thing that goes with {}", "which one has to do with {}?",
+        "find something for {}",
+    ),
+    "use": (
+        "what would you {} with?", "something to {} with", "what would you use to {}?",
+        "I want to {}",
+    ),
+    "use without with": (
+        "something to {}", "what would you {}?", "what can I {}?", "something that one can {}",
+    ),
+    "group": ("the {}", "which one is {a}?", "find the {}", "show me {a}", "is there {a}?"),
+    "all": ("every {}", "all the {s}", "all {s}", "each {} in the picture", "find every {}"),
+    "hidden": ("the partly hidden {}", "the {} that is partly covered", "which {} is half hidden?"),
+    "behind": (
+        "the {} behind the {}", "the {} that the {} covers", "the {} partly hidden by the {}",
+    ),
+    "attribute": ("the {} {}", "find the {} {}", "which is the {} {}?"),
+    "nearest": ("the {} nearest to the {}", "which {} is closest to the {}?"),
+    "ordinal": ("the {} {} from the {}", "find the {} {} from the {}"),
+}  # fmt: skip
 
-class Seen(Protocol):
-    """What a query needs to know of an object."""
+# Side of an anchor -> how far a point lies on that side, in pixels; both are (x, y).
+SIDES: dict[str, Callable[[tuple[float, float], tuple[float, float]], float]] = {
+    "left of": lambda point, anchor: anchor[0] - point[0],
+    "right of": lambda point, anchor: point[0] - anchor[0],
+    "above": lambda point, anchor: anchor[1] - point[1],
+    "below": lambda point, anchor: point[1] - anchor[1],
+}
 
-    @property
-    def thing(self) -> Thing: ...
-    @property
-    def box(self) -> tuple[int, int, int, int]: ...
-    @property
-    def visible(self) -> float: ...
-    @property
-    def hidden_by(self) -> int | None: ...
+# Edge where counting starts, the axis along which it goes, and its direction.
+EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question and its truth.
+    """A query and its truth.
 
     Attributes:
         targets: indices of the objects that answer it; empty when nothing in the scene does.
         reasoning: indices of the objects that one has to look at to answer, in reading order.
-        unseen: the combination of kind and name was kept out of training.
-        form: the kind in which it is put; differs from `kind` where nothing fits ("absent").
+        unseen: the combination of kind and topic is held out of training.
+        form: the kind in whose words it is put; differs from `kind` for "absent".
     """
 
     kind: str
@@ -55,359 +80,308 @@ class Query:
     form: str = ""
 
 
-def held_out(kind: str, name: str) -> bool:
-    """One in twelve combinations of kind and name is never trained on."""
-    return zlib.crc32(f"{kind}|{name}".encode()) % 12 == 0
-
-
-def ask(kind: str, objects: Sequence[Seen], rng: np.random.Generator) -> Query | None:
-    """A question of this kind, or None."""
-    made = ASK[kind](objects, rng)
-    if made is None:
-        return None
-    unseen = held_out(kind, made.about)
-    targets, reasoning = tuple(made.targets), tuple(made.reasoning)
-    return Query(kind, made.text, targets, reasoning, unseen, made.form or kind)
-
-
-class Made(NamedTuple):
-    """A question: its text, its targets, what to look at, what it is about, how it is put."""
+class Draft(NamedTuple):
+    """A query before its kind is added; `topic` is the name or phrase that it is about."""
 
     text: str
     targets: Sequence[int]
     reasoning: Sequence[int]
-    about: str
+    topic: str
     form: str = ""
 
 
-def pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    """One of the options."""
-    return options[int(rng.integers(len(options)))]
+Objects = Sequence[SceneObject]
+Rng = np.random.Generator
 
 
-def article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
-
-
-def shuffled(n: int, rng: np.random.Generator) -> list[int]:
-    """0 … n-1 in random order."""
-    return [int(i) for i in rng.permutation(n)]
-
-
-def of_name(objects: Sequence[Seen], name: str) -> list[int]:
-    """Indices of the objects of this name."""
-    return [i for i, o in enumerate(objects) if o.thing.name == name]
-
-
-def of_group(objects: Sequence[Seen], group: str) -> list[int]:
-    """Indices of the objects of this group."""
-    return [i for i, o in enumerate(objects) if o.thing.group == group]
-
-
-def center(o: Seen) -> tuple[float, float]:
-    """(x, y) of the middle of the box, pixels."""
-    return ((o.box[0] + o.box[2]) / 2, (o.box[1] + o.box[3]) / 2)
-
-
-def area(o: Seen) -> float:
-    """Area of the box, square pixels."""
-    return float((o.box[2] - o.box[0]) * (o.box[3] - o.box[1]))
-
-
-def side(o: Seen) -> float:
-    """Side of the square that is as large as the box, pixels."""
-    return math.sqrt(area(o))
-
-
-def distance(a: Seen, b: Seen) -> float:
-    """Pixels from middle to middle."""
-    (ax, ay), (bx, by) = center(a), center(b)
-    return float(np.hypot(ax - bx, ay - by))
-
-
-NAME_FORMS = (
-    "the {}", "{}", "find the {}", "where is the {}?", "segment the {}", "show me the {}",
-    "which pixels belong to the {}?",
-)  # fmt: skip
-KEYWORD_FORMS = (
-    "something to do with {}", "the thing that goes with {}", "which one has to do with {}?",
-    "find something for {}",
-)  # fmt: skip
-USE_FORMS = (
-    "what would you {} with?", "something to {} with", "what would you use to {}?",
-    "I want to {}",
-)  # fmt: skip
-USE_ALONE_FORMS = (
-    "something to {}", "what would you {}?", "what can I {}?", "something that one can {}",
-)  # fmt: skip
-GROUP_FORMS = ("the {}", "which one is {a}?", "find the {}", "show me {a}", "is there {a}?")
-ALL_FORMS = ("every {}", "all the {s}", "all {s}", "each {} in the picture", "find every {}")
-HIDDEN_FORMS = ("the partly hidden {}", "the {} that is partly covered", "which {} is half hidden?")
-BEHIND_FORMS = (
-    "the {} behind the {}",
-    "the {} that the {} covers",
-    "the {} partly hidden by the {}",
-)
-
-
-def named(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """A thing that is there once, by its name."""
-    for i in shuffled(len(objects), rng):
-        name = objects[i].thing.name
-        if len(of_name(objects, name)) == 1:
-            return Made(pick(NAME_FORMS, rng).format(name), [i], [i], name)
-    return None
-
-
-def keyword_tables() -> tuple[tuple[Sequence[str], dict[str, frozenset[int]], int], ...]:
-    """(forms, phrase -> things, how many objects may fit) of each sort of keyword question."""
-    return (
-        (KEYWORD_FORMS, keywords(), 1),
-        (USE_FORMS, uses(), 3),
-        (USE_ALONE_FORMS, uses_alone(), 3),
-    )
-
-
-def keyword(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """What goes with a keyword, where one object does, or what serves a use, up to three."""
-    sorts: list[list[tuple[str, str, list[int]]]] = []
-    for forms, table, most in keyword_tables():
-        found = []
-        for phrase, which in table.items():
-            matching = [i for i, o in enumerate(objects) if o.thing.index in which]
-            if 1 <= len(matching) <= most:
-                order = sorted(matching, key=lambda i: center(objects[i])[0])
-                found.append((pick(forms, rng), phrase, order))
-        sorts += [found] if found else []
-    if not sorts:
+def make_query(kind: str, objects: Objects, rng: Rng) -> Query | None:
+    """A query of this kind, or None where the scene allows none."""
+    draft = MAKERS[kind](objects, rng)
+    if draft is None:
         return None
-    chosen = sorts[int(rng.integers(len(sorts)))]
-    form, phrase, order = chosen[int(rng.integers(len(chosen)))]
-    return Made(form.format(phrase), order, order, phrase)
+    unseen = held_out(kind, draft.topic)
+    targets, reasoning = tuple(draft.targets), tuple(draft.reasoning)
+    return Query(kind, draft.text, targets, reasoning, unseen, draft.form or kind)
 
 
-def group(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """The only object of its group."""
-    for i in shuffled(len(objects), rng):
-        noun = objects[i].thing.group
-        if len(of_group(objects, noun)) == 1:
-            return Made(pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [i], [i], noun)
+def held_out(kind: str, topic: str) -> bool:
+    """Whether the combination is never trained on, as one in twelve."""
+    return zlib.crc32(f"{kind}|{topic}".encode()) % 12 == 0
+
+
+def name_query(objects: Objects, rng: Rng) -> Draft | None:
+    """The only object of its name."""
+    for i in _shuffled(len(objects), rng):
+        name = objects[i].category.name
+        if len(_of_name(objects, name)) == 1:
+            return Draft(_word("name", rng, name), [i], [i], name)
     return None
 
 
-def attribute(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
+def group_query(objects: Objects, rng: Rng) -> Draft | None:
+    """The only object of its group."""
+    for i in _shuffled(len(objects), rng):
+        group = objects[i].category.group
+        if len(_of_group(objects, group)) == 1:
+            return Draft(_word("group", rng, group), [i], [i], group)
+    return None
+
+
+def keyword_query(objects: Objects, rng: Rng) -> Draft | None:
+    """The only object that a keyword fits, or up to three that serve a use."""
+    options: list[list[tuple[str, str, list[int]]]] = []
+    for form, table, most in _keyword_tables():
+        found = []
+        for topic, indices in table.items():
+            matching = [i for i, o in enumerate(objects) if o.category.index in indices]
+            if 1 <= len(matching) <= most:
+                text = _word(form, rng, topic)
+                found.append((text, topic, _left_to_right(objects, matching)))
+        options += [found] if found else []
+    if not options:
+        return None
+    chosen = options[int(rng.integers(len(options)))]
+    text, topic, order = chosen[int(rng.integers(len(chosen)))]
+    return Draft(text, order, order, topic)
+
+
+def attribute_query(objects: Objects, rng: Rng) -> Draft | None:
     """The largest or smallest of the objects, of a name or of a group, by a clear margin."""
     word, sign = (("largest", -1), ("biggest", -1), ("smallest", 1))[int(rng.integers(3))]
     pools: list[tuple[str, list[int]]] = [("object", list(range(len(objects))))]
     for o in objects:
-        pools.append((o.thing.name, of_name(objects, o.thing.name)))
-        pools.append((o.thing.group, of_group(objects, o.thing.group)))
-    for k in shuffled(len(pools), rng):
+        pools.append((o.category.name, _of_name(objects, o.category.name)))
+        pools.append((o.category.group, _of_group(objects, o.category.group)))
+    for k in _shuffled(len(pools), rng):
         noun, pool = pools[k]
-        order = sorted(pool, key=lambda i: sign * area(objects[i]))
+        order = sorted(pool, key=lambda i: sign * objects[i].box.area)
         if len(order) < 2:
             continue
-        first, second = area(objects[order[0]]), area(objects[order[1]])
-        if max(first, second) < MARGIN * min(first, second):
+        first, second = (objects[i].box.area for i in order[:2])
+        if max(first, second) >= MARGIN * min(first, second):
+            text = _word("attribute", rng, word, noun)
+            return Draft(text, order[:1], order[:3], f"{word} {noun}")
+    return None
+
+
+def relation_query(objects: Objects, rng: Rng) -> Draft | None:
+    """An object by its position relative to an anchor, which is the only one of its name."""
+    relations = (_nearest, _beside, _between)
+    for k in _shuffled(len(relations), rng):
+        for anchor in _shuffled(len(objects), rng):
+            if len(_of_name(objects, objects[anchor].category.name)) == 1:
+                draft = relations[k](objects, anchor, rng)
+                if draft is not None:
+                    return draft
+    return None
+
+
+def ordinal_query(objects: Objects, rng: Rng) -> Draft | None:
+    """The first … fourth object of a name from an edge, where the order is clear."""
+    for i in _shuffled(len(objects), rng):
+        name = objects[i].category.name
+        pool = _of_name(objects, name)
+        if not 2 <= len(pool) <= len(ORDINALS):
             continue
-        form = pick(("the {} {}", "find the {} {}", "which is the {} {}?"), rng)
-        return Made(form.format(word, noun), order[:1], order[:3], f"{word} {noun}")
+        for k in _shuffled(len(EDGES), rng):
+            edge, axis, sign = EDGES[k]
+            position = {j: sign * objects[j].box.center[axis] for j in pool}
+            order = sorted(pool, key=position.__getitem__)
+            gaps = [position[b] - position[a] for a, b in pairwise(order)]
+            if min(gaps) < 0.25 * _side(objects[i]):
+                continue
+            rank = int(rng.integers(len(order)))
+            text = _word("ordinal", rng, ORDINALS[rank], name, edge)
+            return Draft(text, [order[rank]], order, f"{ORDINALS[rank]} {name}")
     return None
 
 
-SIDES: dict[str, Callable[[tuple[float, float], tuple[float, float]], float]] = {
-    "left of": lambda a, b: b[0] - a[0],
-    "right of": lambda a, b: a[0] - b[0],
-    "above": lambda a, b: b[1] - a[1],
-    "below": lambda a, b: a[1] - b[1],
+def all_query(objects: Objects, rng: Rng) -> Draft | None:
+    """Two to four objects of one name or one group."""
+    pools = [(o.category.name, _of_name(objects, o.category.name)) for o in objects]
+    pools += [(o.category.group, _of_group(objects, o.category.group)) for o in objects]
+    several = [p for p in pools if 2 <= len(p[1]) <= 4]
+    if not several:
+        return None
+    noun, pool = several[int(rng.integers(len(several)))]
+    order = _left_to_right(objects, pool)
+    return Draft(_word("all", rng, noun), order, order, noun)
+
+
+def hidden_query(objects: Objects, rng: Rng) -> Draft | None:
+    """An object that another one covers in part, by that fact or by what covers it."""
+    occluders = {i: o.hidden_by for i, o in enumerate(objects) if o.hidden_by is not None}
+    covered = [i for i in occluders if objects[i].visible < 0.88]
+    for k in _shuffled(len(covered), rng):
+        i = covered[k]
+        occluder, name = occluders[i], objects[i].category.name
+        same = [j for j in _of_name(objects, name) if objects[j].visible < 0.97]
+        by_fact = same == [i] and rng.random() < 0.5
+        over = objects[occluder].category.name
+        behind = [j for j, other in occluders.items() if objects[other].category.name == over]
+        if not by_fact and behind == [i] and over != name:
+            noun = _choice(("object", name), rng)
+            text = _word("behind", rng, noun, over)
+            return Draft(text, [i], [occluder, i], f"behind {noun}")
+        if same == [i]:
+            return Draft(_word("hidden", rng, name), [i], [occluder, i], f"hidden {name}")
+    return None
+
+
+def absent_query(objects: Objects, rng: Rng) -> Draft | None:
+    """Something that isn't in the scene, asked for in the words of another kind."""
+    present = {o.category.index for o in objects}
+    present_groups = {o.category.group for o in objects}
+    style = int(rng.integers(6))
+    if style == 0:
+        group = _choice([g for g in groups() if g not in present_groups], rng)
+        return Draft(_word("group", rng, group), [], [], group, "group")
+    if style == 1:
+        form, table, _ = _keyword_tables()[int(rng.integers(3))]
+        topic = _choice([t for t, indices in table.items() if not indices & present], rng)
+        return Draft(_word(form, rng, topic), [], [], topic, "keyword")
+    others = [c for c in categories() if c.index not in present]
+    if style == 2 and len(present_groups) < len(objects):
+        # Of the same group as a present object: it tells looking from guessing.
+        others = [c for c in others if c.group in present_groups]
+    name = others[int(rng.integers(len(others)))].name
+    if style == 3:
+        return Draft(_word("all", rng, name), [], [], name, "all")
+    if style == 4:
+        edge = _choice([edge for edge, *_ in EDGES], rng)
+        text = f"the {_choice(ORDINALS, rng)} {name} from the {edge}"
+        return Draft(text, [], [], name, "ordinal")
+    return Draft(_word("name", rng, name), [], [], name, "name")
+
+
+MAKERS: dict[str, Callable[[Objects, Rng], Draft | None]] = {
+    "name": name_query,
+    "keyword": keyword_query,
+    "group": group_query,
+    "attribute": attribute_query,
+    "relation": relation_query,
+    "ordinal": ordinal_query,
+    "all": all_query,
+    "hidden": hidden_query,
+    "absent": absent_query,
 }
+KINDS = tuple(MAKERS)
 
 
-def relation(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """An object by its place beside others, of which the anchor is there once."""
-    forms = [nearest, beside_of, between]
-    for k in shuffled(len(forms), rng):
-        for anchor in shuffled(len(objects), rng):
-            if len(of_name(objects, objects[anchor].thing.name)) == 1:
-                made = forms[k](objects, anchor, rng)
-                if made is not None:
-                    return made
-    return None
-
-
-def nearest(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
+def _nearest(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
     """The object, or the one of a name, that is clearly nearest to the anchor."""
-    away = [distance(o, objects[anchor]) for o in objects]
-    reference = objects[anchor].thing.name
+    distances = [_distance(o, objects[anchor]) for o in objects]
+    reference = objects[anchor].category.name
     pools = [("object", [i for i in range(len(objects)) if i != anchor])]
     for o in objects:
-        if o.thing.name != reference:
-            pools.append((o.thing.name, of_name(objects, o.thing.name)))
-    for k in shuffled(len(pools), rng):
+        if o.category.name != reference:
+            pools.append((o.category.name, _of_name(objects, o.category.name)))
+    for k in _shuffled(len(pools), rng):
         noun, pool = pools[k]
         if len(pool) < 2:
             continue
-        order = sorted(pool, key=away.__getitem__)
-        if away[order[1]] < MARGIN * away[order[0]]:
-            continue
-        form = pick(("the {} nearest to the {}", "which {} is closest to the {}?"), rng)
-        return Made(
-            form.format(noun, reference), order[:1], [anchor, *order[:2]], f"nearest {noun}"
-        )
+        order = sorted(pool, key=distances.__getitem__)
+        if distances[order[1]] >= MARGIN * distances[order[0]]:
+            text = _word("nearest", rng, noun, reference)
+            return Draft(text, order[:1], [anchor, *order[:2]], f"nearest {noun}")
     return None
 
 
-def beside_of(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
-    """The only one of a name that lies clearly to one side of the anchor."""
-    word = pick(tuple(SIDES), rng)
-    measure = SIDES[word]
-    here = center(objects[anchor])
-    gap = 0.4 * side(objects[anchor])
-    for i in shuffled(len(objects), rng):
-        noun = objects[i].thing.name
-        pool = of_name(objects, noun)
-        if i == anchor or noun == objects[anchor].thing.name:
+def _beside(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
+    """The only object of a name that lies clearly to one side of the anchor."""
+    side = _choice(tuple(SIDES), rng)
+    reference, center = objects[anchor].category.name, objects[anchor].box.center
+    gap = 0.4 * _side(objects[anchor])
+    for i in _shuffled(len(objects), rng):
+        noun = objects[i].category.name
+        if i == anchor or noun == reference:
             continue
-        reach = {j: measure(center(objects[j]), here) for j in pool}
-        clearly = [j for j in pool if reach[j] > gap]
-        unclear = [j for j in pool if abs(reach[j]) <= gap]
-        if len(clearly) == 1 and not unclear and (len(pool) > 1 or rng.random() < 0.4):
-            order = sorted(pool, key=lambda j: -reach[j])[:3]
-            text = f"the {noun} {word} the {objects[anchor].thing.name}"
-            return Made(text, clearly, [anchor, *order], f"{word} {noun}")
+        offset = {j: SIDES[side](objects[j].box.center, center) for j in _of_name(objects, noun)}
+        clear = [j for j in offset if offset[j] > gap]
+        unclear = [j for j in offset if abs(offset[j]) <= gap]
+        if len(clear) == 1 and not unclear and (len(offset) > 1 or rng.random() < 0.4):
+            order = sorted(offset, key=lambda j: -offset[j])[:3]
+            text = f"the {noun} {side} the {reference}"
+            return Draft(text, clear, [anchor, *order], f"{side} {noun}")
     return None
 
 
-def between(objects: Sequence[Seen], anchor: int, rng: np.random.Generator) -> Made | None:
-    """The only object between the anchor and another one, with no second one near."""
-    for other in shuffled(len(objects), rng):
-        name = objects[other].thing.name
-        if other == anchor or len(of_name(objects, name)) != 1:
+def _between(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
+    """The only object between the anchor and another one, with no second candidate near."""
+    for other in _shuffled(len(objects), rng):
+        name = objects[other].category.name
+        if other == anchor or len(_of_name(objects, name)) != 1:
             continue
-        inside, near = on_the_way(objects, anchor, other)
-        if len(inside) == 1 and not near:
-            text = f"the object between the {objects[anchor].thing.name} and the {name}"
-            return Made(text, inside, [anchor, other, inside[0]], "between")
+        inside, unclear = _objects_between(objects, anchor, other)
+        if len(inside) == 1 and not unclear:
+            text = f"the object between the {objects[anchor].category.name} and the {name}"
+            return Draft(text, inside, [anchor, other, inside[0]], "between")
     return None
 
 
-def on_the_way(objects: Sequence[Seen], start: int, end: int) -> tuple[list[int], list[int]]:
+def _objects_between(objects: Objects, start: int, end: int) -> tuple[list[int], list[int]]:
     """The objects that lie clearly between two others, and those of which one could argue."""
-    a = np.array(center(objects[start]))
-    line = np.array(center(objects[end])) - a
+    a = np.array(objects[start].box.center)
+    line = np.array(objects[end].box.center) - a
     length = float(np.hypot(*line))
     inside: list[int] = []
-    near: list[int] = []
+    unclear: list[int] = []
     for i, o in enumerate(objects):
         if i in (start, end):
             continue
-        offset = np.array(center(o)) - a
+        offset = np.array(o.box.center) - a
         along = float(offset @ line) / length**2
         across = abs(float(offset[0] * line[1] - offset[1] * line[0])) / length
-        if 0.2 < along < 0.8 and across < 0.35 * side(o):
+        if 0.2 < along < 0.8 and across < 0.35 * _side(o):
             inside.append(i)
-        elif 0.05 < along < 0.95 and across < 0.9 * side(o):
-            near.append(i)
-    return inside, near
+        elif 0.05 < along < 0.95 and across < 0.9 * _side(o):
+            unclear.append(i)
+    return inside, unclear
 
 
-# Where counting starts -> the axis along which it goes, and its direction.
-ENDS = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
+def _keyword_tables() -> tuple[tuple[str, dict[str, frozenset[int]], int], ...]:
+    """Form, topic -> categories, and how many objects may fit, for keywords and both uses."""
+    return (
+        ("keyword", keywords(), 1),
+        ("use", uses(), 3),
+        ("use without with", uses("uses_without_with"), 3),
+    )
 
 
-def ordinal(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """The first … fourth of a name from an edge, where the order is plain to see."""
-    for i in shuffled(len(objects), rng):
-        name = objects[i].thing.name
-        pool = of_name(objects, name)
-        if not 2 <= len(pool) <= 4:
-            continue
-        for k in shuffled(4, rng):
-            end, axis, sign = ENDS[k]
-            spots = {j: sign * center(objects[j])[axis] for j in pool}
-            order = sorted(pool, key=spots.__getitem__)
-            gaps = [spots[b] - spots[a] for a, b in pairwise(order)]
-            if min(gaps) < 0.25 * side(objects[i]):
-                continue
-            rank = int(rng.integers(len(order)))
-            form = pick(("the {} {} from the {}", "find the {} {} from the {}"), rng)
-            text = form.format(ORDINALS[rank], name, end)
-            return Made(text, [order[rank]], order, f"{ORDINALS[rank]} {name}")
-    return None
+def _word(form: str, rng: Rng, *nouns: str) -> str:
+    """A query in one of the phrases of the form."""
+    article = "an" if nouns[0][0] in "aeiou" else "a"
+    phrase = _choice(PHRASES[form], rng)
+    return phrase.format(*nouns, a=f"{article} {nouns[0]}", s=plural(nouns[0]))
 
 
-def every(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """Two to four objects of one name or one group."""
-    pools = [(o.thing.name, of_name(objects, o.thing.name)) for o in objects]
-    pools += [(o.thing.group, of_group(objects, o.thing.group)) for o in objects]
-    many = [p for p in pools if 2 <= len(p[1]) <= 4]
-    if not many:
-        return None
-    noun, pool = many[int(rng.integers(len(many)))]
-    order = sorted(pool, key=lambda i: center(objects[i])[0])
-    return Made(pick(ALL_FORMS, rng).format(noun, s=plural(noun)), order, order, noun)
+def _choice(options: Sequence[str], rng: Rng) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
-def hidden(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """An object that another one covers in part, by that fact or by what covers it."""
-    covers = {i: o.hidden_by for i, o in enumerate(objects) if o.hidden_by is not None}
-    covered = [i for i in covers if objects[i].visible < 0.88]
-    for k in shuffled(len(covered), rng):
-        i = covered[k]
-        by, name = covers[i], objects[i].thing.name
-        same = [j for j in of_name(objects, name) if objects[j].visible < 0.97]
-        if same == [i] and rng.random() < 0.5:
-            return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
-        over = objects[by].thing.name
-        behind = [j for j, cover in covers.items() if objects[cover].thing.name == over]
-        if behind == [i] and over != name:
-            noun = pick(("object", name), rng)
-            text = pick(BEHIND_FORMS, rng).format(noun, over)
-            return Made(text, [i], [by, i], f"behind {noun}")
-        if same == [i]:
-            return Made(pick(HIDDEN_FORMS, rng).format(name), [i], [by, i], f"hidden {name}")
-    return None
+def _shuffled(n: int, rng: Rng) -> list[int]:
+    """0 … n-1 in random order."""
+    return [int(i) for i in rng.permutation(n)]
 
 
-def absent(objects: Sequence[Seen], rng: np.random.Generator) -> Made | None:
-    """Something that isn't in the scene, asked for in one of the other kinds' words."""
-    here = {o.thing.index for o in objects}
-    world = things()
-    groups = {o.thing.group for o in objects}
-    style = int(rng.integers(6))
-    if style == 0:
-        noun = pick([g for g in GROUPS if g not in groups], rng)
-        return Made(pick(GROUP_FORMS, rng).format(noun, a=article(noun)), [], [], noun, "group")
-    if style == 1:
-        forms, table, _ = keyword_tables()[int(rng.integers(3))]
-        phrase = pick([p for p, which in table.items() if not which & here], rng)
-        return Made(pick(forms, rng).format(phrase), [], [], phrase, "keyword")
-    if style == 2 and len(groups) < len(objects):
-        # Kin of something that is there: the near miss is what tells looking from guessing.
-        kin = [t for t in world if t.group in groups and t.index not in here]
-        thing = kin[int(rng.integers(len(kin)))]
-    else:
-        away = [t for t in world if t.index not in here]
-        thing = away[int(rng.integers(len(away)))]
-    if style == 3:
-        text = pick(ALL_FORMS, rng).format(thing.name, s=plural(thing.name))
-        return Made(text, [], [], thing.name, "all")
-    if style == 4:
-        end = pick(("left", "right", "top", "bottom"), rng)
-        text = f"the {pick(ORDINALS, rng)} {thing.name} from the {end}"
-        return Made(text, [], [], thing.name, "ordinal")
-    return Made(pick(NAME_FORMS, rng).format(thing.name), [], [], thing.name, "name")
+def _of_name(objects: Objects, name: str) -> list[int]:
+    return [i for i, o in enumerate(objects) if o.category.name == name]
 
 
-ASK: dict[str, Callable[[Sequence[Seen], np.random.Generator], Made | None]] = {
-    "name": named,
-    "keyword": keyword,
-    "group": group,
-    "attribute": attribute,
-    "relation": relation,
-    "ordinal": ordinal,
-    "all": every,
-    "hidden": hidden,
-    "absent": absent,
-}
+def _of_group(objects: Objects, group: str) -> list[int]:
+    return [i for i, o in enumerate(objects) if o.category.group == group]
+
+
+def _left_to_right(objects: Objects, indices: Sequence[int]) -> list[int]:
+    return sorted(indices, key=lambda i: objects[i].box.center[0])
+
+
+def _side(o: SceneObject) -> float:
+    """Side of the square that is as large as the box, pixels."""
+    return math.sqrt(o.box.area)
+
+
+def _distance(a: SceneObject, b: SceneObject) -> float:
+    """Pixels between the centres."""
+    (ax, ay), (bx, by) = a.box.center, b.box.center
+    return float(np.hypot(ax - bx, ay - by))

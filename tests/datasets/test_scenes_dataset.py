@@ -41,8 +41,8 @@ def test_every_query_is_a_sample_with_the_renderers_own_truth(rendered):
             expected |= target.mask
         np.testing.assert_array_equal(sample.mask, expected)
         assert sample.absent == (query.kind == "absent") == (not targets)
-        assert [b.xyxy for b in sample.boxes] == [t.box for t in targets]
-        assert sample.labels == tuple(t.thing.name for t in targets)
+        assert [b.xyxy for b in sample.boxes] == [t.box.xyxy for t in targets]
+        assert sample.labels == tuple(t.category.name for t in targets)
         assert (sample.query, sample.kind) == (query.text, query.kind)
         assert sample.tags == (("unseen",) if query.unseen else ("seen",))
         assert sample.image.is_file()

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eval import automatic
-from eval.photos import Photos
+from eval.photos import AnnotatedPhotos
 from rsvp import registry
 from rsvp.masks import encode_rle
 from rsvp.platform.machine import holds_weights
@@ -33,7 +33,7 @@ needs_sam2 = pytest.mark.skipif(
 )
 
 
-def blobs(number: int, seed: int) -> np.ndarray:
+def rectangles(number: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     masks = np.zeros((number, *SIZE), dtype=np.bool_)
     for mask in masks:
@@ -43,11 +43,11 @@ def blobs(number: int, seed: int) -> np.ndarray:
     return masks
 
 
-def shaken(masks: np.ndarray, seed: int) -> np.ndarray:
+def perturbed(masks: np.ndarray, seed: int) -> np.ndarray:
     """Each mask four times, moved by up to two pixels, among forty others."""
     random = np.random.default_rng(seed)
     moved = [np.roll(m, random.integers(-2, 3, 2), (0, 1)) for m in masks for _ in range(4)]
-    return np.concatenate([moved, blobs(40, seed + 1)])
+    return np.concatenate([moved, rectangles(40, seed + 1)])
 
 
 def coco_recall(truths: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> float:
@@ -86,25 +86,26 @@ def coco_recall(truths: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> fl
 
 @pytest.mark.parametrize("seed", range(6))
 def test_recall_is_cocos(seed: int) -> None:
-    truths = blobs(12, seed)
-    masks = shaken(truths, seed)
-    masks = np.concatenate([masks, shaken(truths, seed + 9)])  # more than count
+    truths = rectangles(12, seed)
+    masks = perturbed(truths, seed)
+    masks = np.concatenate([masks, perturbed(truths, seed + 9)])  # more than count
     scores = np.random.default_rng(seed).permutation(len(masks)).astype(np.float32)
-    found = automatic.recalled(list(truths), masks, scores) / len(truths)
+    found = automatic.recalled(truths, masks, scores) / len(truths)
     assert found == pytest.approx(coco_recall(truths, masks, scores))
     assert 0.1 < found < 1
 
 
 def test_nothing_found_recalls_nothing() -> None:
     none = np.zeros((0, *SIZE), np.bool_)
-    assert automatic.recalled(list(blobs(3, 0)), none, np.zeros(0, np.float32)) == 0
+    assert automatic.recalled(rectangles(3, 0), none, np.zeros(0, np.float32)) == 0
 
 
-def test_one_mask_answers_to_one_object_only() -> None:
-    (truth,) = blobs(1, 0)
+def test_one_mask_matches_one_object_only() -> None:
+    (truth,) = rectangles(1, 0)
     scores = np.ones(1, np.float32)
-    assert automatic.recalled([truth, truth], truth[None], scores) == 1
-    assert automatic.recalled([truth, truth], np.stack([truth, truth]), np.ones(2, "f")) == 2
+    twice = np.stack([truth, truth])
+    assert automatic.recalled(twice, truth[None], scores) == 1
+    assert automatic.recalled(twice, twice, np.ones(2, "f")) == 2
 
 
 @dataclass
@@ -121,7 +122,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
     images, annotations = [], []
     for number in (1, 2, 3):
-        masks = blobs(2, seed=number)
+        masks = rectangles(2, seed=number)
         rgb = np.full((*SIZE, 3), 30, np.uint8)
         for mask, colour in zip(masks, ((230, 60, 40), (40, 200, 80)), strict=True):
             rgb[mask] = colour
@@ -134,7 +135,10 @@ def folder(tmp_path: Path) -> Path:
                 }
             )
         Pil.fromarray(rgb).save(tmp_path / "images" / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "split": "val"})
+        images.append(
+            {"id": number, "file_name": f"{number}.png", "height": SIZE[0], "width": SIZE[1],
+             "split": "val"}
+        )  # fmt: skip
     document = {
         "images": images,
         "annotations": annotations,
@@ -145,19 +149,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_generators_take_turns_on_the_same_images(folder: Path) -> None:
-    asked = []
+    order = []
 
     def generator(name: str, share: int):
         def generate(image):
-            asked.append(name)
-            masks = np.concatenate([blobs(2, seed) for seed in (1, 2, 3)])[::share]
+            order.append(name)
+            masks = np.concatenate([rectangles(2, seed) for seed in (1, 2, 3)])[::share]
             return Found(Masks(masks, np.ones(len(masks), np.float32)))
 
         return generate
 
-    all_of_them = {"rsvp": generator("rsvp", 1), "sam2": generator("sam2", 2)}
-    found = automatic.measure(all_of_them, Photos(folder, "val"))
-    assert asked == ["rsvp", "sam2", "rsvp", "sam2", "sam2", "rsvp", "rsvp", "sam2"]
+    generators = {"rsvp": generator("rsvp", 1), "sam2": generator("sam2", 2)}
+    found = automatic.measure(generators, AnnotatedPhotos(folder, "val"))
+    assert order == ["rsvp", "sam2", "rsvp", "sam2", "sam2", "rsvp", "rsvp", "sam2"]
     assert (found["images"], found["objects"]) == (3, 6)
     assert found["rsvp"]["average_recall"]["mean"] == 1
     assert 0 < found["sam2"]["average_recall"]["mean"] < 1
@@ -195,7 +199,7 @@ def test_the_command_beside_the_package(folder: Path, capsys) -> None:
     ("more", "code", "said"),
     [
         (["--segmenter", "box"], 2, "the segmenter box gives no automatic masks"),
-        (["--split", "test"], 2, "no annotated image of split 'test'"),
+        (["--split", "test"], 2, "no image of split 'test'"),
         (["--points-per-side", "0"], 2, "points_per_side is at least 1"),
     ],
 )

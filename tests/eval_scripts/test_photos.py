@@ -7,9 +7,11 @@ import pytest
 from PIL import Image as Pil
 
 from eval import photos
-from rsvp.errors import BadInput, MissingExtra
+from rsvp.datasets import GroundTruthObject
+from rsvp.errors import MissingExtra
+from rsvp.images import load_image
 from rsvp.masks import encode_rle
-from rsvp.types import Masks
+from rsvp.types import Box, Masks
 
 SIZE = (60, 80)
 
@@ -27,11 +29,12 @@ def folder(tmp_path):
     noise = np.random.default_rng(0).integers(0, 12, rgb.shape, dtype=np.uint8)
     (tmp_path / "images").mkdir()
     Pil.fromarray(rgb + noise).save(tmp_path / "images" / "a.png")
+    size = {"height": SIZE[0], "width": SIZE[1]}
     document = {
         "images": [
-            {"id": 1, "file_name": "a.png", "split": "val"},
-            {"id": 2, "file_name": "missing.png", "split": "train"},
-            {"id": 3, "file_name": "bare.png", "split": "val"},
+            {"id": 1, "file_name": "a.png", **size, "split": "val"},
+            {"id": 2, "file_name": "missing.png", **size, "split": "train"},
+            {"id": 3, "file_name": "unannotated.png", **size, "split": "val"},
         ],
         "annotations": [
             {"id": 5, "image_id": 1, "category_id": 9, "segmentation": encode_rle(mask)},
@@ -44,7 +47,7 @@ def folder(tmp_path):
 
 
 class BoxFiller:
-    """A segmenter that fills the left half of every box and remembers what it was asked."""
+    """A segmenter that fills the left half of every box and records the labels."""
 
     name = "filler"
 
@@ -66,8 +69,8 @@ class BoxFiller:
 def test_a_disc_by_every_method(folder):
     pytest.importorskip("cv2")
     segmenter = BoxFiller()
-    found = photos.box_to_mask(segmenter, folder)
-    assert (found["split"], found["images"], found["objects"]) == ("val", 1, 1)
+    found = photos.measure(segmenter, photos.AnnotatedPhotos(folder, "val"))
+    assert (found["images"], found["objects"]) == (1, 1)
     assert found["box"]["mean"] == pytest.approx(np.pi / 4, abs=0.01)
     assert found["ellipse"]["mean"] == 1.0
     assert found["grabcut"]["mean"] > 0.98
@@ -79,38 +82,41 @@ def test_a_disc_by_every_method(folder):
 
 def test_grabcut_without_background_is_the_filled_box(folder):
     pytest.importorskip("cv2")
-    image = photos.load_image(folder / "images" / "a.png")
-    everything = photos.PhotoObject("", photos.Box(0, 0, 80, 60), np.ones(SIZE, np.bool_))
+    image = load_image(folder / "images" / "a.png")
+    everything = GroundTruthObject("", Box(0, 0, 80, 60), np.ones(SIZE, np.bool_))
     assert photos.grabcuts(image, [everything])[0].all()
 
 
-def test_opencv_is_asked_for_by_name(folder, monkeypatch):
+def test_missing_opencv_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(MissingExtra, match=r"pip install 'rsvp\[dev\]'"):
-        photos.box_to_mask(None, folder)
+        photos.measure(None, photos.AnnotatedPhotos(folder, "val"))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: d.pop("categories"), "not in COCO's instances form"),
-        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 5: a mask is"),
+        (lambda d: d.pop("categories"), "categories"),
+        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotations 5: a seg"),
         (
             lambda d: d["annotations"][0].update(segmentation=encode_rle(np.zeros(SIZE, np.bool_))),
-            "annotation 5: the mask is empty",
+            "annotations 5: the mask is empty",
         ),
-        (lambda d: d["images"].pop(0), "no annotated image of split 'val'; found"),
+        (lambda d: d["annotations"].pop(0), "no annotated image of split 'val'"),
+        (lambda d: d["images"][2].update(split="x") or d["images"][0].update(split="x"), "val"),
         (lambda d: d["images"][0].update(file_name="gone.png"), "gone.png"),
     ],
 )
-def test_a_broken_folder_is_one_line(folder, change, said):
+def test_a_broken_folder_is_one_line(folder, capsys, change, said):
     pytest.importorskip("cv2")
     file = folder / "instances.json"
     document = json.loads(file.read_text())
     change(document)
     file.write_text(json.dumps(document))
-    with pytest.raises(BadInput, match=said):
-        photos.box_to_mask(None, folder)
+    assert photos.main(["--data", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
 
 
 def test_the_command_line(folder, capsys):
@@ -120,4 +126,4 @@ def test_the_command_line(folder, capsys):
     assert photos.main(["--data", str(folder)]) == 0
     assert "ellipse    1.0000 [1.0000, 1.0000]" in capsys.readouterr().out
     assert photos.main(["--data", str(folder / "images")]) == 2
-    assert capsys.readouterr().err.startswith("error: cannot read ")
+    assert capsys.readouterr().err.startswith("error: no such file: ")

@@ -279,7 +279,8 @@ def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     cache = EmbeddingCache(make("segmenter", "sam2:embedded"), 1)
     found = MarksStrategy().view(Image(scene.rgb, "0" * 64), cache=cache).candidates
     assert 1 <= len(found) <= 240 * 240 // PIXELS_PER_MARK**2
-    overlaps = iou_matrix(found.boxes, np.array([o.box for o in scene.objects], dtype=np.float32))
+    truth = np.array([o.box.xyxy for o in scene.objects], dtype=np.float32)
+    overlaps = iou_matrix(found.boxes, truth)
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
     assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
 

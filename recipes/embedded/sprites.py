@@ -1,10 +1,11 @@
-"""Build the sprites and the vocabulary of the rendered world from Debian's packages.
+"""Build the sprites and the vocabulary of the rendered scenes from Debian's packages.
 
-    python -m rsvp.embedded.atlas
+    python -m recipes.embedded.sprites
 
-reads the glyphs of Noto Color Emoji (fonts-noto-color-emoji), the names and keywords of CLDR
-(unicode-cldr-core) and the code points of Unicode (unicode-data), and writes `world/sprites.png`
-and `world/objects.json`, which ship with the package: rendering a scene needs none of the three.
+reads the groups of `vocabulary.toml`, the glyphs of Noto Color Emoji (fonts-noto-color-emoji), the
+names and keywords of CLDR (unicode-cldr-core) and the code points of Unicode (unicode-data), and
+writes `sprites.png` and `objects.json` beside it. Both ship with the package, so that rendering a
+scene needs none of the packages.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rsvp.embedded.world import GROUPS, TILE, WORLD
+from rsvp.embedded.vocabulary import FOLDER, SPRITE_SIZE, tables
 from rsvp.errors import BadInput
+from rsvp.platform.files import write_text
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 ANNOTATIONS = Path("/usr/share/unicode/cldr/common/annotations/en.xml")
@@ -25,6 +27,11 @@ CODE_POINTS = Path("/usr/share/unicode/emoji/emoji-test.txt")
 PACKAGES = "fonts-noto-color-emoji unicode-cldr-core unicode-data"
 STRIKE = 109  # the only size in which the font holds its bitmaps
 COLUMNS = 12
+
+
+def sources() -> tuple[Path, ...]:
+    """The files of the packages."""
+    return FONT, ANNOTATIONS, CODE_POINTS
 
 
 def read_annotations() -> dict[str, tuple[str, list[str]]]:
@@ -49,30 +56,33 @@ def read_annotations() -> dict[str, tuple[str, list[str]]]:
 
 
 def draw_sprite(char: str) -> Image.Image:
-    """The glyph, cropped to its ink and fitted into a TILE x TILE RGBA square."""
+    """The glyph, cropped to its ink and fitted into an RGBA square of SPRITE_SIZE."""
     font = ImageFont.truetype(str(FONT), STRIKE)
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((10, 10), char, font=font, embedded_color=True)
     ink = canvas.crop(canvas.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox())
-    scale = (TILE - 2) / max(ink.size)
-    size = (max(1, round(ink.width * scale)), max(1, round(ink.height * scale)))
-    tile = Image.new("RGBA", (TILE, TILE))
+    scale = (SPRITE_SIZE - 2) / max(ink.size)
+    width, height = (max(1, round(side * scale)) for side in ink.size)
+    tile = Image.new("RGBA", (SPRITE_SIZE, SPRITE_SIZE))
     tile.paste(
-        ink.resize(size, Image.Resampling.LANCZOS),
-        ((TILE - size[0]) // 2, (TILE - size[1]) // 2),
+        ink.resize((width, height), Image.Resampling.LANCZOS),
+        ((SPRITE_SIZE - width) // 2, (SPRITE_SIZE - height) // 2),
     )
     return tile
 
 
 def build() -> None:
-    """Write sprites.png and objects.json into `world/`."""
-    missing = [str(p) for p in (FONT, ANNOTATIONS, CODE_POINTS) if not p.exists()]
-    if missing:
-        raise BadInput(f"{missing[0]} is missing: apt-get install {PACKAGES}")
+    """Write sprites.png and objects.json.
+
+    Raises:
+        BadInput: a package is not installed, or CLDR lacks a name.
+    """
+    for file in sources():
+        if not file.exists():
+            raise BadInput(f"{file} is missing: apt-get install {PACKAGES}")
     annotations = read_annotations()
-    objects = []
-    tiles = []
-    for group, names in GROUPS.items():
+    objects, tiles = [], []
+    for group, names in tables()["groups"].items():
         for name in names:
             if name not in annotations:
                 raise BadInput(f"CLDR has no single-code-point emoji called {name!r}")
@@ -80,17 +90,14 @@ def build() -> None:
             objects.append({"name": name, "group": group, "char": char, "keywords": keywords})
             tiles.append(draw_sprite(char))
     rows = -(-len(tiles) // COLUMNS)
-    atlas = Image.new("RGBA", (COLUMNS * TILE, rows * TILE))
+    sheet = Image.new("RGBA", (COLUMNS * SPRITE_SIZE, rows * SPRITE_SIZE))
     for i, tile in enumerate(tiles):
-        atlas.paste(tile, ((i % COLUMNS) * TILE, (i // COLUMNS) * TILE))
-    WORLD.mkdir(exist_ok=True)
-    pixels = np.asarray(atlas).copy()
+        sheet.paste(tile, ((i % COLUMNS) * SPRITE_SIZE, (i // COLUMNS) * SPRITE_SIZE))
+    pixels = np.asarray(sheet).copy()
     pixels[pixels[..., 3] == 0] = 0  # colour under full transparency only costs bytes
-    Image.fromarray(pixels).save(WORLD / "sprites.png", optimize=True)
-    text = json.dumps(
-        {"tile": TILE, "columns": COLUMNS, "objects": objects}, ensure_ascii=False, indent=0
-    )
-    (WORLD / "objects.json").write_text(text + "\n", encoding="utf-8")
+    Image.fromarray(pixels).save(FOLDER / "sprites.png", optimize=True)
+    document = {"tile": SPRITE_SIZE, "columns": COLUMNS, "objects": objects}
+    write_text(FOLDER / "objects.json", json.dumps(document, ensure_ascii=False, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+"""Sprites placed and painted on a background, and the objects that are visible afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rsvp.embedded.vocabulary import Category, categories, sprites
+from rsvp.masks import mask_to_box
+from rsvp.types import BoolMask, Box, RgbArray
+
+MIN_VISIBLE = 0.4  # share of an object's pixels; nobody would recognise an object that shows less
+MOST_OBJECTS = 7
+CORNERS_TRIED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """An object in a scene.
+
+    Attributes:
+        mask: (H, W) bool, the visible pixels.
+        box: in pixels, tight around `mask`.
+        visible: share of the object's own pixels that no other object hides, 0 to 1.
+        hidden_by: index of the object that hides most of it, or None.
+    """
+
+    category: Category
+    mask: BoolMask = field(repr=False)
+    box: Box
+    visible: float
+    hidden_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSprite:
+    """A sprite, (h, w, 4) uint8 RGBA, with its top left corner at (x, y) of the scene."""
+
+    category: Category
+    rgba: NDArray[np.uint8]
+    x: int
+    y: int
+
+    @property
+    def area(self) -> int:
+        """Opaque pixels, also those outside the scene."""
+        return int((self.rgba[..., 3] > 127).sum())
+
+    def inside(self, height: int, width: int) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
+        """The rows and columns of the scene that the sprite covers, and its pixels there."""
+        h, w = self.rgba.shape[:2]
+        y0, x0 = max(0, self.y), max(0, self.x)
+        y1, x1 = min(height, self.y + h), min(width, self.x + w)
+        part = self.rgba[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x]
+        return (slice(y0, y1), slice(x0, x1)), part
+
+
+def sample_categories(kind: str, rng: np.random.Generator) -> list[Category]:
+    """The categories of a scene for this kind of query: with repeats where it needs them."""
+    vocabulary = categories()
+    count = int(rng.integers(3, 8))
+    chosen = [vocabulary[int(i)] for i in rng.choice(len(vocabulary), size=count, replace=False)]
+    if kind == "ordinal":
+        copies = int(rng.integers(2, 5))
+    elif kind in ("all", "relation"):
+        copies = int(rng.choice([1, 2, 2, 3]))
+    else:
+        copies = int(rng.choice([1, 1, 1, 2]))
+    first = chosen[0]
+    rest = chosen[1 : max(2, count - copies + 1)]
+    if kind in ("group", "all", "attribute") and rng.random() < 0.5:
+        related = [c for c in vocabulary if c.group == first.group and c is not first]
+        if kind != "group" and related:
+            n = min(len(related), int(rng.integers(1, 3)))
+            picked = rng.choice(len(related), n, replace=False)
+            rest = [*rest[:3], *(related[int(i)] for i in picked)]
+    return ([first] * copies + rest)[:MOST_OBJECTS]
+
+
+def place_sprites(
+    chosen: Sequence[Category], kind: str, size: int, rng: np.random.Generator
+) -> list[PlacedSprite]:
+    """Sprites in random order and size; they may overlap, and most of a `hidden` scene's do."""
+    order = rng.permutation(len(chosen))
+    base = rng.uniform(0.24, 0.40) * min(1.0, (5.0 / max(len(chosen), 3)) ** 0.35)
+    placed: list[PlacedSprite] = []
+    for i in order:
+        side = size * float(np.clip(base * np.exp(rng.normal(0, 0.28)), 0.15, 0.5))
+        rgba = transform_sprite(chosen[int(i)], side, rng)
+        h, w = rgba.shape[:2]
+        x, y = free_corner(placed, w, h, size, rng)
+        if kind == "hidden" and placed and rng.random() < 0.6:
+            x, y = overlapping_corner(placed[-1], w, h, size, rng)
+        placed.append(PlacedSprite(chosen[int(i)], rgba, x, y))
+    return placed
+
+
+def transform_sprite(
+    category: Category, side: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """The sprite scaled to `side` pixels, maybe mirrored, rotated and tinted; (h, w, 4) uint8."""
+    tile = Image.fromarray(sprites()[category.index])
+    side_px = max(8, round(side))
+    tile = tile.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    if rng.random() < 0.5:
+        tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    angle = float(np.clip(rng.normal(0, 14), -35, 35))
+    tile = tile.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    rgba = np.asarray(tile.crop(tile.getchannel("A").getbbox())).copy()
+    gain = rng.uniform(0.85, 1.12) * rng.uniform(0.93, 1.07, 3)
+    rgba[..., :3] = np.clip(rgba[..., :3] * gain, 0, 255).astype(np.uint8)
+    return rgba
+
+
+def free_corner(
+    placed: Sequence[PlacedSprite], w: int, h: int, size: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """A corner that keeps a (w, h) sprite off the others: the first good one, or the best of 12."""
+    others = [_circle(p.x, p.y, p.rgba.shape[1], p.rgba.shape[0]) for p in placed]
+    widest, corner = -1.0, (0, 0)
+    for _ in range(CORNERS_TRIED):
+        x = int(rng.integers(-w // 12, max(1, size - w + w // 12)))
+        y = int(rng.integers(-h // 12, max(1, size - h + h // 12)))
+        cx, cy, r = _circle(x, y, w, h)
+        gaps = (float(np.hypot(cx - ox, cy - oy)) / (r + radius) for ox, oy, radius in others)
+        gap = min(gaps, default=9.0)
+        if gap > widest:
+            widest, corner = gap, (x, y)
+        if gap > 0.75:
+            break
+    return corner
+
+
+def _circle(x: int, y: int, w: int, h: int) -> tuple[float, float, float]:
+    """Centre and radius of a circle around a (w, h) sprite at a corner."""
+    return x + w / 2, y + h / 2, max(w, h) / 2
+
+
+def overlapping_corner(
+    other: PlacedSprite, w: int, h: int, size: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """A corner from which a (w, h) sprite covers a part of the other one."""
+    oh, ow = other.rgba.shape[:2]
+    angle = rng.uniform(0, 2 * np.pi)
+    distance = rng.uniform(0.45, 0.75)
+    x = other.x + ow / 2 + np.cos(angle) * distance * (ow + w) / 2 - w / 2
+    y = other.y + oh / 2 + np.sin(angle) * distance * (oh + h) / 2 - h / 2
+    return int(np.clip(x, 0, max(0, size - w))), int(np.clip(y, 0, max(0, size - h)))
+
+
+def paint(canvas: RgbArray, placed: Sequence[PlacedSprite]) -> NDArray[np.int16]:
+    """Paint the sprites on the canvas, back to front, in place.
+
+    Returns:
+        (H, W) index of the sprite that is on top in each pixel, -1 for the background.
+    """
+    height, width = canvas.shape[:2]
+    top = np.full((height, width), -1, dtype=np.int16)
+    for i, sprite in enumerate(placed):
+        window, part = sprite.inside(height, width)
+        alpha = part[..., 3:].astype(np.uint16)
+        mixed = (part[..., :3] * alpha + canvas[window] * (255 - alpha) + 127) // 255
+        canvas[window] = mixed.astype(np.uint8)
+        top[window][part[..., 3] > 127] = i
+    return top
+
+
+def visible_objects(
+    top: NDArray[np.int16], placed: Sequence[PlacedSprite]
+) -> tuple[SceneObject, ...] | None:
+    """The objects of a painted scene, or None when one of them is hidden too much.
+
+    Args:
+        top: what `paint` returns.
+    """
+    objects: list[SceneObject] = []
+    for i, sprite in enumerate(placed):
+        mask = top == i
+        visible = float(mask.sum()) / max(1, sprite.area)
+        box = mask_to_box(mask)
+        if box is None or visible < MIN_VISIBLE:
+            return None
+        occluder = main_occluder(i, top, sprite)
+        objects.append(SceneObject(sprite.category, mask, box, visible, occluder))
+    return tuple(objects)
+
+
+def main_occluder(i: int, top: NDArray[np.int16], sprite: PlacedSprite) -> int | None:
+    """Which object hides most of object i, or None when (nearly) nothing is hidden."""
+    window, part = sprite.inside(*top.shape)
+    opaque, owners = part[..., 3] > 127, top[window]
+    others = owners[opaque & (owners != i) & (owners >= 0)]
+    if len(others) < 0.03 * opaque.sum():
+        return None
+    return int(np.bincount(others).argmax())
