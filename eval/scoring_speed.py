@@ -27,6 +27,7 @@ from pycocotools import mask as coco
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import LISA, Overlap, Truth, spans
 from rsvp.evaluation.metrics.spans import Spans
+from rsvp.evaluation.stats import Interval
 from rsvp.masks import RLE, decode_rle, rle_runs
 
 MASKS = 779
@@ -121,7 +122,11 @@ def measure(way: str, masks: int) -> Timing:
             before = _reset_peak()
             scoring(case)
             peak = max(peak, _status("VmHWM") - before)
-    return Timing(seconds, peak, metrics.giou(overlaps, LISA), metrics.ciou(overlaps, LISA))
+    numbers = metrics.iou_numbers(overlaps, LISA)
+    giou, ciou = numbers["giou"], numbers["ciou"]
+    assert isinstance(giou, Interval)
+    assert isinstance(ciou, Interval)
+    return Timing(seconds, peak, giou.mean, ciou.mean)
 
 
 def compare(masks: int = MASKS) -> Comparison:

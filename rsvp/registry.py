@@ -55,7 +55,22 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jsonl": "rsvp.training.pictures:jsonl",
     },
     "writer": {},
-    "benchmark": {},
+    "benchmark": {
+        "scenes": "rsvp.evaluation.benchmarks.scenes:Scenes",
+        "reasonseg": "rsvp.evaluation.benchmarks.reasonseg:ReasonSeg",
+        "refcoco": "rsvp.evaluation.benchmarks.refcoco:RefCoco",
+        "refcoco+": "rsvp.evaluation.benchmarks.refcoco:RefCoco",
+        "refcocog": "rsvp.evaluation.benchmarks.refcoco:RefCocog",
+        "grefcoco": "rsvp.evaluation.benchmarks.refcoco:GRefCoco",
+        "seginw": "rsvp.evaluation.benchmarks.seginw:Seginw",
+        "vrt": "rsvp.evaluation.benchmarks.vrt:Vrt",
+        "vstar": "rsvp.evaluation.benchmarks.vqa:VStar",
+        "hrbench": "rsvp.evaluation.benchmarks.vqa:HrBench",
+        "pope": "rsvp.evaluation.benchmarks.vqa:Pope",
+        "mmvp": "rsvp.evaluation.benchmarks.vqa:Mmvp",
+        "hallusionbench": "rsvp.evaluation.benchmarks.vqa:HallusionBench",
+        "mmbench": "rsvp.evaluation.benchmarks.vqa:MmBench",
+    },
     "command": {},
 }
 

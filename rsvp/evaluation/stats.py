@@ -1,4 +1,4 @@
-"""How sure a number is: seeded percentile bootstrap, 95 % unless said otherwise.
+"""Confidence intervals: seeded percentile bootstrap at 95 %.
 
 Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same
 values in the same order give the same interval, on every machine.
@@ -6,7 +6,7 @@ values in the same order give the same interval, on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -46,11 +46,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much better run B is than run A on the same samples.
+    """By how much run B is better than run A on the same samples.
 
     Attributes:
         interval: B - A.
-        better: share of the resamples in which B beats A, ties counted half; 0.5 = no telling.
+        better: share of the resamples in which B beats A, ties counted half; 0.5 is undecided.
     """
 
     interval: Interval
@@ -70,6 +70,11 @@ def mean_interval(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 
     array = _checked(values)
     means = _resampled(lambda i: array[i].mean(axis=1), len(array), resamples, seed)
     return _interval(float(array.mean()), means)
+
+
+def mean_or_none(values: Sequence[float]) -> Interval | None:
+    """`mean_interval`, None where there are no values."""
+    return mean_interval(values) if len(values) else None
 
 
 def ratio_interval(
@@ -92,14 +97,14 @@ def ratio_interval(
     Raises:
         BadInput: no values, one that is not finite, or different lengths.
     """
-    above, below = _paired(numerators, denominators)
+    numerator, denominator = _paired(numerators, denominators)
     ratios = _resampled(
-        lambda i: _ratio(above[i].sum(axis=1), below[i].sum(axis=1) + epsilon, empty),
-        len(above),
+        lambda i: _ratio(numerator[i].sum(axis=1), denominator[i].sum(axis=1) + epsilon, empty),
+        len(numerator),
         resamples,
         seed,
     )
-    return _interval(float(_ratio(above.sum(), below.sum() + epsilon, empty)), ratios)
+    return _interval(float(_ratio(numerator.sum(), denominator.sum() + epsilon, empty)), ratios)
 
 
 def paired_difference(

@@ -63,12 +63,12 @@ def test_a_run_is_as_good_as_itself(runs):
     assert (found.gained, found.lost) == ([], [])
 
 
-def test_a_steady_gain_is_told_and_a_mixed_one_is_not(tmp_path, data, capsys):
+def test_a_steady_gain_has_a_verdict_and_a_mixed_one_has_none(tmp_path, data, capsys):
     for name, answers in (("none", {f"query {i}": [] for i in range(6)}), ("best", BETTER)):
         evaluate("scenes", data, FakePipeline(answers), tmp_path / name, progress=False)
     evaluate("scenes", data, FakePipeline(WORSE), tmp_path / "worse", progress=False)
     assert main(["compare", str(tmp_path / "worse"), str(tmp_path / "best")]) == 0
-    assert "No telling: gIoU of B +" in capsys.readouterr().out
+    assert "Undecided: gIoU of B +" in capsys.readouterr().out
     nothing = {f"query {i}": [A] if i % 3 == 2 else [] for i in range(6)}
     evaluate("scenes", data, FakePipeline(nothing), tmp_path / "zero", progress=False)
     assert main(["compare", str(tmp_path / "zero"), str(tmp_path / "best")]) == 0
@@ -115,7 +115,7 @@ def test_an_unfinished_run_is_refused_by_the_first_id_that_it_lacks(runs, tmp_pa
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ('{"id": "000/0"}', "the record of '000/0' is not whole"),
+        ('{"id": "000/0"}', "the record of '000/0' is not complete"),
         ("{", "line 1 is not a record"),
     ],
 )

@@ -11,9 +11,12 @@ from rectangles import A, B, FakePipeline, filled, write_scenes
 from rsvp.datasets import Sample
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.evaluation.report import charts, pictures
+from rsvp.evaluation.config import RunConfig
+from rsvp.evaluation.records import Record, read
 from rsvp.evaluation.report import page as report_html
-from rsvp.evaluation.report.pictures import COLOURS, Chosen
+from rsvp.evaluation.report import pictures
+from rsvp.evaluation.report.charts import Histogram, IntervalBar
+from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
 
@@ -76,7 +79,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(html):
 
 def test_what_models_and_files_say_is_text(html):
     assert "<script" not in html
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in html
     assert "\x1b" not in html
 
 
@@ -94,18 +97,18 @@ def test_a_run_whose_pictures_have_gone_still_has_its_page(run):
     dataset = SceneDataset(run / "data")
     for file in (run / "data").glob("*.png"):
         file.unlink()
-    documents = [json.loads((run / "out" / f"{n}.json").read_text()) for n in ("config", "summary")]
-    lines = (run / "out" / "records.jsonl").read_text().splitlines()
-    html = report_html.page(*documents, map(json.loads, lines), dataset)
+    out = run / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    html = report_html.page(RunConfig.read(out), summary, read(out / "records.jsonl"), dataset)
     assert "no picture: sample 000/0: no such image file" in html
 
 
 def record(number, iou, union=10, failure=None):
-    return {"id": str(number), "iou": iou, "union": union, "failure": failure}
+    return Record.model_construct(id=str(number), iou=iou, union=union, failure=failure)
 
 
 def test_the_best_the_worst_and_the_failed_are_chosen():
-    chosen = Chosen(2)
+    examples = Examples(2)
     for one in (
         record(0, 1.0, union=0),  # rightly nothing: there is nothing to see
         record(1, 0.9),
@@ -115,10 +118,10 @@ def test_the_best_the_worst_and_the_failed_are_chosen():
         record(5, 0.0, failure={"error": "E", "message": ""}),
         record(6, None, union=0),  # left out by the protocol
     ):
-        chosen.add(one)
-    assert [r["id"] for r in chosen.best] == ["3", "1"]
-    assert [r["id"] for r in chosen.worst] == ["4", "2"]
-    assert [r["id"] for r in chosen.failed] == ["5"]
+        examples.add(one)
+    assert [r.id for r in examples.best] == ["3", "1"]
+    assert [r.id for r in examples.worst] == ["4", "2"]
+    assert [r.id for r in examples.failed] == ["5"]
 
 
 def test_pixels_are_painted_by_what_became_of_them():
@@ -146,13 +149,22 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 
 
 def test_the_histogram_counts_every_sample_once():
-    svg = charts.histogram([0.0, 0.0, 0.049, 0.05, 0.5, 1.0], [True, False, False] + [False] * 3)
-    assert "IoU 0.00 to 0.05: 3 samples, 1 failed" in svg
-    assert "IoU 0.05 to 0.10: 1 samples" in svg
-    assert "IoU 0.95 to 1.00: 1 samples" in svg  # 1 is in the last bin
-    assert svg.count("<title>") == 4
+    chart = Histogram.of([0.0, 0.0, 0.049, 0.05, 0.5, 1.0], [True, False, False] + [False] * 3)
+    titles = [one.title for one in chart.bins]
+    assert titles == [
+        "IoU 0.00 to 0.05: 3 samples, 1 failed",
+        "IoU 0.05 to 0.10: 1 samples",
+        "IoU 0.50 to 0.55: 1 samples",
+        "IoU 0.95 to 1.00: 1 samples",  # 1 is in the last bin
+    ]
+    failed, answered = chart.bins[0].bars
+    assert (failed.kind, answered.kind) == ("failed", "answered")
+    assert answered.height == pytest.approx(2 * failed.height, abs=0.2)  # both rounded to 0.1
+    assert failed.y + failed.height == pytest.approx(chart.base)
+    assert answered.y + answered.height == pytest.approx(failed.y, abs=0.11)
 
 
 def test_an_interval_is_drawn_to_scale():
-    assert 'x="30.0" y="3" width="60.0"' in charts.strip(0.25, 0.5, 0.75)
-    assert 'cx="60.0"' in charts.strip(25, 50, 75, top=100)
+    bar = IntervalBar.of({"low": 0.25, "mean": 0.5, "high": 0.75})
+    assert (bar.low, bar.mean, bar.span) == (30.0, 60.0, 60.0)
+    assert IntervalBar.of({"low": 25, "mean": 50, "high": 75}) == bar

@@ -6,7 +6,8 @@ import pytest
 from benchmark_folders import HEIGHT, WIDTH, line, rectangle, write_lines, write_seginw_set
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.score import format_score, score
+from rsvp.evaluation.report.text import format_score
+from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
