@@ -99,7 +99,7 @@ class SeginwDataset:
         """Open ``folder`` where it holds ``<Name>/valid/…`` or is such a ``<Name>`` itself.
 
         Raises:
-            BadInput: no set is there, an image is missing, or a file is broken: one line with the
+            BadInput: no set is there, or a file is broken: one line with the
                 file and the id, see `rsvp.datasets.instances.read_instances`.
         """
         self.folder = Path(folder)
@@ -182,11 +182,6 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def _open(folder: Path) -> _Set:
     truth = read_instances(folder / FILE)
-    for number, image in truth.images.items():
-        if not (folder / image["file_name"]).is_file():
-            raise BadInput(
-                f"{truth.file}: images {number}: no such image file: {folder / image['file_name']}"
-            )
     return _Set(truth, folder, truth.by_image_and_category())
 
 

@@ -9,14 +9,13 @@ Other fields are not read: a run's `records.jsonl` is such a file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import spans
+from rsvp.evaluation.metrics import is_finite, spans
 from rsvp.evaluation.metrics.spans import Spans
 from rsvp.masks import rle_runs
 from rsvp.platform.files import parse_json
@@ -151,13 +150,6 @@ def _scores(found: object, count: int, where: str) -> tuple[float, ...] | None:
         raise BadInput(f"{where}: {count} masks need as many scores, found {number}")
     values = [_LOWEST_SCORE if v is None else v for v in found]
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not _finite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not is_finite(value):
             raise BadInput(f"{where}: a score is a number, found {value!r}")
     return tuple(float(v) for v in values)
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
-        return False

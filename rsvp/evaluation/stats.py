@@ -6,7 +6,7 @@ values in the same order give the same interval, on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -61,14 +61,14 @@ class Difference:
         return {**self.interval.to_dict(), "better": self.better}
 
 
-def mean_interval(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """The mean of one value a sample.
 
     Raises:
         BadInput: no values, or one that is not finite.
     """
     array = _checked(values)
-    means = _resampled(lambda i: array[i].mean(axis=1), len(array), resamples, seed)
+    means = _resampled(lambda i: array[i].mean(axis=1), len(array))
     return _interval(float(array.mean()), means)
 
 
@@ -83,8 +83,6 @@ def ratio_interval(
     *,
     empty: float = 1.0,
     epsilon: float = 0.0,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> Interval:
     """Summed numerators over summed denominators, one pair a sample: cIoU, recall over objects.
 
@@ -101,15 +99,11 @@ def ratio_interval(
     ratios = _resampled(
         lambda i: _ratio(numerator[i].sum(axis=1), denominator[i].sum(axis=1) + epsilon, empty),
         len(numerator),
-        resamples,
-        seed,
     )
     return _interval(float(_ratio(numerator.sum(), denominator.sum() + epsilon, empty)), ratios)
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """mean(b) - mean(a) over the same samples in the same order.
 
     Raises:
@@ -117,7 +111,7 @@ def paired_difference(
     """
     first, second = _paired(a, b)
     gain = second - first
-    gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain), resamples, seed)
+    gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain))
     return _difference(float(gain.mean()), gains)
 
 
@@ -126,8 +120,6 @@ def paired_ratio_difference(
     b: tuple[ArrayLike, ArrayLike],
     *,
     empty: float = 1.0,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> Difference:
     """The difference b - a of two ratios of sums (cIoU) over the same samples.
 
@@ -146,21 +138,20 @@ def paired_ratio_difference(
         first = _ratio(above_a[i].sum(axis=-1), below_a[i].sum(axis=-1), empty)
         return _ratio(above_b[i].sum(axis=-1), below_b[i].sum(axis=-1), empty) - first
 
-    gains = _resampled(gain, len(above_a), resamples, seed)
+    gains = _resampled(gain, len(above_a))
     return _difference(float(gain(np.arange(len(above_a)))), gains)
 
 
-def _resampled(statistic: Callable[[Indices], Floats], n: int, resamples: int, seed: int) -> Floats:
-    """`statistic` of every resample; it takes (r, n) indices and gives (r,) values."""
-    return np.concatenate([statistic(chosen) for chosen in _draws(n, resamples, seed)])
-
-
-def _draws(n: int, resamples: int, seed: int) -> Iterator[Indices]:
-    """(r, n) indices with replacement, in chunks, `resamples` rows in all."""
-    rng = np.random.default_rng(seed)
+def _resampled(statistic: Callable[[Indices], Floats], n: int) -> Floats:
+    """`statistic` of every resample of n samples; it takes (r, n) indices, returns (r,) values."""
+    rng = np.random.default_rng(SEED)
     rows = max(1, _CHUNK // n)
-    for start in range(0, resamples, rows):
-        yield rng.integers(n, size=(min(rows, resamples - start), n))
+    return np.concatenate(
+        [
+            statistic(rng.integers(n, size=(min(rows, RESAMPLES - start), n)))
+            for start in range(0, RESAMPLES, rows)
+        ]
+    )
 
 
 def _ratio(above: ArrayLike, below: ArrayLike, empty: float) -> Floats:

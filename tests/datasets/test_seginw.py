@@ -134,7 +134,6 @@ def test_other_truth_has_another_digest(tmp_path):
         (("images", 0, "height"), True, "images 7: 'height' should be int, found bool"),
         (("images", 0, "height"), 10**9, "images 7: 30x1000000000 pixels are too many"),
         (("images", 0, "width"), 0, "images 7: the size 0x20 is not positive"),
-        (("images", 0, "file_name"), "c.jpg", "images 7: no such image file"),
         (("images", 0, "file_name"), "../../b.jpg", "images 7: '../../b.jpg' leads out"),
         (("images", 0, "file_name"), "", "images 7: '' is no file name"),
         (("images", 0, "file_name"), "a\0.jpg", "images 7: .* is no file name"),

@@ -15,7 +15,6 @@ from rsvp.evaluation.config import RunConfig
 from rsvp.evaluation.records import Record, read
 from rsvp.evaluation.report import page as report_html
 from rsvp.evaluation.report import pictures
-from rsvp.evaluation.report.charts import Histogram, IntervalBar
 from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
@@ -148,23 +147,28 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         pictures.data_uri(sample, [encode_rle(np.zeros((3, 3), np.bool_))])
 
 
-def test_the_histogram_counts_every_sample_once():
-    chart = Histogram.of([0.0, 0.0, 0.049, 0.05, 0.5, 1.0], [True, False, False] + [False] * 3)
-    titles = [one.title for one in chart.bins]
+def test_the_histogram_counts_every_sample_once(html):
+    """IoU 0 (two samples and a failed one), 0.25, and 1 twice: the last bin holds 1."""
+    titles = re.findall("<title>(IoU .*?)</title>", html)
     assert titles == [
         "IoU 0.00 to 0.05: 3 samples, 1 failed",
-        "IoU 0.05 to 0.10: 1 samples",
-        "IoU 0.50 to 0.55: 1 samples",
-        "IoU 0.95 to 1.00: 1 samples",  # 1 is in the last bin
+        "IoU 0.25 to 0.30: 1 samples",
+        "IoU 0.95 to 1.00: 2 samples",
     ]
-    failed, answered = chart.bins[0].bars
-    assert (failed.kind, answered.kind) == ("failed", "answered")
-    assert answered.height == pytest.approx(2 * failed.height, abs=0.2)  # both rounded to 0.1
-    assert failed.y + failed.height == pytest.approx(chart.base)
-    assert answered.y + answered.height == pytest.approx(failed.y, abs=0.11)
+    bars = re.findall(r'<rect class="(failed|answered)" .*? y="(\S+)" .*? height="(\S+)"', html)
+    (_, y, height), (_, upper_y, upper_height) = bars[:2]
+    assert float(y) + float(height) == pytest.approx(212, abs=0.1)
+    assert float(upper_y) + float(upper_height) == pytest.approx(float(y), abs=0.1)
+    assert float(upper_height) == pytest.approx(2 * float(height), abs=0.2)  # rounded to 0.1
+    assert float(upper_y) == pytest.approx(22, abs=0.1)  # the highest bin fills the plot
+
+
+def strip(low, mean, high):
+    macros = report_html.templates().get_template("charts.html.jinja").module
+    return str(macros.interval({"low": low, "mean": mean, "high": high}))
 
 
 def test_an_interval_is_drawn_to_scale():
-    bar = IntervalBar.of({"low": 0.25, "mean": 0.5, "high": 0.75})
-    assert (bar.low, bar.mean, bar.span) == (30.0, 60.0, 60.0)
-    assert IntervalBar.of({"low": 25, "mean": 50, "high": 75}) == bar
+    assert 'x="30.0" y="3" width="60.0"' in strip(0.25, 0.5, 0.75)
+    assert 'cx="60.0"' in strip(25, 50, 75)
+    assert 'width="1.5"' in strip(0.5, 0.5, 0.5)

@@ -10,6 +10,7 @@ Sources: LISA (dvlab-research/LISA, utils.py and train_ds.py), Seg-Zero and Visi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -184,3 +185,8 @@ def matched_boxes(truth: Sequence[Box], predicted: Sequence[Box], threshold: flo
         return False
 
     return sum(match(i, set()) for i in range(len(truth)))
+
+
+def is_finite(number: float) -> bool:
+    """False for NaN, infinities, and whole numbers that no float holds."""
+    return abs(number) <= sys.float_info.max

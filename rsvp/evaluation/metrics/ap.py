@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rsvp.datasets.instances import Instances, encode
 from rsvp.errors import BadInput
+from rsvp.evaluation.metrics import is_finite
 from rsvp.evaluation.stats import mean_or_none
 
 Json = Mapping[str, Any]
@@ -113,7 +113,10 @@ def _ground_truth(truth: Instances) -> dict[str, Any]:
     official numbers.)
     """
     return {
-        "images": [{"id": number, **_size(truth, number)} for number in truth.images],
+        "images": [
+            {"id": number, "height": one["height"], "width": one["width"]}
+            for number, one in truth.images.items()
+        ],
         "categories": [{"id": number, "name": name} for number, name in truth.categories.items()],
         "annotations": [
             _annotation(
@@ -157,17 +160,7 @@ def _check(result: object, truth: Instances, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value not in known:
             raise BadInput(f"{where}: {name} {value!r} is not in {truth.file}")
     score = result.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not _finite(score):
+    if not isinstance(score, int | float) or isinstance(score, bool) or not is_finite(score):
         raise BadInput(f"{where}: the score is a number, found {score!r}")
     if "segmentation" not in result:
         raise BadInput(f"{where}: there is no segmentation")
-
-
-def _finite(number: float) -> bool:
-    """False for NaN, infinities, and whole numbers that no float holds."""
-    return abs(number) <= sys.float_info.max
-
-
-def _size(truth: Instances, image_id: int) -> dict[str, int]:
-    height, width = truth.size(image_id)
-    return {"height": height, "width": width}

@@ -1,8 +1,8 @@
 """A run as one page, `report.html`: the scores, the best and worst samples, and how it was run.
 
-`page.html.jinja` is the page; here is what it shows. The page is one file: styles, charts and
-pictures are in it, there is no script, and its content security policy forbids every request. All
-text is escaped, and control characters of a model's or a file's text become blanks.
+`page.html.jinja` lays out the page; this module computes what it shows. The page is one file:
+styles, charts and pictures are in it, there is no script, and its content security policy forbids
+every request. All text is escaped, and control characters become blanks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rsvp.evaluation.config import RunConfig
 from rsvp.evaluation.metrics.vrt import seg_indices
 from rsvp.evaluation.records import Record
 from rsvp.evaluation.report import pictures
-from rsvp.evaluation.report.charts import Histogram, IntervalBar
 from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.report.text import STAGE_LABELS
 
 Json = Mapping[str, Any]
 
+BINS = 20  # of the histogram of IoUs
 EXAMPLES = 8  # samples of each sort
 MAX_REPLY = 6000  # characters of a reply
 # The scores that a run is compared by, the benchmark's own first; the first `CARDS` are at the top.
@@ -56,43 +56,48 @@ def page(config: RunConfig, summary: Json, records: Iterable[Record], dataset: D
         records: every record, one after the other; only the examples are held.
         dataset: where the pictures are.
     """
-    examples, ious, failed = Examples(EXAMPLES), [], []
+    examples = Examples(EXAMPLES)
+    bins = {False: [0] * BINS, True: [0] * BINS}  # by failed
     for record in records:
         examples.add(record)
         if record.iou is not None:
-            ious.append(record.iou)
-            failed.append(record.failure is not None)
+            bins[record.failure is not None][min(int(record.iou * BINS), BINS - 1)] += 1
     index = {dataset.sample_id(i): i for i in range(len(dataset))}
     sorts = {"Failed": examples.failed, "Worst": examples.worst, "Best": examples.best}
     models = [config.run.pipeline.get(name) for name in ("mllm", "strategy", "segmenter")]
-    return _template().render(
-        title=config.run.benchmark,
-        models=[model for model in models if model],
-        protocol=config.run.protocol,
-        n=summary["n"],
-        failed=summary["failed"],
-        **_scores(summary),
-        chart=Histogram.of(ious, failed) if ious else None,
-        seconds=summary.get("seconds", {}),
-        examples=[
-            (title, [_sample(record, dataset, index) for record in found])
-            for title, found in sorts.items()
-            if found
-        ],
-        legend={
-            "hit": COLOURS["hit"],
-            "missed": COLOURS["missed"],
-            "too much": COLOURS["surplus"],
-        },
-        config={
-            name: list(_facts(facts))
-            for name, facts in config.model_dump(exclude={"schema_version"}).items()
-        },
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            title=config.run.benchmark,
+            models=[model for model in models if model],
+            protocol=config.run.protocol,
+            n=summary["n"],
+            failed=summary["failed"],
+            **_scores(summary),
+            bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
+            seconds=summary.get("seconds", {}),
+            examples=[
+                (title, [_sample(record, dataset, index) for record in found])
+                for title, found in sorts.items()
+                if found
+            ],
+            legend={
+                "hit": COLOURS["hit"],
+                "missed": COLOURS["missed"],
+                "too much": COLOURS["surplus"],
+            },
+            config={
+                name: list(_facts(facts))
+                for name, facts in config.model_dump(exclude={"schema_version"}).items()
+            },
+        )
     )
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def templates() -> jinja2.Environment:
+    """The page and its charts."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rsvp.evaluation.report", ""),
         autoescape=True,
@@ -101,8 +106,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "bar": IntervalBar.of}
-    return environment.get_template("page.html.jinja")
+    environment.filters["number"] = _number
+    return environment
 
 
 def _printable(value: object) -> object:
