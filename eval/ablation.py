@@ -110,7 +110,7 @@ def table(out: Path, summaries: dict[str, Summary], base: str) -> str:
         found = summaries[row.name]
         gain = ""
         if row.folder != "full":
-            gain = str(compare(out / "full", out / row.folder).overall.giou.interval)
+            gain = str(compare(out / "full", out / row.folder).overall.giou)
         lines.append(f"{row.name:<27}{found.giou!s:<24}{found.ciou!s:<24}{gain}".rstrip())
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ def compare(base: Outcome, other: Outcome) -> Table:
     for name, styles in groups.items():
         a, b = base.of(*styles), other.of(*styles)
         if len(a):
-            found = paired_difference(a, b).interval
+            found = paired_difference(a, b)
             means = {"base": mean_interval(a).to_dict(), "segmenter": mean_interval(b).to_dict()}
             table[name] = {"n": len(a), **means, "difference": found.to_dict()}
     return table

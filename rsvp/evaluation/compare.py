@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
 from rsvp.evaluation.aggregator import Aggregator
-from rsvp.evaluation.config import CONFIG, RunConfig, RunSettings
+from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
 from rsvp.evaluation.records_file import RECORDS
 from rsvp.evaluation.stats import Difference, paired_difference, paired_ratio_difference
@@ -39,11 +39,6 @@ class GroupDifference:
     b: float
     giou: Difference
     ciou: Difference
-
-    def to_dict(self) -> dict[str, Any]:
-        """By the names; a difference is ``{"mean", "low", "high", "better"}``."""
-        numbers = {"n": self.n, "a": self.a, "b": self.b}
-        return {**numbers, "giou": self.giou.to_dict(), "ciou": self.ciou.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +72,8 @@ class Comparison:
         return {
             "runs": list(self.runs),
             "failed": list(self.failed),
-            **self.overall.to_dict(),
-            "by_kind": {kind: one.to_dict() for kind, one in self.by_kind.items()},
+            **asdict(self.overall),
+            "by_kind": {kind: asdict(one) for kind, one in self.by_kind.items()},
             "gained": [asdict(flip) for flip in self.gained],
             "lost": [asdict(flip) for flip in self.lost],
         }
@@ -139,7 +134,7 @@ def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
 def _settings(folder: Path) -> RunSettings:
     if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
         raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
-    return RunConfig.read(folder).run
+    return EvalConfig.read(folder).run
 
 
 def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:

@@ -52,7 +52,7 @@ class RunSettings(BaseModel):
     bootstrap: BootstrapConfig = BootstrapConfig()
 
 
-class RunConfig(BaseModel):
+class EvalConfig(BaseModel):
     """A run's `config.json`."""
 
     schema_version: Literal[1] = 1
@@ -63,7 +63,7 @@ class RunConfig(BaseModel):
     )
 
     @classmethod
-    def read(cls, folder: Path) -> RunConfig:
+    def read(cls, folder: Path) -> EvalConfig:
         """The configuration of the run in a folder; BadInput where it is missing or broken."""
         file = folder / CONFIG
         document = parse_json(read_bytes(file), str(file))

@@ -15,7 +15,7 @@ from rsvp import writers
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records_file
 from rsvp.evaluation.benchmarks import Json
-from rsvp.evaluation.config import RunConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.records_file import RECORDS
 
 
@@ -30,7 +30,7 @@ def export_run(run: str | Path, out: str | Path) -> list[Path]:
         BadInput: there is no run, a record is broken, or the files cannot be written.
     """
     folder = Path(run)
-    config = RunConfig.read(folder)
+    config = EvalConfig.read(folder)
     if not (folder / RECORDS).is_file():
         raise BadInput(f"{folder} holds no {RECORDS}")
     data = Path(str(config.environment.get("data", "")))

@@ -16,7 +16,7 @@ from rsvp.datasets import Dataset
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, config, records, records_file
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.config import CONFIG, RunConfig, RunSettings
+from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines import Engine, Work
 from rsvp.evaluation.engines.local import LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
@@ -137,7 +137,7 @@ def evaluate(
     )
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
-    html = page.page(RunConfig.read(folder), summary.to_dict(), records.read(file), dataset)
+    html = page.page(EvalConfig.read(folder), summary.to_dict(), records.read(file), dataset)
     write_text(folder / REPORT, html, sync=True)
     return summary
 
@@ -159,14 +159,14 @@ def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> Non
         raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
     if not started:
         environment = {"data": str(data), **config.environment()}
-        document = RunConfig(run=run, environment=environment).model_dump()
+        document = EvalConfig(run=run, environment=environment).model_dump()
         write_json(folder / CONFIG, document, sync=True)
     elif not resume:
         raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
     elif not (folder / CONFIG).is_file():
         raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
     else:
-        RunConfig.read(folder).check_same(run, folder)
+        EvalConfig.read(folder).check_same(run, folder)
 
 
 def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:

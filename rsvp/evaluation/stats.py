@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """``{"mean", "low", "high"}``."""
+        """The fields by their names."""
         return asdict(self)
 
     def times(self, factor: float) -> Interval:
@@ -45,20 +45,14 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """By how much run B is better than run A on the same samples.
+class Difference(Interval):
+    """By how much run B is better than run A on the same samples: B - A.
 
     Attributes:
-        interval: B - A.
         better: share of the resamples in which B beats A, ties counted half; 0.5 is undecided.
     """
 
-    interval: Interval
     better: float
-
-    def to_dict(self) -> dict[str, float]:
-        """``{"mean", "low", "high", "better"}``."""
-        return {**self.interval.to_dict(), "better": self.better}
 
 
 def mean_interval(values: ArrayLike) -> Interval:
@@ -169,7 +163,7 @@ def _interval(estimate: float, resampled: Floats) -> Interval:
 
 def _difference(estimate: float, gains: Floats) -> Difference:
     better = float(((gains > 0) + 0.5 * (gains == 0)).mean())
-    return Difference(_interval(estimate, gains), better)
+    return Difference(**asdict(_interval(estimate, gains)), better=better)
 
 
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:

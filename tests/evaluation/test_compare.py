@@ -42,10 +42,10 @@ def test_differences_are_b_minus_a_overall_and_by_kind(runs):
     assert found.overall.a == pytest.approx((1 + 0.25 + 0 + 0 + 0.25 + 1) / 6)
     both = 256 / 320  # B's mask is three quarters of its box
     assert found.overall.b == pytest.approx((0 + 0.25 + 1 + 1 + both + 1) / 6)
-    gain = found.overall.giou.interval
+    gain = found.overall.giou
     assert gain.mean == pytest.approx(found.overall.b - found.overall.a)
     assert gain.low <= gain.mean <= gain.high
-    kinds = {kind: one.giou.interval.mean for kind, one in found.by_kind.items()}
+    kinds = {kind: one.giou.mean for kind, one in found.by_kind.items()}
     assert kinds == pytest.approx({"name": 0.0, "all": (both - 0.25) / 2, "absent": 0.5})
 
 
@@ -58,7 +58,7 @@ def test_what_only_one_run_found_is_listed_with_both_ious(runs):
 
 def test_a_run_is_as_good_as_itself(runs):
     found = compare(runs[0], runs[0])
-    assert found.overall.giou.interval.mean == 0
+    assert found.overall.giou.mean == 0
     assert found.overall.giou.better == 0.5
     assert (found.gained, found.lost) == ([], [])
 

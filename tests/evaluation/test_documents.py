@@ -7,7 +7,7 @@ from rectangles import FakePipeline, write_scenes
 
 from rsvp.errors import BadInput
 from rsvp.evaluation.compare import compare
-from rsvp.evaluation.config import RunConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.records import Record, read
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.summary import Summary
@@ -29,7 +29,7 @@ def write_records(run, records):
     (run / "records.jsonl").write_text(text)
 
 
-@pytest.mark.parametrize("model", [Record, RunConfig, Summary])
+@pytest.mark.parametrize("model", [Record, EvalConfig, Summary])
 def test_every_document_has_a_json_schema_with_its_version(model):
     schema = model.model_json_schema(mode="serialization")
     assert json.loads(json.dumps(schema)) == schema
@@ -40,7 +40,7 @@ def test_every_document_has_a_json_schema_with_its_version(model):
 def test_a_runs_files_hold_the_version_and_the_keys_of_the_schemas(run):
     documents = {
         Record: lines_of(run)[0],
-        RunConfig: json.loads((run / "config.json").read_text()),
+        EvalConfig: json.loads((run / "config.json").read_text()),
         Summary: json.loads((run / "summary.json").read_text()),
     }
     for model, document in documents.items():
@@ -87,7 +87,7 @@ def test_a_record_of_another_shape_is_refused_by_field(run, change, said):
 def test_a_config_of_another_shape_is_refused_by_field(run):
     (run / "config.json").write_text('{"run": {"benchmark": "scenes"}, "environment": {}}')
     with pytest.raises(BadInput, match=r"config.json: not a run's \(run.protocol: Field required"):
-        RunConfig.read(run)
+        EvalConfig.read(run)
     (run / "config.json").write_text("[]")
     with pytest.raises(BadInput, match=r"config.json: not a run's"):
-        RunConfig.read(run)
+        EvalConfig.read(run)

@@ -11,7 +11,7 @@ from rectangles import A, B, FakePipeline, filled, write_scenes
 from rsvp.datasets import Sample
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.evaluation.config import RunConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.records import Record, read
 from rsvp.evaluation.report import page as report_html
 from rsvp.evaluation.report import pictures
@@ -98,7 +98,7 @@ def test_a_run_whose_pictures_have_gone_still_has_its_page(run):
         file.unlink()
     out = run / "out"
     summary = json.loads((out / "summary.json").read_text())
-    html = report_html.page(RunConfig.read(out), summary, read(out / "records.jsonl"), dataset)
+    html = report_html.page(EvalConfig.read(out), summary, read(out / "records.jsonl"), dataset)
     assert "no picture: sample 000/0: no such image file" in html
 
 

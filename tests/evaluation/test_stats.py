@@ -71,22 +71,22 @@ def test_pairing_sees_a_small_steady_gain_that_the_intervals_hide():
     b = a + 0.02 + rng.normal(0, 0.01, 100)
     assert mean_interval(a).high > mean_interval(b).low
     found = paired_difference(a, b)
-    assert found.interval.mean == pytest.approx(b.mean() - a.mean())
-    assert 0.015 < found.interval.low < found.interval.high < 0.025
+    assert found.mean == pytest.approx(b.mean() - a.mean())
+    assert 0.015 < found.low < found.high < 0.025
     assert found.better == 1.0
     assert paired_difference(b, a).better == 0.0
 
 
 def test_a_run_is_as_good_as_itself():
     found = paired_difference([0.1, 0.9], [0.1, 0.9])
-    assert found == stats.Difference(stats.Interval(0.0, 0.0, 0.0), 0.5)
+    assert found == stats.Difference(0.0, 0.0, 0.0, better=0.5)
 
 
 def test_the_difference_of_ratios_is_paired():
     a, b = ([1, 2, 30], [10, 10, 100]), ([2, 3, 40], [10, 10, 100])
     found = paired_ratio_difference(a, b)
-    assert found.interval.mean == pytest.approx(45 / 120 - 33 / 120)
-    assert found.interval.low == pytest.approx(0.1)  # every sample gains a tenth, or nearly
+    assert found.mean == pytest.approx(45 / 120 - 33 / 120)
+    assert found.low == pytest.approx(0.1)  # every sample gains a tenth, or nearly
     assert found.better == 1.0
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from rsvp.datasets import Dataset
 from rsvp.errors import BadInput
-from rsvp.evaluation.config import RunConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.metrics.vrt import seg_indices
 from rsvp.evaluation.records import Record
 from rsvp.evaluation.report import pictures
@@ -48,7 +48,7 @@ LABELS: Mapping[str, str] = {
 }
 
 
-def page(config: RunConfig, summary: Json, records: Iterable[Record], dataset: Dataset) -> str:
+def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: Dataset) -> str:
     """The report of a run.
 
     Args:

@@ -133,12 +133,12 @@ def format_comparison(found: Comparison) -> str:
 
 
 def _verdict(overall: GroupDifference) -> str:
-    interval = overall.giou.interval
-    if interval.low > 0:
-        return f"B is better: gIoU {interval.mean:+.3f}, 95 % interval above 0."
-    if interval.high < 0:
-        return f"A is better: gIoU of B {interval.mean:+.3f}, 95 % interval below 0."
-    return f"Undecided: gIoU of B {interval.mean:+.3f}, the 95 % interval holds 0."
+    gain = overall.giou
+    if gain.low > 0:
+        return f"B is better: gIoU {gain.mean:+.3f}, 95 % interval above 0."
+    if gain.high < 0:
+        return f"A is better: gIoU of B {gain.mean:+.3f}, 95 % interval below 0."
+    return f"Undecided: gIoU of B {gain.mean:+.3f}, the 95 % interval holds 0."
 
 
 def _flips(title: str, flips: Sequence[Flip]) -> str:
@@ -148,8 +148,7 @@ def _flips(title: str, flips: Sequence[Flip]) -> str:
     return "\n".join([f"{len(flips)} {title} (IoU >= 0.5):", *lines])
 
 
-def _signed(difference: Difference) -> str:
-    one = difference.interval
+def _signed(one: Difference) -> str:
     return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 
