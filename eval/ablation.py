@@ -109,13 +109,11 @@ def table(out: Path, summaries: dict[str, Summary], base: str) -> str:
     """The rows as text."""
     lines = [f"{'':<27}{'gIoU':<24}{'cIoU':<24}gIoU - full"]
     for row in rows(base):
-        overall = summaries[row.name].overall
-        if overall is None:
-            continue
+        found = summaries[row.name]
         gain = ""
         if row.folder != "full":
-            gain = str(compare(out / "full", out / row.folder).overall.giou.interval)
-        lines.append(f"{row.name:<27}{overall.giou!s:<24}{overall.ciou!s:<24}{gain}".rstrip())
+            gain = str(compare(out / "full", out / row.folder).overall.giou)
+        lines.append(f"{row.name:<27}{found.giou!s:<24}{found.ciou!s:<24}{gain}".rstrip())
     return "\n".join(lines)
 
 

@@ -41,7 +41,7 @@ def compare(base: ValidationResult, other: ValidationResult) -> Table:
     for name, styles in groups.items():
         a, b = base.ious_of(*styles), other.ious_of(*styles)
         if len(a):
-            found = paired_difference(a, b).interval
+            found = paired_difference(a, b)
             means = {"base": mean_interval(a).to_dict(), "segmenter": mean_interval(b).to_dict()}
             table[name] = {"n": len(a), **means, "difference": found.to_dict()}
     return table

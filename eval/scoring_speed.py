@@ -26,6 +26,7 @@ from eval._common import make_parser
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import LISA, Overlap, Truth, spans
 from rsvp.evaluation.metrics.spans import Spans
+from rsvp.evaluation.stats import Interval
 from rsvp.masks import RLE, decode_rle, rle_runs
 
 MASKS = 779
@@ -122,7 +123,11 @@ def measure(name: str, masks: int) -> Timing:
             before = _reset_peak()
             scoring(case)
             peak = max(peak, _status("VmHWM") - before)
-    return Timing(seconds, peak, metrics.giou(overlaps, LISA), metrics.ciou(overlaps, LISA))
+    numbers = metrics.iou_numbers(overlaps, LISA)
+    giou, ciou = numbers["giou"], numbers["ciou"]
+    assert isinstance(giou, Interval)
+    assert isinstance(ciou, Interval)
+    return Timing(seconds, peak, giou.mean, ciou.mean)
 
 
 def compare(masks: int = MASKS) -> Comparison:

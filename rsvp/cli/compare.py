@@ -26,7 +26,7 @@ def compare(
     """
     begin(debug=debug)
     from rsvp.evaluation.compare import compare as compare_runs
-    from rsvp.evaluation.compare import format_comparison
+    from rsvp.evaluation.report.text import format_comparison
 
     found = compare_runs(run_a, run_b)
     if as_json:

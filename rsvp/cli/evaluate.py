@@ -12,10 +12,12 @@ from rsvp import presets
 from rsvp.cli import console
 from rsvp.cli.options import (
     AsJson,
+    Budget,
     Debug,
     Frame,
     Mllm,
     NoCot,
+    Option,
     Preset,
     Protocol,
     Segmenter,
@@ -23,6 +25,7 @@ from rsvp.cli.options import (
     Strategy,
     Verbose,
     begin,
+    parse_options,
 )
 
 
@@ -44,6 +47,8 @@ def evaluate(
     segmenter: Segmenter = None,
     no_cot: NoCot = False,
     frame: Frame = None,
+    option: Option = None,
+    budget: Budget = None,
     protocol: Protocol = None,
     split: Split = None,
     limit: Annotated[
@@ -107,16 +112,19 @@ def evaluate(
     """
     begin(verbose=verbose, debug=debug)
     from rsvp import writers
+    from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
     from rsvp.evaluation.engines.ray import Pool, RayEngine
     from rsvp.evaluation.report.text import format_summary
     from rsvp.evaluation.runner import check
     from rsvp.evaluation.runner import evaluate as run
     from rsvp.pipeline import Pipeline
+    from rsvp.strategies import NeedsSegmenter
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
     check(name, protocol, split)
+    options = parse_options(option)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     pools = (
@@ -132,10 +140,16 @@ def evaluate(
         segmenter=segmenter,
         cot=not no_cot,
         frame=frame,
+        limits=Limits.parse(budget or ""),
+        options=options,
     )
     pipeline = make()
-    # A reasoner actor needs no segmenter; a segmenter actor's MLLM is never asked, nor loaded.
-    reasoner = functools.partial(make, segmenter="box")
+    # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
+    # is never asked, nor loaded.
+    needed = isinstance(pipeline.strategy, NeedsSegmenter) or any(
+        "segmenter." in k for k in options
+    )
+    reasoner = make if needed else functools.partial(make, segmenter="box")
     on_ray = (
         RayEngine(reasoner, make, *pools, ray_address, concurrency) if engine == "ray" else None
     )
@@ -151,7 +165,7 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray,
-        settings={"preset": preset},
+        settings={"preset": preset, **({"options": options} if options else {})},
     )
     table = format_summary(summary)
     if as_json:

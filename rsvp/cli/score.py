@@ -44,7 +44,7 @@ def score(
     A sample without a prediction counts as an empty one.
     """
     begin(debug=debug)
-    from rsvp.evaluation.score import format_score
+    from rsvp.evaluation.report.text import format_score
     from rsvp.evaluation.score import score as score_predictions
 
     found = score_predictions(name, data, predictions, protocol=protocol, split=split)

@@ -1,8 +1,4 @@
-"""What a run was: enough to repeat it, and to refuse to resume it as another one.
-
-`config.json` has two halves. `run` decides the records: a run may only be resumed with the same.
-`environment` says where they were made: another machine may finish what one began.
-"""
+"""`config.json`: enough to repeat a run, and to refuse to resume it as another one."""
 
 from __future__ import annotations
 
@@ -13,11 +9,17 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsvp import __version__, prompting
 from rsvp.errors import BadInput
+from rsvp.evaluation import stats
 from rsvp.platform import machine
+from rsvp.platform.files import parse_json, read_bytes
+
+CONFIG = "config.json"
 
 _PACKAGES = (
     "torch", "transformers", "openai", "numpy", "pillow", "pycocotools", "opencv-python-headless",
@@ -26,13 +28,72 @@ _PACKAGES = (
 _SIMPLE = (str, int, float, bool, list, tuple, type(None))
 
 
+class BootstrapConfig(BaseModel):
+    """How the intervals are drawn."""
+
+    seed: int = stats.SEED
+    resamples: int = stats.RESAMPLES
+    level: float = stats.LEVEL
+
+
+class RunSettings(BaseModel):
+    """What decides the records: a run may only be resumed with the same settings."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    benchmark: str
+    protocol: str
+    split: str | None
+    data_sha256: str
+    samples: int
+    oracle: bool
+    pipeline: dict[str, Any] = Field(description="Names and settings of the pipeline's parts.")
+    settings: dict[str, Any] = Field(description="What else the run was given, e.g. the preset.")
+    bootstrap: BootstrapConfig = BootstrapConfig()
+
+
+class EvalConfig(BaseModel):
+    """A run's `config.json`."""
+
+    schema_version: Literal[1] = 1
+    run: RunSettings
+    environment: dict[str, Any] = Field(
+        description="Where the records were made, and the folder `data`: another machine may "
+        "finish what one began."
+    )
+
+    @classmethod
+    def read(cls, folder: Path) -> EvalConfig:
+        """The configuration of the run in a folder; BadInput where it is missing or broken."""
+        file = folder / CONFIG
+        document = parse_json(read_bytes(file), str(file))
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise BadInput(f"{file}: not a run's ({field}: {first['msg']})") from error
+
+    def check_same(self, wanted: RunSettings, folder: Path) -> None:
+        """Refuse to continue a run with other settings.
+
+        Raises:
+            BadInput: names the first setting that differs, with both values.
+        """
+        for key, old, new in _differences(self.run.model_dump(), wanted.model_dump()):
+            raise BadInput(
+                f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
+                "ask for the same or choose another folder"
+            )
+
+
 def describe_pipeline(pipeline: object) -> dict[str, Any]:
     """The names and settings of a pipeline's parts, as far as it has them.
 
     Of an MLLM and a segmenter only the name: their attributes may hold a key.
     """
     mllm, strategy = getattr(pipeline, "mllm", None), getattr(pipeline, "strategy", None)
-    manner = getattr(pipeline, "prompt_config", None)
+    config = getattr(pipeline, "prompt_config", None)
     described: dict[str, Any] = {
         "mllm": getattr(mllm, "name", None),
         "strategy": getattr(strategy, "name", None),
@@ -40,15 +101,15 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
         "segmenter": getattr(getattr(pipeline, "segmenter", None), "name", None),
         "prompts": {},
     }
-    if manner is not None:
+    if config is not None:
         described |= {
-            "frame": manner.frame.kind,
-            "profile": manner.family.profile,
-            "cot": manner.cot,
-            "max_reasks": manner.max_reasks,
+            "frame": config.frame.kind,
+            "profile": config.family.profile,
+            "cot": config.cot,
+            "max_reasks": config.max_reasks,
         }
         if strategy is not None:
-            described["prompts"] = _prompts(manner.family.profile, strategy.name, manner.cot)
+            described["prompts"] = _prompts(config.family.profile, strategy.name, config.cot)
     return described
 
 
@@ -68,19 +129,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with a run whose `run` half differs.
-
-    Raises:
-        BadInput: names the first setting that differs, with both values.
-    """
-    for key, old, new in _differences(found, wanted):
-        raise BadInput(
-            f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
-            "ask for the same or choose another folder"
-        )
-
-
 def _differences(
     found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -93,7 +141,7 @@ def _differences(
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, as far as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Anyone's predictions: one JSON object a line, checked as they are read, never held together.
+"""Anyone's predictions: one JSON object a line, checked as they are read, never all in memory.
 
     {"id": sample id, "masks": [RLE, …]}      an empty list says that there is no target
     "scores": [0 to 1, …]                     one a mask, where the metric ranks
@@ -9,19 +9,18 @@ Other fields are not read: a run's `records.jsonl` is such a file.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import spans
+from rsvp.evaluation.metrics import is_finite, spans
 from rsvp.evaluation.metrics.spans import Spans
 from rsvp.masks import rle_runs
+from rsvp.platform.files import parse_json
 
-_LAST = -1e300  # ranks behind every score
+_LOWEST_SCORE = -1e300  # of a record's null: a score that was not finite ranks last
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Prediction:
 
     Attributes:
         id: of the sample.
-        masks: COCO RLE as the line has them; `rsvp.masks.check` has not seen them yet.
+        masks: COCO RLE as the line has them, not checked yet.
         scores: one a mask; None where the line has none.
         text: what the model wrote; empty where the line has none.
         failed: the line says itself that there was no answer.
@@ -58,7 +57,7 @@ class Prediction:
 
 
 class PredictionFile:
-    """The predictions of a file, by the samples' ids. Holds where a line begins, not what it says.
+    """The predictions of a file, by the samples' ids; only the lines' offsets are in memory.
 
     Attributes:
         missing: ids without a prediction, in the benchmark's order.
@@ -76,24 +75,34 @@ class PredictionFile:
                 sample, or is the second one of its sample. One line with file, line and id.
         """
         self.file = file
-        self._lines: dict[str, _Line] = {}
         self.failed = 0
+        self._lines: dict[str, tuple[int, int]] = {}  # id -> (line number from 1, offset in bytes)
         known = frozenset(ids)
         try:
             self._stream = file.open("rb")
-            for line in self._read():
-                self._enter(line, known)
+            offset = 0
+            for number, line in enumerate(self._stream, start=1):
+                if line.strip():
+                    one = self._parse(line, number)
+                    if one.id not in known:
+                        raise BadInput(f"{one.where}: the benchmark has no sample of this id")
+                    if one.id in self._lines:
+                        first = self._lines[one.id][0]
+                        raise BadInput(f"{one.where}: line {first} is of the same sample")
+                    self._lines[one.id] = number, offset
+                    self.failed += one.failed
+                offset += len(line)
         except OSError as error:
             raise BadInput(f"cannot read {file}: {error.strerror}") from error
         self.missing = tuple(one for one in ids if one not in self._lines)
 
     def __getitem__(self, sample_id: str) -> Prediction:
         """The prediction for a sample; an empty one where it is missing."""
-        line = self._lines.get(sample_id)
-        if line is None:
+        if sample_id not in self._lines:
             return Prediction(sample_id)
-        self._stream.seek(line.offset)
-        return _prediction(self._stream.readline(), self._where(line))
+        number, offset = self._lines[sample_id]
+        self._stream.seek(offset)
+        return self._parse(self._stream.readline(), number)
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -101,60 +110,29 @@ class PredictionFile:
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def _read(self) -> Iterator[_Line]:
-        offset = 0
-        for number, line in enumerate(self._stream, start=1):
-            if line.strip():
-                yield _Line(number, offset, line)
-            offset += len(line)
-
-    def _enter(self, line: _Line, known: Container[str]) -> None:
-        one = _prediction(line.text, self._where(line))
-        if one.id not in known:
-            raise BadInput(f"{one.where}: the benchmark has no sample of this id")
-        if one.id in self._lines:
-            raise BadInput(f"{one.where}: line {self._lines[one.id].number} is of the same sample")
-        self._lines[one.id] = _Line(line.number, line.offset)
-        self.failed += one.failed
-
-    def _where(self, line: _Line) -> str:
-        return f"{self.file}: line {line.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Its number from 1, where it begins in bytes, and, while it is at hand, its text."""
-
-    number: int
-    offset: int
-    text: bytes = field(default=b"", repr=False)
-
-
-def _prediction(line: bytes, where: str) -> Prediction:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: broken JSON: {error}") from None
-    name = _id(entry.get("id")) if isinstance(entry, dict) else None
-    if name is None:
-        raise BadInput(f'{where}: a prediction is {{"id": …, "masks": […]}}, the id a text')
-    where = f"{where}, id {name!r}"
-    masks, text = entry.get("masks"), entry.get("text")
-    if masks is None and text is None:
-        raise BadInput(f"{where}: neither masks nor text")
-    if not isinstance(masks or [], list):
-        raise BadInput(f"{where}: masks is a list of RLE, found {type(masks).__name__}")
-    if not isinstance(text or "", str):
-        raise BadInput(f"{where}: text is a text, found {type(text).__name__}")
-    masks = masks or []
-    return Prediction(
-        id=name,
-        masks=tuple(masks),
-        scores=_scores(entry.get("scores"), len(masks), where),
-        text=text or "",
-        failed=entry.get("failure") is not None,
-        where=where,
-    )
+    def _parse(self, line: bytes, number: int) -> Prediction:
+        where = f"{self.file}: line {number}"
+        entry = parse_json(line, where)
+        sample_id = _id(entry.get("id")) if isinstance(entry, dict) else None
+        if sample_id is None:
+            raise BadInput(f'{where}: a prediction is {{"id": …, "masks": […]}}, the id a text')
+        where = f"{where}, id {sample_id!r}"
+        masks, text = entry.get("masks"), entry.get("text")
+        if masks is None and text is None:
+            raise BadInput(f"{where}: neither masks nor text")
+        if not isinstance(masks or [], list):
+            raise BadInput(f"{where}: masks is a list of RLE, found {type(masks).__name__}")
+        if not isinstance(text or "", str):
+            raise BadInput(f"{where}: text is a text, found {type(text).__name__}")
+        masks = masks or []
+        return Prediction(
+            id=sample_id,
+            masks=tuple(masks),
+            scores=_scores(entry.get("scores"), len(masks), where),
+            text=text or "",
+            failed=entry.get("failure") is not None,
+            where=where,
+        )
 
 
 def _id(found: object) -> str | None:
@@ -170,16 +148,8 @@ def _scores(found: object, count: int, where: str) -> tuple[float, ...] | None:
     if not isinstance(found, list) or len(found) != count:
         number = len(found) if isinstance(found, list) else type(found).__name__
         raise BadInput(f"{where}: {count} masks need as many scores, found {number}")
-    # A record has null for a score that was not finite.
-    values = [_LAST if v is None else v for v in found]
+    values = [_LOWEST_SCORE if v is None else v for v in found]
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not _finite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not is_finite(value):
             raise BadInput(f"{where}: a score is a number, found {value!r}")
     return tuple(float(v) for v in values)
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond any float
-        return False

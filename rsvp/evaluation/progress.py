@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -15,14 +14,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rsvp.evaluation.summary import Tally
+from rsvp.evaluation.summary import RunAggregator
 
 
 class RunProgress:
     """A bar on stderr while inside `with`; nothing at all where stderr is no terminal."""
 
-    def __init__(self, name: str, total: int, tally: Tally, *, shown: bool) -> None:
-        self._tally = tally
+    def __init__(self, name: str, total: int, aggregator: RunAggregator, *, shown: bool) -> None:
+        self._aggregator = aggregator
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -36,20 +35,19 @@ class RunProgress:
             console=Console(stderr=True),
             disable=not (shown and sys.stderr.isatty()),
         )
-        done = tally.n
         self._task = self._bar.add_task(
-            name, total=total, completed=done, giou="–", tokens=0, failed=0
+            name, total=total, completed=aggregator.n, giou="–", tokens=0, failed=0
         )
 
     def update(self) -> None:
-        """Show what the tally has come to."""
-        giou = self._tally.giou
+        """Show the numbers so far."""
+        giou = self._aggregator.mean_iou
         self._bar.update(
             self._task,
-            completed=self._tally.n,
+            completed=self._aggregator.n,
             giou="–" if giou is None else f"{giou:.3f}",
-            tokens=f"{self._tally.tokens:,}",
-            failed=self._tally.failed,
+            tokens=f"{self._aggregator.tokens:,}",
+            failed=self._aggregator.failed,
         )
 
     def __enter__(self) -> RunProgress:
@@ -57,10 +55,5 @@ class RunProgress:
         self.update()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()

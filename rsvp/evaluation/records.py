@@ -1,283 +1,118 @@
-"""One sample, answered and scored: the line of `records.jsonl` that says all about it.
+"""One line of `records.jsonl`: a sample with its answer and its score.
 
-`records.jsonl` is also a predictions file: `id`, `masks` and `scores` are what `rsvp score` reads.
-
-    id, kind, tags          of the sample
-    iou, intersection, union  of the union of the predicted masks with the truth, by the protocol;
-                            iou is null where it leaves the sample out
-    absent                  truly nothing there
-    no_target               answered so; null where there was no answer
-    masks, scores, boxes, labels   of the predicted targets: COCO RLE, 0 to 1, xyxy pixels
-    true_boxes, matched_boxes      how many objects were asked for, and found at box IoU >= 0.5
-    oracle                  the segmenter on the true boxes: iou, intersection, union, objects (the
-                            IoU of each), failure; null where it was not asked
-    text                    of benchmarks that score the path to the answer: the steps and the
-                            answer, with a [SEG] for each mask
-    steps, reason, raw      the reasoner's thoughts, its reason, and its reply word for word
-    warnings, usage, prompt_sha256   as in `result.json`
-    failure                 null, or {error, message}: then the prediction counts as empty
-    seconds                 per stage
+`records.jsonl` is also a predictions file: `rsvp score` reads `id`, `masks`, `scores` and `text`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rsvp.datasets import Sample
-from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
-from rsvp.evaluation import tracing
-from rsvp.evaluation.metrics import Overlap, iou, matched_boxes, overlap, skips, truth
-from rsvp.evaluation.metrics import Protocol as Rules
-from rsvp.images import load_image
-from rsvp.masks import encode_rle
-from rsvp.reasoning import ReasoningOutput
-from rsvp.result import Result
-from rsvp.types import BoolMask, Box, Image
+from rsvp.errors import BadInput
+from rsvp.evaluation.records_file import read_records
 
-Record = dict[str, Any]
-
-BOX_THRESHOLD = 0.5
-STAGE_ORACLE, STAGE_TOTAL = "oracle", "total"
-
-log = logging.getLogger(__name__)
+Numbers = list[float | None]  # JSON has no NaN: null stands for it
 
 
-class Segmenting(Protocol):
-    """What an evaluation needs of a pipeline."""
-
-    def segment(self, image: Image, query: str, boxes: Sequence[Box] | None = None) -> Result:
-        """`rsvp.pipeline.Pipeline.segment`."""
-        ...
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-@runtime_checkable
-class Staged(Segmenting, Protocol):
-    """A pipeline whose stages can be run apart, so that they may overlap."""
+class Failure(_Model):
+    """Why there is no answer."""
 
-    async def areason(self, image: Image, query: str) -> ReasoningOutput:
-        """`rsvp.pipeline.Pipeline.areason`."""
-        ...
-
-    def segment_proposals(self, image: Image, conclusion: ReasoningOutput) -> Result:
-        """`rsvp.pipeline.Pipeline.segment_proposals`."""
-        ...
+    error: str = Field(description="The class of the error.")
+    message: str
 
 
-T = TypeVar("T")
+class TokenUsage(_Model):
+    """What the MLLM read and wrote."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    calls: int
 
 
-@dataclass(slots=True)
-class Attempt(Generic[T]):
-    """What came of one call: a value, or the reason why there is none.
+class OracleRecord(_Model):
+    """The segmenter on the true boxes."""
 
-    Attributes:
-        raw: the reasoner's reply word for word, where it could not be read.
-        seconds: wall time.
-    """
-
-    value: T | None = None
-    failure: Mapping[str, str] | None = None
-    raw: str = ""
-    seconds: float = 0.0
+    iou: float | None = Field(description="As of the record, but of the masks of the true boxes.")
+    intersection: int
+    union: int
+    objects: list[float] = Field(description="The IoU of each object, from its own box.")
+    failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the segmenter is asked besides.
+class Record(_Model):
+    """A sample, answered and scored; a failed one counts as an empty prediction."""
 
-    Attributes:
-        oracle: the masks of the true boxes.
-        path: the masks of the boxes that the reasoner's steps name, where these are scored too.
-    """
+    schema_version: Literal[1] = 1
+    id: str
+    kind: str
+    tags: list[str]
+    iou: float | None = Field(
+        description="Of the union of the predicted masks with the truth, by the protocol; null "
+        "where it leaves the sample out."
+    )
+    intersection: int = Field(description="Pixels.")
+    union: int = Field(description="Pixels.")
+    absent: bool = Field(description="Nothing in the image answers the query.")
+    no_target: bool | None = Field(
+        description="The model says that nothing does; null where there is no answer."
+    )
+    masks: list[dict[str, Any]] = Field(description="COCO RLE, one a predicted target.")
+    scores: Numbers = Field(description="0 to 1, one a mask.")
+    boxes: list[list[float]] = Field(description="xyxy in pixels, one a mask.")
+    labels: list[str]
+    raw_numbers: list[Numbers] = Field(
+        default=[], description="The numbers of each target as the MLLM wrote them, in its frame."
+    )
+    true_boxes: int = Field(description="How many objects there are to find.")
+    matched_boxes: int = Field(description="How many of them are found, at box IoU >= 0.5.")
+    oracle: OracleRecord | None = Field(description="Null where the run does not ask for it.")
+    text: str | None = Field(
+        default=None,
+        description="Of benchmarks that score the path to the answer: the steps and the answer, "
+        "with a [SEG] for each mask.",
+    )
+    steps: list[str] = Field(description="The reasoning steps.")
+    reason: str
+    raw: str = Field(description="The MLLM's reply, word for word.")
+    warnings: list[str]
+    usage: TokenUsage | None
+    prompt_sha256: str | None
+    failure: Failure | None
+    seconds: dict[str, float] = Field(description="Of each stage.")
 
-    oracle: bool = True
-    path: bool = False
+    def to_dict(self) -> dict[str, Any]:
+        """As the line has it; `text` only where there is one."""
+        return self.model_dump(exclude={"text"} if self.text is None else None)
+
+    @classmethod
+    def parse(cls, entry: dict[str, Any], file: Path) -> Record:
+        """A record from its line; BadInput, with file and id, where a field is missing or wrong."""
+        try:
+            return cls.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise BadInput(
+                f"{file}: the record of {entry['id']!r} is not complete ({field}: {first['msg']})"
+            ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a pipeline made of one sample.
-
-    Attributes:
-        own: its own answer.
-        oracle, path: what else was asked; None where the run does not ask, or there are no boxes.
-    """
-
-    own: Attempt[Result]
-    oracle: Attempt[Result] | None = None
-    path: Attempt[Result] | None = None
-
-
-def answer(pipeline: Segmenting, sample: Sample, image: Image, asked: Asked) -> Answers:
-    """Both stages, one after the other."""
-    with _kept(sample.id) as own:
-        own.value = pipeline.segment(image, sample.query)
-    return _with_boxes(own, pipeline, sample, image, asked)
-
-
-async def conclude(pipeline: Staged, sample: Sample, image: Image) -> Attempt[ReasoningOutput]:
-    """Stage 1 alone."""
-    with _kept(sample.id) as thought:
-        thought.value = await pipeline.areason(image, sample.query)
-    return thought
-
-
-def segment_proposals(
-    pipeline: Staged, sample: Sample, image: Image, thought: Attempt[ReasoningOutput], asked: Asked
-) -> Answers:
-    """Stage 2 alone, in whatever thread or process it is called; a failed stage 1 stays failed."""
-    own = Attempt[Result](None, thought.failure, thought.raw)
-    if thought.value is not None:
-        with _kept(sample.id) as own:
-            own.value = pipeline.segment_proposals(image, thought.value)
-        own.raw = own.raw or thought.value.reasoning.raw
-    own.seconds += thought.seconds
-    return _with_boxes(own, pipeline, sample, image, asked)
-
-
-def open_image(sample: Sample) -> Image:
-    """The sample's image.
+def read(file: Path) -> Iterator[Record]:
+    """The records of a run, one after the other, each sample once.
 
     Raises:
-        BadInput: it is broken, or of another size than the truth; one line with file and id.
+        BadInput: a line is no record, or a second one of its sample; one line with file and id.
     """
-    try:
-        image = load_image(sample.image)
-    except BadInput as error:
-        raise BadInput(f"sample {sample.id}: {error}") from error
-    if (image.height, image.width) != sample.mask.shape:
-        height, width = sample.mask.shape
-        raise BadInput(
-            f"sample {sample.id}: {image.path or 'its image'} is {image.width}x{image.height}, "
-            f"its truth {width}x{height}"
-        )
-    return image
-
-
-def score(sample: Sample, answers: Answers, rules: Rules, asked: Asked) -> Record:
-    """The record of an answered sample."""
-    own, result = answers.own, answers.own.value
-    targets = result.targets if result else ()
-    held = truth(sample, rules)
-    shared = overlap(_union([t.mask for t in targets], held.mask.shape), held.mask, held.ignore)
-    path = tracing.path_targets(answers.path.value, result) if answers.path else ()
-    shown = (*path, *targets)
-    return {
-        "id": sample.id,
-        "kind": sample.kind,
-        "tags": list(sample.tags),
-        **_scores(shared, rules),
-        "absent": sample.absent,
-        "no_target": result.no_target if result else None,
-        "masks": [encode_rle(t.mask) for t in shown],
-        "scores": [_finite(t.score) for t in shown],
-        "boxes": [[round(v, 3) for v in t.box.xyxy] for t in shown],
-        "labels": [t.label for t in shown],
-        "true_boxes": len(sample.boxes),
-        "matched_boxes": matched_boxes(sample.boxes, [t.box for t in targets], BOX_THRESHOLD),
-        "oracle": _oracle(sample, answers.oracle, rules) if asked.oracle else None,
-        **({"text": tracing.as_text(result, path)} if asked.path and result else {}),
-        "steps": [step.text for step in result.reasoning.steps] if result else [],
-        "reason": result.reasoning.reason if result else "",
-        "raw": own.raw or (result.reasoning.raw if result else ""),
-        "warnings": list(result.warnings) if result else [],
-        "usage": asdict(result.usage) if result else None,
-        "prompt_sha256": result.models.prompt_sha256 if result else None,
-        "failure": own.failure,
-        "seconds": _seconds(answers),
-    }
-
-
-def _with_boxes(
-    own: Attempt[Result], pipeline: Segmenting, sample: Sample, image: Image, asked: Asked
-) -> Answers:
-    """The answer, and what else is asked."""
-
-    def cut(boxes: Sequence[Box]) -> Attempt[Result] | None:
-        if not boxes:
-            return None
-        with _kept(sample.id) as given:
-            given.value = pipeline.segment(image, sample.query, boxes=list(boxes))
-        return given
-
-    steps = tracing.step_boxes(own.value) if asked.path and own.value else ()
-    return Answers(own, cut(sample.boxes) if asked.oracle else None, cut(steps))
-
-
-@contextlib.contextmanager
-def _kept(sample_id: str) -> Iterator[Attempt[Any]]:
-    """An attempt that keeps whatever goes wrong inside `with`, for it is this one sample's.
-
-    Raises:
-        ModelUnavailable, MissingExtra: nothing would go right with any other sample either.
-    """
-    attempt: Attempt[Any] = Attempt()
-    started = time.perf_counter()
-    try:
-        yield attempt
-    except (ModelUnavailable, MissingExtra):
-        raise
-    except Exception as error:  # out of memory, a bug: kept with its cause, never dropped
-        log.debug("sample %s failed", sample_id, exc_info=True)
-        message = " ".join(str(error).split())
-        attempt.failure = {"error": type(error).__name__, "message": message}
-        attempt.raw = error.raw if isinstance(error, UnparsableReply) else ""
-    finally:
-        attempt.seconds = time.perf_counter() - started
-
-
-def _oracle(sample: Sample, attempt: Attempt[Result] | None, rules: Rules) -> Record | None:
-    """The oracle's part of a record; an absent sample has no boxes, and so an empty prediction."""
-    if attempt is None and not sample.absent:
-        return None
-    result, held = attempt.value if attempt else None, truth(sample, rules)
-    masks = _masks_of_boxes(result, sample) if result else []
-    shared = overlap(_union(masks, held.mask.shape), held.mask, held.ignore)
-    masks = masks or [np.zeros_like(sample.mask)] * len(sample.objects)
-    pairs = zip(masks, sample.objects, strict=True)
-    return {
-        **_scores(shared, rules),
-        "objects": [iou(overlap(mask, one.mask)) for mask, one in pairs],
-        "failure": attempt.failure if attempt else None,
-    }
-
-
-def _masks_of_boxes(result: Result, sample: Sample) -> list[BoolMask]:
-    """The mask of each true box, in the objects' order; empty for a box without a target."""
-    by_box = {t.box.xyxy: t.mask for t in result.targets}
-    nothing = np.zeros_like(sample.mask)
-    return [by_box.get(box.xyxy, nothing) for box in sample.boxes]
-
-
-def _scores(shared: Overlap, rules: Rules) -> Record:
-    return {"iou": None if skips(shared, rules) else iou(shared, rules), **asdict(shared)}
-
-
-def _union(masks: Sequence[BoolMask], shape: tuple[int, ...]) -> BoolMask:
-    union = np.zeros(shape, dtype=np.bool_)
-    for mask in masks:
-        union |= mask
-    return union
-
-
-def _seconds(answers: Answers) -> dict[str, float]:
-    """Per stage; `total` leaves out what a sample waited for another's turn."""
-    own = answers.own
-    stages = dict(own.value.timings) if own.value else {}
-    stages[STAGE_TOTAL] = own.seconds
-    if answers.oracle is not None:
-        stages[STAGE_ORACLE] = answers.oracle.seconds
-    return {stage: round(seconds, 6) for stage, seconds in stages.items()}
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return round(float(value), 6) if math.isfinite(value) else None
+    seen: set[str] = set()
+    for entry in read_records(file):
+        if entry["id"] in seen:
+            raise BadInput(f"{file}: two records of sample {entry['id']!r}")
+        seen.add(entry["id"])
+        yield Record.parse(entry, file)

@@ -7,50 +7,52 @@ A run's folder holds `config.json`, `records.jsonl` (one line a sample, see
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rsvp.datasets import Dataset
 from rsvp.errors import BadInput
-from rsvp.evaluation import benchmarks, config, ledger, stats
+from rsvp.evaluation import benchmarks, config, records, records_file
 from rsvp.evaluation.benchmarks import Benchmark
+from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines import Engine, Work
 from rsvp.evaluation.engines.local import LocalEngine
-from rsvp.evaluation.ledger import Ledger
-from rsvp.evaluation.metrics import Protocol
+from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline
 from rsvp.evaluation.progress import RunProgress
-from rsvp.evaluation.records import Asked, Segmenting
+from rsvp.evaluation.records_file import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
-from rsvp.evaluation.score import score
-from rsvp.evaluation.summary import Summary, Tally
+from rsvp.evaluation.score import score_samples
+from rsvp.evaluation.summary import RunAggregator, Summary
+from rsvp.platform.files import write_json, write_text
 
-CONFIG, RECORDS = "config.json", "records.jsonl"
 SUMMARY, REPORT = "summary.json", "report.html"
 
 
 def check(
     name: str, protocol: str | None = None, split: str | None = None
-) -> tuple[Benchmark, Protocol, Callable[[Path], Dataset]]:
-    """What a benchmark's name, protocol and split stand for, before any model is loaded.
+) -> tuple[Benchmark, ScoringProtocol]:
+    """The benchmark and the protocol of these names, before any model is loaded.
 
     Raises:
-        BadInput: one of them is unknown, or the benchmark asks for something else than masks.
+        BadInput: one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
     """
     benchmark = benchmarks.find(name)
-    if benchmark.metric == "answers":
+    if not benchmark.asks_for_masks:
         raise BadInput(
             f"{name} asks for answers, not masks: they come with `rsvp answer`; "
             f"anyone's answers are scored by: rsvp score {name}"
         )
-    return benchmark, benchmark.protocol(protocol), benchmark.reader_of(split)
+    benchmark.check_split(split)
+    return benchmark, benchmark.protocol(protocol)
 
 
 def evaluate(
     name: str,
     data: str | Path,
-    pipeline: Segmenting,
+    pipeline: SegmentingPipeline,
     out: str | Path,
     *,
     protocol: str | None = None,
@@ -81,9 +83,9 @@ def evaluate(
         progress: show a bar where stderr is a terminal.
         oracle: also prompt the segmenter with the true boxes.
         concurrency: see `rsvp.evaluation.engines.local.LocalEngine`.
-        engine: who answers the samples; by default this process, with `pipeline`, which otherwise
-            only says what the run is.
-        settings: what else `config.json` should say and a resumed run must share, e.g. the preset.
+        engine: answers the samples; by default this process, with `pipeline`. With another engine
+            `pipeline` only describes the run.
+        settings: what else `config.json` records and a resumed run must share, e.g. the preset.
 
     Raises:
         BadInput: unknown benchmark, malformed data, a folder that is not empty, or that holds
@@ -91,56 +93,54 @@ def evaluate(
         ModelUnavailable, MissingExtra: a model is missing, so that no sample could be answered.
     """
     engine = engine or LocalEngine(pipeline, concurrency)
-    benchmark, rules, reader = check(name, protocol, split)
-    dataset = reader(Path(data))
+    benchmark, rules = check(name, protocol, split)
+    open_dataset = functools.partial(benchmark.open, split=split)
+    dataset: Dataset = open_dataset(Path(data))
+    dataset.check_images()
     ids = _ids(dataset, limit)
     folder = Path(out)
-    run = {
-        "benchmark": name,
-        "protocol": rules.name,
-        "split": split,
-        "data_sha256": dataset.digest,
-        "samples": len(ids),
-        "oracle": oracle,
-        "pipeline": config.describe_pipeline(pipeline),
-        "settings": dict(settings or {}),
-        "bootstrap": {"seed": stats.SEED, "resamples": stats.RESAMPLES, "level": stats.LEVEL},
-    }
+    run = RunSettings(
+        benchmark=name,
+        protocol=rules.name,
+        split=split,
+        data_sha256=dataset.digest,
+        samples=len(ids),
+        oracle=oracle,
+        pipeline=config.describe_pipeline(pipeline),
+        settings=dict(settings or {}),
+    )
     _prepare(folder, run, Path(data), resume=resume or retry_failed)
     file = folder / RECORDS
     if retry_failed:
-        _drop_failed(file)
-    tally = Tally(rules)
-    with Ledger(file) as book:
-        done = _replay(file, set(ids), tally)
+        records_file.drop_failed(file)
+    aggregator = RunAggregator(rules)
+    with RecordsFile(file) as stream:
+        done = _replay(file, ids, aggregator)
         pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-        work = Work(
-            Path(data), reader, dataset, pending, rules, Asked(oracle, benchmark.metric == "vrt")
-        )
+        options = EvalOptions(oracle, benchmark.scores_path)
+        work = Work(Path(data), open_dataset, dataset, pending, rules, options)
         with (
-            RunProgress(name, len(ids), tally, shown=progress) as bar,
+            RunProgress(name, len(ids), aggregator, shown=progress) as bar,
             contextlib.closing(engine(work)) as answered,
         ):
             for record in answered:
-                book.append(record)
-                tally.add(record)
+                stream.append(record.to_dict())
+                aggregator.add(record)
                 bar.update()
-    if ledger.arrange(file, ids):  # the order decides the bootstrap's draws
-        tally = Tally(rules)
-        _replay(file, set(ids), tally)
-    summary = tally.summary()
-    if benchmark.metric != "iou" and len(ids) == len(dataset):
-        official = score(name, data, file, protocol=rules.name, split=split)
-        summary = dataclasses.replace(summary, official=official)
-    ledger.write_json(folder / SUMMARY, summary.to_dict())
-    _report(folder, dataset)
+    if records_file.keep_records(file, ids):  # the order decides the bootstrap's draws
+        aggregator = RunAggregator(rules)
+        _replay(file, ids, aggregator)
+    complete = len(ids) == len(dataset)  # AP would count the other samples as missed
+    official = (
+        score_samples(name, benchmark, dataset, file, rules.name)
+        if benchmark.scores_more and complete
+        else None
+    )
+    summary = aggregator.summary(official)
+    write_json(folder / SUMMARY, summary.to_dict(), sync=True)
+    html = page.page(EvalConfig.read(folder), summary.to_dict(), records.read(file), dataset)
+    write_text(folder / REPORT, html, sync=True)
     return summary
-
-
-def _report(folder: Path, dataset: Dataset) -> None:
-    settings, summary = (ledger.read_json(folder / name) for name in (CONFIG, SUMMARY))
-    html = page.page(settings, summary, ledger.read(folder / RECORDS), dataset)
-    ledger.write_text(folder / REPORT, html)
 
 
 def _ids(dataset: Dataset, limit: int | None) -> list[str]:
@@ -150,8 +150,8 @@ def _ids(dataset: Dataset, limit: int | None) -> list[str]:
     return [dataset.sample_id(i) for i in range(count)]
 
 
-def _prepare(folder: Path, run: Mapping[str, Any], data: Path, *, resume: bool) -> None:
-    """Make the run's folder, or make sure that it holds this very run."""
+def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
+    """Make the run's folder, or check that it holds this very run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A kill may have left a draft of the config and nothing else.
@@ -160,41 +160,26 @@ def _prepare(folder: Path, run: Mapping[str, Any], data: Path, *, resume: bool) 
         raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
     if not started:
         environment = {"data": str(data), **config.environment()}
-        ledger.write_json(folder / CONFIG, {"run": run, "environment": environment})
+        document = EvalConfig(run=run, environment=environment).model_dump()
+        write_json(folder / CONFIG, document, sync=True)
     elif not resume:
         raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
+    elif not (folder / CONFIG).is_file():
+        raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
     else:
-        if not (folder / CONFIG).is_file():
-            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
-        config.check_same(ledger.read_json(folder / CONFIG).get("run", {}), run, folder)
+        EvalConfig.read(folder).check_same(run, folder)
 
 
-def _drop_failed(file: Path) -> None:
-    """Forget the records of failed samples, so that they are pending again."""
-    if file.is_file():
-        ledger.mend(file)
-        sound = [record["id"] for record in ledger.read(file) if record.get("failure") is None]
-        ledger.arrange(file, sound)
-
-
-def _replay(file: Path, ids: set[str], tally: Tally) -> set[str]:
-    """Add up the records that are there; the ids of their samples.
+def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
+    """Add the records that are there; the ids of their samples.
 
     Raises:
         BadInput: a record of no sample, a second one of the same, or one that lacks a field.
     """
-    done: set[str] = set()
-    for record in ledger.read(file):
-        sample_id = record["id"]
-        if sample_id not in ids:
-            raise BadInput(f"{file}: {sample_id!r} is not a sample of this run")
-        if sample_id in done:
-            raise BadInput(f"{file}: two records of sample {sample_id!r}")
-        done.add(sample_id)
-        try:
-            tally.add(record)
-        except (KeyError, TypeError) as error:
-            raise BadInput(
-                f"{file}: the record of {sample_id!r} is not whole ({error!r})"
-            ) from error
+    expected, done = set(ids), set()
+    for record in records.read(file):
+        if record.id not in expected:
+            raise BadInput(f"{file}: {record.id!r} is not a sample of this run")
+        done.add(record.id)
+        aggregator.add(record)
     return done

@@ -1,4 +1,4 @@
-"""How sure a number is: seeded percentile bootstrap, 95 % unless said otherwise.
+"""Confidence intervals: seeded percentile bootstrap at 95 %.
 
 Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same
 values in the same order give the same interval, on every machine.
@@ -6,7 +6,7 @@ values in the same order give the same interval, on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """``{"mean", "low", "high"}``."""
+        """The fields by their names."""
         return asdict(self)
 
     def times(self, factor: float) -> Interval:
@@ -45,31 +45,30 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """How much better run B is than run A on the same samples.
+class Difference(Interval):
+    """By how much run B is better than run A on the same samples: B - A.
 
     Attributes:
-        interval: B - A.
-        better: share of the resamples in which B beats A, ties counted half; 0.5 = no telling.
+        better: share of the resamples in which B beats A, ties counted half; 0.5 is undecided.
     """
 
-    interval: Interval
     better: float
 
-    def to_dict(self) -> dict[str, float]:
-        """``{"mean", "low", "high", "better"}``."""
-        return {**self.interval.to_dict(), "better": self.better}
 
-
-def mean_interval(values: ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """The mean of one value a sample.
 
     Raises:
         BadInput: no values, or one that is not finite.
     """
     array = _checked(values)
-    means = _resampled(lambda i: array[i].mean(axis=1), len(array), resamples, seed)
+    means = _resampled(lambda i: array[i].mean(axis=1), len(array))
     return _interval(float(array.mean()), means)
+
+
+def mean_or_none(values: Sequence[float]) -> Interval | None:
+    """`mean_interval`, None where there are no values."""
+    return mean_interval(values) if len(values) else None
 
 
 def ratio_interval(
@@ -78,8 +77,6 @@ def ratio_interval(
     *,
     empty: float = 1.0,
     epsilon: float = 0.0,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> Interval:
     """Summed numerators over summed denominators, one pair a sample: cIoU, recall over objects.
 
@@ -92,19 +89,15 @@ def ratio_interval(
     Raises:
         BadInput: no values, one that is not finite, or different lengths.
     """
-    above, below = _paired(numerators, denominators)
+    numerator, denominator = _paired(numerators, denominators)
     ratios = _resampled(
-        lambda i: _ratio(above[i].sum(axis=1), below[i].sum(axis=1) + epsilon, empty),
-        len(above),
-        resamples,
-        seed,
+        lambda i: _ratio(numerator[i].sum(axis=1), denominator[i].sum(axis=1) + epsilon, empty),
+        len(numerator),
     )
-    return _interval(float(_ratio(above.sum(), below.sum() + epsilon, empty)), ratios)
+    return _interval(float(_ratio(numerator.sum(), denominator.sum() + epsilon, empty)), ratios)
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """mean(b) - mean(a) over the same samples in the same order.
 
     Raises:
@@ -112,7 +105,7 @@ def paired_difference(
     """
     first, second = _paired(a, b)
     gain = second - first
-    gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain), resamples, seed)
+    gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain))
     return _difference(float(gain.mean()), gains)
 
 
@@ -121,8 +114,6 @@ def paired_ratio_difference(
     b: tuple[ArrayLike, ArrayLike],
     *,
     empty: float = 1.0,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> Difference:
     """The difference b - a of two ratios of sums (cIoU) over the same samples.
 
@@ -141,21 +132,20 @@ def paired_ratio_difference(
         first = _ratio(above_a[i].sum(axis=-1), below_a[i].sum(axis=-1), empty)
         return _ratio(above_b[i].sum(axis=-1), below_b[i].sum(axis=-1), empty) - first
 
-    gains = _resampled(gain, len(above_a), resamples, seed)
+    gains = _resampled(gain, len(above_a))
     return _difference(float(gain(np.arange(len(above_a)))), gains)
 
 
-def _resampled(statistic: Callable[[Indices], Floats], n: int, resamples: int, seed: int) -> Floats:
-    """`statistic` of every resample; it takes (r, n) indices and gives (r,) values."""
-    return np.concatenate([statistic(chosen) for chosen in _draws(n, resamples, seed)])
-
-
-def _draws(n: int, resamples: int, seed: int) -> Iterator[Indices]:
-    """(r, n) indices with replacement, in chunks, `resamples` rows in all."""
-    rng = np.random.default_rng(seed)
+def _resampled(statistic: Callable[[Indices], Floats], n: int) -> Floats:
+    """`statistic` of every resample of n samples; it takes (r, n) indices, returns (r,) values."""
+    rng = np.random.default_rng(SEED)
     rows = max(1, _CHUNK // n)
-    for start in range(0, resamples, rows):
-        yield rng.integers(n, size=(min(rows, resamples - start), n))
+    return np.concatenate(
+        [
+            statistic(rng.integers(n, size=(min(rows, RESAMPLES - start), n)))
+            for start in range(0, RESAMPLES, rows)
+        ]
+    )
 
 
 def _ratio(above: ArrayLike, below: ArrayLike, empty: float) -> Floats:
@@ -173,7 +163,7 @@ def _interval(estimate: float, resampled: Floats) -> Interval:
 
 def _difference(estimate: float, gains: Floats) -> Difference:
     better = float(((gains > 0) + 0.5 * (gains == 0)).mean())
-    return Difference(_interval(estimate, gains), better)
+    return Difference(**asdict(_interval(estimate, gains)), better=better)
 
 
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:

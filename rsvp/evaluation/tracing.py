@@ -1,7 +1,7 @@
 """The path to an answer as VRT-Bench reads it: a text with one `[SEG]` for each mask, in order.
 
-The boxes that the reasoner's steps name, cut out by the segmenter, are the objects of its path; its
-targets are the answer.
+The masks of the boxes that the reasoning steps name are the objects of the path; the targets are
+the answer.
 
 Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/2512.05091.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rsvp.evaluation.metrics.vrt import SEG
 from rsvp.result import Result
 from rsvp.types import Box, Target
 
-_MARK = "[SEG]"
-_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # what a model must not say by itself
+_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # removed from the model's own text
 
 
 def step_boxes(result: Result) -> tuple[Box, ...]:
@@ -23,24 +23,24 @@ def step_boxes(result: Result) -> tuple[Box, ...]:
     return tuple(dict.fromkeys(box for step in result.reasoning.steps for box in step.boxes))
 
 
-def path_targets(cut: Result | None, result: Result | None) -> tuple[Target, ...]:
-    """What the segmenter cut out of the steps' boxes, in the steps' order."""
-    if cut is None or result is None:
+def path_targets(segmented: Result | None, result: Result | None) -> tuple[Target, ...]:
+    """The targets that the segmenter made of the steps' boxes, in the steps' order."""
+    if segmented is None or result is None:
         return ()
-    by_box = {target.box: target for target in cut.targets}
+    by_box = {target.box: target for target in segmented.targets}
     return tuple(by_box[box] for box in step_boxes(result) if box in by_box)
 
 
 def as_text(result: Result, path: Sequence[Target]) -> str:
-    """``<think>…</think><answer>…</answer>``, the path's masks marked first, then the targets'."""
-    waiting = {target.box for target in path}
-    thoughts = []
+    """``<think>…</think><answer>…</answer>`` with a mark for each mask, the path's first."""
+    unmarked = {target.box for target in path}
+    steps = []
     for step in result.reasoning.steps:
-        named = [box for box in dict.fromkeys(step.boxes) if box in waiting]
-        waiting -= set(named)
-        thoughts.append(" ".join([_plain(step.text), *[_MARK] * len(named)]))
-    answer = ", ".join(f"{_plain(target.label)} {_MARK}" for target in result.targets)
-    return f"<think>{' '.join(thoughts)}</think><answer>{answer}</answer>"
+        named = [box for box in dict.fromkeys(step.boxes) if box in unmarked]
+        unmarked -= set(named)
+        steps.append(" ".join([_plain(step.text), *[SEG] * len(named)]))
+    answer = ", ".join(f"{_plain(target.label)} {SEG}" for target in result.targets)
+    return f"<think>{' '.join(steps)}</think><answer>{answer}</answer>"
 
 
 def _plain(text: str) -> str:

@@ -7,8 +7,9 @@ import pytest
 from benchmark_folders import write_lines
 
 from eval import scoring_speed
+from rsvp import registry
 from rsvp.datasets import Sample
-from rsvp.evaluation.benchmarks import BENCHMARKS, Benchmark
+from rsvp.evaluation.benchmarks.masks import MaskBenchmark
 from rsvp.evaluation.metrics import LISA
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
@@ -45,6 +46,11 @@ class Squares:
         return Sample(str(index), f"{index}.png", "?", "all", mask)
 
 
+class SquaresBenchmark(MaskBenchmark):
+    reader = Squares
+    protocols = (LISA,)
+
+
 def peak_of(count, tmp_path, monkeypatch):
     noise = np.random.default_rng(0).random((500, 1000)) < 0.5
     encoded = encode_rle(noise)  # some 400 KB of text
@@ -52,9 +58,8 @@ def peak_of(count, tmp_path, monkeypatch):
     file = write_lines(
         tmp_path / f"{count}.jsonl", ({"id": str(i), "masks": [encoded]} for i in range(count))
     )
-    here = Benchmark("test_scoring_speed:Squares", "iou", (LISA,))
-    monkeypatch.setitem(BENCHMARKS, "squares", here)
-    monkeypatch.setattr(Benchmark, "reader", property(lambda self: Squares))
+    target = f"{__name__}:SquaresBenchmark"
+    monkeypatch.setitem(registry.BUILT_IN["benchmark"], "squares", target)
     tracemalloc.start()
     score("squares", tmp_path / str(count), file)
     _, peak = tracemalloc.get_traced_memory()

@@ -89,7 +89,7 @@ class FakePipeline:
         else:
             self.given.append(query)
         proposals = tuple(Proposal("thing", box) for box in boxes)
-        targets = tuple(Target("thing", box, 0.9, filled(box)) for box in boxes)
+        targets = tuple(Target("thing", box, 0.9, filled(box), raw=(1, 2, 3, 4)) for box in boxes)
         return Result(
             image=image,
             query=query,

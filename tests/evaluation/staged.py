@@ -1,6 +1,5 @@
 """A real pipeline whose reasoner and segmenter take as long as a test says."""
 
-import asyncio
 import json
 import re
 import threading
@@ -27,23 +26,23 @@ class Server:
         self.replies = replies or {}
         self.asked = []
         self.busy, self.busiest = 0, 0
+        self._lock = threading.Lock()
 
-    async def areply(self, messages, *, schema=None):
+    def reply(self, messages, *, schema=None):
         number = int(re.search(r"^query (\d+)$", messages[-1].parts[-1], re.M)[1])
-        self.asked.append(number)
-        self.busy += 1
-        self.busiest = max(self.busiest, self.busy)
+        with self._lock:
+            self.asked.append(number)
+            self.busy += 1
+            self.busiest = max(self.busiest, self.busy)
         try:
-            await asyncio.sleep(self.seconds(number))
+            time.sleep(self.seconds(number))
         finally:
-            self.busy -= 1
+            with self._lock:
+                self.busy -= 1
         reply = self.replies.get(number, self.boxes(number % 3))
         if isinstance(reply, Exception):
             raise reply
         return Reply(reply, Usage(100, 10, 1))
-
-    def reply(self, messages, *, schema=None):
-        return asyncio.run(self.areply(messages, schema=schema))
 
     @staticmethod
     def boxes(count):

@@ -42,10 +42,10 @@ def test_differences_are_b_minus_a_overall_and_by_kind(runs):
     assert found.overall.a == pytest.approx((1 + 0.25 + 0 + 0 + 0.25 + 1) / 6)
     both = 256 / 320  # B's mask is three quarters of its box
     assert found.overall.b == pytest.approx((0 + 0.25 + 1 + 1 + both + 1) / 6)
-    gain = found.overall.giou.interval
+    gain = found.overall.giou
     assert gain.mean == pytest.approx(found.overall.b - found.overall.a)
     assert gain.low <= gain.mean <= gain.high
-    kinds = {kind: one.giou.interval.mean for kind, one in found.by_kind.items()}
+    kinds = {kind: one.giou.mean for kind, one in found.by_kind.items()}
     assert kinds == pytest.approx({"name": 0.0, "all": (both - 0.25) / 2, "absent": 0.5})
 
 
@@ -58,17 +58,17 @@ def test_what_only_one_run_found_is_listed_with_both_ious(runs):
 
 def test_a_run_is_as_good_as_itself(runs):
     found = compare(runs[0], runs[0])
-    assert found.overall.giou.interval.mean == 0
+    assert found.overall.giou.mean == 0
     assert found.overall.giou.better == 0.5
     assert (found.gained, found.lost) == ([], [])
 
 
-def test_a_steady_gain_is_told_and_a_mixed_one_is_not(tmp_path, data, capsys):
+def test_a_steady_gain_has_a_verdict_and_a_mixed_one_has_none(tmp_path, data, capsys):
     for name, answers in (("none", {f"query {i}": [] for i in range(6)}), ("best", BETTER)):
         evaluate("scenes", data, FakePipeline(answers), tmp_path / name, progress=False)
     evaluate("scenes", data, FakePipeline(WORSE), tmp_path / "worse", progress=False)
     assert main(["compare", str(tmp_path / "worse"), str(tmp_path / "best")]) == 0
-    assert "No telling: gIoU of B +" in capsys.readouterr().out
+    assert "Undecided: gIoU of B +" in capsys.readouterr().out
     nothing = {f"query {i}": [A] if i % 3 == 2 else [] for i in range(6)}
     evaluate("scenes", data, FakePipeline(nothing), tmp_path / "zero", progress=False)
     assert main(["compare", str(tmp_path / "zero"), str(tmp_path / "best")]) == 0
@@ -115,7 +115,7 @@ def test_an_unfinished_run_is_refused_by_the_first_id_that_it_lacks(runs, tmp_pa
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ('{"id": "000/0"}', "the record of '000/0' is not whole"),
+        ('{"id": "000/0"}', "the record of '000/0' is not complete"),
         ("{", "line 1 is not a record"),
     ],
 )

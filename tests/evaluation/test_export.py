@@ -35,7 +35,7 @@ def test_seginw_becomes_a_results_file_a_set_that_scores_the_same(tmp_path):
 
 def test_ids_of_a_single_set_need_its_name(tmp_path):
     records = [line("1/1", MASK, scores=[0.5])]
-    (file,) = export("seginw", records, tmp_path, set_name="Cows")
+    (file,) = export("seginw", records, tmp_path, data=tmp_path / "Cows")
     assert file.name == "seginw_Cows_val.json"
     with pytest.raises(BadInput, match="'1/1' is not a sample of a set"):
         export("seginw", records, tmp_path)
@@ -44,7 +44,9 @@ def test_ids_of_a_single_set_need_its_name(tmp_path):
 @pytest.mark.parametrize("sample_id", ["../Cows/1/1", "a/b/1/1", "Cows/x/1", "Cows"])
 def test_an_id_cannot_lead_out_of_the_folder(tmp_path, sample_id):
     with pytest.raises(BadInput, match="of"):
-        export("seginw", [line(sample_id, MASK, scores=[1])], tmp_path / "out", set_name="Cows")
+        export(
+            "seginw", [line(sample_id, MASK, scores=[1])], tmp_path / "out", data=tmp_path / "Cows"
+        )
     assert list(tmp_path.rglob("*.json")) == []
 
 
@@ -80,5 +82,5 @@ def test_a_run_is_exported_and_scores_as_it_did(tmp_path, capsys):
 def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "config.json" in capsys.readouterr().err
-    with pytest.raises(BadInput, match="a record is not whole"):
+    with pytest.raises(BadInput, match="a record is not complete"):
         export("scenes", [{"id": "a"}], tmp_path / "out")

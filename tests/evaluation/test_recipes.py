@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from rsvp import presets
+from rsvp import presets, registry
 from rsvp.cli.main import app
-from rsvp.evaluation.benchmarks import BENCHMARKS
 from rsvp.evaluation.runner import check
 
 FOLDER = Path(__file__).parents[2] / "eval"
@@ -18,7 +17,7 @@ KEYS = {"benchmark", "notes", "download", "run", "reference"}
 
 
 def test_every_benchmark_has_its_recipe():
-    assert {file.stem for file in RECIPES} == set(BENCHMARKS)
+    assert {file.stem for file in RECIPES} == set(registry.BUILT_IN["benchmark"])
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

@@ -2,21 +2,25 @@
 
 from rsvp.evaluation.report.text import format_summary
 from rsvp.evaluation.stats import Interval
-from rsvp.evaluation.summary import Duration, Group, Summary
+from rsvp.evaluation.summary import Duration, GroupSummary, Summary
 
 SCORE = Interval(0.6512, 0.6, 0.7)
 SUMMARY = Summary(
     n=500,
     failed=3,
-    overall=Group(500, SCORE, Interval(0.7, 0.65, 0.75)),
-    by_kind={"name": Group(300, SCORE, SCORE), "attribute": Group(200, SCORE, SCORE)},
-    by_tag={"unseen": Group(90, Interval(0.5, 0.4, 0.6), SCORE)},
+    giou=SCORE,
+    ciou=Interval(0.7, 0.65, 0.75),
+    by_kind={
+        "name": GroupSummary(n=300, giou=SCORE, ciou=SCORE),
+        "attribute": GroupSummary(n=200, giou=SCORE, ciou=SCORE),
+    },
+    by_tag={"unseen": GroupSummary(n=90, giou=Interval(0.5, 0.4, 0.6), ciou=SCORE)},
     oracle=Interval(0.9, 0.88, 0.92),
     box_recall=Interval(0.72, 0.7, 0.74),
     box_to_mask=None,
     absent_detected=Interval(0.95, 0.9, 1.0),
     false_absent=Interval(0.04, 0.02, 0.06),
-    seconds={"reason": Duration(0.4, 0.61), "total": Duration(0.5, 0.7)},
+    seconds={"reason": Duration(mean=0.4, p95=0.61), "total": Duration(mean=0.5, p95=0.7)},
 )
 
 
@@ -41,6 +45,6 @@ def test_the_table_as_it_is_printed():
     )
 
 
-def test_what_the_run_cannot_tell_is_left_out():
-    nothing = Summary(0, 0, None, {}, {}, None, None, None, None, None, {})
+def test_numbers_that_a_run_does_not_have_are_left_out():
+    nothing = Summary(n=0, failed=0)
     assert format_summary(nothing) == "0 samples, 0 failed; mean [95 % bootstrap interval]"

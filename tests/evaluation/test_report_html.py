@@ -11,9 +11,11 @@ from rectangles import A, B, FakePipeline, filled, write_scenes
 from rsvp.datasets import Sample
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.evaluation.report import charts, pictures
+from rsvp.evaluation.config import EvalConfig
+from rsvp.evaluation.records import Record, read
 from rsvp.evaluation.report import page as report_html
-from rsvp.evaluation.report.pictures import COLOURS, Chosen
+from rsvp.evaluation.report import pictures
+from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
 
@@ -76,7 +78,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(html):
 
 def test_what_models_and_files_say_is_text(html):
     assert "<script" not in html
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in html
     assert "\x1b" not in html
 
 
@@ -94,18 +96,18 @@ def test_a_run_whose_pictures_have_gone_still_has_its_page(run):
     dataset = SceneDataset(run / "data")
     for file in (run / "data").glob("*.png"):
         file.unlink()
-    documents = [json.loads((run / "out" / f"{n}.json").read_text()) for n in ("config", "summary")]
-    lines = (run / "out" / "records.jsonl").read_text().splitlines()
-    html = report_html.page(*documents, map(json.loads, lines), dataset)
+    out = run / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    html = report_html.page(EvalConfig.read(out), summary, read(out / "records.jsonl"), dataset)
     assert "no picture: sample 000/0: no such image file" in html
 
 
 def record(number, iou, union=10, failure=None):
-    return {"id": str(number), "iou": iou, "union": union, "failure": failure}
+    return Record.model_construct(id=str(number), iou=iou, union=union, failure=failure)
 
 
 def test_the_best_the_worst_and_the_failed_are_chosen():
-    chosen = Chosen(2)
+    examples = Examples(2)
     for one in (
         record(0, 1.0, union=0),  # rightly nothing: there is nothing to see
         record(1, 0.9),
@@ -115,10 +117,10 @@ def test_the_best_the_worst_and_the_failed_are_chosen():
         record(5, 0.0, failure={"error": "E", "message": ""}),
         record(6, None, union=0),  # left out by the protocol
     ):
-        chosen.add(one)
-    assert [r["id"] for r in chosen.best] == ["3", "1"]
-    assert [r["id"] for r in chosen.worst] == ["4", "2"]
-    assert [r["id"] for r in chosen.failed] == ["5"]
+        examples.add(one)
+    assert [r.id for r in examples.best] == ["3", "1"]
+    assert [r.id for r in examples.worst] == ["4", "2"]
+    assert [r.id for r in examples.failed] == ["5"]
 
 
 def test_pixels_are_painted_by_what_became_of_them():
@@ -145,14 +147,28 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         pictures.data_uri(sample, [encode_rle(np.zeros((3, 3), np.bool_))])
 
 
-def test_the_histogram_counts_every_sample_once():
-    svg = charts.histogram([0.0, 0.0, 0.049, 0.05, 0.5, 1.0], [True, False, False] + [False] * 3)
-    assert "IoU 0.00 to 0.05: 3 samples, 1 failed" in svg
-    assert "IoU 0.05 to 0.10: 1 samples" in svg
-    assert "IoU 0.95 to 1.00: 1 samples" in svg  # 1 is in the last bin
-    assert svg.count("<title>") == 4
+def test_the_histogram_counts_every_sample_once(html):
+    """IoU 0 (two samples and a failed one), 0.25, and 1 twice: the last bin holds 1."""
+    titles = re.findall("<title>(IoU .*?)</title>", html)
+    assert titles == [
+        "IoU 0.00 to 0.05: 3 samples, 1 failed",
+        "IoU 0.25 to 0.30: 1 samples",
+        "IoU 0.95 to 1.00: 2 samples",
+    ]
+    bars = re.findall(r'<rect class="(failed|answered)" .*? y="(\S+)" .*? height="(\S+)"', html)
+    (_, y, height), (_, upper_y, upper_height) = bars[:2]
+    assert float(y) + float(height) == pytest.approx(212, abs=0.1)
+    assert float(upper_y) + float(upper_height) == pytest.approx(float(y), abs=0.1)
+    assert float(upper_height) == pytest.approx(2 * float(height), abs=0.2)  # rounded to 0.1
+    assert float(upper_y) == pytest.approx(22, abs=0.1)  # the highest bin fills the plot
+
+
+def strip(low, mean, high):
+    macros = report_html.templates().get_template("charts.html.jinja").module
+    return str(macros.interval({"low": low, "mean": mean, "high": high}))
 
 
 def test_an_interval_is_drawn_to_scale():
-    assert 'x="30.0" y="3" width="60.0"' in charts.strip(0.25, 0.5, 0.75)
-    assert 'cx="60.0"' in charts.strip(25, 50, 75, top=100)
+    assert 'x="30.0" y="3" width="60.0"' in strip(0.25, 0.5, 0.75)
+    assert 'cx="60.0"' in strip(25, 50, 75)
+    assert 'width="1.5"' in strip(0.5, 0.5, 0.5)

@@ -13,7 +13,7 @@ import staged
 from rectangles import A, B, FakePipeline, filled, write_scenes
 
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
-from rsvp.evaluation import ledger
+from rsvp.evaluation.records_file import RecordsFile, read_records
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
 
@@ -83,6 +83,7 @@ def test_a_record_says_all_about_its_sample(scenes6, tmp_path):
     assert record["seconds"].pop("total") > 0
     assert record["seconds"].pop("oracle") > 0
     assert record == {
+        "schema_version": 1,
         "id": "001/0",
         "kind": "all",
         "tags": ["unseen"],
@@ -95,6 +96,7 @@ def test_a_record_says_all_about_its_sample(scenes6, tmp_path):
         "scores": [0.9],
         "boxes": [[2.0, 2.0, 10.0, 10.0]],
         "labels": ["thing"],
+        "raw_numbers": [[1.0, 2.0, 3.0, 4.0]],
         "true_boxes": 2,
         "matched_boxes": 1,
         "oracle": {
@@ -308,19 +310,19 @@ def test_a_new_folder_may_be_resumed_too(scenes6, tmp_path):
 def test_records_reach_the_disk_in_groups(scenes6, tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    with ledger.Ledger(tmp_path / "records.jsonl", group=4) as book:
+    with RecordsFile(tmp_path / "records.jsonl", sync_every=4) as stream:
         for i in range(10):
-            book.append({"id": str(i)})
-            assert len(list(ledger.read(tmp_path / "records.jsonl"))) == i + 1  # seen at once
+            stream.append({"id": str(i)})
+            assert len(list(read_records(tmp_path / "records.jsonl"))) == i + 1  # seen at once
         assert len(synced) == 2
     assert len(synced) == 3
 
 
 def test_text_that_utf8_cannot_hold_survives(tmp_path):
     record = {"id": "a", "raw": "café \udcff 猫 \\ \n"}
-    with ledger.Ledger(tmp_path / "records.jsonl") as book:
-        book.append(record)
-    assert list(ledger.read(tmp_path / "records.jsonl")) == [record]
+    with RecordsFile(tmp_path / "records.jsonl") as stream:
+        stream.append(record)
+    assert list(read_records(tmp_path / "records.jsonl")) == [record]
 
 
 # ---------------------------------------------------------------- refusals
@@ -369,7 +371,7 @@ def test_other_data_is_not_resumed(scenes6, tmp_path):
         (lambda lines: [*lines, lines[0]], "two records of sample '000/0'"),
         (lambda lines: [lines[0].replace("000/0", "x"), *lines[1:]], "'x' is not a sample"),
         (lambda lines: [lines[0], "{", *lines[2:]], "line 2 is not a record"),
-        (lambda lines: ['{"id": "000/0"}', *lines[1:]], "record of '000/0' is not whole"),
+        (lambda lines: ['{"id": "000/0"}', *lines[1:]], "record of '000/0' is not complete"),
     ],
 )
 def test_spoilt_records_are_named(scenes6, tmp_path, spoil, said):

@@ -18,9 +18,10 @@ from benchmark_folders import (
 )
 from rectangles import write_scenes
 
+from rsvp import registry
 from rsvp.cli.main import main
 from rsvp.errors import BadInput
-from rsvp.evaluation.benchmarks import BENCHMARKS
+from rsvp.evaluation import benchmarks
 from rsvp.evaluation.score import score
 from rsvp.masks import decode_rle
 
@@ -237,17 +238,17 @@ def test_what_is_not_there_is_named(reasonseg, predicted, change, said):
 
 
 def test_scoring_loads_no_model_library():
-    heavy = "{'torch', 'transformers', 'cv2', 'pyarrow', 'scipy', 'ray'}"
-    rooms = "rsvp.evaluation.score, rsvp.evaluation.compare"
-    code = f"import sys, {rooms}; print({heavy} & {{*sys.modules}})"
+    heavy = "{'torch', 'transformers', 'cv2', 'pyarrow', 'scipy', 'ray', 'pydantic', 'jinja2'}"
+    modules = "rsvp.evaluation.score, rsvp.evaluation.report.text"
+    code = f"import sys, {modules}; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_reader_of_the_table_is_there_and_refuses_nothing_at_all(name, tmp_path):
+@pytest.mark.parametrize("name", registry.names("benchmark"))
+def test_every_benchmark_can_be_opened_and_refuses_a_folder_that_is_not_there(name, tmp_path):
     with pytest.raises(BadInput):
-        BENCHMARKS[name].open(tmp_path / "nowhere")
+        benchmarks.find(name).open(tmp_path / "nowhere")
 
 
 def test_a_mask_of_two_runs_in_plain_numbers_is_a_mask(reasonseg, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from benchmark_folders import HEIGHT, WIDTH, line, rectangle, write_lines, write_seginw_set
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.score import format_score, score
+from rsvp.evaluation.report.text import format_score
+from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
@@ -63,6 +64,18 @@ def test_seginw_from_our_lines_and_from_the_official_files_is_the_same(sets, tmp
     for name in ("ap", "mean", "median"):
         assert official[name] == found[name]
     assert official["missing"] == 0
+
+
+def test_seginw_is_scored_without_its_pictures(sets, tmp_path):
+    predictions = write_lines(tmp_path / "p.jsonl", LINES)
+    with_pictures = score("seginw", sets, predictions)
+    pictures = list(sets.rglob("*.jpg"))
+    assert pictures
+    for picture in pictures:
+        picture.unlink()
+    assert score("seginw", sets, predictions) == with_pictures
+    official = as_official(tmp_path / "official")
+    assert score("seginw", sets, official).numbers == with_pictures.numbers
 
 
 def test_a_single_set_is_scored_from_its_own_file(sets, tmp_path):

@@ -1,4 +1,4 @@
-"""What a run asks of an engine: these samples, scored by these rules."""
+"""What a run gives to an engine: these samples, scored by these rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsvp.datasets import Dataset, Sample
-from rsvp.evaluation.metrics import Protocol
-from rsvp.evaluation.records import Asked, Record
+from rsvp.evaluation import outcomes
+from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation.outcomes import EvalOptions, SampleOutcome
+from rsvp.evaluation.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +19,26 @@ class Work:
 
     Attributes:
         data: the folder; an engine of several processes opens it in each of them.
-        reader: opens it.
+        open_dataset: opens it.
         dataset: the same, opened here.
         indices: which of its samples, in order.
-        rules: the protocol.
-        asked: what the segmenter is asked besides.
+        protocol: by which they are scored.
+        options: what the segmenter is asked for besides the answers.
     """
 
     data: Path
-    reader: Callable[[Path], Dataset]
+    open_dataset: Callable[[Path], Dataset]
     dataset: Dataset
     indices: Sequence[int]
-    rules: Protocol
-    asked: Asked
+    protocol: ScoringProtocol
+    options: EvalOptions
 
     def __iter__(self) -> Iterator[Sample]:
         return (self.dataset[i] for i in self.indices)
+
+    def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
+        """The record of an answered sample."""
+        return outcomes.to_record(sample, outcome, self.protocol, self.options)
 
 
 Engine = Callable[[Work], Generator[Record, None, None]]

@@ -1,26 +1,26 @@
-"""The default engine: this process, with the reasoner and the segmenter at work at the same time.
+"""The default engine: this process, with the MLLM and the segmenter at work at the same time.
 
-The reasoner's calls live in an event loop of their own thread, at most so many at once; the
-segmenter has another thread; samples are read and scored in the caller's. Records come as they get
-done, so that a kill loses no reply that has been paid for.
+Several threads ask the MLLM, one thread segments; samples are read and scored in the caller's.
+Records come as they get done, so that a kill loses no reply that has been paid for.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
-from collections.abc import Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput
-from rsvp.evaluation import records
+from rsvp.evaluation import outcomes
 from rsvp.evaluation.engines import Work
-from rsvp.evaluation.records import Answers, Asked, Record, Segmenting, Staged
+from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline
+from rsvp.evaluation.records import Record
+from rsvp.mllm import is_remote as is_remote_mllm
 
-REMOTE = 8  # questions at once that no provider minds
+REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
+GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,11 @@ class LocalEngine:
     """Answers samples with a pipeline.
 
     Attributes:
-        concurrency: how many questions the reasoner works on at once. None is `REMOTE` for
-            somebody else's server and 1 for a model in this process; 0 does one thing after
-            another, without any overlap.
+        concurrency: how many questions the MLLM works on at once. None is `REMOTE_CONCURRENCY` for
+            a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
     """
 
-    pipeline: Segmenting
+    pipeline: SegmentingPipeline
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
@@ -42,84 +41,105 @@ class LocalEngine:
 
     def __call__(self, work: Work) -> Generator[Record, None, None]:
         """See `rsvp.evaluation.engines.Engine`."""
-        if isinstance(self.pipeline, Staged) and self.concurrency != 0:
-            remote = getattr(getattr(self.pipeline, "mllm", None), "remote", False)
-            most = self.concurrency or (REMOTE if remote else 1)
-            return _overlapped(self.pipeline, work, most)
+        if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
+            remote = is_remote(self.pipeline)
+            concurrency = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
+            return _overlapped(self.pipeline, work, concurrency)
         return _in_turn(self.pipeline, work)
 
 
-def _in_turn(pipeline: Segmenting, work: Work) -> Generator[Record, None, None]:
+def is_remote(pipeline: SegmentingPipeline) -> bool:
+    """Whether the MLLM runs on a server."""
+    return is_remote_mllm(getattr(pipeline, "mllm", None))
+
+
+def _in_turn(pipeline: SegmentingPipeline, work: Work) -> Generator[Record, None, None]:
     for sample in work:
-        image = records.open_image(sample)
-        answers = records.answer(pipeline, sample, image, work.asked)
-        yield records.score(sample, answers, work.rules, work.asked)
+        image = outcomes.open_image(sample)
+        yield work.record(sample, outcomes.run_sample(pipeline, sample, image, work.options))
 
 
-def _overlapped(pipeline: Staged, work: Work, concurrency: int) -> Generator[Record, None, None]:
-    """Twice as many samples are on their way as are reasoned about: the segmenter never waits
-    for the caller, and memory holds a bounded number of images."""
-    underway: dict[Future[Answers], Sample] = {}
+def _overlapped(
+    pipeline: TwoStagePipeline, work: Work, concurrency: int
+) -> Generator[Record, None, None]:
+    """At most 2 * concurrency + 1 samples are in flight: the segmenter never waits for the caller,
+    and memory holds a bounded number of images."""
+    finished: SimpleQueue[tuple[Sample, SampleOutcome] | BaseException] = SimpleQueue()
+    segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
+    reasoners = ThreadPool(concurrency, "rsvp-reasoner", finished.put)
+    in_flight = 0
 
-    def done() -> Iterator[Record]:
-        finished, _ = wait(underway, return_when=FIRST_COMPLETED)
-        for future in [one for one in underway if one in finished]:  # in the order of the samples
-            sample = underway.pop(future)
-            yield records.score(sample, future.result(), work.rules, work.asked)
+    def start(sample: Sample) -> None:
+        image = outcomes.open_image(sample)
+        output = outcomes.reason(pipeline, sample, image)
 
-    with _Stages(pipeline, concurrency, work.asked) as stages:
+        def finish() -> None:
+            done = outcomes.segment_proposals(pipeline, sample, image, output, work.options)
+            finished.put((sample, done))
+
+        segmenter.submit(finish)
+
+    def next_record() -> Record:
+        done = finished.get()
+        if isinstance(done, BaseException):
+            raise done
+        return work.record(*done)
+
+    try:
         for sample in work:
-            underway[stages.submit(sample)] = sample
-            while len(underway) >= 2 * concurrency + 1:
-                yield from done()
-        while underway:
-            yield from done()
+            reasoners.submit(lambda sample=sample: start(sample))  # type: ignore[misc]
+            in_flight += 1
+            if in_flight == 2 * concurrency + 1:
+                yield next_record()
+                in_flight -= 1
+        for _ in range(in_flight):
+            yield next_record()
+    finally:
+        # A local model ends its call before the process may end; a server's call is abandoned.
+        reasoners.close(GRACE_SECONDS if is_remote(pipeline) else None)
+        segmenter.close(None)
 
 
-class _Stages:
-    """The two stages, each in a thread of its own, while inside `with`."""
+class ThreadPool:
+    """Daemon threads that run jobs in the order in which they come.
 
-    def __init__(self, pipeline: Staged, concurrency: int, asked: Asked) -> None:
-        self._pipeline = pipeline
-        self._asked = asked
-        self._free = asyncio.Semaphore(concurrency)
-        self._loop = asyncio.new_event_loop()
-        self._reasoner = threading.Thread(
-            target=self._loop.run_forever, name="rsvp-reasoner", daemon=True
-        )
-        self._segmenter = ThreadPoolExecutor(1, thread_name_prefix="rsvp-segmenter")
+    (The process would wait at its end for the threads of a `ThreadPoolExecutor`, and so for a
+    server that does not answer.)
 
-    def submit(self, sample: Sample) -> Future[Answers]:
-        """Both stages of a sample, each when its turn comes."""
-        return asyncio.run_coroutine_threadsafe(self._answer(sample), self._loop)
+    Args:
+        on_error: gets what a job raises.
+    """
 
-    async def _answer(self, sample: Sample) -> Answers:
-        async with self._free:
-            image = await asyncio.to_thread(records.open_image, sample)
-            thought = await records.conclude(self._pipeline, sample, image)
-        return await self._loop.run_in_executor(
-            self._segmenter,
-            lambda: records.segment_proposals(self._pipeline, sample, image, thought, self._asked),
-        )
+    def __init__(
+        self, threads: int, name: str, on_error: Callable[[BaseException], object]
+    ) -> None:
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._on_error = on_error
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def __enter__(self) -> _Stages:
-        self._reasoner.start()
-        return self
+    def submit(self, job: Callable[[], object]) -> None:
+        """Run a job in the next free thread; nothing once the pool is closed."""
+        self._jobs.put(job)
 
-    def __exit__(self, *_: object) -> None:
-        """Whatever is still on its way is given up."""
-        self._segmenter.shutdown(wait=False, cancel_futures=True)
-        asyncio.run_coroutine_threadsafe(_give_up(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._reasoner.join()
-        self._loop.close()
-        self._segmenter.shutdown()
+    def close(self, seconds: float | None) -> None:
+        """Drop the waiting jobs, and wait for the running ones, at most so many seconds each."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(seconds)
 
-
-async def _give_up() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_default_executor()
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._closed:
+                continue
+            try:
+                job()
+            except BaseException as error:  # the caller's thread raises it
+                self._on_error(error)

@@ -2,35 +2,38 @@
 
     indices -> pool of reasoner actors -> pool of segmenter actors -> records
 
-Each pool has its own number of actors, and each actor its own share of CPUs and GPUs. Scheduling,
-back-pressure, and what happens when an actor or a node dies are Ray's own. Samples are read and
-scored where the segmenter is, so that between the pools goes only what the reasoner concluded; the
-data must lie at the same path on every node, and rsvp be installed there.
+Each pool has its own number of actors, and each actor its own share of CPUs and GPUs. Ray does the
+scheduling, the back-pressure, and what follows when an actor or a node dies. Samples are read and
+scored where the segmenter is, so that only the reasoner's output goes between the pools. The data
+must lie at the same path on every node, and rsvp be installed there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rsvp.datasets import Sample
 from rsvp.errors import BadInput, ModelUnavailable, RsvpError
-from rsvp.evaluation import records
+from rsvp.evaluation import outcomes
 from rsvp.evaluation.engines import Work
-from rsvp.evaluation.records import Attempt, Record, Staged
+from rsvp.evaluation.engines.local import is_remote
+from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline
+from rsvp.evaluation.records import Record
 from rsvp.platform.extras import require
 from rsvp.reasoning import ReasoningOutput
 
 Batch = dict[str, Any]  # column -> a list or array of one value a row
 
-# What a worker's environment must share with this one, for keys and servers.
+# Of the environment variables that an actor gets from this process: keys and servers.
 _PREFIXES = ("OPENAI_", "RSVP_")
-_BLOCK = 4  # samples that a reasoner actor takes at once, where it takes one after the other
+_BATCH = 4  # samples that a reasoner actor takes at once by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,11 @@ class RayEngine:
         reasoner: makes the pipeline of which a reasoner actor uses the first stage; pickled.
         segmenter: makes the one of which a segmenter actor uses the second.
         address: of a running cluster, e.g. ``auto``; None starts Ray on this machine.
-        concurrency: questions that each reasoner actor has underway at once; see `LocalEngine`.
+        concurrency: questions that each reasoner actor asks at once; see `LocalEngine`.
     """
 
-    reasoner: Callable[[], Staged]
-    segmenter: Callable[[], Staged]
+    reasoner: Callable[[], TwoStagePipeline]
+    segmenter: Callable[[], TwoStagePipeline]
     reasoners: Pool = Pool()
     segmenters: Pool = Pool()
     address: str | None = None
@@ -83,7 +86,7 @@ class RayEngine:
             return
         ray = _connected(self.address)
         try:
-            self._check_room(ray.cluster_resources())
+            self._check_capacity(ray.cluster_resources())
             for row in self._pipeline(work).iter_rows():
                 yield _record(row)
         finally:
@@ -93,9 +96,11 @@ class RayEngine:
         data = require("ray.data", "ray", "--engine ray")
         data.DataContext.get_current().enable_progress_bars = False  # the run has its own
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        size = self.concurrency or _BLOCK
+        size = self.concurrency or _BATCH
         blocks = -(-len(work.indices) // size)
-        shared = {"work": _Portable.of(work), "environment": _environment()}
+        # The open dataset stays here: an actor opens its own.
+        portable = replace(work, data=work.data.absolute(), dataset=None)  # type: ignore[arg-type]
+        shared = {"work": portable, "environment": _environment()}
         return (
             data.from_items([{"index": i} for i in work.indices], override_num_blocks=blocks)
             .map_batches(
@@ -112,111 +117,85 @@ class RayEngine:
             )
         )
 
-    def _check_room(self, there: Mapping[str, float]) -> None:
-        """Ray would wait for ever for what the cluster does not have."""
+    def _check_capacity(self, resources: Mapping[str, float]) -> None:
+        """Refuse pools that the cluster has no room for; Ray would wait for ever."""
         pools = (self.reasoners, self.segmenters)
         for what, key in (("CPUs", "CPU"), ("GPUs", "GPU")):
             share = "cpus" if key == "CPU" else "gpus"
             wanted = sum(pool.actors * getattr(pool, share) for pool in pools)
-            if wanted > there.get(key, 0.0):
+            if wanted > resources.get(key, 0.0):
                 raise BadInput(
-                    f"the pools need {wanted:g} {what}, Ray has {there.get(key, 0.0):g}: "
+                    f"the pools need {wanted:g} {what}, Ray has {resources.get(key, 0.0):g}: "
                     "ask for fewer actors or smaller shares"
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Portable:
-    """Work without the open dataset: an actor opens its own."""
-
-    data: Any
-    reader: Any
-    rules: Any
-    asked: Any
-
-    @classmethod
-    def of(cls, work: Work) -> _Portable:
-        return cls(work.data.absolute(), work.reader, work.rules, work.asked)
 
 
 class _Actor:
     """What both pools' actors share: the pipeline and the dataset, made at the first batch.
 
-    There, and not at construction, so that what is missing on a node is told in one line.
+    They are not made at construction, so that what is missing on a node becomes a one-line error.
     """
 
     def __init__(
-        self, work: _Portable, make: Callable[[], Staged], environment: Mapping[str, str]
+        self, work: Work, make: Callable[[], TwoStagePipeline], environment: Mapping[str, str]
     ) -> None:
         os.environ.update(environment)
         self._work = work
         self._make = make
-        self._ready: tuple[Staged, Any] | None = None
+        self._loaded: tuple[TwoStagePipeline, Any] | None = None
 
-    def _parts(self) -> tuple[Staged, Any]:
-        if self._ready is None:
-            self._ready = self._make(), self._work.reader(self._work.data)
-        return self._ready
+    def _load(self) -> tuple[TwoStagePipeline, Any]:
+        if self._loaded is None:
+            self._loaded = self._make(), self._work.open_dataset(self._work.data)
+        return self._loaded
 
 
 class _Reasoner(_Actor):
-    """Rows of ``index`` -> ``index, thought, error``."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._loop = asyncio.Runner()
+    """Rows of ``index`` -> ``index, output, error``."""
 
     def __call__(self, batch: Batch) -> Batch:
         indices = [int(i) for i in batch["index"]]
         try:
-            thoughts = self._loop.run(self._conclude(indices))
+            output = [pickle.dumps(one) for one in self._reason(indices)]
         except RsvpError as error:
-            return {"index": indices, "thought": [b""] * len(indices), **_told(error, indices)}
-        return {
-            "index": indices,
-            "thought": [pickle.dumps(one) for one in thoughts],
-            "error": [""] * len(indices),
-        }
+            output, message = [b""] * len(indices), _to_line(error)
+        else:
+            message = ""
+        return {"index": indices, "output": output, "error": [message] * len(indices)}
 
-    async def _conclude(self, indices: Iterable[int]) -> list[Attempt[ReasoningOutput]]:
+    def _reason(self, indices: list[int]) -> list[Outcome[ReasoningOutput]]:
         """All of a batch at once where a server answers, else one after the other."""
-        pipeline, dataset = self._parts()
+        pipeline, dataset = self._load()
 
-        async def one(index: int) -> Attempt[ReasoningOutput]:
-            sample = dataset[index]
-            image = await asyncio.to_thread(records.open_image, sample)
-            return await records.conclude(pipeline, sample, image)
+        def one(sample: Sample) -> Outcome[ReasoningOutput]:
+            return outcomes.reason(pipeline, sample, outcomes.open_image(sample))
 
-        if getattr(getattr(pipeline, "mllm", None), "remote", False):
-            return list(await asyncio.gather(*(one(i) for i in indices)))
-        return [await one(i) for i in indices]
+        with ThreadPoolExecutor(len(indices) if is_remote(pipeline) else 1) as threads:
+            return list(threads.map(one, [dataset[i] for i in indices]))
 
 
 class _Segmenter(_Actor):
-    """Rows of ``index, thought, error`` -> ``record, error``."""
+    """Rows of ``index, output, error`` -> ``record, error``."""
 
     def __call__(self, batch: Batch) -> Batch:
-        rows = zip(batch["index"], batch["thought"], batch["error"], strict=True)
-        done = [self._answer(int(index), thought, error) for index, thought, error in rows]
+        rows = zip(batch["index"], batch["output"], batch["error"], strict=True)
+        done = [self._answer(int(index), output, error) for index, output, error in rows]
         return {"record": [d[0] for d in done], "error": [d[1] for d in done]}
 
-    def _answer(self, index: int, thought: bytes, error: str) -> tuple[str, str]:
+    def _answer(self, index: int, output: bytes, error: str) -> tuple[str, str]:
+        """The record of a sample, or an error, as JSON."""
         if error:
             return "", error
         try:
-            pipeline, dataset = self._parts()
+            pipeline, dataset = self._load()
             sample = dataset[index]
-            answers = records.segment_proposals(
-                pipeline,
-                sample,
-                records.open_image(sample),
-                pickle.loads(thought),
-                self._work.asked,
+            image = outcomes.open_image(sample)
+            outcome = outcomes.segment_proposals(
+                pipeline, sample, image, pickle.loads(output), self._work.options
             )
         except RsvpError as fault:
-            return "", _line(fault)
-        record = records.score(sample, answers, self._work.rules, self._work.asked)
-        return json.dumps(record), ""
+            return "", _to_line(fault)
+        return json.dumps(self._work.record(sample, outcome).to_dict()), ""
 
 
 def _connected(address: str | None) -> Any:
@@ -250,12 +229,8 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES)}
 
 
-def _told(error: RsvpError, indices: list[int]) -> Batch:
-    return {"error": [_line(error)] * len(indices)}
-
-
-def _line(error: RsvpError) -> str:
-    """An error on its way home; exceptions of several arguments do not survive pickling."""
+def _to_line(error: RsvpError) -> str:
+    """An error as text; exceptions of several arguments do not survive pickling."""
     return json.dumps([error.exit_code, str(error)])
 
 
@@ -263,5 +238,4 @@ def _record(row: Mapping[str, Any]) -> Record:
     if row["error"]:
         code, message = json.loads(row["error"])
         raise (ModelUnavailable if code == ModelUnavailable.exit_code else BadInput)(message)
-    record: Record = json.loads(row["record"])
-    return record
+    return Record.model_validate(json.loads(row["record"]))

@@ -1,8 +1,8 @@
 """How well masks and boxes agree: pure functions, exact integers until the last division.
 
-I and U are the pixels that the prediction and the truth share, and that either has. gIoU is the
-mean over samples of I / U, cIoU is the sum of I over the sum of U. What else there is to know, the
-official codes decide differently: a `Protocol` says how.
+I and U count the pixels in the intersection and in the union of prediction and truth. gIoU is the
+mean over samples of I / U, cIoU is the sum of I over the sum of U. In the details the official
+codes differ: a `ScoringProtocol` holds them.
 
 Sources: LISA (dvlab-research/LISA, utils.py and train_ds.py), Seg-Zero and VisionReasoner
 (evaluation_scripts), GRES (henghuiding/gRefCOCO).
@@ -10,30 +10,33 @@ Sources: LISA (dvlab-research/LISA, utils.py and train_ds.py), Seg-Zero and Visi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pycocotools import mask as coco
 
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import spans
 from rsvp.evaluation.metrics.spans import Spans
+from rsvp.evaluation.stats import Interval, mean_or_none, ratio_interval
 from rsvp.masks import box_iou
 from rsvp.types import BoolMask, Box
 
+IntervalNumbers = dict[str, Interval | int | None]
+
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class ScoringProtocol:
     """The rules on which benchmarks differ.
 
     Attributes:
-        empty_iou: what a sample scores whose union is empty; None leaves it out of the mean.
-        ignore: pixels marked "don't care" leave both masks, or belong to the target.
-        twice: pixels in two annotations belong to the target, or (the value 2 being neither 0 nor
-            1) to the background.
+        empty_iou: the score of a sample whose union is empty; None leaves it out of the mean.
+        ignored_pixels: pixels marked "don't care" leave both masks, or belong to the target.
+        overlap_pixels: pixels in two annotations belong to the target, or to the background. (LISA
+            sums the masks and tests == 1, so that overlaps become background.)
         iou_epsilon: added to each U.
         mean_epsilon: added to the number of samples, of gIoU.
         sum_epsilon: added to the sum of U, of cIoU.
@@ -41,35 +44,34 @@ class Protocol:
 
     name: str
     empty_iou: float | None = 1.0
-    ignore: Literal["left out", "target"] = "left out"
-    twice: Literal["target", "background"] = "target"
+    ignored_pixels: Literal["left out", "target"] = "left out"
+    overlap_pixels: Literal["target", "background"] = "target"
     iou_epsilon: float = 0.0
     mean_epsilon: float = 0.0
     sum_epsilon: float = 0.0
 
 
-SCENES = Protocol("scenes")
-LISA = Protocol("lisa", twice="background", iou_epsilon=1e-5, mean_epsilon=1e-5, sum_epsilon=1e-10)
-SEG_ZERO = Protocol("seg-zero", empty_iou=None, ignore="target")
-VISIONREASONER = Protocol("visionreasoner", empty_iou=0.0, ignore="target")
-REASONSEG_X = Protocol("reasonseg-x", ignore="target")
-GREFCOCO = Protocol("grefcoco")
+SCENES = ScoringProtocol("scenes")
+LISA = ScoringProtocol(
+    "lisa", overlap_pixels="background", iou_epsilon=1e-5, mean_epsilon=1e-5, sum_epsilon=1e-10
+)
+SEG_ZERO = ScoringProtocol("seg-zero", empty_iou=None, ignored_pixels="target")
+VISIONREASONER = ScoringProtocol("visionreasoner", empty_iou=0.0, ignored_pixels="target")
+REASONSEG_X = ScoringProtocol("reasonseg-x", ignored_pixels="target")
+GREFCOCO = ScoringProtocol("grefcoco")
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Pixels that two masks share, and pixels that either has; adds up with `+`."""
+    """Pixels in the intersection and in the union of two masks."""
 
     intersection: int
     union: int
 
-    def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(self.intersection + other.intersection, self.union + other.union)
-
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a protocol holds a prediction against.
+    """What a prediction is compared with.
 
     Attributes:
         mask: (H, W) bool, the target.
@@ -80,14 +82,14 @@ class Truth:
     ignore: BoolMask | None = field(default=None, repr=False)
 
 
-def truth(sample: Sample, protocol: Protocol = SCENES) -> Truth:
+def truth(sample: Sample, protocol: ScoringProtocol = SCENES) -> Truth:
     """The truth of a sample, as a protocol sees it."""
     mask = sample.mask
-    if sample.overlap_mask is not None and protocol.twice == "background":
+    if sample.overlap_mask is not None and protocol.overlap_pixels == "background":
         mask = mask & ~sample.overlap_mask
     if sample.ignore is None:
         return Truth(mask)
-    if protocol.ignore == "target":
+    if protocol.ignored_pixels == "target":
         return Truth(mask | sample.ignore)
     return Truth(mask, sample.ignore)
 
@@ -124,39 +126,12 @@ def overlap_spans(prediction: Spans, truth: Truth) -> Overlap:
     return Overlap(both, size + int(np.count_nonzero(truth.mask)) - both)
 
 
-def overlap_rle(
-    prediction: Mapping[str, Any], truth: Mapping[str, Any], ignore: Mapping[str, Any] | None = None
-) -> Overlap:
-    """I and U of two COCO RLEs of one size, without decoding them.
-
-    Args:
-        ignore: pixels outside `truth` that leave the prediction.
-
-    Raises:
-        BadInput: the sizes differ.
-    """
-    for one in (truth, ignore):
-        if one is not None and list(prediction["size"]) != list(one["size"]):
-            raise BadInput(
-                f"a mask of {prediction['size']} cannot be scored on one of {one['size']}"
-            )
-    both = _both(prediction, truth)
-    size = int(coco.area(dict(prediction)))
-    if ignore is not None:
-        size -= _both(prediction, ignore)
-    return Overlap(both, size + int(coco.area(dict(truth))) - both)
-
-
-def _both(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
-    return int(coco.area(coco.merge([dict(a), dict(b)], intersect=True)))
-
-
-def skips(shared: Overlap, protocol: Protocol) -> bool:
+def skips(shared: Overlap, protocol: ScoringProtocol) -> bool:
     """Whether a protocol leaves a sample out of the mean: nothing there, nothing predicted."""
     return shared.union == 0 and protocol.empty_iou is None
 
 
-def iou(shared: Overlap, protocol: Protocol = SCENES) -> float:
+def iou(shared: Overlap, protocol: ScoringProtocol = SCENES) -> float:
     """Intersection over union, 0 to 1.
 
     Raises:
@@ -169,24 +144,24 @@ def iou(shared: Overlap, protocol: Protocol = SCENES) -> float:
     return protocol.empty_iou
 
 
-def giou(overlaps: Sequence[Overlap], protocol: Protocol = SCENES) -> float:
-    """The mean IoU over the samples that count; BadInput when there are none."""
+def iou_numbers(overlaps: Sequence[Overlap], protocol: ScoringProtocol) -> IntervalNumbers:
+    """n, skipped, gIoU and cIoU of at least one sample; gIoU is None where all are skipped."""
     counted = [iou(one, protocol) for one in overlaps if not skips(one, protocol)]
-    if not counted:
-        raise BadInput("gIoU of no samples is undefined")
-    return sum(counted) / (len(counted) + protocol.mean_epsilon)
+    giou = mean_or_none(counted)
+    return {
+        "n": len(overlaps),
+        "skipped": len(overlaps) - len(counted),
+        "giou": giou and giou.times(len(counted) / (len(counted) + protocol.mean_epsilon)),
+        "ciou": ratio_interval(
+            [one.intersection for one in overlaps],
+            [one.union for one in overlaps],
+            empty=empty_ciou(protocol),
+            epsilon=protocol.sum_epsilon,
+        ),
+    }
 
 
-def ciou(overlaps: Sequence[Overlap], protocol: Protocol = SCENES) -> float:
-    """Summed intersections over summed unions; BadInput when there are no samples."""
-    if not overlaps:
-        raise BadInput("cIoU of no samples is undefined")
-    total = sum(overlaps, Overlap(0, 0))
-    below = total.union + protocol.sum_epsilon
-    return total.intersection / below if below else empty_ciou(protocol)
-
-
-def empty_ciou(protocol: Protocol) -> float:
+def empty_ciou(protocol: ScoringProtocol) -> float:
     """cIoU where no sample has a union: an epsilon makes it 0, else it is as of one sample."""
     return 0.0 if protocol.sum_epsilon else protocol.empty_iou or 0.0
 
@@ -196,17 +171,22 @@ def matched_boxes(truth: Sequence[Box], predicted: Sequence[Box], threshold: flo
 
     The largest such pairing, found by augmenting paths, so that the order of boxes is irrelevant.
     """
-    near = [[j for j, p in enumerate(predicted) if box_iou(t, p) >= threshold] for t in truth]
-    holder: dict[int, int] = {}
+    candidates = [[j for j, p in enumerate(predicted) if box_iou(t, p) >= threshold] for t in truth]
+    matched_to: dict[int, int] = {}
 
-    def place(i: int, tried: set[int]) -> bool:
-        for j in near[i]:
+    def match(i: int, tried: set[int]) -> bool:
+        for j in candidates[i]:
             if j in tried:
                 continue
             tried.add(j)
-            if j not in holder or place(holder[j], tried):
-                holder[j] = i
+            if j not in matched_to or match(matched_to[j], tried):
+                matched_to[j] = i
                 return True
         return False
 
-    return sum(place(i, set()) for i in range(len(truth)))
+    return sum(match(i, set()) for i in range(len(truth)))
+
+
+def is_finite(number: float) -> bool:
+    """False for NaN, infinities, and whole numbers that no float holds."""
+    return abs(number) <= sys.float_info.max

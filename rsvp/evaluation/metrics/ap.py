@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,35 +22,12 @@ from pycocotools.cocoeval import COCOeval
 
 from rsvp.datasets.instances import Instances, encode
 from rsvp.errors import BadInput
-from rsvp.evaluation.stats import Interval, mean_interval
+from rsvp.evaluation.metrics import is_finite
+from rsvp.evaluation.stats import mean_or_none
 
 Json = Mapping[str, Any]
 
 MAX_PREDICTIONS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class ApSummary:
-    """AP over several sets.
-
-    Attributes:
-        ap: set -> AP times 100; None where the set has no object that counts.
-        mean: unweighted over the sets that have one, with the interval over sets.
-        median: over the same.
-    """
-
-    ap: Mapping[str, float | None]
-    mean: Interval | None
-    median: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """``ap`` (a number a set), ``mean`` (``{"mean", "low", "high"}``), ``median``, ``sets``."""
-        return {
-            "ap": dict(self.ap),
-            "mean": self.mean.to_dict() if self.mean else None,
-            "median": self.median,
-            "sets": len(self.ap),
-        }
 
 
 def average_precision(
@@ -92,8 +67,15 @@ def average_precision(
     return 100 * float(np.mean(counted)) if counted.size else None
 
 
-def summarize(ap: Mapping[str, float | None]) -> ApSummary:
-    """Mean and median over the sets.
+def summarize(ap: Mapping[str, float | None]) -> dict[str, Any]:
+    """AP over sets, by its names in the JSON.
+
+    Args:
+        ap: set -> AP times 100; None where the set has no object that counts.
+
+    Returns:
+        ``ap``, and over the sets that have one: ``mean``, unweighted, an interval over sets, and
+        ``median``; ``sets`` is the number of all sets.
 
     Raises:
         BadInput: there are no sets.
@@ -101,11 +83,12 @@ def summarize(ap: Mapping[str, float | None]) -> ApSummary:
     if not ap:
         raise BadInput("a mean AP needs at least one set")
     known = [value for value in ap.values() if value is not None]
-    return ApSummary(
-        ap=dict(ap),
-        mean=mean_interval(known) if known else None,
-        median=statistics.median(known) if known else None,
-    )
+    return {
+        "ap": dict(ap),
+        "mean": mean_or_none(known),
+        "median": statistics.median(known) if known else None,
+        "sets": len(ap),
+    }
 
 
 def as_results(
@@ -130,7 +113,10 @@ def _ground_truth(truth: Instances) -> dict[str, Any]:
     official numbers.)
     """
     return {
-        "images": [{"id": number, **_size(truth, number)} for number in truth.images],
+        "images": [
+            {"id": number, "height": one["height"], "width": one["width"]}
+            for number, one in truth.images.items()
+        ],
         "categories": [{"id": number, "name": name} for number, name in truth.categories.items()],
         "annotations": [
             _annotation(
@@ -174,17 +160,7 @@ def _check(result: object, truth: Instances, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value not in known:
             raise BadInput(f"{where}: {name} {value!r} is not in {truth.file}")
     score = result.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not _finite(score):
+    if not isinstance(score, int | float) or isinstance(score, bool) or not is_finite(score):
         raise BadInput(f"{where}: the score is a number, found {score!r}")
     if "segmentation" not in result:
         raise BadInput(f"{where}: there is no segmentation")
-
-
-def _finite(number: float) -> bool:
-    """False for NaN, infinities, and whole numbers that no float holds."""
-    return abs(number) <= sys.float_info.max
-
-
-def _size(truth: Instances, image_id: int) -> dict[str, int]:
-    height, width = truth.size(image_id)
-    return {"height": height, "width": width}

@@ -7,16 +7,16 @@ is wrong.
 
 Sources: POPE's ``evaluate.py`` (Y. Li et al., 2023), HallusionBench's ``utils.py`` (T. Guan et al.,
 2024), MMBench's CircularEval (Y. Liu et al., 2023). HallusionBench, MMVP and MMBench officially ask
-a language model whether a free reply is right; here a rule reads it, see `chosen` and `stated`.
+a language model whether a free reply is right; here a rule reads it, see `read_choice` and
+`read_yes_no`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rsvp.datasets.vqa import LETTERS, NO, YES, Question
 from rsvp.errors import BadInput
@@ -38,110 +38,46 @@ _BRACKETED = re.compile(r"\(([A-Za-z])\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedReply:
     """A question with what the reply was taken to say.
 
     Attributes:
         given: a letter, "yes" or "no"; None where there is no reply, or none that says one.
         right: whether it counts as right.
+        answered: whether there is a reply.
     """
 
     question: Question
     given: str | None
     right: bool
+    answered: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class VqaSummary:
-    """The scores of a benchmark, 0 to 1.
-
-    Attributes:
-        n: how many questions.
-        unanswered: how many had no reply; they are wrong.
-        unread: how many replies said nothing that the rule could read.
-        scores: by the benchmark's own names.
-        by_kind: the same of each kind, in the order in which they first appear.
-    """
-
-    n: int
-    unanswered: int
-    unread: int
-    scores: Mapping[str, Interval]
-    by_kind: Mapping[str, Mapping[str, Interval]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts and scores by name, and ``by_kind``; each ``{"mean", "low", "high"}``."""
-        shown = {name: one.to_dict() for name, one in self.scores.items()}
-        kinds = {
-            kind: {name: one.to_dict() for name, one in scores.items()}
-            for kind, scores in self.by_kind.items()
-        }
-        counts = {"n": self.n, "unanswered": self.unanswered, "unread": self.unread}
-        return {**counts, **shown, "by_kind": kinds}
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """How a benchmark is scored.
-
-    Attributes:
-        read: the answer that a reply gives to a question; None where it gives none.
-        count: the scores of marked questions.
-        unsure_right: whether a reply that commits itself to nothing is right for this question.
-    """
-
-    read: Callable[[str, Question], str | None]
-    count: Callable[[Sequence[Marked]], Scores]
-    unsure_right: Callable[[Question], bool] = lambda _: False
-
-
-def score(
-    name: str, questions: Iterable[Question], replies: Mapping[str, str | None]
-) -> VqaSummary:
-    """Score a benchmark.
+def mark(
+    read: Callable[[str, Question], str | None],
+    question: Question,
+    reply: str,
+    *,
+    undecided_is_right: bool = False,
+) -> MarkedReply:
+    """Read a reply and compare it; a blank one is wrong.
 
     Args:
-        name: a key of `SCORERS`.
-        questions: all of the benchmark; their images are not looked at.
-        replies: id -> the model's words; a missing one, None or blank counts as wrong.
+        read: the answer that a reply gives; None where it gives none.
+        undecided_is_right: whether a reply that gives none is right.
 
     Raises:
-        BadInput: unknown benchmark, no questions, a question whose answer is secret, or a reply to
-            an unknown id.
+        BadInput: the right answer is secret.
     """
-    if name not in SCORERS:
-        raise BadInput(f"unknown benchmark {name!r}; known: {', '.join(SCORERS)}")
-    scorer, asked = SCORERS[name], list(questions)
-    unknown = replies.keys() - {one.id for one in asked}
-    if unknown or not asked:
-        found = f"a reply to the unknown id {min(unknown)!r}" if unknown else "no questions"
-        raise BadInput(f"{name}: {found}")
-    marked = [mark(scorer, one, replies.get(one.id)) for one in asked]
-    kinds: dict[str, list[Marked]] = defaultdict(list)
-    for one in marked:
-        kinds[one.question.kind].append(one)
-    answered = sum(bool((replies.get(one.id) or "").strip()) for one in asked)
-    return VqaSummary(
-        n=len(marked),
-        unanswered=len(marked) - answered,
-        unread=answered - sum(one.given is not None for one in marked),
-        scores=scorer.count(marked),
-        by_kind={kind: scorer.count(some) for kind, some in kinds.items()},
-    )
-
-
-def mark(scorer: Scorer, question: Question, reply: str | None) -> Marked:
-    """Read a reply and compare it; BadInput where the right answer is secret."""
     if question.answer is None:
         raise BadInput(f"{question.id}: this split's answers are secret, it cannot be scored here")
-    if reply is None or not reply.strip():
-        return Marked(question, None, right=False)
-    given = scorer.read(reply, question)
-    right = given == question.answer if given else scorer.unsure_right(question)
-    return Marked(question, given, right)
+    if not reply.strip():
+        return MarkedReply(question, None, right=False, answered=False)
+    given = read(reply, question)
+    return MarkedReply(question, given, given == question.answer if given else undecided_is_right)
 
 
-def chosen(reply: str, question: Question) -> str | None:
+def read_choice(reply: str, question: Question) -> str | None:
     """The letter that a reply chooses, by its letter or else by the words of one option.
 
     A letter counts where it stands alone, in front ("B.", "(B) red"), in ``\\boxed{}``, after "the
@@ -158,13 +94,13 @@ def chosen(reply: str, question: Question) -> str | None:
     return _by_words(text, question.options)
 
 
-def by_pope(reply: str, _: Question) -> str:
+def read_pope(reply: str, _: Question) -> str:
     """POPE's rule: of the words before the first full stop, "No", "not" or "no" mean no."""
     words = reply.partition(".")[0].replace(",", "").split(" ")
     return NO if {"No", "not", "no"} & set(words) else YES
 
 
-def stated(reply: str, _: Question) -> str | None:
+def read_yes_no(reply: str, _: Question) -> str | None:
     """Yes or no as the first word says it, else as the only one of the two that is said."""
     words: list[str] = re.findall(r"[a-z]+", reply.lower())
     if words and words[0] in (YES, NO):
@@ -173,12 +109,12 @@ def stated(reply: str, _: Question) -> str | None:
     return said.pop() if len(said) == 1 else None
 
 
-def accuracy(marked: Sequence[Marked]) -> Scores:
+def accuracy(marked: Sequence[MarkedReply]) -> Scores:
     """The share of right answers."""
     return {"accuracy": mean_interval([float(one.right) for one in marked])}
 
 
-def over_rotations(marked: Sequence[Marked]) -> Scores:
+def rotation_accuracy(marked: Sequence[MarkedReply]) -> Scores:
     """HR-Bench: the accuracy of each rotation, averaged over the rotations."""
     sizes: dict[tuple[str, ...], int] = defaultdict(int)
     for one in marked:
@@ -188,7 +124,7 @@ def over_rotations(marked: Sequence[Marked]) -> Scores:
     return {"accuracy": mean_interval([one.right * weights[one.question.group] for one in marked])}
 
 
-def detection(marked: Sequence[Marked]) -> Scores:
+def detection_scores(marked: Sequence[MarkedReply]) -> Scores:
     """POPE: "yes" detects an object; where there is nothing to divide by a score is 0."""
     yes = [float(one.given == YES) for one in marked]
     true = [float(one.question.answer == YES) for one in marked]
@@ -203,35 +139,24 @@ def detection(marked: Sequence[Marked]) -> Scores:
     }
 
 
-def in_pairs(marked: Sequence[Marked]) -> Scores:
+def pair_accuracy(marked: Sequence[MarkedReply]) -> Scores:
     """MMVP: a pair is right when both its questions are."""
     return {"pair_accuracy": _all_right(marked, 0), **accuracy(marked)}
 
 
-def circular(marked: Sequence[Marked]) -> Scores:
+def circular_accuracy(marked: Sequence[MarkedReply]) -> Scores:
     """MMBench: a question counts when every rotation of it is right; and the plain accuracy."""
     return {"circular_accuracy": _all_right(marked, 0), **accuracy(marked)}
 
 
-def consistency(marked: Sequence[Marked]) -> Scores:
+def consistency_scores(marked: Sequence[MarkedReply]) -> Scores:
     """HallusionBench: questions (aacc), figures (facc) and question pairs (qacc) all right."""
     seen = [one for one in marked if one.question.group[0]]
     figures = {"facc": _all_right(seen, 0)} if seen else {}
     return {"aacc": accuracy(marked)["accuracy"], **figures, "qacc": _all_right(marked, 1)}
 
 
-SCORERS: dict[str, Scorer] = {
-    "vstar": Scorer(chosen, accuracy),
-    "hrbench": Scorer(chosen, over_rotations),
-    "pope": Scorer(by_pope, detection),
-    "mmvp": Scorer(chosen, in_pairs),
-    # Asked without the figure, "I cannot tell" is right.
-    "hallusionbench": Scorer(stated, consistency, lambda question: not question.group[0]),
-    "mmbench": Scorer(chosen, circular),
-}
-
-
-def _all_right(marked: Sequence[Marked], key: int) -> Interval:
+def _all_right(marked: Sequence[MarkedReply], key: int) -> Interval:
     """The share of groups in which everything is right."""
     groups: dict[str, bool] = {}
     for one in marked:

@@ -13,29 +13,28 @@ Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/25
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco
 
 from rsvp.datasets.instances import encode
 from rsvp.datasets.vrt import VrtObject, VrtTruth
-from rsvp.errors import BadInput
 from rsvp.evaluation.stats import Interval, ratio_interval
 from rsvp.masks import RLE
 from rsvp.platform.extras import require
 
 FOUND = 0.5  # an object is found above this IoU
 
-_SEG = re.compile(re.escape("[SEG]"))
+SEG = "[SEG]"  # in a reply, stands for the next mask
+
 _OPEN, _CLOSE = "<answer>", "</answer>"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """How well one part of a reply, reasoning or answer, matches its true objects.
+class PartScore:
+    """How well the masks of one part of a reply, reasoning or answer, match its true objects.
 
     Attributes:
         ious: of each true object, in its order; 0 for one that was not matched.
@@ -57,52 +56,8 @@ class VrtScore:
 
     id: str
     classes: tuple[str, ...]
-    reasoning: Part
-    answer: Part
-
-
-@dataclass(frozen=True, slots=True)
-class VrtGroup:
-    """The scores of some samples, 0 to 1; r of the reasoning, a of the answer.
-
-    Where there is nothing to divide by (no object, none found, no mask) a value is 0, as in the
-    official code.
-
-    Attributes:
-        n: how many samples.
-        r_lq, a_lq: share of the true objects found at IoU > 0.5.
-        r_sq, a_sq: mean IoU of those.
-        r_miou, a_miou: mean IoU of all true objects.
-        r_precision, a_precision: share of the masks that found an object.
-    """
-
-    n: int
-    r_lq: Interval
-    r_sq: Interval
-    r_miou: Interval
-    r_precision: Interval
-    a_lq: Interval
-    a_sq: Interval
-    a_miou: Interval
-    a_precision: Interval
-
-    def to_dict(self) -> dict[str, Any]:
-        """By the names of the attributes; an interval is ``{"mean", "low", "high"}``."""
-        intervals = [one.name for one in fields(self) if one.name != "n"]
-        return {"n": self.n, **{name: getattr(self, name).to_dict() for name in intervals}}
-
-
-@dataclass(frozen=True, slots=True)
-class VrtSummary:
-    """All samples, and those of each class."""
-
-    overall: VrtGroup
-    by_class: Mapping[str, VrtGroup]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The overall scores by their names, and ``by_class`` of the same."""
-        classes = {name: group.to_dict() for name, group in self.by_class.items()}
-        return {**self.overall.to_dict(), "by_class": classes}
+    reasoning: PartScore
+    answer: PartScore
 
 
 def seg_indices(text: str) -> tuple[list[int], list[int]]:
@@ -115,9 +70,9 @@ def seg_indices(text: str) -> tuple[list[int], list[int]]:
     end = text.find(_CLOSE, start + len(_OPEN))
     if start < 0 or end < 0:
         return [], []
-    places = [found.start() for found in _SEG.finditer(text)]
-    reasoning = [k for k, place in enumerate(places) if place < start]
-    answer = [k for k, place in enumerate(places) if start <= place < end]
+    starts = [found.start() for found in re.finditer(re.escape(SEG), text)]
+    reasoning = [k for k, place in enumerate(starts) if place < start]
+    answer = [k for k, place in enumerate(starts) if start <= place < end]
     return reasoning, answer
 
 
@@ -166,40 +121,37 @@ def score(truth: VrtTruth, text: str, masks: Sequence[object], where: str = "") 
     )
 
 
-def summarize(scores: Sequence[VrtScore]) -> VrtSummary:
-    """Pool the samples' IoUs; a sample of several classes counts in each of them.
+def summarize(scores: Sequence[VrtScore]) -> dict[str, Interval | int]:
+    """The pooled scores of some samples, 0 to 1; r of the reasoning, a of the answer.
 
-    Intervals resample samples, never the objects in them.
+    lq is the share of the true objects found at IoU > 0.5, sq the mean IoU of those, miou the mean
+    IoU of all true objects, precision the share of the masks that found an object. Where there is
+    nothing to divide by a value is 0, as in the official code. Intervals resample samples, never
+    the objects in them.
 
     Raises:
         BadInput: there are no samples.
     """
-    if not scores:
-        raise BadInput("VRT-Bench's scores need at least one sample")
-    classes = sorted({name for one in scores for name in one.classes})
-    return VrtSummary(
-        overall=_group(scores),
-        by_class={name: _group([one for one in scores if name in one.classes]) for name in classes},
-    )
-
-
-def _part(predicted: Sequence[RLE], truth: Sequence[VrtObject]) -> Part:
-    return Part(matched_ious(predicted, [one.mask for one in truth]), len(predicted))
-
-
-def _group(scores: Sequence[VrtScore]) -> VrtGroup:
-    pooled = {
-        f"{letter}_{name}": interval
-        for letter, parts in (
-            ("r", [one.reasoning for one in scores]),
-            ("a", [one.answer for one in scores]),
-        )
-        for name, interval in _pooled(parts).items()
+    r = _pooled([one.reasoning for one in scores])
+    a = _pooled([one.answer for one in scores])
+    return {
+        "n": len(scores),
+        "r_lq": r["lq"],  # the published ones first
+        "r_sq": r["sq"],
+        "a_miou": a["miou"],
+        "r_miou": r["miou"],
+        "a_lq": a["lq"],
+        "a_sq": a["sq"],
+        "r_precision": r["precision"],
+        "a_precision": a["precision"],
     }
-    return VrtGroup(n=len(scores), **pooled)
 
 
-def _pooled(parts: Sequence[Part]) -> dict[str, Interval]:
+def _part(predicted: Sequence[RLE], truth: Sequence[VrtObject]) -> PartScore:
+    return PartScore(matched_ious(predicted, [one.mask for one in truth]), len(predicted))
+
+
+def _pooled(parts: Sequence[PartScore]) -> dict[str, Interval]:
     objects = [len(part.ious) for part in parts]
     found = [len(part.found) for part in parts]
     return {

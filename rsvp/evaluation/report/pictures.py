@@ -1,6 +1,6 @@
 """Samples as pictures: what was hit, what was missed, what was too much.
 
-Pixels of the prediction and of the truth are told apart by colour: hit (both), missed (the truth
+Pixels of the prediction and of the truth are distinguished by colour: hit (both), missed (the truth
 alone), surplus (the prediction alone), ignored (pixels that the benchmark doesn't count).
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ from PIL import ImageFilter
 
 from rsvp import drawing
 from rsvp.datasets import Sample
-from rsvp.evaluation.records import open_image
+from rsvp.evaluation.outcomes import open_image
+from rsvp.evaluation.records import Record
 from rsvp.images import shrink
 from rsvp.masks import decode_rle
 from rsvp.types import BoolMask, RgbArray
@@ -47,7 +47,7 @@ def data_uri(sample: Sample, masks: Sequence[object]) -> str:
 
 
 def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
-    """The (h, w, 3) view of a sample's image, a little paler, its parts tinted and outlined.
+    """The (h, w, 3) view of a sample's image, paler, with hits and errors tinted and outlined.
 
     Args:
         rgb: the image, shrunk; the masks are shrunk to it.
@@ -94,27 +94,37 @@ def _jpeg(rgb: RgbArray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-class Chosen:
-    """The records worth looking at: the best, the worst and the failed, a few of each.
+class Examples:
+    """The best, the worst and the failed records, a few of each.
 
     Of equal scores the larger union comes first, for a large wrong mask hurts more; a rightly
     empty answer, where there is nothing to see, is among the best only for want of others. The
-    same records always give the same choice.
+    same records always give the same examples.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.best: list[dict[str, Any]] = []
-        self.worst: list[dict[str, Any]] = []
-        self.failed: list[dict[str, Any]] = []
+        self.best: list[Record] = []
+        self.worst: list[Record] = []
+        self.failed: list[Record] = []
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Record) -> None:
         """Consider a record; at most three times `most` are held."""
-        if record["failure"] is not None:
+        if record.failure is not None:
             self.failed = [*self.failed, record][: self._most]
-        elif record["iou"] is not None:
-            self.best.append(record)
-            self.best.sort(key=lambda r: (r["union"] == 0, -r["iou"], -r["union"]))
-            self.worst.append(record)
-            self.worst.sort(key=lambda r: (r["iou"], -r["union"]))
-            del self.best[self._most :], self.worst[self._most :]
+        elif record.iou is not None:
+            self.best = self._first(self.best, record, _rank_best)
+            self.worst = self._first(self.worst, record, _rank_worst)
+
+    def _first(
+        self, found: list[Record], record: Record, rank: Callable[[Record], tuple[float, ...]]
+    ) -> list[Record]:
+        return sorted([*found, record], key=rank)[: self._most]
+
+
+def _rank_best(record: Record) -> tuple[float, ...]:
+    return record.union == 0, -(record.iou or 0.0), -record.union
+
+
+def _rank_worst(record: Record) -> tuple[float, ...]:
+    return record.iou or 0.0, -record.union

@@ -1,62 +1,156 @@
-"""A run's summary as text."""
+"""Scores, summaries and comparisons as text for a terminal."""
 
 from __future__ import annotations
 
-from rsvp.evaluation.score import format_score
-from rsvp.evaluation.stats import Interval
-from rsvp.evaluation.summary import Group, Summary
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-_STAGES = (
-    ("oracle", "oracle gIoU (true boxes)"),
-    ("box_recall", "reasoner's box recall at IoU 0.5"),
-    ("box_to_mask", "true box -> mask, mean IoU"),
-    ("absent_detected", "absent detected"),
-    ("false_absent", "false absents"),
-)
+from rsvp.evaluation.benchmarks import Numbers
+from rsvp.evaluation.score import Score
+from rsvp.evaluation.stats import Difference
+
+if TYPE_CHECKING:
+    from rsvp.evaluation.compare import Comparison, Flip, GroupDifference
+    from rsvp.evaluation.summary import GroupSummary, Summary
+
+STAGE_LABELS: Mapping[str, str] = {
+    "oracle": "oracle gIoU (true boxes)",
+    "box_recall": "reasoner's box recall at IoU 0.5",
+    "box_to_mask": "true box -> mask, mean IoU",
+    "absent_detected": "absent detected",
+    "false_absent": "false absents",
+}
+
+_COUNTS = ("n", "skipped")
+_SCORE_COLUMNS = 3  # with their intervals as many as a terminal is wide
+
+
+def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> str:
+    """Rows as aligned columns.
+
+    Args:
+        widths: the least width of each column; a positive one is aligned to the right.
+    """
+    count = max((len(row) for row in rows), default=0)
+    least = [*widths, *[0] * (count - len(widths))]
+    width = [max(abs(least[i]), *(len(row[i]) for row in rows)) for i in range(count)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:>{width[i]}}" if least[i] > 0 else f"{cell:<{width[i]}}"
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    )
+
+
+# ---------------------------------------------------------------- rsvp score
+
+
+def format_score(score: Score) -> str:
+    """Every number of all samples, then the first ones of each part."""
+    head = f"{score.benchmark} ({score.protocol}): {score.samples} samples, "
+    head += f"{len(score.missing)} without a prediction; mean [95 % bootstrap interval]"
+    numbers = table([(name, _shown(value)) for name, value in _flat(score.numbers).items()])
+    parts = {**score.by_kind, **score.by_tag}
+    return _blocks(head, numbers, _parts(parts) if len(parts) > 1 else "")
+
+
+def _flat(numbers: Numbers) -> Numbers:
+    """Numbers of numbers (AP a set) in one dictionary."""
+    flat: dict[str, Any] = {}
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name} {inner}": one for inner, one in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _parts(parts: Mapping[str, Numbers]) -> str:
+    first = next(iter(parts.values()))
+    scores = [name for name in first if name not in _COUNTS]
+    names = [*(["n"] if "n" in first else []), *scores[:_SCORE_COLUMNS]]
+    rows = [(part, *(_shown(one.get(name)) for name in names)) for part, one in parts.items()]
+    return table([("", *names), *rows])
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+# ---------------------------------------------------------------- rsvp eval
 
 
 def format_summary(summary: Summary) -> str:
-    """The summary as text of some 70 columns: scores, where they are lost, seconds; and what else
-    the benchmark scores."""
+    """Scores, numbers of each stage, seconds; and what else the benchmark scores."""
     head = f"{summary.n} samples, {summary.failed} failed; mean [95 % bootstrap interval]"
-    official = format_score(summary.official) if summary.official else ""
-    blocks = [head, _scores(summary), _stages(summary), _seconds(summary), official]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _scores(summary: Summary) -> str:
-    rows = [("overall", summary.overall)] if summary.overall else []
-    rows += [*summary.by_kind.items(), *summary.by_tag.items()]
-    if not rows:
-        return ""
-    width = max(len(name) for name, _ in rows)
-    head = f"{'':<{width}}  {'n':>6}  {'gIoU':<22}  cIoU"
-    return "\n".join([head, *(_score(name, group, width) for name, group in rows)])
-
-
-def _score(name: str, group: Group, width: int) -> str:
-    return f"{name:<{width}}  {group.n:>6}  {_told(group.giou):<22}  {_told(group.ciou)}"
-
-
-def _told(interval: Interval | None) -> str:
-    return "–" if interval is None else str(interval)
-
-
-def _stages(summary: Summary) -> str:
-    told: list[tuple[str, Interval]] = [
-        (text, interval)
-        for field, text in _STAGES
-        if (interval := getattr(summary, field)) is not None
+    groups: dict[str, GroupSummary] = {**summary.by_kind, **summary.by_tag}
+    if summary.n:
+        groups = {"overall": summary, **groups}
+    scores = [
+        (name, str(one.n), *("–" if v is None else str(v) for v in (one.giou, one.ciou)))
+        for name, one in groups.items()
     ]
-    width = max((len(text) for text, _ in told), default=0)
-    return "\n".join(f"{text:<{width}}  {interval}" for text, interval in told)
+    stages = [
+        (label, str(interval))
+        for name, label in STAGE_LABELS.items()
+        if (interval := getattr(summary, name)) is not None
+    ]
+    seconds = [
+        (stage, f"{one.mean:.3f}", f"{one.p95:.3f}") for stage, one in summary.seconds.items()
+    ]
+    return _blocks(
+        head,
+        table([("", "n", "gIoU", "cIoU"), *scores], (0, 6, -22)) if scores else "",
+        table(stages),
+        table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
+        format_score(summary.official) if summary.official else "",
+    )
 
 
-def _seconds(summary: Summary) -> str:
-    if not summary.seconds:
+# ---------------------------------------------------------------- rsvp compare
+
+
+def format_comparison(found: Comparison) -> str:
+    """Which run is better, by how much, and the samples that only one of them found."""
+    head = (
+        f"A {found.runs[0]}, {found.failed[0]} failed\nB {found.runs[1]}, {found.failed[1]} failed"
+    )
+    groups = {"overall": found.overall, **(found.by_kind if len(found.by_kind) > 1 else {})}
+    rows = [
+        (name, str(d.n), f"{d.a:.3f}", f"{d.b:.3f}", _signed(d.giou), _signed(d.ciou))
+        for name, d in groups.items()
+    ]
+    return _blocks(
+        head,
+        _verdict(found.overall),
+        table([("", "n", "A", "B", "gIoU, B - A", "cIoU, B - A"), *rows], (0, 6, 6, 6, -25)),
+        _flips("found by B only", found.gained),
+        _flips("found by A only", found.lost),
+    )
+
+
+def _verdict(overall: GroupDifference) -> str:
+    gain = overall.giou
+    if gain.low > 0:
+        return f"B is better: gIoU {gain.mean:+.3f}, 95 % interval above 0."
+    if gain.high < 0:
+        return f"A is better: gIoU of B {gain.mean:+.3f}, 95 % interval below 0."
+    return f"Undecided: gIoU of B {gain.mean:+.3f}, the 95 % interval holds 0."
+
+
+def _flips(title: str, flips: Sequence[Flip]) -> str:
+    if not flips:
         return ""
-    width = max(len(stage) for stage in (*summary.seconds, "seconds a sample"))
-    lines = [f"{'seconds a sample':<{width}}  {'mean':>8}  {'p95':>8}"]
-    for stage, one in summary.seconds.items():
-        lines.append(f"{stage:<{width}}  {one.mean:>8.3f}  {one.p95:>8.3f}")
-    return "\n".join(lines)
+    lines = [f"  {f.iou_a:.3f} -> {f.iou_b:.3f}  {f.id}  {f.kind}" for f in flips]
+    return "\n".join([f"{len(flips)} {title} (IoU >= 0.5):", *lines])
+
+
+def _signed(one: Difference) -> str:
+    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def _blocks(*blocks: str) -> str:
+    return "\n\n".join(block for block in blocks if block)

@@ -1,0 +1,150 @@
+"""The benchmarks: one class each, in a file of its own, found by its name in `rsvp.registry`.
+
+A class says how to open the samples, which protocols and splits there are, how predictions are
+scored, and how a run is exported. A plug-in adds one by the entry point ``benchmark.NAME``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from rsvp import registry
+from rsvp.errors import BadInput
+from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation.predictions import Prediction
+from rsvp.platform import files
+
+Json = Mapping[str, Any]
+Numbers = Mapping[str, Any]  # name -> interval, number, or None where no sample has it
+
+
+class Scorer(Protocol):
+    """Scores predictions, one call a sample, in the benchmark's order."""
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Score the prediction of sample `index`; BadInput where a mask is broken."""
+        ...
+
+    def numbers(self) -> Numbers:
+        """The scores of all samples."""
+        ...
+
+    def by_kind(self) -> Mapping[str, Numbers]:
+        """The scores of each kind."""
+        ...
+
+    def by_tag(self) -> Mapping[str, Numbers]:
+        """The scores of each tag."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialScore:
+    """The scores of files in the benchmark's own form.
+
+    Attributes:
+        missing: names of the files that are not there.
+    """
+
+    numbers: Numbers
+    missing: tuple[str, ...] = ()
+
+
+class Benchmark(ABC):
+    """A benchmark.
+
+    Attributes:
+        reader: opens a folder, ``reader(Path)``, with ``split=…`` where there are `splits`; a
+            `rsvp.datasets.Dataset`, or questions.
+        protocols: the rules by which it can be scored, the default first.
+        splits: what ``--split`` may name; none where a split is a folder of its own.
+        asks_for_masks: False where the answer is text, which `rsvp eval` doesn't ask for.
+        scores_path: the boxes of the reasoning steps are segmented and scored too.
+        scores_more: its scores are more than the gIoU and cIoU that every run has.
+        export_file: where `export` writes.
+    """
+
+    reader: ClassVar[Callable[..., Any]]
+    protocols: ClassVar[tuple[ScoringProtocol, ...]]
+    splits: ClassVar[tuple[str, ...]] = ()
+    asks_for_masks: ClassVar[bool] = True
+    scores_path: ClassVar[bool] = False
+    scores_more: ClassVar[bool] = True
+    export_file: ClassVar[str] = "predictions.jsonl"
+
+    @abstractmethod
+    def scorer(self, dataset: Any, protocol: ScoringProtocol) -> Scorer:
+        """A new scorer for the samples of `dataset`."""
+
+    def open(self, data: Path, split: str | None = None) -> Any:
+        """The samples in a folder; None opens the reader's default split.
+
+        Raises:
+            BadInput: no such split, or malformed data.
+            MissingExtra: an optional library is missing.
+        """
+        self.check_split(split)
+        return type(self).reader(data, **({} if split is None else {"split": split}))
+
+    def check_split(self, split: str | None) -> None:
+        """BadInput where there is no such split; the message lists the known ones."""
+        if split is not None and split not in self.splits:
+            known = ", ".join(self.splits)
+            hint = f"known here: {known}" if known else "here a split is a folder: name it as data"
+            raise BadInput(f"unknown split {split!r}; {hint}")
+
+    def protocol(self, name: str | None = None) -> ScoringProtocol:
+        """A protocol by name, None for the default; BadInput lists the known ones."""
+        for protocol in self.protocols:
+            if name in (None, protocol.name):
+                return protocol
+        known = ", ".join(p.name for p in self.protocols)
+        raise BadInput(f"unknown protocol {name!r}; known here: {known}")
+
+    def score_official(self, dataset: Any, source: Path) -> OfficialScore | None:
+        """The score of predictions in the benchmark's own form; None where `source` has another."""
+        del dataset, source
+        return None
+
+    def export(self, records: Iterable[Json], folder: Path, data: Path | None) -> list[Path]:
+        """Write predictions as the benchmark's own evaluation reads them.
+
+        Args:
+            records: with `id`, `masks`, `scores`, `text`, see `rsvp.evaluation.predictions`.
+            data: the folder that the run's samples came from, where it is known.
+
+        Returns:
+            The files written.
+
+        Raises:
+            BadInput: an id is not the benchmark's, or a file cannot be written.
+            KeyError, TypeError: a record lacks a field.
+        """
+        del data
+        lines = map(self.export_line, records)
+        target = folder / self.export_file
+        encoded = (
+            (files.dumps(one, indent=None, ascii_only=True) + "\n").encode() for one in lines
+        )
+        return [files.atomic_write(target, encoded)]
+
+    def export_line(self, record: Json) -> Json:
+        """A line of the exported file: as `rsvp score` reads it."""
+        line = {"id": record["id"], "masks": record["masks"]}
+        optional = {name: record.get(name) for name in ("scores", "text")}
+        return line | {name: value for name, value in optional.items() if value is not None}
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark by name.
+
+    Raises:
+        BadInput: no such benchmark; the message lists the known ones.
+        ModelUnavailable: a plug-in's module cannot be imported.
+    """
+    benchmark: Benchmark = registry.make("benchmark", registry.Spec(name))
+    return benchmark

@@ -1,0 +1,116 @@
+"""Question benchmarks: V*, HR-Bench, POPE, MMVP, HallusionBench and MMBench.
+
+`rsvp.evaluation.metrics.vqa` has the rules and the names of the numbers.
+
+    unanswered             questions without a reply, and
+    unread                 replies from which no answer could be taken: both count as wrong
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from rsvp.datasets import vqa as readers
+from rsvp.datasets.vqa import Question, QuestionDataset
+from rsvp.evaluation.aggregator import Aggregator
+from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
+from rsvp.evaluation.metrics import ScoringProtocol, vqa
+from rsvp.evaluation.metrics.vqa import MarkedReply, Scores
+from rsvp.evaluation.predictions import Prediction
+
+
+class AnswerScorer(Aggregator[MarkedReply, Scores]):
+    """Reads the replies and scores them together: groups of questions count as one."""
+
+    def __init__(self, dataset: QuestionDataset, benchmark: QuestionBenchmark) -> None:
+        super().__init__(type(benchmark).count)
+        self._questions = dataset.questions
+        self._mark = benchmark.mark
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Read the reply to question `index`; BadInput where its answer is secret."""
+        question = self._questions[index]
+        self.append(self._mark(question, prediction.text), (question.kind,))
+
+    def numbers(self) -> Numbers:
+        """The counts of all questions, and their scores."""
+        answered = [one for one in self.values if one.answered]
+        return {
+            "n": len(self.values),
+            "unanswered": len(self.values) - len(answered),
+            "unread": sum(one.given is None for one in answered),
+            **self.overall(),
+        }
+
+
+class QuestionBenchmark(Benchmark):
+    """A benchmark of questions.
+
+    Attributes:
+        read: the answer that a reply gives to a question; None where it gives none.
+        count: the scores of marked replies.
+    """
+
+    protocols = (ScoringProtocol("official"),)
+    asks_for_masks = False
+    export_file = "answers.jsonl"
+    read: ClassVar[Callable[[str, Question], str | None]]
+    count: ClassVar[Callable[[Sequence[MarkedReply]], Scores]]
+
+    def scorer(self, dataset: QuestionDataset, protocol: ScoringProtocol) -> AnswerScorer:
+        """See `Benchmark.scorer`."""
+        del protocol
+        return AnswerScorer(dataset, self)
+
+    def mark(self, question: Question, reply: str) -> MarkedReply:
+        """Read a reply and compare it; BadInput where the right answer is secret."""
+        return vqa.mark(type(self).read, question, reply)
+
+    def export_line(self, record: Json) -> Json:
+        """As LLaVA's evaluations read it."""
+        text = record.get("text")
+        return {
+            "question_id": record["id"],
+            "text": record.get("raw", "") if text is None else text,
+        }
+
+
+class VStar(QuestionBenchmark):
+    """V*Bench."""
+
+    reader, read, count = readers.vstar, vqa.read_choice, vqa.accuracy
+
+
+class HrBench(QuestionBenchmark):
+    """HR-Bench 4K and 8K."""
+
+    reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
+
+
+class Pope(QuestionBenchmark):
+    """POPE."""
+
+    reader, read, count = readers.pope, vqa.read_pope, vqa.detection_scores
+
+
+class Mmvp(QuestionBenchmark):
+    """MMVP."""
+
+    reader, read, count = readers.mmvp, vqa.read_choice, vqa.pair_accuracy
+
+
+class HallusionBench(QuestionBenchmark):
+    """HallusionBench."""
+
+    reader, read, count = readers.hallusionbench, vqa.read_yes_no, vqa.consistency_scores
+
+    def mark(self, question: Question, reply: str) -> MarkedReply:
+        """Asked without the figure, "I cannot tell" is right."""
+        return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
+
+
+class MmBench(QuestionBenchmark):
+    """MMBench."""
+
+    reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy

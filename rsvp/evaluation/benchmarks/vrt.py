@@ -1,0 +1,61 @@
+"""VRT-Bench: the reply and its masks against the reasoning's objects and the answer's.
+
+r_lq r_sq a_miou          the published numbers, 0 to 1; see `rsvp.evaluation.metrics.vrt`
+r_miou a_lq a_sq          the same of the other part
+r_precision a_precision   share of the masks that found an object
+"""
+
+from __future__ import annotations
+
+from rsvp.datasets.vrt import VrtDataset
+from rsvp.evaluation.aggregator import Aggregator
+from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
+from rsvp.evaluation.metrics import ScoringProtocol, vrt
+from rsvp.evaluation.metrics.vrt import VrtScore
+from rsvp.evaluation.predictions import Prediction
+
+
+class VrtScorer(Aggregator[VrtScore, Numbers]):
+    """Scores replies; keeps the IoUs of each sample, never its masks."""
+
+    def __init__(self, dataset: VrtDataset) -> None:
+        super().__init__(vrt.summarize)
+        self._dataset = dataset
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Score the prediction of sample `index`.
+
+        Raises:
+            BadInput: a mask is broken or of another size.
+            MissingExtra: scipy is not installed.
+        """
+        truth = self._dataset.truth(index)
+        score = vrt.score(truth, prediction.text, prediction.masks, prediction.where)
+        self.append(score, truth.classes)
+
+    def numbers(self) -> Numbers:
+        """The scores of all samples."""
+        return self.overall()
+
+    def by_kind(self) -> dict[str, Numbers]:
+        """The scores of each class, by name; a sample may be of several."""
+        return dict(sorted(super().by_kind().items()))
+
+
+class Vrt(Benchmark):
+    """VRT-Bench."""
+
+    reader = VrtDataset
+    protocols = (ScoringProtocol("vrt"),)
+    scores_path = True
+
+    def scorer(self, dataset: VrtDataset, protocol: ScoringProtocol) -> VrtScorer:
+        """See `Benchmark.scorer`."""
+        del protocol
+        return VrtScorer(dataset)
+
+    def export_line(self, record: Json) -> Json:
+        """As `rsvp score` reads it; without a reasoning path, all masks are the answer."""
+        line = super().export_line(record)
+        marks = " ".join([vrt.SEG] * len(record["masks"]))
+        return {"text": f"<answer>{marks}</answer>", **line}

@@ -1,0 +1,287 @@
+"""A pipeline's answer to one sample, and the record that it becomes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from rsvp.datasets import Sample
+from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.evaluation import tracing
+from rsvp.evaluation.metrics import (
+    Overlap,
+    ScoringProtocol,
+    iou,
+    matched_boxes,
+    overlap,
+    skips,
+    truth,
+)
+from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
+from rsvp.images import load_image
+from rsvp.masks import encode_rle
+from rsvp.reasoning import ReasoningOutput
+from rsvp.result import Result
+from rsvp.types import BoolMask, Box, Image, Target
+
+BOX_THRESHOLD = 0.5
+STAGE_ORACLE, STAGE_TOTAL = "oracle", "total"
+
+log = logging.getLogger(__name__)
+
+
+class SegmentingPipeline(Protocol):
+    """What an evaluation needs of a pipeline."""
+
+    def segment(self, image: Image, query: str, boxes: Sequence[Box] | None = None) -> Result:
+        """`rsvp.pipeline.Pipeline.segment`."""
+        ...
+
+
+@runtime_checkable
+class TwoStagePipeline(SegmentingPipeline, Protocol):
+    """A pipeline whose stages can be run one at a time, so that they may overlap."""
+
+    def reason(self, image: Image, query: str) -> ReasoningOutput:
+        """`rsvp.pipeline.Pipeline.reason`."""
+        ...
+
+    def segment_proposals(self, image: Image, output: ReasoningOutput, /) -> Result:
+        """`rsvp.pipeline.Pipeline.segment_proposals`."""
+        ...
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Outcome(Generic[T]):
+    """What came of one call: a value, or the reason why there is none.
+
+    Attributes:
+        raw: the MLLM's reply word for word, where it could not be read.
+        seconds: wall time.
+    """
+
+    value: T | None = None
+    failure: Failure | None = None
+    raw: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What the segmenter is asked for besides the answer.
+
+    Attributes:
+        oracle: the masks of the true boxes.
+        path: the masks of the boxes that the reasoning steps name, where these are scored too.
+    """
+
+    oracle: bool = True
+    path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOutcome:
+    """What a pipeline made of one sample.
+
+    Attributes:
+        answer: to the query.
+        oracle, path: of the boxes, see `EvalOptions`; None without boxes, or if not asked for.
+    """
+
+    answer: Outcome[Result]
+    oracle: Outcome[Result] | None = None
+    path: Outcome[Result] | None = None
+
+
+def run_sample(
+    pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
+) -> SampleOutcome:
+    """Both stages, one after the other."""
+    with _catch(sample.id) as answer:
+        answer.value = pipeline.segment(image, sample.query)
+    return _with_boxes(answer, pipeline, sample, image, options)
+
+
+def reason(pipeline: TwoStagePipeline, sample: Sample, image: Image) -> Outcome[ReasoningOutput]:
+    """Stage 1 alone."""
+    with _catch(sample.id) as output:
+        output.value = pipeline.reason(image, sample.query)
+    return output
+
+
+def segment_proposals(
+    pipeline: TwoStagePipeline,
+    sample: Sample,
+    image: Image,
+    output: Outcome[ReasoningOutput],
+    options: EvalOptions,
+) -> SampleOutcome:
+    """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
+    answer = Outcome[Result](None, output.failure, output.raw)
+    if output.value is not None:
+        with _catch(sample.id) as answer:
+            answer.value = pipeline.segment_proposals(image, output.value)
+        answer.raw = answer.raw or output.value.reasoning.raw
+    answer.seconds += output.seconds
+    return _with_boxes(answer, pipeline, sample, image, options)
+
+
+def open_image(sample: Sample) -> Image:
+    """The sample's image.
+
+    Raises:
+        BadInput: it is broken, or of another size than the truth; one line with file and id.
+    """
+    try:
+        image = load_image(sample.image)
+    except BadInput as error:
+        raise BadInput(f"sample {sample.id}: {error}") from error
+    if (image.height, image.width) != sample.mask.shape:
+        height, width = sample.mask.shape
+        raise BadInput(
+            f"sample {sample.id}: {image.path or 'its image'} is {image.width}x{image.height}, "
+            f"its truth {width}x{height}"
+        )
+    return image
+
+
+def to_record(
+    sample: Sample, outcome: SampleOutcome, protocol: ScoringProtocol, options: EvalOptions
+) -> Record:
+    """Score an outcome."""
+    answer, result = outcome.answer, outcome.answer.value
+    targets = result.targets if result else ()
+    path = tracing.path_targets(outcome.path.value, result) if outcome.path else ()
+    shown = (*path, *targets)
+    return Record(
+        id=sample.id,
+        kind=sample.kind,
+        tags=list(sample.tags),
+        **_overlap_fields([t.mask for t in targets], sample, protocol),
+        absent=sample.absent,
+        no_target=result.no_target if result else None,
+        **_target_fields(shown),
+        true_boxes=len(sample.boxes),
+        matched_boxes=matched_boxes(sample.boxes, [t.box for t in targets], BOX_THRESHOLD),
+        oracle=_oracle(sample, outcome.oracle, protocol) if options.oracle else None,
+        text=tracing.as_text(result, path) if options.path and result else None,
+        steps=[step.text for step in result.reasoning.steps] if result else [],
+        reason=result.reasoning.reason if result else "",
+        raw=answer.raw or (result.reasoning.raw if result else ""),
+        warnings=list(result.warnings) if result else [],
+        usage=TokenUsage(**asdict(result.usage)) if result else None,
+        prompt_sha256=result.models.prompt_sha256 if result else None,
+        failure=answer.failure,
+        seconds=_seconds(outcome),
+    )
+
+
+def _with_boxes(
+    answer: Outcome[Result],
+    pipeline: SegmentingPipeline,
+    sample: Sample,
+    image: Image,
+    options: EvalOptions,
+) -> SampleOutcome:
+    """The answer, and the masks of the boxes that `options` asks for."""
+
+    def of_boxes(boxes: Sequence[Box]) -> Outcome[Result] | None:
+        if not boxes:
+            return None
+        with _catch(sample.id) as outcome:
+            outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
+        return outcome
+
+    steps = tracing.step_boxes(answer.value) if options.path and answer.value else ()
+    return SampleOutcome(
+        answer, of_boxes(sample.boxes) if options.oracle else None, of_boxes(steps)
+    )
+
+
+@contextlib.contextmanager
+def _catch(sample_id: str) -> Iterator[Outcome[Any]]:
+    """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
+
+    Raises:
+        ModelUnavailable, MissingExtra: every other sample would fail too.
+    """
+    outcome: Outcome[Any] = Outcome()
+    started = time.perf_counter()
+    try:
+        yield outcome
+    except (ModelUnavailable, MissingExtra):
+        raise
+    except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
+        log.debug("sample %s failed", sample_id, exc_info=True)
+        message = " ".join(str(error).split())
+        outcome.failure = Failure(error=type(error).__name__, message=message)
+        outcome.raw = error.raw if isinstance(error, UnparsableReply) else ""
+    finally:
+        outcome.seconds = time.perf_counter() - started
+
+
+def _oracle(
+    sample: Sample, outcome: Outcome[Result] | None, protocol: ScoringProtocol
+) -> OracleRecord | None:
+    """The oracle's part of a record; an absent sample has no boxes, and so an empty prediction."""
+    if outcome is None and not sample.absent:
+        return None
+    by_box = (
+        {t.box.xyxy: t.mask for t in outcome.value.targets} if outcome and outcome.value else {}
+    )
+    empty = np.zeros_like(sample.mask)
+    masks = [by_box.get(box.xyxy, empty) for box in sample.boxes]
+    pairs = zip(masks, sample.objects, strict=True)
+    return OracleRecord(
+        **_overlap_fields(masks, sample, protocol),
+        objects=[iou(overlap(mask, one.mask)) for mask, one in pairs],
+        failure=outcome.failure if outcome else None,
+    )
+
+
+def _overlap_fields(
+    masks: Sequence[BoolMask], sample: Sample, protocol: ScoringProtocol
+) -> dict[str, Any]:
+    """The fields of `Overlaps` for the union of some masks."""
+    expected = truth(sample, protocol)
+    union = np.zeros(expected.mask.shape, dtype=np.bool_)
+    for mask in masks:
+        union |= mask
+    shared: Overlap = overlap(union, expected.mask, expected.ignore)
+    value = None if skips(shared, protocol) else iou(shared, protocol)
+    return {"iou": value, **asdict(shared)}
+
+
+def _target_fields(targets: Sequence[Target]) -> dict[str, Any]:
+    return {
+        "masks": [encode_rle(t.mask) for t in targets],
+        "scores": [_finite(round(float(t.score), 6)) for t in targets],
+        "boxes": [[round(v, 3) for v in t.box.xyxy] for t in targets],
+        "labels": [t.label for t in targets],
+        "raw_numbers": [[_finite(v) for v in t.raw] for t in targets],
+    }
+
+
+def _seconds(outcome: SampleOutcome) -> dict[str, float]:
+    """Per stage; `total` leaves out the time for which a sample waited for others."""
+    answer = outcome.answer
+    stages = dict(answer.value.timings) if answer.value else {}
+    stages[STAGE_TOTAL] = answer.seconds
+    if outcome.oracle is not None:
+        stages[STAGE_ORACLE] = outcome.oracle.seconds
+    return {stage: round(seconds, 6) for stage, seconds in stages.items()}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

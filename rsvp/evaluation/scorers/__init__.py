@@ -1,1 +1,0 @@
-"""Predictions against the truth, one scorer a kind of benchmark; what counts is in `metrics`."""
