@@ -31,7 +31,8 @@ from rsvp.evaluation.stats import ratio_interval
 from rsvp.types import BoolMask, Image
 
 if TYPE_CHECKING:
-    from rsvp.segmenters.automatic import AutomaticMasks, Settings
+    from rsvp.segmenters.automatic import AutomaticMasks
+    from rsvp.segmenters.mask_filter import AutomaticSettings
 
 MASKS = 100
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -126,7 +127,9 @@ def measure(
     return {"images": len(counts), "objects": sum(counts), **measured}
 
 
-def generators(spec: str, settings: Settings, *, beside_package: bool) -> dict[str, Generator]:
+def generators(
+    spec: str, settings: AutomaticSettings, *, beside_package: bool
+) -> dict[str, Generator]:
     """``rsvp`` with the segmenter of a spec and, on request, ``sam2`` with the same network.
 
     Raises:
@@ -143,7 +146,7 @@ def generators(spec: str, settings: Settings, *, beside_package: bool) -> dict[s
         "rsvp": lambda image: automatic_masks(segmenter, image, settings),
     }
     if beside_package:
-        from rsvp.segmenters.package_automatic import PackageGenerator
+        from eval.official_sam2 import PackageGenerator
 
         found["sam2"] = PackageGenerator.of(segmenter, settings)
     return found
@@ -183,12 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    from rsvp.segmenters.automatic import Settings
+def _settings(args: argparse.Namespace) -> AutomaticSettings:
+    from rsvp.segmenters.mask_filter import AutomaticSettings
 
     names = ("points_per_side", "min_iou", "min_stability")
     asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return replace(Settings(), **asked)
+    return replace(AutomaticSettings(), **asked)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

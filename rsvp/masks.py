@@ -1,14 +1,14 @@
-"""COCO run-length encodings: masks as text, checked before they are decoded.
+"""Masks and boxes: COCO run-length encodings, box of a mask, IoU, clipping, NMS; in numpy.
 
 A run-length encoding is ``{"size": [H, W], "counts": …}``: the lengths of alternating runs of 0 and
 1, starting with 0, in column-major order; `counts` is COCO's compressed text or the plain list.
-pycocotools trusts what it is given, so that a broken encoding could yield a wrong mask silently;
+pycocotools does not check its input, so a broken encoding could give a wrong mask silently;
 here the runs must fill the image exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,16 +101,6 @@ def _from_text(text: bytes) -> NDArray[np.int64] | None:
     return numbers
 
 
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
-    across = min(a.x1, b.x1) - max(a.x0, b.x0)
-    down = min(a.y1, b.y1) - max(a.y0, b.y0)
-    if across <= 0 or down <= 0:
-        return 0.0
-    shared = across * down
-    return shared / (a.area + b.area - shared)
-
-
 def mask_to_box(mask: BoolMask) -> Box | None:
     """The tight box around an (H, W) mask, right and bottom edges exclusive; None when empty."""
     rows = np.flatnonzero(mask.any(axis=1))
@@ -118,3 +108,94 @@ def mask_to_box(mask: BoolMask) -> Box | None:
         return None
     columns = np.flatnonzero(mask.any(axis=0))
     return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+def box_to_mask(box: Box, size: tuple[int, int]) -> BoolMask:
+    """(H, W) bool: the pixels of a box, its edges rounded to whole pixels; `size` is (H, W)."""
+    mask = np.zeros(size, dtype=np.bool_)
+    x0, y0, x1, y1 = (max(0, round(edge)) for edge in box.xyxy)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def clip_mask(mask: BoolMask, box: Box) -> BoolMask:
+    """The pixels of an (H, W) mask inside a box, as a new mask."""
+    return mask & box_to_mask(box, mask.shape)
+
+
+def mask_iou(a: BoolMask, b: BoolMask) -> float:
+    """Intersection over union of two masks of one shape, 0 to 1; 0 where both are empty."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0
+
+
+def mask_iou_matrix(first: BoolMask, second: BoolMask) -> NDArray[np.float32]:
+    """(n, m) intersection over union of masks (n, H, W) and (m, H, W); 0 where both are empty."""
+    pixels = first.shape[1] * first.shape[2]
+    a, b = (masks.reshape(len(masks), pixels).astype(np.float32) for masks in (first, second))
+    intersection = a @ b.T
+    union = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - intersection
+    found: NDArray[np.float32] = intersection / np.maximum(union, 1)
+    return found
+
+
+def clip_box(xyxy: Sequence[float], bounds: Box) -> Box | None:
+    """The part of a box inside `bounds`; None when nothing is left.
+
+    Args:
+        xyxy: four numbers that need not be a valid `Box`; not NaN.
+    """
+    x0, x1 = (min(max(x, bounds.x0), bounds.x1) for x in xyxy[0::2])
+    y0, y1 = (min(max(y, bounds.y0), bounds.y1) for y in xyxy[1::2])
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    overlap = clip_box(a.xyxy, b)
+    return overlap.area / (a.area + b.area - overlap.area) if overlap else 0.0
+
+
+def box_iou_matrix(
+    first: NDArray[np.floating], second: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """(n, m) intersection over union of xyxy boxes (n, 4) and (m, 4); 0 where both are empty."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    intersection = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = (np.clip(c[:, 2:] - c[:, :2], 0, None).prod(axis=1) for c in (a, b))
+    union = area_a[:, None] + area_b[None, :] - intersection
+    found: NDArray[np.float64] = intersection / np.where(union > 0, union, 1)
+    return found
+
+
+def nms(
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    iou: float,
+    *,
+    groups: Sequence[str] | None = None,
+) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression of boxes.
+
+    Args:
+        boxes: (n, 4) xyxy.
+        scores: (n,); of equal scores the earlier box comes first.
+        iou: a box whose IoU with a better one is above this is dropped.
+        groups: n names; only boxes of one group suppress each other. None: all do.
+
+    Returns:
+        The rows that stay, best score first.
+    """
+    suppresses = box_iou_matrix(boxes, boxes) > iou
+    if groups is not None:
+        _, numbers = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+        suppresses &= numbers[:, None] == numbers[None, :]
+    dropped = np.zeros(len(boxes), dtype=np.bool_)
+    rows = []
+    for row in np.argsort(-scores, kind="stable"):
+        if not dropped[row]:
+            rows.append(row)
+            dropped |= suppresses[row]
+    return np.array(rows, dtype=np.intp)

@@ -1,6 +1,6 @@
 """What the segmenter is trained on: objects of photos and of rendered scenes, cropped and prompted.
 
-Every sample is one object: the crop that `rsvp.segmenters.crops` cuts around its (jittered) box,
+Every sample is one object: the crop that `rsvp.segmenters.transforms` makes of its (jittered) box,
 squeezed to a square, so that the object always fills the same part of the picture, as a RoI head
 sees it. A share of the samples shows the whole image and prompts with one point, so that clicks
 work too.
@@ -24,7 +24,8 @@ from torch import Tensor
 from rsvp.embedded import scenes
 from rsvp.errors import BadInput
 from rsvp.images import load_image
-from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD, Window, crop_to_square
+from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Image
 
 SIZE = 128  # side of the crop, pixels
@@ -185,7 +186,7 @@ def sample(
 def crop_mask(mask: NDArray[np.bool_], window: Window) -> Tensor:
     """The (MASK, MASK) part of an (H, W) mask in a window, 0..1; nothing outside the image."""
     truth = np.zeros((window.height, window.width), dtype=np.float32)
-    seen = window.inside(mask.shape)
+    seen = window.clip(mask.shape)
     rows = slice(seen.y0 - window.y0, seen.y1 - window.y0)
     columns = slice(seen.x0 - window.x0, seen.x1 - window.x0)
     truth[rows, columns] = mask[seen.y0 : seen.y1, seen.x0 : seen.x1]

@@ -36,9 +36,9 @@ from recipes.embedded.instances import (
     scene_instances,
 )
 from recipes.embedded.loop import Loop, Pace, save_bf16, schedule, settle
-from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD
+from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.types import Box, Image, Proposal
 
 TRAIN_SEED = 2_000_003

@@ -13,7 +13,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from rsvp.segmenters.texts import TextEncoder, weights_digest
+from rsvp.platform.pretrained import weights_digest
+from rsvp.segmenters.text_encoder import TextEncoder
 
 MOST_GAINED = 64  # tokens at the end of the table that may be new
 

@@ -127,7 +127,7 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
     )
     missing = sorted(name for name in info["missing_keys"] if not re.match(optional, name))
     if missing:
-        raise ValueError(f"it lacks {len(missing)} weights, first {missing[0]}")
+        raise ValueError(f"it lacks weights, first {missing[0]}")
     return net
 
 

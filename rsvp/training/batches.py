@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.vlsm import Prompts
+from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT, PromptBatch
 from rsvp.training.views import View, Views
 
 ON_TARGET = 1  # the prompt encoder's label of a point
@@ -41,7 +40,7 @@ class Batch:
     indices: tuple[int, ...]
     pixels: Tensor
     view: Tensor
-    prompts: Prompts
+    prompts: PromptBatch
     texts: tuple[str, ...]
     targets: Tensor
     present: Tensor
@@ -54,7 +53,7 @@ class Batch:
             self.indices,
             self.pixels.to(device, non_blocking=True),
             self.view.to(device),
-            Prompts(self.prompts.coords.to(device), self.prompts.labels.to(device)),
+            PromptBatch(self.prompts.coords.to(device), self.prompts.labels.to(device)),
             self.texts,
             self.targets.to(device, non_blocking=True),
             self.present.to(device),
@@ -71,7 +70,7 @@ class Batch:
     @property
     def pointed(self) -> bool:
         """Whether the prompts are single points."""
-        return self.prompts.lone_point
+        return self.prompts.single_point
 
 
 def collate(numbered: Sequence[tuple[int, View]]) -> Batch:
@@ -85,7 +84,7 @@ def collate(numbered: Sequence[tuple[int, View]]) -> Batch:
         tuple(index for index, _ in numbered),
         torch.stack([view.pixels for view in views]),
         torch.repeat_interleave(torch.arange(len(views)), counts),
-        Prompts(spots, torch.tensor(kinds).expand(len(spots), -1)),
+        PromptBatch(spots, torch.tensor(kinds).expand(len(spots), -1)),
         tuple(text for view in views for text in view.texts),
         torch.cat([view.targets for view in views]),
         torch.cat([view.present for view in views]),

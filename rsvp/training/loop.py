@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsvp.segmenters.fusion import Texts
-from rsvp.segmenters.vlsm import Prompts, Vlsm, save_pretrained
+from rsvp.segmenters.fusion import TextStates
+from rsvp.segmenters.point_prompts import PromptBatch
+from rsvp.segmenters.vlsm import Vlsm, save_pretrained
 from rsvp.training.batches import Batch, Share, batches
 from rsvp.training.exam import Exam
 from rsvp.training.heldout import HeldOut
@@ -163,16 +164,16 @@ def train(  # noqa: PLR0915 - one loop, to be read at a sitting
     )
 
 
-def _truth(net: Vlsm, features: list[Tensor], batch: Batch, texts: Texts) -> Truth:
+def _truth(net: Vlsm, features: list[Tensor], batch: Batch, texts: TextStates) -> Truth:
     """What should come out; on pictures that are kept, what SAM 2 says by itself."""
     targets, keep = batch.targets, batch.keep
     if keep.any():
-        prompts = Prompts(batch.prompts.coords[keep], batch.prompts.labels[keep])
+        prompts = PromptBatch(batch.prompts.coords[keep], batch.prompts.labels[keep])
         targets = targets.clone()
         targets[keep] = as_targets(
-            net.alone(features, batch.view[keep], prompts), targets.shape[-1]
+            net.sam2_logits(features, batch.view[keep], prompts), targets.shape[-1]
         )
-    worded = texts.real.any(dim=1) & ~keep
+    worded = texts.attention_mask.any(dim=1) & ~keep
     return Truth(targets, batch.present | keep, worded, batch.view, batch.names)
 
 

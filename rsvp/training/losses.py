@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsvp.segmenters.vlsm import Found
+from rsvp.segmenters.vlsm import VlsmOutput
 
 COVERED = 0.5  # of a place, for the place to be its text's
 
@@ -70,7 +70,7 @@ class Losses(NamedTuple):
     mean_iou: Tensor
 
 
-def losses(found: Found, truth: Truth, weights: Weights) -> Losses:
+def losses(found: VlsmOutput, truth: Truth, weights: Weights) -> Losses:
     """The losses of N proposals.
 
     Of several masks (a lone point) the best one learns; the predicted IoU of all of them does.

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.texts import TextEncoder, weights_digest
+from rsvp.platform.pretrained import weights_digest
+from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
+from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
-from rsvp.segmenters.weights import Preprocessing, load_sam2
 from rsvp.training.batches import Batch, FeatureCache
 from rsvp.training.pictures import signature
 from rsvp.training.plan import Plan

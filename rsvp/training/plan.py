@@ -18,7 +18,7 @@ class Plan:
     Attributes:
         data: data specs to train on.
         segmenter: ``sam2:MODEL`` to build on, or ``vlsm:MODEL`` to go on from.
-        text_encoder: of a new VLSM, as `rsvp.segmenters.texts` takes it.
+        text_encoder: of a new VLSM, as `rsvp.segmenters.text_encoder` takes it.
         keep: data specs of pictures on which SAM 2's own masks are learned, whatever the text.
         eval_data: data specs to measure on; without any, every `hold_out`-th picture of `data`.
         steps: of the optimiser; the learning rate warms up over `warmup` of them and falls over

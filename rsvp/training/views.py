@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rsvp.errors import BadInput
 from rsvp.frames import bands_to_box, box_to_bands
-from rsvp.segmenters.crops import Window, crop_to_square, margin_box
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, crop_to_square, margin_box
 from rsvp.training.pictures import Picture, Pictures, Thing
 from rsvp.types import BoolMask, Box
 
@@ -328,7 +328,7 @@ def _target(thing: Thing | None, window: Window, side: int) -> Tensor:
 def shrink(mask: BoolMask, window: Window, side: int) -> Tensor:
     """(side, side) float32: the share of each place of a window that an (H, W) mask covers."""
     truth = torch.zeros(1, 1, window.height, window.width)
-    seen = window.inside((mask.shape[0], mask.shape[1]))
+    seen = window.clip((mask.shape[0], mask.shape[1]))
     rows = slice(seen.y0 - window.y0, seen.y1 - window.y0)
     columns = slice(seen.x0 - window.x0, seen.x1 - window.x0)
     cut = np.ascontiguousarray(mask[seen.y0 : seen.y1, seen.x0 : seen.x1])

@@ -15,8 +15,8 @@ from painted import Painted
 from safetensors.torch import load_file
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.training.batches import Batch, FeatureCache, Share, batches, collate
 from rsvp.training.views import Mix, Views
 

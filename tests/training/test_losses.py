@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rsvp.segmenters.vlsm import Found
+from rsvp.segmenters.vlsm import VlsmOutput
 from rsvp.training.losses import Truth, Weights, dice_loss, hard_iou, losses, mask_bce
 
 
@@ -16,7 +16,7 @@ def logit(chance: float) -> float:
     return math.log(chance / (1 - chance))
 
 
-def found(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> Found:
+def found(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> VlsmOutput:
     """What a network might have said of n proposals, one a view."""
     g = torch.Generator().manual_seed(seed)
     made: dict[str, Any] = {
@@ -26,7 +26,7 @@ def found(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> Found:
         "match": torch.randn(n, 2, 2, generator=g),
         "cosines": torch.randn(n, n, 4, generator=g),
     }
-    return Found(**{name: made[name] for name in Found._fields})
+    return VlsmOutput(**{name: made[name] for name in VlsmOutput._fields})
 
 
 def truth(n: int, side: int = 4, seed: int = 1) -> Truth:

@@ -14,8 +14,8 @@ from painted import SIZE, Painted
 
 from rsvp.embedded.pictures import ScenePictures
 from rsvp.errors import BadInput
-from rsvp.segmenters.crops import Window, margin_box
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, margin_box
 from rsvp.training.pictures import Picture, Thing
 from rsvp.training.views import (
     INSIDE,
@@ -244,7 +244,7 @@ def test_the_target_is_the_thing_in_the_window(preprocessing) -> None:
 
 
 def test_a_view_without_recolouring_is_what_the_segmenter_sees() -> None:
-    from rsvp.segmenters.crops import crop_to_square
+    from rsvp.segmenters.transforms import crop_to_square
 
     picture = some_scene(1)
     height, width = size_of(picture)
