@@ -17,8 +17,8 @@ import torch
 from rsvp.errors import ModelUnavailable
 from rsvp.platform.pretrained import (
     compile_rules,
-    official_checkpoint,
     read_checkpoint,
+    reading,
     rename,
 )
 from rsvp.platform.torchvision import hide_broken_torchvision
@@ -208,7 +208,7 @@ def load_official(path: Path, bert: Any) -> GroundingDinoForObjectDetection:
     """
     state = read_official(path)
     load: Any = GroundingDinoForObjectDetection.from_pretrained
-    with official_checkpoint(path, "Grounding DINO"):
+    with reading(path, "Grounding DINO", official=True):
         config = official_config(state, bert)
         renamed = rename_official(state)
         network, info = load(None, config=config, state_dict=renamed, output_loading_info=True)

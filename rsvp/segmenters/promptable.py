@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -86,6 +86,21 @@ class PromptableSegmenter(ABC):
     """
 
     reads_labels = False
+
+    @classmethod
+    def from_network(
+        cls,
+        net: Any,
+        preprocessing: Preprocessing,
+        *,
+        name: str = "sam2:network",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Self:
+        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
+        segmenter = cls.__new__(cls)
+        segmenter._place(net, preprocessing, name=name, device=device, dtype=dtype)
+        return segmenter
 
     def _place(
         self,

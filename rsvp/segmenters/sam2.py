@@ -48,21 +48,6 @@ class Sam2Segmenter(PromptableSegmenter):
                 raise BadInput(str(error)) from error
         self._place(net, preprocessing, name=f"sam2:{model}", device=device, dtype=dtype)
 
-    @classmethod
-    def from_network(
-        cls,
-        net: Any,
-        preprocessing: Preprocessing,
-        *,
-        name: str = "sam2:network",
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-    ) -> Sam2Segmenter:
-        """Wrap a `Sam2Model`, e.g. one in training; it is moved and put into eval mode."""
-        segmenter = cls.__new__(cls)
-        segmenter._place(net, preprocessing, name=name, device=device, dtype=dtype)
-        return segmenter
-
     def _place(self, net: Any, preprocessing: Preprocessing, **where: Any) -> None:
         super()._place(net, preprocessing, **where)
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(3, 1, 1)

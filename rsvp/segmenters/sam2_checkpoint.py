@@ -17,8 +17,8 @@ import torch
 from rsvp.platform.pretrained import (
     check_state_dict,
     compile_rules,
-    official_checkpoint,
     read_checkpoint,
+    reading,
     rename,
 )
 from rsvp.platform.torchvision import hide_broken_torchvision
@@ -143,7 +143,7 @@ def load_official(path: Path) -> Sam2Model:
         ModelUnavailable: unreadable, or not SAM 2; the message has the first differing names.
     """
     state = read_checkpoint(path, "SAM 2")
-    with official_checkpoint(path, "SAM 2"):
+    with reading(path, "SAM 2", official=True):
         config = official_config(official_size(state))
         with torch.device("meta"):  # every weight is replaced below
             net = Sam2Model(config)

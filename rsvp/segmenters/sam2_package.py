@@ -20,8 +20,8 @@ from rsvp.platform.pretrained import (
     CHECKPOINT_SUFFIXES,
     check_state_dict,
     checkpoint_path,
-    official_checkpoint,
     read_checkpoint,
+    reading,
 )
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
@@ -66,26 +66,12 @@ class Sam2PackageSegmenter(PromptableSegmenter):
             ModelUnavailable: no such weights, or not SAM 2's.
             BadInput: a device that this machine lacks, or an unknown dtype.
         """
-        self._set_network(
-            load_network(model), name=f"sam2-package:{model}", device=device, dtype=dtype
-        )
+        net = load_network(model)
+        preprocessing = Preprocessing(int(net.image_size))
+        self._place(net, preprocessing, name=f"sam2-package:{model}", device=device, dtype=dtype)
 
-    @classmethod
-    def from_network(
-        cls,
-        net: Any,
-        *,
-        name: str = "sam2-package:network",
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-    ) -> Sam2PackageSegmenter:
-        """Wrap one of the package's networks in memory; it is moved and put into eval mode."""
-        segmenter = cls.__new__(cls)
-        segmenter._set_network(net, name=name, device=device, dtype=dtype)
-        return segmenter
-
-    def _set_network(self, net: Any, **where: Any) -> None:
-        self._place(net, Preprocessing(int(net.image_size)), **where)
+    def _place(self, net: Any, preprocessing: Preprocessing, **where: Any) -> None:
+        super()._place(net, preprocessing, **where)
         self._predictor = load_package().predictor(self.net)
         # The predictor assumes the feature maps of a 1024-pixel input, whatever the network's.
         size = self.preprocessing.size
@@ -153,12 +139,12 @@ def load_network(model: str) -> Any:
     package = load_package()
     path = _checkpoint(model, package)
     state = read_checkpoint(path, "SAM 2")
-    with official_checkpoint(path, "SAM 2"):
+    with reading(path, "SAM 2", official=True):
         size = official_size(state)
     # Version 2.1 added this weight of the video predictor.
     version = "sam2.1" if "no_obj_embed_spatial" in state else "sam2"
     net = _instantiate(package.configs / version / f"{version}_hiera_{_YAML[size]}.yaml")
-    with official_checkpoint(path, "SAM 2"):
+    with reading(path, "SAM 2", official=True):
         check_state_dict(net.state_dict(), state)
     net.load_state_dict(state)
     return net

@@ -99,7 +99,9 @@ def test_the_packages_segmenter_can_be_asked_too(segmenter, make_image) -> None:
     from eval.official_sam2 import official_network
     from rsvp.segmenters.sam2_package import Sam2PackageSegmenter
 
-    theirs = Sam2PackageSegmenter.from_network(official_network(segmenter.net), device="cpu")
+    theirs = Sam2PackageSegmenter.from_network(
+        official_network(segmenter.net), Preprocessing(128), device="cpu"
+    )
     settings = AutomaticSettings(**LOW, crop_layers=1)
     image = make_image(80, 60)
     assert_same(

@@ -57,7 +57,9 @@ def assert_same_answers(ours, theirs, image) -> None:
 def pair() -> tuple[Sam2Segmenter, Sam2PackageSegmenter]:
     net = small_sam2()
     ours = Sam2Segmenter.from_network(net, Preprocessing(128), device="cpu")
-    return ours, Sam2PackageSegmenter.from_network(official_network(net), device="cpu")
+    return ours, Sam2PackageSegmenter.from_network(
+        official_network(net), Preprocessing(128), device="cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,9 @@ def test_a_network_with_two_tables_of_positions_keeps_both(make_image) -> None:
     net = small_sam2()
     randomize(net.shared_image_embedding, seed=5)
     ours = Sam2Segmenter.from_network(net, Preprocessing(128), device="cpu")
-    theirs = Sam2PackageSegmenter.from_network(official_network(net), device="cpu")
+    theirs = Sam2PackageSegmenter.from_network(
+        official_network(net), Preprocessing(128), device="cpu"
+    )
     assert_same_answers(ours, theirs, make_image(75, 111))
 
 

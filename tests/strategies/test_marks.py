@@ -6,11 +6,12 @@ import threading
 import numpy as np
 import pytest
 
-from rsvp.detectors import Candidates, iou_matrix
+from rsvp.detectors import Candidates
 from rsvp.embedded.scenes import scenes
 from rsvp.encodings import Encodings
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.frames import Frame
+from rsvp.masks import box_iou_matrix
 from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
@@ -268,9 +269,11 @@ def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     strategy = MarksStrategy().with_segmenter(Encodings(make("segmenter", "sam2:embedded"), 1))
     found = strategy.view(Image(scene.rgb, "0" * 64)).candidates
     assert 1 <= len(found) <= 240 * 240 // ROOM**2
-    overlaps = iou_matrix(found.boxes, np.array([o.box for o in scene.objects], dtype=np.float32))
+    overlaps = box_iou_matrix(
+        found.boxes, np.array([o.box for o in scene.objects], dtype=np.float32)
+    )
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
-    assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
+    assert np.triu(box_iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
 
 
 def test_the_embedded_preset_names_numbers():
