@@ -32,7 +32,8 @@ from rsvp.masks import mask_iou_matrix
 from rsvp.types import BoolMask, Image
 
 if TYPE_CHECKING:
-    from rsvp.segmenters.automatic import AutomaticMasks, Settings
+    from rsvp.segmenters.automatic import AutomaticMasks
+    from rsvp.segmenters.mask_filter import AutomaticSettings
 
 MASKS = 100
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -119,7 +120,9 @@ def measure(
     return {"images": len(counts), "objects": sum(counts), **summaries}
 
 
-def make_generators(spec: str, settings: Settings, *, beside_package: bool) -> dict[str, Generator]:
+def make_generators(
+    spec: str, settings: AutomaticSettings, *, beside_package: bool
+) -> dict[str, Generator]:
     """``rsvp`` with the segmenter of a spec and, on request, ``sam2`` with the same network.
 
     Raises:
@@ -136,7 +139,7 @@ def make_generators(spec: str, settings: Settings, *, beside_package: bool) -> d
         "rsvp": lambda image: automatic_masks(segmenter, image, settings),
     }
     if beside_package:
-        from rsvp.segmenters.package_automatic import PackageGenerator
+        from eval.official_sam2 import PackageGenerator
 
         found["sam2"] = PackageGenerator.of(segmenter, settings)
     return found
@@ -176,10 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from rsvp.segmenters.automatic import Settings
+    from rsvp.segmenters.mask_filter import AutomaticSettings
 
     given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    settings = replace(Settings(), **given)
+    settings = replace(AutomaticSettings(), **given)
     photos = AnnotatedPhotos(args.data, args.split)
     generators = make_generators(args.segmenter, settings, beside_package=args.beside_package)
     outcome = {

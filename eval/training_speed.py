@@ -20,14 +20,19 @@ import torch
 from torch import Tensor
 
 from rsvp.errors import RsvpError
-from rsvp.segmenters.checkpoints import SIZES, random_sam2
-from rsvp.segmenters.fusion import FusionConfig, Texts
-from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.vlsm import Prompts, Vlsm
+from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.segmenters.fusion import FusionConfig, TextStates
+from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT, PromptBatch
+from rsvp.segmenters.sam2_checkpoint import OFFICIAL_SIZE, SIZES, official_config
+from rsvp.segmenters.vlsm import Vlsm
 from rsvp.training.components import attention_kernels, make_accelerator
 from rsvp.training.config import LossWeights
 from rsvp.training.losses import LossTargets, losses
 from rsvp.training.monitor import peak_memory
+
+hide_broken_torchvision()
+
+from transformers import Sam2Model  # noqa: E402
 
 PROPOSALS, WORDS, TEXT_WIDTH = 4, 8, 512  # of a view; of a text; CLIP's
 
@@ -69,7 +74,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
     """
     accelerator = make_accelerator(precision, 1, None)
     device = accelerator.device
-    sam2, side = random_sam2(size)
+    sam2, side = Sam2Model(official_config(size)), OFFICIAL_SIZE
     net = Vlsm(sam2, FusionConfig(channels=256, text_width=TEXT_WIDTH)).to(device)
     net.train()
     optimizer = torch.optim.AdamW(net.fusion.parameters(), lr=1e-4)
@@ -81,7 +86,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
     kinds = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], device=device).expand(n, -1)
     states = torch.randn(n, WORDS, TEXT_WIDTH, device=device)
     said = torch.ones(n, dtype=torch.bool, device=device)
-    texts = Texts(states, said[:, None].expand(-1, WORDS))
+    texts = TextStates(states, said[:, None].expand(-1, WORDS))
     targets = LossTargets(
         (torch.rand(n, side // 2, side // 2, device=device) > 0.5).float(),
         said,
@@ -96,7 +101,7 @@ def measure(size: str, batch: int, precision: str, steps: int) -> Cost:
         return found
 
     def step() -> None:
-        output = model(encode(), view, Prompts(corners, kinds), texts)
+        output = model(encode(), view, PromptBatch(corners, kinds), texts)
         accelerator.backward(losses(output, targets, LossWeights()).total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """Training samples of the segmenter: crops around objects of photos and of rendered scenes.
 
-A sample is one object: the crop that `rsvp.segmenters.crops` cuts around its (jittered) box,
+A sample is one object: the crop that `rsvp.segmenters.transforms` cuts around its (jittered) box,
 resized to a square, so that the object always fills the same part of the crop, as in a RoI head. A
 share of the batches shows whole images with one point each, so that the segmenter learns clicks.
 """
@@ -22,7 +22,8 @@ from rsvp.embedded.scenes import Scene, render, scenes
 from rsvp.errors import BadInput
 from rsvp.images import load_image
 from rsvp.masks import mask_to_box
-from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD, crop_to_square
+from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from rsvp.segmenters.transforms import crop_to_square
 from rsvp.training.samples import downsampled_mask
 from rsvp.types import BoolMask, Box, RgbArray
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, write_json
+from rsvp.platform.pretrained import weights_digest
 from rsvp.registry import embedded_folder
-from rsvp.segmenters.texts import TextEncoder, weights_digest
+from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG = "config.json"
 EXPORTS = {"reasoner": "model", "segmenter": "model", "vlsm": "best"}  # the folder of each run

@@ -37,9 +37,9 @@ from recipes.embedded.crops import (
 from recipes.embedded.loop import Loop, LoopConfig, prepare, save_bf16, schedule
 from rsvp.masks import mask_iou
 from rsvp.platform.files import write_json
-from rsvp.segmenters.crops import IMAGENET_MEAN, IMAGENET_STD
+from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.types import Image, Proposal
 
 TRAIN_SEED = 2_000_003

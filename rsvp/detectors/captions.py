@@ -1,16 +1,15 @@
-"""Many phrases as one caption, and boxes back to the phrase that each answers to.
+"""Phrases as one caption, and boxes back to the phrase that each matches.
 
 Grounding DINO reads all phrases of an image at once, as one text in which a full stop ends each
 phrase, and gives every box a logit for every token (https://arxiv.org/abs/2303.05499, section 3.4).
-The usual way back, from tokens above a threshold to words, returns half phrases and joins two into
-one. Here the caption is put together from the tokens of each phrase, so that which tokens are a
-phrase's own is known from the start, whatever it is spelled like:
+The usual way back, from tokens above a threshold to words, returns incomplete phrases and joins
+two into one. Here the caption is built from the tokens of each phrase, so that the tokens of each
+phrase are known, whatever its spelling:
 
 - full stops and question marks inside a phrase, which the network would take for its end, are left
   out ("St. Bernard" is read as "st bernard");
-- capitals are lowered, as in training; phrases that become the same tokens are asked once, and
-  their boxes answer to the first spelling;
-- a phrase of nothing but words that the tokenizer does not know is left out, with a warning.
+- capitals are lowered, as in training; of phrases with the same tokens only the first is used;
+- a phrase of unknown words only is left out, with a warning.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from rsvp.errors import BadInput
 log = logging.getLogger(__name__)
 
 _END = "."
-_ENDS = (".", "?")  # what the network takes for the end of a phrase
+_ENDS = (".", "?")  # the network takes them for the end of a phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Caption:
     Attributes:
         ids: the tokens: start, then each phrase and a full stop, then end.
         spans: for each phrase, its first token and the one after its last.
-        phrases: as they were asked.
+        phrases: as the caller spells them.
     """
 
     ids: tuple[int, ...]
@@ -48,7 +47,7 @@ class Caption:
 
 
 def write_captions(phrases: Sequence[str], tokenizer: Any, max_tokens: int) -> list[Caption]:
-    """As few captions as hold the phrases, in their order: one, unless they are very many.
+    """Put the phrases, in their order, into as few captions as possible: usually one.
 
     Args:
         tokenizer: BERT's, of transformers.
@@ -69,22 +68,22 @@ def write_captions(phrases: Sequence[str], tokenizer: Any, max_tokens: int) -> l
 
 
 def _tokens(phrases: Sequence[str], tokenizer: Any) -> dict[str, tuple[int, ...]]:
-    """The tokens of each phrase that can be looked for; of equal ones the first."""
-    marks = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(_ENDS))}
-    marks.discard(tokenizer.unk_token_id)
-    found: dict[tuple[int, ...], str] = {}
+    """The tokens of each phrase that the tokenizer knows; of equal ones the first."""
+    special = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(_ENDS))}
+    special.discard(tokenizer.unk_token_id)
+    spelling: dict[tuple[int, ...], str] = {}
     for phrase in phrases:
-        # Half a surrogate pair, from a broken file name, is no text that a tokenizer takes.
+        # No tokenizer takes half a surrogate pair, e.g. of a broken file name.
         text = phrase.lower().encode("utf-8", "replace").decode("utf-8")
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        words = tuple(token for token in ids if token not in marks)
+        words = tuple(token for token in ids if token not in special)
         if not words:
             raise BadInput(f"a phrase to look for has a word in it, found {phrase!r}")
         if set(words) == {tokenizer.unk_token_id}:
-            log.warning("the detector knows no word of %r: not looked for", phrase)
+            log.warning("the detector knows no word of %r: it is left out", phrase)
             continue
-        found.setdefault(words, phrase)
-    return {phrase: words for words, phrase in found.items()}
+        spelling.setdefault(words, phrase)
+    return {phrase: words for words, phrase in spelling.items()}
 
 
 def _groups(
@@ -112,24 +111,26 @@ def _caption(tokens: dict[str, tuple[int, ...]], tokenizer: Any) -> Caption:
     return Caption((*ids, tokenizer.sep_token_id), tuple(spans), tuple(tokens))
 
 
-def read_answer(
+def match_phrases(
     logits: NDArray[np.float32],
     boxes: NDArray[np.float32],
     caption: Caption,
     image_size: tuple[int, int],
 ) -> Candidates:
-    """Every box of one image with the phrase that it answers to best, best score first.
+    """Every box of one image with the phrase that it matches best, best score first.
 
     A phrase's score is the highest probability among its own tokens; a box has the score of its
-    best phrase. Boxes are cut to the image; one of which nothing is left there is left out.
+    best phrase. Boxes are clipped to the image; one wholly outside is left out.
 
     Args:
-        logits: (n, T), one for each token of the caption, T at least as many.
+        logits: (n, T), a column for each token of the caption; further columns are ignored.
         boxes: (n, 4), centre, width and height, 0 to 1 of the image.
         image_size: (H, W).
     """
-    tokens = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    by_phrase = np.stack([tokens[:, first:last].max(axis=1) for first, last in caption.spans], 1)
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    by_phrase = np.stack(
+        [probabilities[:, first:last].max(axis=1) for first, last in caption.spans], 1
+    )
     best = by_phrase.argmax(axis=1)
     scores = by_phrase[np.arange(len(boxes)), best].astype(np.float32)
     pixels = _corners(boxes.astype(np.float64), image_size)
@@ -140,23 +141,10 @@ def read_answer(
 
 
 def _corners(boxes: NDArray[np.float64], image_size: tuple[int, int]) -> NDArray[np.float32]:
-    """(n, 4) xyxy in pixels, cut to the image."""
+    """(n, 4) xyxy in pixels, clipped to the image."""
     height, width = image_size
     half = boxes[:, 2:] / 2
     corners = np.hstack([boxes[:, :2] - half, boxes[:, :2] + half])
     sides = np.array([width, height, width, height])
-    found: NDArray[np.float32] = np.clip(corners * sides, 0, sides).astype(np.float32)
-    return found
-
-
-def join(found: Sequence[Candidates]) -> Candidates:
-    """The candidates of several captions of one image, best score first."""
-    if not found:
-        return Candidates.none()
-    scores = np.concatenate([part.scores for part in found])
-    joined = Candidates(
-        np.concatenate([part.boxes for part in found]),
-        scores,
-        tuple(phrase for part in found for phrase in part.phrases),
-    )
-    return joined.take(np.argsort(-scores, kind="stable"))
+    clipped: NDArray[np.float32] = np.clip(corners * sides, 0, sides).astype(np.float32)
+    return clipped

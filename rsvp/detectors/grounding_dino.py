@@ -5,28 +5,37 @@ https://arxiv.org/abs/2303.05499 and https://arxiv.org/abs/2401.02361.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rsvp.detectors.grounded import DUPLICATES, THRESHOLD, GroundedDetector
-from rsvp.detectors.loading import TEXT_ENCODER, load_text, load_tokenizer, model_folder
-from rsvp.detectors.official import load_official
-from rsvp.detectors.pixels import Preprocessing, read_preprocessing
-from rsvp.errors import ModelUnavailable, first_line
-from rsvp.platform import machine
-from rsvp.platform.pretrained import quiet
+from rsvp.detectors.checkpoint import load_official
+from rsvp.detectors.grounded import (
+    NMS_IOU,
+    TEXT_ENCODER,
+    THRESHOLD,
+    GroundedDetector,
+    load_text,
+    load_tokenizer,
+)
+from rsvp.detectors.preprocessing import DetectorPreprocessing, read_preprocessing
+from rsvp.platform.hub import hub_folder
+from rsvp.platform.pretrained import (
+    CHECKPOINT_SUFFIXES,
+    check_model_type,
+    checkpoint_path,
+    load_float32,
+    reading,
+)
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 
-from safetensors import SafetensorError  # noqa: E402
 from transformers import AutoModelForZeroShotObjectDetection  # noqa: E402
 
-_KINDS = ("grounding-dino", "mm-grounding-dino")
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+_MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
+_FILES = ("*.json", "*.safetensors", "vocab.txt")
 
 
 class GroundingDinoDetector(GroundedDetector):
@@ -37,7 +46,7 @@ class GroundingDinoDetector(GroundedDetector):
         model: str,
         *,
         threshold: float | None = THRESHOLD,
-        iou: float | None = DUPLICATES,
+        iou: float | None = NMS_IOU,
         text_encoder: str = TEXT_ENCODER,
         device: str | torch.device | None = None,
     ) -> None:
@@ -48,18 +57,27 @@ class GroundingDinoDetector(GroundedDetector):
                 ``openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det``, a folder of
                 either kind, or a `.pth` file of the official project.
             threshold: leave out boxes with a lower score; None keeps every one.
-            iou: of boxes that overlap by more, keep the best; None keeps all.
-            text_encoder: where a `.pth` file's tokenizer comes from; a folder brings its own.
-            device: e.g. ``cuda``; the best one here by default.
+            iou: of boxes with a higher IoU, keep the best; None keeps all.
+            text_encoder: the source of a `.pth` file's tokenizer; a folder has its own.
+            device: e.g. ``cuda``; the best one of this machine by default.
 
         Raises:
             ModelUnavailable: no such weights, or of another model.
-            BadInput: a device that is not here; a threshold or iou that is not 0 to 1.
+            BadInput: a device that this machine lacks; a threshold or iou that is not 0 to 1.
         """
-        if Path(model).suffix in (".pt", ".pth"):
-            net, tokenizer, preprocessing = _from_file(model, text_encoder)
+        preprocessing = DetectorPreprocessing()
+        net: Any
+        if Path(model).suffix in CHECKPOINT_SUFFIXES:
+            path = checkpoint_path(model, "Grounding DINO")
+            tokenizer, bert = load_text(text_encoder)
+            net = load_official(path, bert)
         else:
-            net, tokenizer, preprocessing = _from_folder(model_folder(model))
+            folder = hub_folder(model, "Grounding DINO weights", _FILES)
+            with reading(folder, "Grounding DINO"):
+                check_model_type(folder, _MODEL_TYPES)
+                preprocessing = read_preprocessing(folder)
+                net = load_float32(AutoModelForZeroShotObjectDetection, folder)
+            tokenizer = load_tokenizer(folder)
         super().__init__(
             f"grounding-dino:{model}",
             net,
@@ -76,38 +94,3 @@ class GroundingDinoDetector(GroundedDetector):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         found = self.net(pixel_values=pixels, input_ids=ids)
         return found.logits[0], found.pred_boxes[0]
-
-
-def _from_file(model: str, text_encoder: str) -> tuple[Any, Any, Preprocessing]:
-    path = machine.local_path(model)
-    if path is None:
-        raise ModelUnavailable(f"there are no Grounding DINO weights at {model}")
-    tokenizer, bert = load_text(text_encoder)
-    return load_official(path, bert), tokenizer, Preprocessing()
-
-
-def _from_folder(folder: Path) -> tuple[Any, Any, Preprocessing]:
-    load: Any = AutoModelForZeroShotObjectDetection.from_pretrained
-    try:
-        _check_kind(folder)
-        preprocessing = read_preprocessing(folder)
-        with quiet():
-            net, info = load(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-    except _UNREADABLE as error:
-        raise ModelUnavailable(
-            f"{folder} cannot be read as Grounding DINO: {first_line(error)}"
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelUnavailable(f"{folder} lacks weights of Grounding DINO, first {missing[0]}")
-    return net, load_tokenizer(folder), preprocessing
-
-
-def _check_kind(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ValueError("it has no config.json")
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = settings.get("model_type") if isinstance(settings, dict) else None
-    if kind not in _KINDS:
-        raise ValueError(f"its config.json names a model of type {kind!r}, not {_KINDS[0]!r}")

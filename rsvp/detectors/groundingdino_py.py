@@ -1,7 +1,7 @@
 """The `groundingdino-py` package's own network behind the `Detector` protocol.
 
-For who has an official `.pth` and its config, and wants the original code to run it; the same file
-loads into `grounding-dino:FILE.pth`, whose answers are equal within 1e-4.
+Runs an official `.pth` and its config with the authors' own code. The same file loads into
+`grounding-dino:FILE.pth`, whose results are equal within 1e-4.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from typing import Any
 
 import torch
 
-from rsvp.detectors import package_adapter
-from rsvp.detectors.grounded import DUPLICATES, THRESHOLD, GroundedDetector
-from rsvp.detectors.loading import TEXT_ENCODER, load_text
-from rsvp.detectors.official import read_official, used
-from rsvp.detectors.package_adapter import INSTALL
-from rsvp.detectors.pixels import Preprocessing
+from rsvp.detectors import package_import
+from rsvp.detectors.checkpoint import inference_weights, read_official
+from rsvp.detectors.grounded import (
+    NMS_IOU,
+    TEXT_ENCODER,
+    THRESHOLD,
+    GroundedDetector,
+    load_text,
+)
+from rsvp.detectors.package_import import INSTALL
+from rsvp.detectors.preprocessing import DetectorPreprocessing
 from rsvp.errors import BadInput, ModelUnavailable, first_line
-from rsvp.platform import machine
+from rsvp.platform.pretrained import checkpoint_path, state_dict_difference
 
 # Width of the Swin's first stage -> the package's own config of the released checkpoint.
 _RELEASED = {96: "GroundingDINO_SwinT_OGC.py", 128: "GroundingDINO_SwinB_cfg.py"}
@@ -38,7 +43,7 @@ class GroundingDinoPyDetector(GroundedDetector):
         *,
         config: str | None = None,
         threshold: float | None = THRESHOLD,
-        iou: float | None = DUPLICATES,
+        iou: float | None = NMS_IOU,
         text_encoder: str = TEXT_ENCODER,
         device: str | torch.device | None = None,
     ) -> None:
@@ -49,33 +54,35 @@ class GroundingDinoPyDetector(GroundedDetector):
             config: its `.py`, `.yaml` or `.json` config; by default the one of the same name beside
                 it, else the package's own for a Swin of that width.
             threshold: leave out boxes with a lower score; None keeps every one.
-            iou: of boxes that overlap by more, keep the best; None keeps all.
+            iou: of boxes with a higher IoU, keep the best; None keeps all.
             text_encoder: a folder or hub id of BERT's tokenizer and config; its weights come with
                 the checkpoint.
-            device: e.g. ``cuda``; the best one here by default.
+            device: e.g. ``cuda``; the best one of this machine by default.
 
         Raises:
             ModelUnavailable: the package, the weights or the tokenizer are missing or unreadable.
-            BadInput: a config that cannot be read or does not fit; a device that is not here; a
-                threshold or iou that is not 0 to 1.
+            BadInput: a config that cannot be read or does not fit; a device that this machine
+                lacks; a threshold or iou that is not 0 to 1.
         """
-        if not package_adapter.installed():
+        if not package_import.installed():
             raise ModelUnavailable(f"the groundingdino-py package is not installed: {INSTALL}")
-        path = machine.local_path(model)
-        if path is None:
-            raise ModelUnavailable(f"there are no Grounding DINO weights at {model}")
-        state = used(read_official(path))
-        chosen = _config_of(path, state) if config is None else Path(config).expanduser()
+        path = checkpoint_path(model, "Grounding DINO")
+        state = inference_weights(read_official(path))
+        chosen = _default_config(path, state) if config is None else Path(config).expanduser()
         settings = read_config(chosen)
         tokenizer, bert = load_text(text_encoder)
-        net = _network(settings, bert, tokenizer, chosen)
-        _load(net, state, chosen)
+        net = _build_network(settings, bert, tokenizer, chosen)
+        if difference := state_dict_difference(inference_weights(net.state_dict()), state):
+            raise BadInput(
+                f"the config {chosen} does not fit the checkpoint: {difference}; pass config=FILE"
+            )
+        net.load_state_dict(state, strict=False)  # all that inference needs is there
         super().__init__(
             f"groundingdino-py:{model}",
             net,
             tokenizer,
             max_tokens=net.max_text_len,
-            preprocessing=Preprocessing(),
+            preprocessing=DetectorPreprocessing(),
             threshold=threshold,
             iou=iou,
             device=device,
@@ -84,14 +91,14 @@ class GroundingDinoPyDetector(GroundedDetector):
     def _forward(
         self, pixels: torch.Tensor, ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self.net(package_adapter.nested(pixels), captions=[ids])
+        found = self.net(package_import.nested(pixels), captions=[ids])
         return found["pred_logits"][0], found["pred_boxes"][0]
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings of an official config, as names and plain values.
+    """The settings of an official config, as names and literals.
 
-    A `.py` config is read and not run: its assignments of literals are its settings.
+    A `.py` config is parsed and not run: its assignments of literals are its settings.
 
     Raises:
         BadInput: missing, unreadable, or more than literals.
@@ -106,7 +113,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, SyntaxError) as error:
         raise BadInput(f"the config {path} cannot be read: {first_line(error)}") from error
     if not isinstance(found, dict) or "backbone" not in found:
-        raise BadInput(f"the config {path} names no backbone: it is none of Grounding DINO")
+        raise BadInput(f"the config {path} names no backbone: it is no config of Grounding DINO")
     return {str(name): value for name, value in found.items()}
 
 
@@ -125,14 +132,14 @@ def _parsed(text: str, suffix: str) -> Any:
 def _assignments(module: ast.Module) -> Iterator[tuple[str, Any]]:
     for statement in module.body:
         if not isinstance(statement, ast.Assign):
-            raise ValueError(f"line {statement.lineno} is no assignment of a plain value")
+            raise ValueError(f"line {statement.lineno} is no assignment of a literal")
         for target in statement.targets:
             if not isinstance(target, ast.Name) or target.id == "_base_":
                 raise ValueError(f"line {statement.lineno} builds on another config")
             yield target.id, ast.literal_eval(statement.value)
 
 
-def _config_of(path: Path, state: Mapping[str, torch.Tensor]) -> Path:
+def _default_config(path: Path, state: Mapping[str, torch.Tensor]) -> Path:
     """The config of the same name beside the checkpoint, else the package's own."""
     for suffix in _SUFFIXES:
         if (beside := path.with_suffix(suffix)).is_file():
@@ -140,36 +147,16 @@ def _config_of(path: Path, state: Mapping[str, torch.Tensor]) -> Path:
     width = len(state["backbone.0.patch_embed.proj.weight"])
     if width not in _RELEASED:
         raise BadInput(f"no released config has a Swin of width {width}: pass config=FILE")
-    return package_adapter.folder() / "config" / _RELEASED[width]
+    return package_import.folder() / "config" / _RELEASED[width]
 
 
-def _network(settings: Mapping[str, Any], bert: Any, tokenizer: Any, config: Path) -> Any:
+def _build_network(settings: Mapping[str, Any], bert: Any, tokenizer: Any, config: Path) -> Any:
     try:
-        net = package_adapter.build_network(settings, bert, tokenizer)
+        net = package_import.build_network(settings, bert, tokenizer)
     except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"no Grounding DINO can be built from {config}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    vars(net)["tokenizer"] = package_adapter.given_tokens
+    vars(net)["tokenizer"] = package_import.tokens_as_captions
     return net
-
-
-def _load(net: torch.nn.Module, state: Mapping[str, torch.Tensor], config: Path) -> None:
-    """Every weight that inference needs, and no other."""
-    expected = used(net.state_dict())
-    differing = sorted(
-        [f"{key} is missing" for key in expected.keys() - state.keys()]
-        + [f"{key} is not expected" for key in state.keys() - expected.keys()]
-        + [
-            f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-            for key in expected.keys() & state.keys()
-            if expected[key].shape != state[key].shape
-        ]
-    )
-    if differing:
-        raise BadInput(
-            f"the config {config} does not fit the checkpoint: {len(differing)} weights differ, "
-            f"first {differing[0]}; pass config=FILE"
-        )
-    net.load_state_dict(dict(state), strict=False)  # what is `used` is all there, see above

@@ -83,9 +83,10 @@ def download(
             return folder
         cause = FileNotFoundError(f"it holds no {' and no '.join(needs)}")
     assert cause is not None
+    files = [] if any("*" in pattern for pattern in patterns) else patterns
     raise ModelUnavailable(
         f"{model} is no folder, and its {what} are not on this machine and cannot be downloaded "
-        f"({first_line(cause)}); get them with: hf download {model}"
+        f"({first_line(cause)}); get them with: {' '.join(['hf download', model, *files])}"
     ) from cause
 
 

@@ -38,11 +38,12 @@ Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 
 @contextlib.contextmanager
-def reading(source: object, what: str) -> Iterator[None]:
+def reading(source: object, what: str, *, official: bool = False) -> Iterator[None]:
     """Turn every error of a file's or folder's reader into one line, and silence transformers.
 
     Args:
         what: what it should be, e.g. ``SAM 2``.
+        official: whether the source is a checkpoint of the official project, not a folder.
 
     Raises:
         ModelUnavailable: the code inside failed to read `source`.
@@ -50,8 +51,9 @@ def reading(source: object, what: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelUnavailable(f"{source} cannot be read as {what}: {first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        fault = f"is no official {what} checkpoint" if official else f"cannot be read as {what}"
+        raise ModelUnavailable(f"{source} {fault}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -127,7 +129,7 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
     )
     missing = sorted(name for name in info["missing_keys"] if not re.match(optional, name))
     if missing:
-        raise ValueError(f"it lacks {len(missing)} weights, first {missing[0]}")
+        raise ValueError(f"it lacks weights, first {missing[0]}")
     return net
 
 
@@ -172,22 +174,6 @@ def read_checkpoint(path: Path, what: str) -> dict[str, torch.Tensor]:
     return {
         str(key): value.float() for key, value in loaded.items() if isinstance(value, torch.Tensor)
     }
-
-
-@contextlib.contextmanager
-def official_checkpoint(path: Path, what: str) -> Iterator[None]:
-    """Turn an error about a checkpoint's weights into one line.
-
-    Raises:
-        ModelUnavailable: the code inside failed with a `path` that isn't such a checkpoint.
-    """
-    try:
-        with quiet():
-            yield
-    except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
-        raise ModelUnavailable(
-            f"{path} is no official {what} checkpoint: {first_line(error)}"
-        ) from error
 
 
 def compile_rules(rules: Iterable[tuple[str, str]]) -> Rules:

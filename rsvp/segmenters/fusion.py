@@ -1,20 +1,19 @@
-"""The trained part of the VLSM: text fused with box priors between SAM 2's encoders and decoder.
+"""The trained part of the VLSM: fuses text with box priors between SAM 2's encoders and decoder.
 
 Tokens (the prompt encoder's points and box corners, the text, a few learned queries) and the
-image's features look at each other in a stack of blocks, as after "Segment Anything" and
-"Grounding DINO": self-attention of the tokens; cross-attention to the features, drawn to the box
-by a prior on the attention logits; an MLP; and the way back, where every place of the image looks
-at the tokens. Before all that every place is matched with the text as a whole, by a plain scaled
-cosine: learned in no time where it has a truth of its own, and something for the blocks to build
-on. What comes out steers the frozen mask decoder in two ways, both nothing at first:
+image's spatial tokens attend to each other in a stack of blocks, as in "Segment Anything" and
+"Grounding DINO": self-attention of the tokens; cross-attention to the image, with a box prior added
+to the attention logits; an MLP; and cross-attention from the image to the tokens. Before the
+blocks, each spatial token is matched with the whole text by a scaled cosine, which is easy to learn
+where it is supervised. The output steers the frozen mask decoder in two ways, both zero at first:
 
-- a residual on the dense prompt: its projection starts at zero;
-- extra prompt tokens that the decoder's own tokens look at: their values start at zero (zero-init
-  attention, after LLaMA-Adapter, https://arxiv.org/abs/2303.16199). They get a softmax of their
-  own, since in the decoder's a token of zeros would still take its share of the attention.
+- a residual on the dense prompt, whose projection starts at zero;
+- extra prompt tokens that the decoder's own tokens attend to, whose values start at zero (zero-init
+  attention, after LLaMA-Adapter, https://arxiv.org/abs/2303.16199). They have a softmax of their
+  own: in the decoder's, a token of zeros would still receive some attention.
 
-So an untrained fusion leaves SAM 2 as it is, bit for bit. A presence logit says whether what the
-text names is in the box at all.
+So an untrained fusion leaves SAM 2 unchanged, bit for bit. A presence logit says whether the object
+that the text names is in the box at all.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# No fusion comes near them; a file that asks for more is broken, and would fill the memory.
-_MOST, _MOST_BLOCKS = 65536, 64
+# Far above any real fusion; a file with larger values is broken and would fill the memory.
+_MAX_VALUE, _MAX_BLOCKS = 65536, 64
 
 
 @dataclass(frozen=True, slots=True)
 class FusionConfig:
-    """The shape of a fusion.
+    """The sizes of a fusion network.
 
     Attributes:
         channels: of SAM 2's image embedding.
@@ -43,9 +42,9 @@ class FusionConfig:
         decoder_layers: of the mask decoder's two-way transformer.
         width: of the tokens inside.
         blocks, heads: how many, and of each block's attentions.
-        queries: learned tokens; the first one tells the presence, the others go to the decoder.
+        queries: learned tokens; the first predicts the presence, the others go to the decoder.
         mlp_ratio: the MLP's inner width in widths.
-        grid: features are pooled to at most this many places a side before text meets them.
+        grid: features are pooled to at most this many spatial tokens a side.
     """
 
     channels: int
@@ -63,35 +62,37 @@ class FusionConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is a positive whole number, found {value!r}")
-            if value > (most := _MOST_BLOCKS if name == "blocks" else _MOST):
+            if value > (most := _MAX_BLOCKS if name == "blocks" else _MAX_VALUE):
                 raise ValueError(f"{name} is at most {most}, found {value}")
         if self.width % self.heads:
             raise ValueError(f"the width {self.width} does not divide into {self.heads} heads")
         if self.queries < 2:
-            raise ValueError("it takes 2 queries: one for the presence, one for the decoder")
+            raise ValueError(
+                "at least 2 queries are needed: one for the presence, one for the decoder"
+            )
 
 
-class Texts(NamedTuple):
-    """One text a proposal, as a frozen text encoder has it.
+class TextStates(NamedTuple):
+    """One text a proposal, as a frozen text encoder encodes it.
 
     Attributes:
         states: (N, T, text_width) float32.
-        real: (N, T) bool, False where a shorter text was padded; a row may be all False.
+        attention_mask: (N, T) bool, False for padding; a row may be all False.
     """
 
     states: Tensor
-    real: Tensor
+    attention_mask: Tensor
 
 
-class Steering(NamedTuple):
-    """What the fusion tells the mask decoder about N proposals.
+class FusionOutput(NamedTuple):
+    """What steers the mask decoder for N proposals.
 
     Attributes:
         dense: (N, channels, h, w), added to the dense prompt.
         extra: (N, queries - 1, width), the extra prompt tokens.
-        presence: (N,) logits: what the text names is in the box.
-        match: (N, gh, gw) logits: this place is what the text names; 0 where there is no text.
-        cosines: (B, N, gh * gw), the scaled cosine of every view's places with every text.
+        presence: (N,) logits: the object that the text names is in the box.
+        match: (N, gh, gw) logits: the text names what is at this spatial token; 0 without text.
+        cosines: (B, N, gh * gw), scaled cosines of every view's spatial tokens with every text.
     """
 
     dense: Tensor
@@ -112,21 +113,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, Q, width) looking at (N, K, width).
+        """Attend from (N, Q, width) to (N, K, width).
 
         Args:
-            mask: broadcasts to (N, heads, Q, K): bool, True where to look, or a float added to
+            mask: broadcasts to (N, heads, Q, K): bool, True where to attend, or a float added to
                 the logits.
         """
         q = _split(self.query(queries), self.heads)
         k, v = (_split(t, self.heads) for t in self.key_value(context).chunk(2, dim=-1))
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        joined: Tensor = self.out(found.transpose(1, 2).flatten(2))
-        return joined
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        projected: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return projected
 
 
 class FusionBlock(nn.Module):
-    """One round: tokens among themselves, tokens to features, MLP, and the way back."""
+    """Self-attention of the tokens, cross-attention to the image, MLP, cross-attention back."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -138,26 +139,26 @@ class FusionBlock(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, image: Tensor, real: Tensor, prior: Tensor
+        self, tokens: Tensor, image: Tensor, attention_mask: Tensor, prior: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Both sides, after having looked at each other.
+        """Update the tokens and the image.
 
         Args:
             tokens: (N, T, width).
-            image: (N, places, width).
-            real: (N, 1, 1, T) bool, False for padding.
-            prior: (N, heads, 1, places) added to the logits of tokens looking at places.
+            image: (N, S, width), S spatial tokens.
+            attention_mask: (N, 1, 1, T) bool, False for padding.
+            prior: (N, heads, 1, S) added to the attention logits of tokens to the image.
         """
-        own = self.norm_among(tokens)
-        tokens = tokens + self.among(own, own, real)
+        normed = self.norm_among(tokens)
+        tokens = tokens + self.among(normed, normed, attention_mask)
         tokens = tokens + self.to_image(self.norm_to_image(tokens), self.norm_image(image), prior)
         tokens = tokens + self.mlp(self.norm_mlp(tokens))
-        image = image + self.back(self.norm_back(image), self.norm_tokens(tokens), real)
+        image = image + self.back(self.norm_back(image), self.norm_tokens(tokens), attention_mask)
         return tokens, image
 
 
 class BoxPrior(nn.Module):
-    """How little a place counts for a box, by its distance outside it; a learned slope a head."""
+    """Attention bias that falls with the distance outside the box; a learned slope per head."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -166,10 +167,10 @@ class BoxPrior(nn.Module):
     def forward(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """(N, heads, 1, height * width) <= 0, and 0 inside the box.
 
-        Distances are in half sides of the box, so that the prior is as wide as the box is large.
+        Distances are in half sides of the box, so that the prior scales with the box.
 
         Args:
-            boxes: (N, 4) xyxy in shares of the view, 0 to 1.
+            boxes: (N, 4) xyxy relative to the view, 0 to 1.
         """
         xs, ys = (
             (torch.arange(n, device=boxes.device, dtype=boxes.dtype) + 0.5) / n
@@ -182,7 +183,7 @@ class BoxPrior(nn.Module):
 
 
 class Matching(nn.Module):
-    """How well each place of the image fits a text: a scaled cosine, as between CLIP's towers."""
+    """How well each spatial token matches a text: a scaled cosine, as between CLIP's towers."""
 
     def __init__(self, channels: int, text_width: int, width: int) -> None:
         super().__init__()
@@ -197,38 +198,38 @@ class Matching(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.offset = nn.Parameter(torch.tensor(-2.0))
 
-    def forward(self, places: Tensor, texts: Texts) -> Tensor:
-        """(B, N, places) scaled cosines of every place of every view with every text.
+    def forward(self, spatial_tokens: Tensor, texts: TextStates) -> Tensor:
+        """(B, N, S) scaled cosines of every spatial token of every view with every text.
 
         Args:
-            places: (B, places, channels).
+            spatial_tokens: (B, S, channels).
         """
-        words = self.text(texts.states) * texts.real.unsqueeze(-1)
+        words = self.text(texts.states) * texts.attention_mask.unsqueeze(-1)
         text = F.normalize(words.sum(1), dim=-1)
-        place = F.normalize(self.place(places), dim=-1)
-        return text.to(place.dtype) @ place.transpose(1, 2) * self.scale.exp()
+        image = F.normalize(self.place(spatial_tokens), dim=-1)
+        return text.to(image.dtype) @ image.transpose(1, 2) * self.scale.exp()
 
-    def own(self, cosines: Tensor, view: Tensor, texts: Texts) -> Tensor:
-        """(N, places) logits of each text on its own view; 0 for an empty text."""
-        said: Tensor = texts.real.any(dim=1, keepdim=True)
-        every = torch.arange(len(view), device=view.device)
-        return (cosines[view, every] + self.offset) * said
+    def own_logits(self, cosines: Tensor, view: Tensor, texts: TextStates) -> Tensor:
+        """(N, S) logits of each text on its own view; 0 for an empty text."""
+        has_text: Tensor = texts.attention_mask.any(dim=1, keepdim=True)
+        rows = torch.arange(len(view), device=view.device)
+        return (cosines[view, rows] + self.offset) * has_text
 
 
 class Fusion(nn.Module):
-    """The stack; see the module's own words."""
+    """The whole fusion network; see the module's docstring."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = c = config
-        # Networks differ in the scale of their features by orders of magnitude.
+        # The scale of features differs between networks by orders of magnitude.
         self.from_image = nn.Sequential(nn.LayerNorm(c.channels), nn.Linear(c.channels, c.width))
         self.from_place = nn.Linear(c.channels, c.width)
         self.from_prompt = nn.Linear(c.channels, c.width)
         self.from_text = nn.Sequential(nn.LayerNorm(c.text_width), nn.Linear(c.text_width, c.width))
         self.matching = Matching(c.channels, c.text_width, c.width)
         self.from_match = nn.Parameter(torch.randn(c.width) * 0.1)
-        self.kinds = nn.Parameter(torch.randn(2, c.width) * 0.02)  # of a prompt, of a text token
+        self.kinds = nn.Parameter(torch.randn(2, c.width) * 0.02)  # type embeddings: prompt, text
         self.queries = nn.Parameter(torch.randn(c.queries, c.width) * 0.5)
         self.prior = BoxPrior(c.heads)
         self.blocks = nn.ModuleList(
@@ -246,66 +247,60 @@ class Fusion(nn.Module):
     def forward(
         self,
         embedding: Tensor,
-        places: Tensor,
+        positions: Tensor,
         *,
         view: Tensor,
         prompt: Tensor,
         boxes: Tensor,
-        texts: Texts,
-        strength: float | None = None,
-    ) -> Steering:
+        texts: TextStates,
+        residual_scale: float | None = None,
+    ) -> FusionOutput:
         """Steer N proposals on B encoded views.
 
         Args:
             embedding: (B, channels, h, w), the image encoder's lowest level.
-            places: (1, channels, h, w), the positional encoding of its places.
+            positions: (1, channels, h, w), its positional encoding.
             view: (N,) int64, which of the B views each proposal is on.
             prompt: (N, P, channels), the prompt encoder's tokens.
-            boxes: (N, 4) xyxy in shares of the view; the whole of it where there are only points.
+            boxes: (N, 4) xyxy relative to the view; the whole view where there are only points.
             texts: one a proposal.
-            strength: of the dense residual, which then also counts by the presence: where what the
-                text names is not there, SAM 2 is left alone. None, as in training: all of it.
+            residual_scale: multiplies the dense residual, together with the probability of the
+                presence: SAM 2 is left unchanged where the named object is absent. None, as in
+                training, applies the residual as it is.
         """
         size = (embedding.shape[-2], embedding.shape[-1])
         features, side = _pooled(embedding, self.config.grid), _pooled_size(size, self.config.grid)
         cosines = self.matching(features, texts)
-        match = self.matching.own(cosines, view, texts)
-        seen = self.from_image(features) + self.from_place(_pooled(places, self.config.grid))
-        image = seen[view] + match.unsqueeze(-1) * self.from_match
-        tokens, real = self._tokens(prompt, texts)
+        match = self.matching.own_logits(cosines, view, texts)
+        spatial = self.from_image(features) + self.from_place(_pooled(positions, self.config.grid))
+        image = spatial[view] + match.unsqueeze(-1) * self.from_match
+        tokens, attention_mask = self._tokens(prompt, texts)
         prior = self.prior(boxes, *side).to(tokens.dtype)
         for block in self.blocks:
-            tokens, image = block(tokens, image, real, prior)
-        heard = self.norm_tokens(tokens[:, -self.config.queries :])
+            tokens, image = block(tokens, image, attention_mask, prior)
+        queries = self.norm_tokens(tokens[:, -self.config.queries :])
         dense = self.to_dense(self.norm_image(image)).transpose(1, 2).unflatten(-1, side)
-        best = (match + prior[:, 0, 0]).logsumexp(1)  # of the places that are in the box, or near
-        presence = self.presence(heard[:, 0])[:, 0] + best
-        scale = embedding.flatten(1).std(dim=1)[view]  # a residual counts by what it is added to
-        if strength is not None:
-            scale = scale * strength * presence.sigmoid()
-        spread = _spread(dense * scale[:, None, None, None], size)
-        return Steering(spread, heard[:, 1:], presence, match.view(-1, *side), cosines)
+        best = (match + prior[:, 0, 0]).logsumexp(1)  # over the spatial tokens in or near the box
+        presence = self.presence(queries[:, 0])[:, 0] + best
+        scale = embedding.flatten(1).std(dim=1)[view]  # the residual in units of the embedding
+        if residual_scale is not None:
+            scale = scale * residual_scale * presence.sigmoid()
+        residual = _resized(dense * scale[:, None, None, None], size)
+        return FusionOutput(residual, queries[:, 1:], presence, match.view(-1, *side), cosines)
 
-    def _tokens(self, prompt: Tensor, texts: Texts) -> tuple[Tensor, Tensor]:
-        """(N, T, width) prompt, text and queries, and (N, 1, 1, T) which of them are no padding."""
-        n, words = texts.real.shape
-        said = self.from_text(texts.states) + self.kinds[1] + _order(words, self.kinds)
-        asked = self.from_prompt(prompt) + self.kinds[0]
-        tokens = torch.cat([asked, said, self.queries.expand(n, -1, -1)], dim=1)
-        always = texts.real.new_ones(1, 1)
-        real = torch.cat(
-            [
-                always.expand(n, prompt.shape[1]),
-                texts.real,
-                always.expand(n, self.config.queries),
-            ],
-            dim=1,
-        )
-        return tokens, real[:, None, None, :]
+    def _tokens(self, prompt: Tensor, texts: TextStates) -> tuple[Tensor, Tensor]:
+        """(N, T, width) prompt, text and queries, and their (N, 1, 1, T) attention mask."""
+        n, length = texts.attention_mask.shape
+        text = self.from_text(texts.states) + self.kinds[1] + _sinusoids(length, self.kinds)
+        points = self.from_prompt(prompt) + self.kinds[0]
+        tokens = torch.cat([points, text, self.queries.expand(n, -1, -1)], dim=1)
+        before, after = prompt.shape[1], self.config.queries
+        attention_mask = F.pad(texts.attention_mask, (before, after), value=True)
+        return tokens, attention_mask[:, None, None, :]
 
     @contextlib.contextmanager
-    def shown_to(self, decoder: Any, extra: Tensor) -> Iterator[None]:
-        """Let the tokens of SAM 2's mask decoder look at the extra ones, for this block of code.
+    def extra_tokens(self, decoder: Any, extra: Tensor) -> Iterator[None]:
+        """Let the tokens of SAM 2's mask decoder attend to the extra ones, inside this context.
 
         Args:
             decoder: a `Sam2MaskDecoder` that is called on N proposals, one in each batch row.
@@ -314,27 +309,27 @@ class Fusion(nn.Module):
         layers = decoder.transformer.layers
         with contextlib.ExitStack() as hooks:
             for layer, key, value in zip(layers, self.keys, self.values, strict=True):
-                look = partial(_look_too, keys=key(extra), values=value(extra))
-                hook = layer.self_attn.register_forward_hook(look, with_kwargs=True)
+                attend = partial(_add_extra_attention, keys=key(extra), values=value(extra))
+                hook = layer.self_attn.register_forward_hook(attend, with_kwargs=True)
                 hooks.callback(hook.remove)
             yield
 
 
-def _look_too(
+def _add_extra_attention(
     attention: Any,
     _positional: tuple[Any, ...],
     named: dict[str, Any],
-    found: tuple[Tensor, Tensor | None],
+    output: tuple[Tensor, Tensor | None],
     *,
     keys: Tensor,
     values: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """What a decoder's self-attention found, and what its tokens find among the extra ones."""
+    """Hook: add zero-initialised cross-attention to the extra prompt tokens."""
     heads = attention.num_attention_heads
     query = _split(attention.q_proj(named["query"]).flatten(0, 1), heads)
-    more = F.scaled_dot_product_attention(query, _split(keys, heads), _split(values, heads))
-    own, weights = found
-    return own + more.transpose(1, 2).reshape(own.shape), weights
+    extra = F.scaled_dot_product_attention(query, _split(keys, heads), _split(values, heads))
+    attended, weights = output
+    return attended + extra.transpose(1, 2).reshape(attended.shape), weights
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
@@ -343,7 +338,7 @@ def _split(tokens: Tensor, heads: int) -> Tensor:
 
 
 def _outside(centres: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(N, n) how far each centre lies outside low..high, in half sides; 0 inside."""
+    """(N, n) distances of each centre outside low..high, in half sides; 0 inside."""
     half = ((high - low) / 2).clamp(min=1e-3)[:, None]
     beyond = torch.maximum(low[:, None] - centres, centres - high[:, None])
     return beyond.clamp(min=0) / half
@@ -354,26 +349,26 @@ def _pooled_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
 
 
 def _pooled(features: Tensor, grid: int) -> Tensor:
-    """(B, channels, h, w) -> (B, places, channels), at most `grid` places a side."""
+    """(B, channels, h, w) -> (B, S, channels), at most `grid` spatial tokens a side."""
     size = (features.shape[-2], features.shape[-1])
     side = _pooled_size(size, grid)
     pooled = features if side == size else F.adaptive_avg_pool2d(features, side)
     return pooled.flatten(2).transpose(1, 2)
 
 
-def _spread(dense: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(dense: Tensor, size: tuple[int, int]) -> Tensor:
     if (dense.shape[-2], dense.shape[-1]) == size:
         return dense
     return F.interpolate(dense, size=size, mode="bilinear", align_corners=False)
 
 
-def _order(words: int, like: Tensor) -> Tensor:
-    """(words, width) sinusoids of a word's place, as in "Attention Is All You Need", scaled down.
+def _sinusoids(length: int, like: Tensor) -> Tensor:
+    """(length, width) positional encoding of "Attention Is All You Need", scaled down.
 
-    Some encoders' states, token embeddings above all, do not tell the order of the words.
+    Some states, token embeddings above all, carry no information on the order of the tokens.
     """
     half = like.shape[-1] // 2
     rates = torch.exp(torch.arange(half, device=like.device) * (-9.21 / half))
-    angles = torch.arange(words, device=like.device)[:, None] * rates
+    angles = torch.arange(length, device=like.device)[:, None] * rates
     waves = torch.cat([angles.sin(), angles.cos()], dim=1) * 0.1
     return F.pad(waves, (0, like.shape[-1] - 2 * half)).to(like.dtype)

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.vlsm import Prompts
+from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT, PromptBatch
 from rsvp.training.config import TrainConfig
 from rsvp.training.samples import TrainingDataset, TrainingSample
 
@@ -25,7 +24,7 @@ class TrainingBatch(NamedTuple):
     indices: tuple[int, ...]  # the image of each view
     pixels: Tensor  # (B, 3, S, S) float32
     view: Tensor  # (N,) int64, the view of each proposal
-    prompts: Prompts  # N of them
+    prompts: PromptBatch  # N of them
     texts: tuple[str, ...]  # N of them
     targets: Tensor  # (N, S / 2, S / 2) float32
     present: Tensor  # (N,) bool
@@ -49,7 +48,7 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
         tuple(sample.index for sample in samples),
         torch.stack([sample.pixels for sample in samples]),
         torch.repeat_interleave(torch.arange(len(samples)), counts),
-        Prompts(points, labels.expand(len(points), -1)),
+        PromptBatch(points, labels.expand(len(points), -1)),
         tuple(text for sample in samples for text in sample.texts),
         torch.cat([sample.targets for sample in samples]),
         torch.cat([sample.present for sample in samples]),

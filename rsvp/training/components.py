@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
-from rsvp.segmenters.texts import TextEncoder
+from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
+from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
-from rsvp.segmenters.weights import Preprocessing, load_sam2
 from rsvp.training.config import TrainConfig
 
 

@@ -73,7 +73,7 @@ class TrainConfig(ConfigModel):
 
     data: tuple[str, ...]  # data specs to train on, see `rsvp.training.data`
     segmenter: str  # sam2:MODEL to build on, or vlsm:MODEL to continue from
-    text_encoder: str  # of a new VLSM, as `rsvp.segmenters.texts` takes it
+    text_encoder: str  # of a new VLSM, as `rsvp.segmenters.text_encoder` takes it
     keep: tuple[str, ...] = ()  # data specs of images on which SAM 2's own masks are the target
     eval_data: tuple[str, ...] = ()  # data specs to validate on
     hold_out: Annotated[int, Field(ge=2)] = 20  # without eval_data: every so many-th image of data

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rsvp.platform.files import atomic_write
-from rsvp.segmenters.texts import weights_digest
+from rsvp.platform.pretrained import weights_digest
 from rsvp.training.batches import TrainingBatch
 from rsvp.training.data import source_digest
 from rsvp.training.samples import TrainingDataset

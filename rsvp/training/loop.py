@@ -12,8 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rsvp.segmenters.fusion import Texts
-from rsvp.segmenters.vlsm import Prompts, Vlsm
+from rsvp.segmenters.fusion import TextStates
+from rsvp.segmenters.point_prompts import PromptBatch
+from rsvp.segmenters.vlsm import Vlsm
 from rsvp.training.batches import TrainingBatch
 from rsvp.training.components import attention_kernels
 from rsvp.training.config import RunConfig, TrainConfig
@@ -92,14 +93,14 @@ def train(
 
 
 def loss_targets(
-    net: Vlsm, features: list[Tensor], batch: TrainingBatch, texts: Texts
+    net: Vlsm, features: list[Tensor], batch: TrainingBatch, texts: TextStates
 ) -> LossTargets:
     """The targets of a batch; on images that are kept, the masks of SAM 2 alone."""
     masks, keep = batch.targets, batch.keep
     if keep.any():
-        prompts = Prompts(batch.prompts.coords[keep], batch.prompts.labels[keep])
-        logits = net.alone(features, batch.view[keep], prompts)
+        prompts = PromptBatch(batch.prompts.coords[keep], batch.prompts.labels[keep])
+        logits = net.sam2_logits(features, batch.view[keep], prompts)
         masks = masks.clone()
         masks[keep] = logits_to_masks(logits, masks.shape[-1])
-    has_text = texts.real.any(dim=1) & ~keep
+    has_text = texts.attention_mask.any(dim=1) & ~keep
     return LossTargets(masks, batch.present | keep, has_text, batch.view, batch.text_ids)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsvp.segmenters.vlsm import Found
+from rsvp.segmenters.vlsm import VlsmOutput
 from rsvp.training.config import LossWeights
 
 COVERED = 0.5  # fraction of a spatial token from which on it belongs to the text
@@ -44,7 +44,7 @@ class Losses(NamedTuple):
 TERMS = Losses._fields[1:-1]
 
 
-def losses(output: Found, targets: LossTargets, weights: LossWeights) -> Losses:
+def losses(output: VlsmOutput, targets: LossTargets, weights: LossWeights) -> Losses:
     """The losses of N proposals.
 
     With several masks per proposal (a single point), only the best one is trained, but the

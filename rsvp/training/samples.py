@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from rsvp.errors import BadInput
 from rsvp.frames import bands_to_box, box_to_bands
-from rsvp.segmenters.crops import Window, crop_to_square, margin_box
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, crop_to_square, margin_box
 from rsvp.training.config import BOX_STYLES, SamplingConfig, TrainConfig
 from rsvp.training.data import AnnotatedImage, Annotation, ImageSource
 from rsvp.types import BoolMask, Box
@@ -137,7 +137,7 @@ class ProposalSampler:
         return found
 
     def points(self, rng: Rng) -> list[TrainingProposal]:
-        """Prompts that are a point on each object; the view is the whole image."""
+        """PromptBatch that are a point on each object; the view is the whole image."""
         found = []
         for _ in range(self.config.proposals):
             annotation = self.image.annotations[int(rng.integers(len(self.image.annotations)))]
@@ -312,7 +312,7 @@ def make_sample(
 def downsampled_mask(mask: BoolMask, window: Window, side: int) -> Tensor:
     """(side, side) float32: the fraction of each cell of a window that an (H, W) mask covers."""
     full = torch.zeros(1, 1, window.height, window.width)
-    part = window.inside((mask.shape[0], mask.shape[1]))
+    part = window.clip((mask.shape[0], mask.shape[1]))
     rows = slice(part.y0 - window.y0, part.y1 - window.y0)
     columns = slice(part.x0 - window.x0, part.x1 - window.x0)
     crop = np.ascontiguousarray(mask[part.y0 : part.y1, part.x0 : part.x1])

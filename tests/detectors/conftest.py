@@ -30,10 +30,10 @@ def mm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def official_file(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
-    from rsvp.detectors import package_adapter
+    from rsvp.detectors import package_import
 
-    if not package_adapter.installed():
-        pytest.skip(f"groundingdino-py is not installed: {package_adapter.INSTALL}")
+    if not package_import.installed():
+        pytest.skip(f"groundingdino-py is not installed: {package_import.INSTALL}")
     return tiny_detectors.official_file(tmp_path_factory.mktemp("official") / "o.pth", text_folder)
 
 

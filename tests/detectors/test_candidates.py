@@ -1,4 +1,4 @@
-"""Candidates are checked once; duplicates and low scores go only where asked."""
+"""Candidates are checked at construction; NMS and thresholds drop only what they should."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsvp.detectors import Candidates, at_least, iou_matrix, nms
+from rsvp.detectors import Candidates
 from rsvp.errors import BadInput
+from rsvp.masks import box_iou_matrix
 
 BOXES = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [20, 20, 30, 40], [0, 0, 10, 10]], np.float32)
 SCORES = np.array([0.5, 0.9, 0.3, 0.9], np.float32)
@@ -36,7 +37,7 @@ def test_contradictions_are_refused(change, complaint: str) -> None:
 
 
 def test_nothing_found_is_a_value() -> None:
-    for kept in (Candidates.none(), nms(Candidates.none(), 0.5), at_least(Candidates.none(), 0.5)):
+    for kept in (Candidates.none(), Candidates.none().nms(0.5), Candidates.none().at_least(0.5)):
         assert len(kept) == 0
         assert kept.phrases == ()
 
@@ -50,23 +51,16 @@ def test_rows_keep_what_belongs_to_them() -> None:
     assert np.array_equal(chosen.masks, masks[[2, 0]])
 
 
-def test_overlap_by_hand() -> None:
-    found = iou_matrix(BOXES, BOXES)
-    assert np.allclose(np.diag(found), 1)
-    assert found[0, 1] == pytest.approx(0.9)
-    assert found[0, 2] == 0
+def test_nms_keeps_the_best() -> None:
+    assert FOUND.nms(0.8).phrases == ("cup", "dog")  # row 1 wins over 0 and, being first, over 3
+    assert FOUND.nms(0.95).scores.tolist() == SCORES[[1, 3, 2]].tolist()
+    assert FOUND.nms(0.8, per_phrase=True).phrases == ("cup", "mug", "dog")
 
 
-def test_duplicates_go_the_best_stays() -> None:
-    assert nms(FOUND, 0.8).phrases == ("cup", "dog")  # row 1 wins over 0 and, being first, over 3
-    assert nms(FOUND, 0.95).scores.tolist() == SCORES[[1, 3, 2]].tolist()
-    assert nms(FOUND, 0.8, per_phrase=True).phrases == ("cup", "mug", "dog")
-
-
-def test_both_can_be_switched_off() -> None:
-    assert nms(FOUND, None) is FOUND
-    assert at_least(FOUND, None) is FOUND
-    assert at_least(FOUND, 0.5).phrases == ("cup", "cup", "mug")
+def test_both_filters_can_be_disabled() -> None:
+    assert FOUND.nms(None) is FOUND
+    assert FOUND.at_least(None) is FOUND
+    assert FOUND.at_least(0.5).phrases == ("cup", "cup", "mug")
 
 
 @given(st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -75,10 +69,10 @@ def test_what_is_left_does_not_overlap_and_covers_the_rest(n: int, iou: float, s
     low = random.uniform(0, 20, (n, 2))
     boxes = np.hstack([low, low + random.uniform(1, 20, (n, 2))]).astype(np.float32)
     found = Candidates(boxes, random.random(n).astype(np.float32), ("",) * n)
-    kept = nms(found, iou)
-    among = iou_matrix(kept.boxes, kept.boxes) - np.eye(len(kept))
+    kept = found.nms(iou)
+    among = box_iou_matrix(kept.boxes, kept.boxes) - np.eye(len(kept))
     assert (among <= iou).all()
     assert (np.diff(kept.scores) <= 0).all()
-    covered = iou_matrix(found.boxes, kept.boxes) > iou
+    covered = box_iou_matrix(found.boxes, kept.boxes) > iou
     stayed = (found.boxes[:, None] == kept.boxes[None]).all(axis=2)
     assert (covered | stayed).any(axis=1).all()

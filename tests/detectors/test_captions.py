@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from rsvp.detectors.captions import Caption, join, read_answer, write_captions
+from rsvp.detectors import Candidates
+from rsvp.detectors.captions import Caption, match_phrases, write_captions
 from rsvp.errors import BadInput
 
 
@@ -93,7 +94,7 @@ def test_a_box_answers_to_the_phrase_of_its_best_token() -> None:
     logits = np.full((3, 7), -9, np.float32)
     logits[0, 2], logits[1, 4], logits[2, 3] = 1, 2, 8  # the last on a full stop: nobody's
     boxes = np.array([[0.5, 0.5, 0.5, 1], [0.25, 0.5, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
-    found = read_answer(logits, boxes, CAPTION, (100, 200))
+    found = match_phrases(logits, boxes, CAPTION, (100, 200))
     assert found.phrases[:2] == ("dog", "red cup")
     assert found.scores[:2] == pytest.approx([0.8808, 0.7311], abs=1e-4)
     assert found.scores[2] < 0.01
@@ -102,14 +103,14 @@ def test_a_box_answers_to_the_phrase_of_its_best_token() -> None:
 
 def test_boxes_are_cut_to_the_image_and_what_lies_off_it_is_left_out() -> None:
     boxes = np.array([[0, 0, 1, 1], [1.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0, 0.5]], np.float32)
-    found = read_answer(np.zeros((3, 7), np.float32), boxes, CAPTION, (10, 20))
+    found = match_phrases(np.zeros((3, 7), np.float32), boxes, CAPTION, (10, 20))
     assert found.boxes.tolist() == [[0, 0, 10, 5]]
 
 
 def test_masked_tokens_and_large_logits_are_no_trouble() -> None:
     logits = np.full((1, 7), -np.inf, np.float32)
     logits[0, 4] = 1e4
-    found = read_answer(logits, np.full((1, 4), 0.5, np.float32), CAPTION, (10, 20))
+    found = match_phrases(logits, np.full((1, 4), 0.5, np.float32), CAPTION, (10, 20))
     assert found.phrases == ("dog",)
     assert found.scores.tolist() == [1.0]
 
@@ -117,8 +118,8 @@ def test_masked_tokens_and_large_logits_are_no_trouble() -> None:
 def test_captions_are_joined_best_first() -> None:
     def one(score: float):
         logits = np.full((1, 7), score, np.float32)
-        return read_answer(logits, np.full((1, 4), 0.5, np.float32), CAPTION, (10, 20))
+        return match_phrases(logits, np.full((1, 4), 0.5, np.float32), CAPTION, (10, 20))
 
-    assert len(join([])) == 0
-    joined = join([one(-1), one(1)])
+    assert len(Candidates.concat([])) == 0
+    joined = Candidates.concat([one(-1), one(1)])
     assert joined.scores[0] > joined.scores[1]

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 from rsvp import registry
-from rsvp.detectors import Candidates, Detector, at_least, nms
+from rsvp.detectors import Candidates, Detector
 from rsvp.detectors.captions import write_captions
 from rsvp.detectors.grounding_dino import GroundingDinoDetector
-from rsvp.detectors.pixels import to_pixels
+from rsvp.detectors.preprocessing import to_pixels
 from rsvp.errors import BadInput, ModelUnavailable
 
 PHRASES = ["red cup", "dog", "St. Bernard", "Dog"]
@@ -75,7 +75,7 @@ def test_thresholds_and_duplicates_are_the_shared_ones(folder: Path, picture) ->
     loose = everything(folder).candidates(image, PHRASES)
     middle = float(np.median(loose.scores))
     strict = GroundingDinoDetector(str(folder), threshold=middle, iou=0.1, device="cpu")
-    found, expected = strict.candidates(image, PHRASES), nms(at_least(loose, middle), 0.1)
+    found, expected = strict.candidates(image, PHRASES), loose.at_least(middle).nms(0.1)
     assert 0 < len(found) < len(loose)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
 

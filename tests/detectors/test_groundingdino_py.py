@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rsvp import registry
-from rsvp.detectors import Detector, package_adapter
+from rsvp.detectors import Detector, package_import
 from rsvp.detectors.captions import write_captions
 from rsvp.detectors.grounding_dino import GroundingDinoDetector
 from rsvp.detectors.groundingdino_py import GroundingDinoPyDetector, read_config
@@ -35,8 +35,8 @@ def test_boxes_and_logits_are_equal(pair, size) -> None:
     package, ours = pair
     (caption,) = write_captions(PHRASES, ours._tokenizer, 256)
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    their_logits, their_boxes = package.look(pixels, caption)
-    logits, boxes = ours.look(pixels, caption)
+    their_logits, their_boxes = package.detect(pixels, caption)
+    logits, boxes = ours.detect(pixels, caption)
     assert logits.shape == their_logits.shape == (30, len(caption.ids))
     assert their_logits.std() > 0.5  # nothing is equal for being constant
     assert their_boxes.std(dim=0).min() > 0.01
@@ -78,8 +78,8 @@ def test_a_config_that_does_not_fit_is_told(
 ) -> None:
     lines = official_file.with_suffix(".py").read_text()
     for change, complaint in (
-        (("enc_layers = 2", "enc_layers = 3"), "does not fit.*is missing"),
-        (("num_queries = 30", "num_queries = 31"), r"tgt_embed.*\(30, 256\), not \(31, 256\)"),
+        (("enc_layers = 2", "enc_layers = 3"), "does not fit.*are missing"),
+        (("num_queries = 30", "num_queries = 31"), r"tgt_embed.*\(30, 256\), expected \(31, 256\)"),
         (("hidden_dim = 256", "nothing = 256"), "no Grounding DINO can be built"),
     ):
         config = tmp_path / "config.py"
@@ -110,7 +110,7 @@ def test_files_that_are_no_checkpoints_are_one_line(
 
 
 def test_without_the_package_its_command_is_named(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(package_adapter, "installed", lambda: False)
+    monkeypatch.setattr(package_import, "installed", lambda: False)
     with pytest.raises(ModelUnavailable, match="pip install --no-deps groundingdino-py==0"):
         GroundingDinoPyDetector(str(tmp_path / "x.pth"))
 

@@ -109,7 +109,7 @@ def test_one_mask_matches_one_object_only() -> None:
 
 
 @dataclass
-class Found:
+class VlsmOutput:
     masks: Masks
 
     def __len__(self) -> int:
@@ -155,7 +155,7 @@ def test_generators_take_turns_on_the_same_images(folder: Path) -> None:
         def generate(image):
             order.append(name)
             masks = np.concatenate([rectangles(2, seed) for seed in (1, 2, 3)])[::share]
-            return Found(Masks(masks, np.ones(len(masks), np.float32)))
+            return VlsmOutput(Masks(masks, np.ones(len(masks), np.float32)))
 
         return generate
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.platform.torchvision import (
+    hide_broken_torchvision,
+    stub_modules,
+    torchvision_works,
+)
 
 
 @pytest.fixture
@@ -45,6 +49,7 @@ def test_a_broken_torchvision_looks_uninstalled(fake_torchvision) -> None:
     assert importlib.util.find_spec("torchvision") is None
     assert "torchvision.ops" not in sys.modules
     assert hide_broken_torchvision() == why  # asked again, the same answer
+    assert not torchvision_works()
     with pytest.raises(ImportError):
         import torchvision  # noqa: F401
 
@@ -52,4 +57,17 @@ def test_a_broken_torchvision_looks_uninstalled(fake_torchvision) -> None:
 def test_a_sound_torchvision_stays(fake_torchvision) -> None:
     fake_torchvision("sound = True")
     assert hide_broken_torchvision() is None
+    assert torchvision_works()
     assert sys.modules["torchvision"].sound
+
+
+def test_stub_modules_exist_only_inside_their_context() -> None:
+    before = sys.modules.get("torchvision", "absent")
+    with stub_modules({"torchvision": {}, "torchvision.ops": {"nms": len}, "only.here": {}}):
+        from torchvision import ops
+        from torchvision.ops import nms
+
+        assert nms is ops.nms is len
+    assert sys.modules.get("torchvision", "absent") is before
+    assert "only.here" not in sys.modules
+    assert "torchvision.ops" not in sys.modules or before != "absent"

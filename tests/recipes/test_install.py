@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from recipes.embedded.install import digest_of_first, update_encoder_digest
 from rsvp.registry import embedded_folder
-from rsvp.segmenters.texts import TextEncoder
+from rsvp.segmenters.text_encoder import TextEncoder
 
 
 @pytest.fixture

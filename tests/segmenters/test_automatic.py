@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -17,16 +20,14 @@ from rsvp.platform.machine import holds_weights
 from rsvp.segmenters.automatic import (
     AutomaticDetector,
     AutomaticMasks,
-    Settings,
     automatic_masks,
     crop_windows,
 )
-from rsvp.segmenters.box import BoxSegmenter
-from rsvp.segmenters.crops import Window
-from rsvp.segmenters.duplicates import box_nms, mask_nms
+from rsvp.segmenters.mask_filter import AutomaticSettings, MaskFilter, filter_size, tight_boxes
+from rsvp.segmenters.nms import box_nms, mask_nms
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sifting import Judge, judged_size, tight_boxes
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window
 
 # Random weights draw masks all over the image, sure of nothing: a low bar, and no box is a double.
 LOW = {
@@ -64,9 +65,11 @@ def assert_same(ours: AutomaticMasks, theirs: AutomaticMasks) -> None:
 @pytest.mark.parametrize("crop_layers", [0, 1])
 @pytest.mark.parametrize("shape", [(75, 111), (160, 90)])
 def test_the_same_masks_as_the_package(segmenter, make_image, shape, crop_layers, overlap) -> None:
-    from rsvp.segmenters.package_automatic import PackageGenerator
+    from eval.official_sam2 import PackageGenerator
 
-    settings = Settings(**{**LOW, "overlap": overlap}, crop_layers=crop_layers, judged_side=None)
+    settings = AutomaticSettings(
+        **{**LOW, "overlap": overlap}, crop_layers=crop_layers, judged_side=None
+    )
     image = make_image(*shape)
     theirs = PackageGenerator.of(segmenter, settings)(image)
     ours = automatic_masks(segmenter, image, settings)
@@ -79,10 +82,12 @@ def test_the_same_masks_as_the_package(segmenter, make_image, shape, crop_layers
     not holds_weights(registry.embedded_folder("segmenter")), reason="no embedded weights"
 )
 def test_trained_weights_find_the_same_objects_without_doubles(make_image) -> None:
-    from rsvp.segmenters.package_automatic import PackageGenerator
+    from eval.official_sam2 import PackageGenerator
 
     embedded = Sam2Segmenter("embedded", device="cpu")
-    settings = Settings(points_per_side=10, min_iou=0.1, min_stability=0.3, judged_side=None)
+    settings = AutomaticSettings(
+        points_per_side=10, min_iou=0.1, min_stability=0.3, judged_side=None
+    )
     image = make_image(120, 170)
     theirs = PackageGenerator.of(embedded, settings)(image)
     assert len(theirs) >= 5
@@ -91,11 +96,13 @@ def test_trained_weights_find_the_same_objects_without_doubles(make_image) -> No
 
 @needs_sam2
 def test_the_packages_segmenter_can_be_asked_too(segmenter, make_image) -> None:
-    from rsvp.segmenters.package_twin import package_twin
+    from eval.official_sam2 import official_network
     from rsvp.segmenters.sam2_package import Sam2PackageSegmenter
 
-    theirs = Sam2PackageSegmenter.from_network(package_twin(segmenter.net), device="cpu")
-    settings = Settings(**LOW, crop_layers=1)
+    theirs = Sam2PackageSegmenter.from_network(
+        official_network(segmenter.net), Preprocessing(128), device="cpu"
+    )
+    settings = AutomaticSettings(**LOW, crop_layers=1)
     image = make_image(80, 60)
     assert_same(
         automatic_masks(segmenter, image, settings), automatic_masks(theirs, image, settings)
@@ -104,7 +111,7 @@ def test_the_packages_segmenter_can_be_asked_too(segmenter, make_image) -> None:
 
 @needs_sam2
 def test_images_made_in_another_way_are_not_compared(sam2_folder) -> None:
-    from rsvp.segmenters.package_automatic import PackageGenerator
+    from eval.official_sam2 import PackageGenerator
 
     grey = Preprocessing(128, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     other = Sam2Segmenter.from_network(small_sam2(), grey, name="sam2:grey", device="cpu")
@@ -116,13 +123,13 @@ def test_images_made_in_another_way_are_not_compared(sam2_folder) -> None:
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("size", [(75, 111), (480, 640), (33, 1000)])
 def test_the_crops_are_the_packages(size, layers) -> None:
-    from rsvp.segmenters.package_code import load_package
+    from rsvp.segmenters.sam2_package_import import load_package
 
     load_package()
     from sam2.utils.amg import generate_crop_boxes
 
     boxes, numbers = generate_crop_boxes(size, layers, 512 / 1500)
-    ours = list(crop_windows(size, Settings(crop_layers=layers)))
+    ours = list(crop_windows(size, AutomaticSettings(crop_layers=layers)))
     assert [(layer, list(window)) for layer, window in ours] == list(
         zip(numbers, boxes, strict=True)
     )
@@ -133,7 +140,7 @@ def test_the_crops_are_the_packages(size, layers) -> None:
 
 def test_scores_boxes_and_order(segmenter, make_image) -> None:
     image = make_image(90, 130)
-    found = automatic_masks(segmenter, image, Settings(**LOW))
+    found = automatic_masks(segmenter, image, AutomaticSettings(**LOW))
     assert found.masks.masks.shape == (len(found), 90, 130)
     assert (np.diff(found.masks.scores) <= 0).all()
     assert (found.masks.scores > LOW["min_iou"]).all()
@@ -147,8 +154,8 @@ def test_scores_boxes_and_order(segmenter, make_image) -> None:
 def test_judged_small_they_are_the_same_masks(segmenter, make_image) -> None:
     """What is thrown away may differ at the threshold; what is kept is as exact as ever."""
     image = make_image(300, 400)
-    exact = automatic_masks(segmenter, image, Settings(**LOW, judged_side=None))
-    fast = automatic_masks(segmenter, image, Settings(**LOW, judged_side=64))
+    exact = automatic_masks(segmenter, image, AutomaticSettings(**LOW, judged_side=None))
+    fast = automatic_masks(segmenter, image, AutomaticSettings(**LOW, judged_side=64))
     masks = {mask.tobytes() for mask in exact.masks.masks}
     shared = sum(mask.tobytes() in masks for mask in fast.masks.masks)
     assert shared >= 0.9 * max(len(exact), len(fast))
@@ -164,7 +171,9 @@ def test_one_encoding_and_full_batches(segmenter, make_image) -> None:
         count("encoder", segmenter.net.vision_encoder),
         count("decoder", segmenter.net.mask_decoder),
     ]
-    automatic_masks(segmenter, make_image(60, 80), Settings(points_per_side=6, points_per_batch=9))
+    automatic_masks(
+        segmenter, make_image(60, 80), AutomaticSettings(points_per_side=6, points_per_batch=9)
+    )
     for hook in hooks:
         hook.remove()
     assert calls == {"encoder": 1, "decoder": 4}
@@ -181,12 +190,14 @@ def test_only_what_stays_is_brought_to_the_photos_size(segmenter, make_image, mo
         return result
 
     monkeypatch.setattr(F, "interpolate", watch)
-    settings = Settings(**LOW, judged_side=64, limit=7)
+    settings = AutomaticSettings(**LOW, judged_side=64, limit=7)
     assert len(automatic_masks(segmenter, make_image(500, 700), settings)) == large == 7
 
 
 def test_nothing_found_is_no_mask(segmenter, make_image) -> None:
-    found = automatic_masks(segmenter, make_image(40, 50), Settings(min_iou=1.0, crop_layers=1))
+    found = automatic_masks(
+        segmenter, make_image(40, 50), AutomaticSettings(min_iou=1.0, crop_layers=1)
+    )
     assert found.masks.masks.shape == (0, 40, 50)
     assert found.boxes.shape == (0, 4)
     assert found.points.shape == (0, 2)
@@ -194,12 +205,12 @@ def test_nothing_found_is_no_mask(segmenter, make_image) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (2, 3)])
 def test_the_smallest_images(segmenter, make_image, shape) -> None:
-    found = automatic_masks(segmenter, make_image(*shape), Settings(**LOW))
+    found = automatic_masks(segmenter, make_image(*shape), AutomaticSettings(**LOW))
     assert found.masks.masks.shape[1:] == shape
 
 
 def test_everything_can_be_switched_off(segmenter, make_image) -> None:
-    off = Settings(points_per_side=3, min_iou=0, min_stability=0, overlap=1)
+    off = AutomaticSettings(points_per_side=3, min_iou=0, min_stability=0, overlap=1)
     found = automatic_masks(segmenter, make_image(40, 50), off)
     assert len(found) == 27  # three masks at nine points; random ones are not empty
 
@@ -219,12 +230,12 @@ def test_everything_can_be_switched_off(segmenter, make_image) -> None:
 )
 def test_settings_that_mean_nothing(wrong, said) -> None:
     with pytest.raises(BadInput, match=said):
-        Settings(**wrong)
+        AutomaticSettings(**wrong)
 
 
 def test_more_crops_than_pixels() -> None:
     with pytest.raises(BadInput, match="leaves no pixel"):
-        list(crop_windows((3, 4), Settings(crop_layers=4)))
+        list(crop_windows((3, 4), AutomaticSettings(crop_layers=4)))
 
 
 # ---------------------------------------------------------------- the pieces
@@ -243,24 +254,26 @@ def test_a_mask_that_a_crop_cut_off_is_left_to_the_others() -> None:
     logits[0, 1, 2:6, 2:] = 9  # to the crop's right border
     logits[0, 2, 2:6, :4] = 9  # to its left border, which is the image's
     crop = Window(0, 0, 400, 400)
-    judge = Judge((400, 900), crop, Settings(min_iou=0, min_stability=0))
-    assert len(judge(logits, torch.ones(1, 3), torch.tensor([[0.5, 0.5]])).scores) == 2
-    judge = Judge((400, 400), crop, Settings(min_iou=0, min_stability=0))
-    assert len(judge(logits, torch.ones(1, 3), torch.tensor([[0.5, 0.5]])).scores) == 3
+    mask_filter = MaskFilter((400, 900), crop, AutomaticSettings(min_iou=0, min_stability=0))
+    assert len(mask_filter(logits, torch.ones(1, 3), torch.tensor([[0.5, 0.5]])).scores) == 2
+    mask_filter = MaskFilter((400, 400), crop, AutomaticSettings(min_iou=0, min_stability=0))
+    assert len(mask_filter(logits, torch.ones(1, 3), torch.tensor([[0.5, 0.5]])).scores) == 3
 
 
 def test_stability_is_the_iou_at_two_thresholds() -> None:
     logits = torch.full((1, 1, 4, 4), -9.0)
     logits[0, 0, :, 0], logits[0, 0, :, 1] = 5, 0.5
-    judge = Judge((4, 4), Window(0, 0, 4, 4), Settings(min_iou=0, min_stability=0))
-    assert judge(logits, torch.ones(1, 1), torch.zeros(1, 2)).stability.tolist() == [0.5]
+    mask_filter = MaskFilter(
+        (4, 4), Window(0, 0, 4, 4), AutomaticSettings(min_iou=0, min_stability=0)
+    )
+    assert mask_filter(logits, torch.ones(1, 1), torch.zeros(1, 2)).stability.tolist() == [0.5]
 
 
-def test_judged_size() -> None:
-    assert judged_size((480, 640), 256) == (192, 256)
-    assert judged_size((480, 640), None) == (480, 640)
-    assert judged_size((48, 64), 256) == (48, 64)
-    assert judged_size((1, 5000), 256) == (1, 256)
+def test_filter_size() -> None:
+    assert filter_size((480, 640), 256) == (192, 256)
+    assert filter_size((480, 640), None) == (480, 640)
+    assert filter_size((48, 64), 256) == (48, 64)
+    assert filter_size((1, 5000), 256) == (1, 256)
 
 
 def plain_nms(overlap: np.ndarray, scores: np.ndarray, limit: float) -> list[int]:
@@ -327,12 +340,20 @@ def test_a_detector_by_its_spec(sam2_folder, make_image) -> None:
 
 
 @pytest.mark.parametrize(
-    ("segmenter_", "settings", "said"),
+    ("spec", "options", "message"),
     [
-        (BoxSegmenter(), {}, "the segmenter box gives no automatic masks"),
-        (BoxSegmenter(), {"colour": 1}, "no setting colour"),
+        ("box", {}, "the segmenter box gives no automatic masks"),
+        ("box", {"colour": 1}, "'colour'"),
+        ("box", {"min_iou": 7}, "min_iou is 0 to 1"),
     ],
 )
-def test_what_cannot_be_a_detector(segmenter_, settings, said) -> None:
-    with pytest.raises(BadInput, match=said):
-        AutomaticDetector(segmenter_, **settings)
+def test_invalid_detectors_are_refused(spec, options, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        registry.make("detector", f"automatic:{spec}", **options)
+
+
+def test_the_options_of_the_detector_are_the_settings() -> None:
+    options = inspect.signature(AutomaticDetector).parameters
+    settings = asdict(AutomaticSettings(by="masks"))
+    assert settings == {name: options[name].default for name in settings}
+    assert [*settings] == [name for name in options if name != "segmenter"]

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from packages import needs_sam2
+from transformers import Sam2Model
 
 from rsvp.pipeline import Pipeline
-from rsvp.segmenters.automatic import Settings, automatic_masks
-from rsvp.segmenters.checkpoints import random_sam2
-from rsvp.segmenters.decoding import batch_size
+from rsvp.segmenters.automatic import automatic_masks
+from rsvp.segmenters.mask_filter import AutomaticSettings
+from rsvp.segmenters.point_prompts import decoder_batch_size
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_checkpoint import OFFICIAL_SIZE, official_config
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.types import Box, Proposal
 
 QUERIES = 10
@@ -41,7 +43,7 @@ def test_ten_queries_on_one_image_encode_it_once(sam2_folder, make_image) -> Non
     ],
 )
 def test_a_batch_is_no_larger_than_what_a_cpu_does_well(size, device, most, expected) -> None:
-    assert batch_size(size, torch.device(device), most) == expected
+    assert decoder_batch_size(size, torch.device(device), most) == expected
 
 
 # ---------------------------------------------------------------- timings
@@ -51,8 +53,8 @@ def test_a_batch_is_no_larger_than_what_a_cpu_does_well(size, device, most, expe
 def official_tiny() -> Sam2Segmenter:
     """Hiera tiny at 1024 pixels, as published but for its weights."""
     torch.manual_seed(0)
-    net, size = random_sam2("tiny")
-    return Sam2Segmenter.from_network(net, Preprocessing(size), device="cpu")
+    net = Sam2Model(official_config("tiny"))
+    return Sam2Segmenter.from_network(net, Preprocessing(OFFICIAL_SIZE), device="cpu")
 
 
 def seconds(act: Callable[[], object], runs: int = 2) -> float:
@@ -112,10 +114,10 @@ def test_ten_boxes_in_one_decoder_batch(official_tiny, make_image) -> None:
 @pytest.mark.benchmarks
 @needs_sam2
 def test_automatic_masks_take_no_longer_than_the_packages(official_tiny, make_image) -> None:
-    from rsvp.segmenters.package_automatic import PackageGenerator
+    from eval.official_sam2 import PackageGenerator
 
     # Random weights are sure of nothing: everything is kept, so that neither is spared any work.
-    settings = Settings(points_per_side=5, min_iou=0, min_stability=0)
+    settings = AutomaticSettings(points_per_side=5, min_iou=0, min_stability=0)
     image = make_image(480, 640)
     package = PackageGenerator.of(official_tiny, settings)
     theirs = seconds(lambda: package(image))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsvp.segmenters.fusion import BoxPrior, Fusion, FusionConfig, Texts
+from rsvp.segmenters.fusion import BoxPrior, Fusion, FusionConfig, TextStates
 
 CHANNELS, WORDS = 32, 12
 
@@ -38,11 +38,11 @@ def inputs(n: int, *, views: int = 1, words: int = 5, points: int = 3, side=(8, 
     low = rows(2).sigmoid() * 0.5
     return {
         "embedding": random(views, CHANNELS, *side),
-        "places": random(1, CHANNELS, *side),
+        "positions": random(1, CHANNELS, *side),
         "view": torch.arange(n) % views,
         "prompt": rows(points, CHANNELS),
         "boxes": torch.cat([low, low + 0.4], dim=1),
-        "texts": Texts(rows(words, WORDS), torch.ones(n, words, dtype=torch.bool)),
+        "texts": TextStates(rows(words, WORDS), torch.ones(n, words, dtype=torch.bool)),
     }
 
 
@@ -107,7 +107,7 @@ def test_large_features_are_pooled_to_the_grid_before_texts_meet_them() -> None:
     small = {
         **large,
         "embedding": F.avg_pool2d(large["embedding"], 4),
-        "places": F.avg_pool2d(large["places"], 4),
+        "positions": F.avg_pool2d(large["positions"], 4),
     }
     same = net(**small)
     torch.testing.assert_close(found.extra, same.extra)
@@ -121,7 +121,7 @@ def test_no_proposals() -> None:
 
 def empty_rows() -> dict:
     one = inputs(1)
-    texts = Texts(one["texts"].states[:0], one["texts"].real[:0])
+    texts = TextStates(one["texts"].states[:0], one["texts"].attention_mask[:0])
     return {**{k: one[k][:0] for k in ("view", "prompt", "boxes")}, "texts": texts}
 
 
@@ -148,8 +148,8 @@ def test_padding_changes_nothing() -> None:
     net = fusion()
     plain = inputs(3, words=4)
     states = F.pad(plain["texts"].states, (0, 0, 0, 6), value=7.0)  # whatever stands there
-    real = F.pad(plain["texts"].real, (0, 6), value=False)
-    close(net(**{**plain, "texts": Texts(states, real)}), net(**plain))
+    real = F.pad(plain["texts"].attention_mask, (0, 6), value=False)
+    close(net(**{**plain, "texts": TextStates(states, real)}), net(**plain))
 
 
 def test_every_proposal_gets_the_same_answer_alone_and_in_a_batch() -> None:
@@ -158,7 +158,7 @@ def test_every_proposal_gets_the_same_answer_alone_and_in_a_batch() -> None:
     together = net(**batch)
     for row in range(16):
         here = slice(row, row + 1)
-        texts = Texts(batch["texts"].states[here], batch["texts"].real[here])
+        texts = TextStates(batch["texts"].states[here], batch["texts"].attention_mask[here])
         own = {k: batch[k][here] for k in ("view", "prompt", "boxes")}
         close(net(**{**batch, **own, "texts": texts}), row_of(together, here))
 
@@ -177,8 +177,8 @@ def test_every_proposal_sees_its_own_view() -> None:
 def test_a_row_without_a_text_is_as_with_no_text_at_all() -> None:
     net = fusion()
     batch = inputs(2)
-    silent = Texts(batch["texts"].states, torch.zeros_like(batch["texts"].real))
-    none = Texts(batch["texts"].states[:, :0], batch["texts"].real[:, :0])
+    silent = TextStates(batch["texts"].states, torch.zeros_like(batch["texts"].attention_mask))
+    none = TextStates(batch["texts"].states[:, :0], batch["texts"].attention_mask[:, :0])
     found = net(**{**batch, "texts": silent})
     close(found, net(**{**batch, "texts": none}))
     assert not found.match.any()
@@ -320,7 +320,7 @@ def test_extra_tokens_are_seen_inside_only_and_nothing_at_first(trained) -> None
     tokens = torch.randn(3, 1, 6, CHANNELS)
     extra = torch.randn(3, 3, 16)
     plain = asked(seen, tokens)
-    with net.shown_to(seen, extra):
+    with net.extra_tokens(seen, extra):
         assert hooks_of(seen) == 2
         shown = asked(seen, tokens)
     assert torch.equal(shown, plain) is not trained
@@ -332,7 +332,7 @@ def test_extra_tokens_are_attended_each_by_its_own_row() -> None:
     net, seen = fusion(), decoder(1)
     net.keys, net.values = net.keys[:1], net.values[:1]
     tokens, extra = torch.randn(3, 1, 6, CHANNELS), torch.randn(3, 3, 16)
-    with net.shown_to(seen, extra):
+    with net.extra_tokens(seen, extra):
         shown = asked(seen, tokens) - 2 * tokens
     attention = seen.transformer.layers[0].self_attn
     for row in range(3):
@@ -345,7 +345,7 @@ def test_extra_tokens_are_attended_each_by_its_own_row() -> None:
 
 def test_nothing_is_left_behind_by_an_error() -> None:
     net, seen = fusion(), decoder()
-    with pytest.raises(KeyError), net.shown_to(seen, torch.randn(1, 3, 16)):
+    with pytest.raises(KeyError), net.extra_tokens(seen, torch.randn(1, 3, 16)):
         raise KeyError
     assert hooks_of(seen) == 0
 
@@ -353,6 +353,6 @@ def test_nothing_is_left_behind_by_an_error() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_decoder_of_another_depth_is_refused_and_left_as_it_was(layers) -> None:
     net, seen = fusion(), decoder(layers)
-    with pytest.raises(ValueError, match="zip"), net.shown_to(seen, torch.randn(1, 3, 16)):
+    with pytest.raises(ValueError, match="zip"), net.extra_tokens(seen, torch.randn(1, 3, 16)):
         pytest.fail("it went on")
     assert hooks_of(seen) == 0

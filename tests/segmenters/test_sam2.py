@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.segmenters import Segmenter
-from rsvp.segmenters.crops import Window
-from rsvp.segmenters.sam2 import Sam2Segmenter, prompt_in
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.point_prompts import PointPrompt
+from rsvp.segmenters.sam2 import Sam2Segmenter
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window
 from rsvp.types import Box, Point, Proposal
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -301,7 +302,7 @@ def test_windows(sam2_folder, segmenter) -> None:
 
 
 def test_prompts_move_with_the_window() -> None:
-    prompt = prompt_in(
+    prompt = PointPrompt.of(
         boxed(20, 30, 40, 50, points=(Point(30, 40, positive=False),)), Window(10, 20, 60, 70), 100
     )
     assert prompt.coords == ((20, 20), (60, 60), (40, 40))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from packages import needs_sam2
-from test_checkpoints import configs, to_official
+from test_sam2_checkpoint import configs, to_official
 from tiny_sam2 import randomize, small_sam2
 from transformers import Sam2Model
 
+from eval.official_sam2 import official_network
 from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable
-from rsvp.segmenters import Segmenter, package_code, sam2_package
-from rsvp.segmenters.crops import Window, crop_to_square
-from rsvp.segmenters.package_code import load_package
-from rsvp.segmenters.package_twin import package_twin
+from rsvp.segmenters import Segmenter, sam2_package, sam2_package_import
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_package import Sam2PackageSegmenter
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_package_import import load_package
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Box, Point, Proposal
 
 pytestmark = needs_sam2
@@ -58,7 +57,9 @@ def assert_same_answers(ours, theirs, image) -> None:
 def pair() -> tuple[Sam2Segmenter, Sam2PackageSegmenter]:
     net = small_sam2()
     ours = Sam2Segmenter.from_network(net, Preprocessing(128), device="cpu")
-    return ours, Sam2PackageSegmenter.from_network(package_twin(net), device="cpu")
+    return ours, Sam2PackageSegmenter.from_network(
+        official_network(net), Preprocessing(128), device="cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,9 @@ def test_a_network_with_two_tables_of_positions_keeps_both(make_image) -> None:
     net = small_sam2()
     randomize(net.shared_image_embedding, seed=5)
     ours = Sam2Segmenter.from_network(net, Preprocessing(128), device="cpu")
-    theirs = Sam2PackageSegmenter.from_network(package_twin(net), device="cpu")
+    theirs = Sam2PackageSegmenter.from_network(
+        official_network(net), Preprocessing(128), device="cpu"
+    )
     assert_same_answers(ours, theirs, make_image(75, 111))
 
 
@@ -162,7 +165,7 @@ def test_an_earlier_image_can_be_asked_after_a_later_one(pair, make_image) -> No
 
 def test_a_window_must_lie_on_the_image(pair, make_image) -> None:
     _, theirs = pair
-    with pytest.raises(BadInput, match="parts of an image"):
+    with pytest.raises(BadInput, match="windows inside the image"):
         theirs.features([(make_image(50, 60), Window(-3, 0, 20, 20))])
 
 
@@ -185,7 +188,7 @@ def test_the_yaml_is_chosen_by_the_shapes(size, letter, version, monkeypatch) ->
         chosen.append(yaml)
         raise Stop
 
-    monkeypatch.setattr(sam2_package, "read_state", lambda *_: state)
+    monkeypatch.setattr(sam2_package, "read_checkpoint", lambda *_: state)
     monkeypatch.setattr(sam2_package, "_checkpoint", lambda *_: Path("a.pt"))
     monkeypatch.setattr(sam2_package, "_instantiate", instantiate)
     with pytest.raises(Stop):
@@ -238,33 +241,24 @@ def test_what_is_not_installed_is_told_with_its_command(absent, error, said, mon
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == absent else real(n))
     with pytest.raises(error) as caught:
-        package_code.load_package.__wrapped__()
+        sam2_package_import.load_package.__wrapped__()
     assert said in str(caught.value)
-
-
-def test_the_stand_in_for_torchvision_is_gone_after_the_import() -> None:
-    before = sys.modules.get("torchvision", "nothing")
-    with package_code._torchvision():
-        from torchvision.transforms import Resize
-
-        assert Resize is not None
-    assert sys.modules.get("torchvision", "nothing") is before
 
 
 def test_the_transform_is_ours_to_the_last_bit(make_image) -> None:
     rgb = make_image(75, 211).rgb
     transform = torch.nn.Sequential(
-        package_code._Resize((128, 128)),
-        package_code._Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        sam2_package_import._Resize((128, 128)),
+        sam2_package_import._Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     )
     pixels, _ = crop_to_square(rgb, (0, 0, 211, 75), 0.0, 128)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    assert torch.equal(transform(package_code._ToTensor()(rgb)), (pixels - mean) / std)
+    assert torch.equal(transform(sam2_package_import._ToTensor()(rgb)), (pixels - mean) / std)
 
 
 def test_the_makefile_installs_the_version_that_the_message_names() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
-    version = package_code.INSTALL.split()[-1]
+    version = sam2_package_import.INSTALL.split()[-1]
     assert version.startswith("sam2==")
     assert f"BUILT_HERE := {version}\n" in makefile

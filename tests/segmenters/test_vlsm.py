@@ -19,9 +19,9 @@ from rsvp import Pipeline, registry
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.texts import TextEncoder
+from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
+from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import VlsmSegmenter, build, from_pretrained, save_pretrained
-from rsvp.segmenters.weights import Preprocessing, load_sam2
 from rsvp.types import Box, Point, Proposal
 
 
@@ -398,22 +398,22 @@ CONFIGS = {
     "no text": (lambda _: b"\xff\xfe\x00", "cannot be read as a VLSM"),
     "of SAM 2": (changed(model_type="sam2"), "'sam2', not 'rsvp-vlsm'"),
     "of later": (changed(version=2), "of version 2, this rsvp reads version 1"),
-    "without SAM 2": (changed(sam2=None), "not whole"),
-    "a number for SAM 2": (changed(sam2={"source": 3, "sha256": "0"}), "not whole"),
-    "a list for SAM 2": (changed(sam2=[1]), "not whole"),
-    "more of SAM 2": (changed(sam2={"source": "a", "sha256": "b", "evil": 1}), "not whole"),
-    "without fusion": (changed(fusion=None), "unknown fusion settings"),
+    "without SAM 2": (changed(sam2=None), "incomplete"),
+    "a number for SAM 2": (changed(sam2={"source": 3, "sha256": "0"}), "incomplete"),
+    "a list for SAM 2": (changed(sam2=[1]), "incomplete"),
+    "more of SAM 2": (changed(sam2={"source": "a", "sha256": "b", "evil": 1}), "incomplete"),
+    "without fusion": (changed(fusion=None), "no fusion settings"),
     "unknown": (with_fusion(depth=3), "unknown fusion settings: depth"),
     "zero": (with_fusion(width=0), "width is a positive whole number"),
     "text": (with_fusion(width="32"), "width is a positive whole number"),
     "gigantic": (with_fusion(width=2**40), "width is at most"),
-    "large": (with_fusion(width=2**15), "has others"),
+    "large": (with_fusion(width=2**15), "does not hold the weights"),
     "deep": (with_fusion(blocks=10**9), "blocks is at most"),
     "other channels": (with_fusion(channels=64), "channels is 64, theirs is 32"),
     "other texts": (with_fusion(text_width=64), "text_width is 64, theirs is 16"),
     "other decoder": (with_fusion(decoder_layers=5), "decoder_layers is 5, theirs is 2"),
-    "more blocks": (with_fusion(blocks=3), "lacks weights"),
-    "notes that are none": (changed(training=[1, 2]), "not whole"),
+    "more blocks": (with_fusion(blocks=3), "does not hold the weights"),
+    "notes that are none": (changed(training=[1, 2]), "incomplete"),
     "too strong": (changed(strength=1.5), "from 0 to 1"),
     "a strength in words": (changed(strength="much"), "from 0 to 1"),
 }
@@ -451,8 +451,8 @@ WEIGHTS = {
     lost: "1 weights are missing (first kinds)",
     extra: "1 are unexpected (first sam2.mask_decoder.iou_token.weight)",
     misshapen: "presence.weight is (1, 33), expected (1, 32)",
-    endless: "no finite numbers: presence.weight",
-    undefined: "no finite numbers: queries",
+    endless: "not finite: presence.weight",
+    undefined: "not finite: queries",
 }
 
 
@@ -511,10 +511,10 @@ def test_the_steering_counts_by_its_strength_and_by_the_presence(make, make_imag
     seen: list[torch.Tensor] = []
     fuse = net.fusion.forward
 
-    def watched(*given, strength, **named):
-        steering = fuse(*given, strength=strength, **named)
-        whole = fuse(*given, strength=None, **named)
-        share = (strength * whole.presence.sigmoid()).reshape(-1, 1, 1, 1)
+    def watched(*given, residual_scale, **named):
+        steering = fuse(*given, residual_scale=residual_scale, **named)
+        whole = fuse(*given, residual_scale=None, **named)
+        share = (residual_scale * whole.presence.sigmoid()).reshape(-1, 1, 1, 1)
         torch.testing.assert_close(steering.dense, whole.dense * share)
         assert torch.equal(steering.presence, whole.presence)
         seen.append(steering.dense.clone())
@@ -522,7 +522,7 @@ def test_the_steering_counts_by_its_strength_and_by_the_presence(make, make_imag
 
     net.fusion.forward = watched
     for strength in (1.0, 0.5, 0.0):
-        net.strength = strength
+        net.residual_scale = strength
         segmenter.mask_logits(encoding, asked)
     full, half, none = (dense.abs().mean() for dense in seen)
     assert full > 0
@@ -532,6 +532,6 @@ def test_the_steering_counts_by_its_strength_and_by_the_presence(make, make_imag
 
 def test_the_strength_is_kept(make, sam2_folder, tmp_path) -> None:
     segmenter = make()
-    segmenter.vlsm.strength = 0.6
+    segmenter.vlsm.residual_scale = 0.6
     save_pretrained(tmp_path, segmenter.vlsm, str(sam2_folder), segmenter.text)
-    assert from_pretrained(str(tmp_path)).net.strength == 0.6
+    assert from_pretrained(str(tmp_path)).net.residual_scale == 0.6

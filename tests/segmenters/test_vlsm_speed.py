@@ -13,9 +13,9 @@ import torch
 from transformers import Sam2Config, Sam2Model
 
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.texts import TextEncoder
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import VlsmSegmenter, build
-from rsvp.segmenters.weights import Preprocessing
 from rsvp.types import Box, Proposal
 
 REPEATS = {1: 9, 16: 5}

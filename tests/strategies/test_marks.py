@@ -6,10 +6,11 @@ import threading
 import numpy as np
 import pytest
 
-from rsvp.detectors import Candidates, iou_matrix
+from rsvp.detectors import Candidates
 from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.frames import Frame
+from rsvp.masks import box_iou_matrix
 from rsvp.pipeline import Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
@@ -280,9 +281,9 @@ def test_the_embedded_segmenter_marks_the_things_of_a_scene():
     found = MarksStrategy().view(Image(scene.rgb, "0" * 64), cache=cache).candidates
     assert 1 <= len(found) <= 240 * 240 // PIXELS_PER_MARK**2
     truth = np.array([o.box.xyxy for o in scene.objects], dtype=np.float32)
-    overlaps = iou_matrix(found.boxes, truth)
+    overlaps = box_iou_matrix(found.boxes, truth)
     assert (overlaps.max(axis=0) > 0.5).mean() >= 0.5
-    assert np.triu(iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
+    assert np.triu(box_iou_matrix(found.boxes, found.boxes), 1).max() < 0.95
 
 
 def test_the_embedded_preset_names_numbers():

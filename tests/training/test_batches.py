@@ -17,8 +17,8 @@ from painted import Painted, sampling_dataset
 from torch.utils.data import Dataset
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.sam2 import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.training.batches import TrainingBatch, collate, micro_batches
 from rsvp.training.config import TrainConfig
 from rsvp.training.samples import TrainingDataset
@@ -106,7 +106,7 @@ def test_a_batch_holds_its_samples() -> None:
     same = [[a == b for b in made.texts] for a in made.texts]
     assert (made.text_ids[:, None] == made.text_ids[None]).tolist() == same
     points = collate([make(points=1.0)[0]])
-    assert points.prompts.lone_point
+    assert points.prompts.single_point
     assert points.prompts.labels.unique().tolist() == [1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rsvp.segmenters.vlsm import Found
+from rsvp.segmenters.vlsm import VlsmOutput
 from rsvp.training.config import LossWeights
 from rsvp.training.losses import LossTargets, dice_loss, losses, mask_bce, mask_iou
 
@@ -17,7 +17,7 @@ def logit(chance: float) -> float:
     return math.log(chance / (1 - chance))
 
 
-def output(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> Found:
+def output(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> VlsmOutput:
     """A random network output for n proposals, one per view."""
     g = torch.Generator().manual_seed(seed)
     made: dict[str, Any] = {
@@ -27,7 +27,7 @@ def output(n: int, masks: int = 1, side: int = 4, seed: int = 0) -> Found:
         "match": torch.randn(n, 2, 2, generator=g),
         "cosines": torch.randn(n, n, 4, generator=g),
     }
-    return Found(**{name: made[name] for name in Found._fields})
+    return VlsmOutput(**{name: made[name] for name in VlsmOutput._fields})
 
 
 def targets(n: int, side: int = 4, seed: int = 1) -> LossTargets:

@@ -14,8 +14,8 @@ from painted import SIZE, Painted, sampling_dataset
 
 from rsvp.embedded.pictures import SceneImages
 from rsvp.errors import BadInput
-from rsvp.segmenters.crops import Window, crop_to_square, margin_box
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, crop_to_square, margin_box
 from rsvp.training.config import BOX_STYLES, SamplingConfig
 from rsvp.training.data import AnnotatedImage, Annotation
 from rsvp.training.samples import (

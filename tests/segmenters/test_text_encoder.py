@@ -14,8 +14,8 @@ from tiny_models import tiny_florence2, tiny_qwen3_vl
 from transformers import BertModel, CLIPTextModel, SiglipTextModel
 
 from rsvp.errors import ModelUnavailable
-from rsvp.segmenters import texts as module
-from rsvp.segmenters.texts import TextEncoder
+from rsvp.segmenters import text_encoder as module
+from rsvp.segmenters.text_encoder import TextEncoder
 
 WRITERS = {
     "clip-text": tiny_texts.clip_text,
@@ -69,13 +69,13 @@ def test_states_are_what_the_tower_itself_gives(folders, kind, tower) -> None:
         expected = tower.from_pretrained(folders[kind])(input_ids=torch.tensor(ids))
     found = TextEncoder(str(folders[kind]))(["a cup"])
     torch.testing.assert_close(found.states, expected.last_hidden_state)
-    assert found.real.all()
+    assert found.attention_mask.all()
 
 
 def test_siglip_is_padded_to_64_and_its_padding_is_real(folders) -> None:
     found = TextEncoder(str(folders["siglip"]))(["a", "a cup"])
     assert found.states.shape == (2, 64, 16)
-    assert found.real.all()
+    assert found.attention_mask.all()
 
 
 @pytest.mark.parametrize(
@@ -161,13 +161,14 @@ def test_of_many_files_those_without_the_table_need_not_be_there(folders, tmp_pa
 
 def test_the_states_of_a_text_never_depend_on_its_company(encoder) -> None:
     asked = ["cup", "", "the large red cup on the left", "cup", "x"]
-    found = encoder(asked)
+    found, fresh = encoder(asked), TextEncoder(encoder.source)
     for row, text in enumerate(asked):
-        encoder._known.clear()
-        alone = encoder([text])
+        alone = fresh([text])
         length = alone.states.shape[1]
         assert torch.equal(found.states[row, :length], alone.states[0])
-        assert torch.equal(found.real[row], torch.arange(found.real.shape[1]) < length)
+        assert torch.equal(
+            found.attention_mask[row], torch.arange(found.attention_mask.shape[1]) < length
+        )
         assert not found.states[row, length:].any()
 
 
@@ -181,8 +182,8 @@ def test_no_text_breaks_an_encoder(encoder, label) -> None:
     found = encoder([label, "cup"])
     assert found.states.isfinite().all()
     assert found.states.shape[1] <= 64
-    assert found.real[1].any()
-    assert found.real[0].any() == bool(label.strip())
+    assert found.attention_mask[1].any()
+    assert found.attention_mask[0].any() == bool(label.strip())
 
 
 def test_a_text_of_which_the_tokenizer_knows_nothing_is_as_an_empty_one(bert, monkeypatch) -> None:
@@ -195,37 +196,39 @@ def test_a_text_of_which_the_tokenizer_knows_nothing_is_as_an_empty_one(bert, mo
     monkeypatch.setattr(bert, "tokenizer", Deaf())
     found = bert(["unheard of"])
     assert found.states.shape == (1, 0, 16)
-    assert found.real.shape == (1, 0)
+    assert found.attention_mask.shape == (1, 0)
 
 
 def test_no_texts(bert) -> None:
     assert bert([]).states.shape == (0, 0, 16)
 
 
-def test_a_text_is_encoded_once_and_the_oldest_is_forgotten_first(folders, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_KEPT", 3)
+def test_a_text_is_encoded_once_and_the_oldest_is_dropped_first(folders, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_CACHED_TEXTS", 3)
     encoder = TextEncoder(str(folders["bert"]))
     calls = []
     encoder.net.register_forward_hook(lambda *_: calls.append(1))
     for text in ("a", "b", "c", "a", "a "):
         encoder([text])
     assert len(calls) == 3
-    encoder(["d"])  # "b" goes: "a" was met later
+    encoder(["d"])  # drops "b": "a" was used later
     encoder(["a", "c"])
     assert len(calls) == 4
     encoder(["b"])
     assert len(calls) == 5
-    assert len(encoder._known) == 3
 
 
-def test_what_is_kept_is_bounded_in_bytes_too(folders, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_HELD", 100 * 16)
+def test_the_cache_is_bounded_in_numbers_too(folders, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_CACHED_NUMBERS", 100 * 16)
     encoder = TextEncoder(str(folders["bert"]))
-    for i in range(40):
-        encoder(["x" * 30 + str(i)])
-        held = sum(states.numel() for states in encoder._known.values())
-        assert encoder._held == held <= 100 * 16
-    assert len(encoder._known) == 3
+    texts = ["x" * 30 + str(i) for i in range(10)]  # about 32 states of 16 numbers each
+    calls = []
+    encoder.net.register_forward_hook(lambda *_: calls.append(1))
+    encoder(texts)
+    encoder(texts[-3:])
+    assert len(calls) == 10
+    encoder(texts[-4:])
+    assert len(calls) > 10
 
 
 def test_states_met_while_inferring_serve_training_afterwards(folders) -> None:

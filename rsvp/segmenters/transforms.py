@@ -1,8 +1,8 @@
-"""From a photo to the square that SAM 2 sees, and from its logits back to the photo.
+"""From a window of a photo to the square input of SAM 2, and from its logits back to the photo.
 
-The official SAM 2 transform: bytes to 0..1, resized to a square by antialiased bilinear in float32
-(aspect not kept). Here it starts from any window of the photo, the whole of it being one case, so
-that training and inference share every line.
+The official SAM 2 transform: bytes to 0..1, resized to a square by antialiased bilinear filtering
+in float32 (the aspect ratio is not kept). It starts from any window; the whole photo is one case.
+Training and inference use the same functions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from rsvp.platform.pretrained import IMAGENET_MEAN
 from rsvp.types import BoolMask, RgbArray
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Window(NamedTuple):
-    """A rectangle of whole pixels, xyxy, right and bottom exclusive; may leave the image."""
+    """A rectangle of whole pixels, xyxy, right and bottom exclusive; may extend past the image."""
 
     x0: int
     y0: int
@@ -39,11 +37,10 @@ class Window(NamedTuple):
 
     @classmethod
     def whole(cls, image_size: tuple[int, int]) -> Window:
-        """The window that is an image of size (H, W)."""
-        height, width = image_size
-        return cls(0, 0, width, height)
+        """The window of a whole image of size (H, W)."""
+        return cls(0, 0, image_size[1], image_size[0])
 
-    def inside(self, image_size: tuple[int, int]) -> Window:
+    def clip(self, image_size: tuple[int, int]) -> Window:
         """The part of the window that lies on an image of size (H, W)."""
         height, width = image_size
         x0, y0 = min(max(self.x0, 0), width), min(max(self.y0, 0), height)
@@ -57,7 +54,6 @@ def margin_box(box_xyxy: Sequence[float], margin: float) -> Window:
 
     Args:
         box_xyxy: x0, y0, x1, y1 in pixels.
-        margin: share of the box's width (height) added on the left and right (top and bottom).
     """
     x0, y0, x1, y1 = box_xyxy
     dx, dy = margin * (x1 - x0), margin * (y1 - y0)
@@ -72,7 +68,7 @@ def crop_to_square(
     *,
     fill: Sequence[float] = IMAGENET_MEAN,
 ) -> tuple[torch.Tensor, Window]:
-    """Cut the window `margin_box(box_xyxy, margin)` out of an image and resize it to a square.
+    """Crop the window `margin_box(box_xyxy, margin)` of an image and resize it to a square.
 
     The cost grows with the window, not with the image.
 
@@ -80,13 +76,13 @@ def crop_to_square(
         rgb: (H, W, 3) uint8.
         box_xyxy: pixels of `rgb`.
         size: side of the square, in pixels.
-        fill: colour outside the image, 0..1; the mean colour is zero after normalising.
+        fill: colour outside the image, 0..1; the mean colour becomes zero when normalised.
 
     Returns:
         (3, size, size) float32 in 0..1, not normalised, and the window it shows.
     """
     window = margin_box(box_xyxy, margin)
-    pixels = _cut(rgb, window, fill)
+    pixels = _crop(rgb, window, fill)
     if pixels.shape[1:] != (size, size):
         pixels = F.interpolate(
             pixels[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
@@ -97,39 +93,40 @@ def crop_to_square(
 def paste_logits(
     logits: torch.Tensor, window: Window, image_size: tuple[int, int], out: BoolMask
 ) -> None:
-    """Write a square of mask logits back into the image, where they are above 0.
+    """Resize mask logits to their window and write into the image where they are above 0.
 
-    Bilinear, as the official predictor does; pixels outside the window are False.
+    Bilinear, as in the official predictor; pixels outside the window are False.
 
     Args:
-        logits: (h, w) float, spread over the window.
+        logits: (h, w) float, covering the window.
         image_size: (H, W).
         out: (H, W) bool, overwritten.
     """
-    seen = window.inside(image_size)
+    visible = window.clip(image_size)
     full = F.interpolate(
         logits[None, None].float(),
         size=(window.height, window.width),
         mode="bilinear",
         align_corners=False,
     )[0, 0]
-    rows = slice(seen.y0 - window.y0, seen.y1 - window.y0)
-    columns = slice(seen.x0 - window.x0, seen.x1 - window.x0)
-    if seen != Window.whole(image_size):
+    rows = slice(visible.y0 - window.y0, visible.y1 - window.y0)
+    columns = slice(visible.x0 - window.x0, visible.x1 - window.x0)
+    if visible != Window.whole(image_size):
         out.fill(False)
-    out[seen.y0 : seen.y1, seen.x0 : seen.x1] = (full[rows, columns] > 0).cpu().numpy()
+    inside = (full[rows, columns] > 0).cpu().numpy()
+    out[visible.y0 : visible.y1, visible.x0 : visible.x1] = inside
 
 
-def _cut(rgb: RgbArray, window: Window, fill: Sequence[float]) -> torch.Tensor:
-    """(3, height, width) float32 in 0..1 of a window, `fill` where it leaves the image."""
-    seen = window.inside((rgb.shape[0], rgb.shape[1]))
-    # A copy of the window alone, channels first: contiguous, and never a view of read-only memory.
-    planes = np.array(rgb[seen.y0 : seen.y1, seen.x0 : seen.x1].transpose(2, 0, 1), order="C")
-    inner = torch.from_numpy(planes).float().div_(255)
-    if seen == window:
+def _crop(rgb: RgbArray, window: Window, fill: Sequence[float]) -> torch.Tensor:
+    """(3, height, width) float32 in 0..1 of a window, `fill` outside the image."""
+    visible = window.clip((rgb.shape[0], rgb.shape[1]))
+    # A contiguous copy of the window alone, channels first: never a view of read-only memory.
+    crop = rgb[visible.y0 : visible.y1, visible.x0 : visible.x1]
+    inner = torch.from_numpy(np.array(crop.transpose(2, 0, 1), order="C")).float().div_(255)
+    if visible == window:
         return inner
     canvas = torch.empty(3, window.height, window.width)
     canvas[:] = torch.tensor(fill, dtype=torch.float32)[:, None, None]
-    top, left = seen.y0 - window.y0, seen.x0 - window.x0
-    canvas[:, top : top + seen.height, left : left + seen.width] = inner
+    top, left = visible.y0 - window.y0, visible.x0 - window.x0
+    canvas[:, top : top + visible.height, left : left + visible.width] = inner
     return canvas

@@ -11,9 +11,15 @@ import torch
 
 from rsvp.errors import ModelUnavailable
 from rsvp.platform.torchvision import hide_broken_torchvision
-from rsvp.segmenters.checkpoints import load_official, official_config, rename_official
-from rsvp.segmenters.sam2 import Encoding, Sam2Segmenter
-from rsvp.segmenters.weights import Preprocessing
+from rsvp.segmenters.promptable import Encoding
+from rsvp.segmenters.sam2 import Sam2Segmenter
+from rsvp.segmenters.sam2_checkpoint import (
+    load_official,
+    official_config,
+    official_size,
+    rename_official,
+)
+from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.types import Box, Proposal
 
 hide_broken_torchvision()
@@ -121,7 +127,7 @@ def test_every_official_size_is_recognised_and_renamed_completely(size: str) -> 
     with torch.device("meta"):
         net = Sam2Model(config)
         state = to_official(net)
-    assert official_config(state).to_dict() == config.to_dict()
+    assert official_config(official_size(state)).to_dict() == config.to_dict()
     renamed = rename_official(state)
     expected = net.state_dict()
     assert renamed.keys() == expected.keys()
@@ -211,7 +217,7 @@ def test_a_bare_half_precision_state_dict_is_read_as_float32(tmp_path: Path) -> 
         (lambda s: s.pop("image_encoder.trunk.pos_embed"), "lacks image_encoder.trunk.pos_embed"),
         (
             lambda s: s.update({"image_encoder.trunk.pos_embed": torch.ones(1, 64, 7, 7)}),
-            "12 blocks from width 64",
+            "12 blocks and a first stage of width 64",
         ),
     ],
 )

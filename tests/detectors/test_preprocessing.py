@@ -16,10 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_detectors import GroundingDinoImageProcessorPil
 
-from rsvp.detectors import package_adapter
-from rsvp.detectors.pixels import Preprocessing, read_preprocessing, resized_size, to_pixels
+from rsvp.detectors import package_import
+from rsvp.detectors.preprocessing import (
+    DetectorPreprocessing,
+    read_preprocessing,
+    resized_size,
+    to_pixels,
+)
 
-OFFICIAL = Preprocessing()
+OFFICIAL = DetectorPreprocessing()
 
 
 @pytest.mark.parametrize(
@@ -41,9 +46,9 @@ def test_sizes_by_the_official_rule(size, resized) -> None:
 @pytest.fixture(scope="module")
 def official_resize():
     """The official `resize`, which hands the drawing of pixels to torchvision: here the size."""
-    if not package_adapter.installed():
-        pytest.skip(f"groundingdino-py is not installed: {package_adapter.INSTALL}")
-    package_adapter.load_package()
+    if not package_import.installed():
+        pytest.skip(f"groundingdino-py is not installed: {package_import.INSTALL}")
+    package_import.load_package()
     absent = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
     with pytest.MonkeyPatch.context() as patch:
         for name in absent:
@@ -65,7 +70,7 @@ def test_any_size_as_the_official_code_has_it(official_resize, height: int, widt
 @pytest.mark.parametrize("size", [(48, 64), (200, 150), (97, 97), (300, 90)])
 def test_it_is_what_transformers_processor_makes(picture, size) -> None:
     rgb = picture(*size).rgb
-    small = Preprocessing(shortest=100, longest=180)
+    small = DetectorPreprocessing(shortest=100, longest=180)
     ours = to_pixels(rgb, small)
     processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 100, "longest_edge": 180})
     theirs = processor(rgb, return_tensors="pt")["pixel_values"]
@@ -79,7 +84,7 @@ def test_it_is_what_transformers_processor_makes(picture, size) -> None:
 
 def test_values_by_hand() -> None:
     rgb = np.full((4, 4, 3), 255, np.uint8)
-    found = to_pixels(rgb, Preprocessing(shortest=8, longest=8))
+    found = to_pixels(rgb, DetectorPreprocessing(shortest=8, longest=8))
     assert found.shape == (1, 3, 8, 8)
     assert found[0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)
 
@@ -88,7 +93,7 @@ def test_a_folder_says_how(tmp_path: Path) -> None:
     assert read_preprocessing(tmp_path) == OFFICIAL
     settings = {"size": {"shortest_edge": 64, "longest_edge": 96}, "image_mean": [0.5, 0.5, 0.5]}
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
-    assert read_preprocessing(tmp_path) == Preprocessing(64, 96, (0.5, 0.5, 0.5))
+    assert read_preprocessing(tmp_path) == DetectorPreprocessing(64, 96, (0.5, 0.5, 0.5))
     for broken in ({"size": {"height": 3}}, {"size": 800}, {"image_mean": [1, 2]}):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(broken))
         with pytest.raises(ValueError, match=r"shortest_edge|three numbers"):

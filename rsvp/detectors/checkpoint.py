@@ -2,7 +2,7 @@
 
 From https://github.com/IDEA-Research/GroundingDINO: `groundingdino_swint_ogc.pth`,
 `groundingdino_swinb_cogcoor.pth` and what was fine-tuned from them. The two projects name the same
-weights differently; a table of rules turns one state dict into the other, strictly.
+weights differently; a table of rules renames one state dict into the other, strictly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import Any
 
 import torch
 
-from rsvp.errors import ModelUnavailable, first_line
-from rsvp.platform.pretrained import quiet
-from rsvp.platform.pretrained import read_checkpoint as read_state
+from rsvp.errors import ModelUnavailable
+from rsvp.platform.pretrained import (
+    compile_rules,
+    read_checkpoint,
+    reading,
+    rename,
+)
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
@@ -27,11 +31,9 @@ from transformers import (  # noqa: E402
     SwinConfig,
 )
 
-# In order, each applied to the result of the one before: an official name -> the name in the hub's
-# checkpoints, which every release of transformers reads.
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
+# Official names -> the names in the hub's checkpoints, which every release of transformers reads.
+_RULES = compile_rules(
+    (
         (r"^backbone\.0\.patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
         (r"^backbone\.0\.patch_embed\.norm\.", "swin.embeddings.norm."),
         *(
@@ -53,18 +55,14 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^transformer\.tgt_embed\.", "model.query_position_embeddings."),
         (r"^transformer\.enc_output", "model.enc_output"),
         (r"^transformer\.enc_out_bbox_embed\.", "model.encoder_output_bbox_embed."),
-        # The encoder's layers, each in three parts.
-        (
-            r"^transformer\.encoder\.layers\.(\d+)\.",
-            r"model.encoder.layers.\1.deformable_layer.",
-        ),
-        (
-            r"^transformer\.encoder\.text_layers\.(\d+)\.",
-            r"model.encoder.layers.\1.text_enhancer_layer.",
-        ),
-        (
-            r"^transformer\.encoder\.fusion_layers\.(\d+)\.",
-            r"model.encoder.layers.\1.fusion_layer.",
+        # Each layer of the encoder has three parts.
+        *(
+            (rf"^transformer\.encoder\.{official}\.(\d+)\.", rf"model.encoder.layers.\1.{part}.")
+            for official, part in (
+                ("layers", "deformable_layer"),
+                ("text_layers", "text_enhancer_layer"),
+                ("fusion_layers", "fusion_layer"),
+            )
         ),
         (r"(deformable_layer)\.norm1\.", r"\1.self_attn_layer_norm."),
         (r"(deformable_layer)\.norm2\.", r"\1.final_layer_norm."),
@@ -90,24 +88,24 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-# What the official loader leaves out too: training's own table, indices that follow from the window
-# size, and BERT's pooler, which nothing reads.
+# The official loader leaves them out, too: a table of the training, indices that follow from the
+# window size, and BERT's pooler, whose output nothing uses.
 _UNUSED = re.compile(
     r"^label_enc\.|^bert\.embeddings\.position_ids$|^bert\.pooler\.|relative_position_index$|"
     r"attn_mask$"
 )
-# One matrix for query, key and value, and what the three are called instead of it.
+# One matrix for query, key and value.
 _PACKED = re.compile(r"(?P<stem>.*\.)(?P<packed>in_proj_|qkv\.)(?P<part>weight|bias)")
 
 
 def read_official(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, by their official names. Nothing in the file is executed.
+    """The tensors of a checkpoint by their official names, in float32. No code in it is run.
 
     Raises:
         ModelUnavailable: unreadable, or no Grounding DINO.
     """
-    found = read_state(path, "Grounding DINO")
-    state = {name.removeprefix("module."): value.float() for name, value in found.items()}
+    found = read_checkpoint(path, "Grounding DINO")
+    state = {name.removeprefix("module."): value for name, value in found.items()}
     for needed in ("transformer.level_embed", "backbone.0.patch_embed.proj.weight"):
         if needed not in state:
             raise ModelUnavailable(
@@ -116,21 +114,22 @@ def read_official(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def used(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights that inference needs; none is a view of another."""
+def inference_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights that inference needs."""
     return {key: value for key, value in state.items() if not _UNUSED.search(key)}
 
 
 def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Turn an official state dict into that of the hub's checkpoints; unknown names stay."""
-    renamed: dict[str, torch.Tensor] = {}
-    for key, value in used(state).items():
-        for name, part in _unpacked(key, value):
-            renamed[_rename(name)] = part
-    return renamed
+    """The state dict of the hub's checkpoints from an official one; unknown names stay."""
+    return {
+        rename(name, _RULES): part
+        for key, value in inference_weights(state).items()
+        for name, part in _unpacked(key, value)
+    }
 
 
 def _unpacked(key: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """A packed matrix as query, key and value; any other weight as it is."""
     match = _PACKED.fullmatch(key)
     if match is None:
         yield key, value
@@ -139,14 +138,8 @@ def _unpacked(key: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor
         yield f"{match['stem']}{name}.{match['part']}", part.clone()
 
 
-def _rename(key: str) -> str:
-    for pattern, replacement in _RULES:
-        key = pattern.sub(replacement, key)
-    return key
-
-
 def official_config(state: Mapping[str, torch.Tensor], bert: Any) -> GroundingDinoConfig:
-    """The config of an official state dict, found from its shapes.
+    """The config of an official state dict, by its shapes.
 
     Every official checkpoint has four sampling points a head and feature level.
 
@@ -199,7 +192,7 @@ def _swin_config(state: Mapping[str, torch.Tensor]) -> SwinConfig:
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:
-    """How many different numbers names have in that place."""
+    """How many different numbers the names have in the pattern's group."""
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
@@ -210,20 +203,16 @@ def load_official(path: Path, bert: Any) -> GroundingDinoForObjectDetection:
         bert: the `BertConfig` of its text encoder.
 
     Raises:
-        ModelUnavailable: unreadable, or not Grounding DINO; the first differing name is told.
+        ModelUnavailable: unreadable, or not Grounding DINO; the message has the first differing
+            name.
     """
     state = read_official(path)
-    refused = f"{path} is no official Grounding DINO checkpoint"
     load: Any = GroundingDinoForObjectDetection.from_pretrained
-    try:
+    with reading(path, "Grounding DINO", official=True):
         config = official_config(state, bert)
-        with quiet():
-            network, info = load(
-                None, config=config, state_dict=rename_official(state), output_loading_info=True
-            )
-    except (KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
-        raise ModelUnavailable(f"{refused}: {first_line(error)}") from error
-    for what in ("missing", "unexpected", "mismatched"):
-        if names := sorted(map(str, info[f"{what}_keys"])):
-            raise ModelUnavailable(f"{refused}: {len(names)} weights are {what}, first {names[0]}")
+        renamed = rename_official(state)
+        network, info = load(None, config=config, state_dict=renamed, output_loading_info=True)
+        for fault in ("missing", "unexpected", "mismatched"):
+            if names := sorted(map(str, info[f"{fault}_keys"])):
+                raise ValueError(f"{len(names)} weights are {fault}, first {names[0]}")
     return network.eval()  # type: ignore[no-any-return]

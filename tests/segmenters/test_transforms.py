@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsvp.segmenters.crops import Window, crop_to_square, margin_box, paste_logits
+from rsvp.segmenters.transforms import Window, crop_to_square, margin_box, paste_logits
 
 
 def triangle_resize(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Official SAM 2 checkpoints as transformers' `Sam2Model`.
 
 From https://github.com/facebookresearch/sam2, versions 2.0 and 2.1, tiny to large. The two projects
-name the same weights differently; a table of rules turns one state dict into the other, strictly:
-nothing is missing and nothing left over.
+name the same weights differently; a table of rules renames one state dict into the other, strictly:
+no weight is missing and none is left over.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ from typing import Any
 
 import torch
 
-from rsvp.errors import ModelUnavailable
-from rsvp.platform.pretrained import read_checkpoint as read_state
+from rsvp.platform.pretrained import (
+    check_state_dict,
+    compile_rules,
+    read_checkpoint,
+    reading,
+    rename,
+)
 from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
@@ -28,11 +33,11 @@ from transformers import (  # noqa: E402
 )
 
 OFFICIAL_SIZE = 1024  # side of the square input of every official model
+SIZES = ("tiny", "small", "base-plus", "large")
 
-# In order, each applied to the result of the one before: an official name -> transformers' name.
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
+# Official names -> transformers' names.
+_RULES = compile_rules(
+    (
         (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
         (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
         (r"^sam_prompt_encoder\.", "prompt_encoder."),
@@ -62,16 +67,14 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-# What only the video predictor uses: the memory and the object pointers.
+# The memory and the object pointers, which only the video predictor uses.
 _VIDEO_ONLY = re.compile(
     r"^(memory_attention\.|memory_encoder\.|maskmem_tpos_enc$|no_mem_pos_enc$|no_obj_ptr$|"
     r"no_obj_embed_spatial$|obj_ptr_proj\.|obj_ptr_tpos_proj\.|mask_downsample\.)"
 )
 
-SIZES = ("tiny", "small", "base-plus", "large")
-
-# (width of the first stage, number of blocks) -> the hiera that has them, in the order of SIZES;
-# 2.0 and 2.1 are the same.
+# (width of the first stage, number of blocks) -> config of the hiera, in the order of SIZES; the
+# same for 2.0 and 2.1.
 _HIERA: dict[tuple[int, int], dict[str, Any]] = {
     (96, 12): {"blocks_per_stage": [1, 2, 7, 2], "global_attention_blocks": [5, 7, 9]},
     (96, 16): {"blocks_per_stage": [1, 2, 11, 2], "global_attention_blocks": [7, 10, 13]},
@@ -91,12 +94,14 @@ _HIERA: dict[tuple[int, int], dict[str, Any]] = {
 
 
 def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Turn an official state dict into that of transformers' `Sam2Model`; unknown names stay.
+    """The state dict of transformers' `Sam2Model` from an official one; unknown names stay.
 
-    The four point embeddings become one table, and the matrix of position frequencies is kept
-    twice, as transformers does; weights of the video predictor are left out.
+    The four point embeddings become one table, transformers has the matrix of position frequencies
+    a second time, and weights of the video predictor are left out.
     """
-    renamed = {_rename(key): value for key, value in state.items() if not _VIDEO_ONLY.match(key)}
+    renamed = {
+        rename(key, _RULES): value for key, value in state.items() if not _VIDEO_ONLY.match(key)
+    }
     points = [f"prompt_encoder.point_embeddings.{index}.weight" for index in range(4)]
     if all(key in renamed for key in points):
         renamed["prompt_encoder.point_embed.weight"] = torch.cat([renamed.pop(k) for k in points])
@@ -106,17 +111,11 @@ def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
     return renamed
 
 
-def _rename(key: str) -> str:
-    for pattern, replacement in _RULES:
-        key = pattern.sub(replacement, key)
-    return key
-
-
 def official_size(state: Mapping[str, torch.Tensor]) -> str:
-    """Which of `SIZES` an official state dict is, found from its shapes.
+    """Which of `SIZES` an official state dict has, by its shapes.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: none of them.
     """
     position = state.get("image_encoder.trunk.pos_embed")
     if position is None or position.ndim != 4:
@@ -124,27 +123,13 @@ def official_size(state: Mapping[str, torch.Tensor]) -> str:
     blocks = {match[1] for key in state if (match := re.match(r".*trunk\.blocks\.(\d+)\.", key))}
     shape = (position.shape[1], len(blocks))
     if shape not in _HIERA:
-        raise ValueError(f"no SAM 2 has {shape[1]} blocks from width {shape[0]} on")
+        raise ValueError(f"no SAM 2 has {shape[1]} blocks and a first stage of width {shape[0]}")
     return SIZES[list(_HIERA).index(shape)]
 
 
-def official_config(state: Mapping[str, torch.Tensor]) -> Sam2Config:
-    """The config of an official state dict, found from its shapes.
-
-    Raises:
-        ValueError: it is none of hiera tiny, small, base plus and large.
-    """
-    (width, _), hiera = list(_HIERA.items())[SIZES.index(official_size(state))]
-    return _config(width, hiera)
-
-
-def random_sam2(size: str) -> tuple[Sam2Model, int]:
-    """An official architecture, one of `SIZES`, with random weights, and its input's side."""
+def official_config(size: str) -> Sam2Config:
+    """The config of one of `SIZES`."""
     (width, _), hiera = list(_HIERA.items())[SIZES.index(size)]
-    return Sam2Model(_config(width, hiera)), OFFICIAL_SIZE
-
-
-def _config(width: int, hiera: dict[str, Any]) -> Sam2Config:
     widths = [width, 2 * width, 4 * width, 8 * width]
     backbone = Sam2HieraDetConfig(hidden_size=width, embed_dim_per_stage=widths, **hiera)
     vision = Sam2VisionConfig(backbone_config=backbone, backbone_channel_list=widths[::-1])
@@ -152,37 +137,17 @@ def _config(width: int, hiera: dict[str, Any]) -> Sam2Config:
 
 
 def load_official(path: Path) -> Sam2Model:
-    """Read an official `.pt` file, on the CPU, in float32. Nothing in the file is executed.
+    """Read an official `.pt` file, on the CPU, in float32. No code in the file is run.
 
     Raises:
-        ModelUnavailable: unreadable, or not SAM 2; the first differing names are in the message.
+        ModelUnavailable: unreadable, or not SAM 2; the message has the first differing names.
     """
-    state = read_state(path, "SAM 2")
-    try:
-        config = official_config(state)
-    except ValueError as error:
-        raise ModelUnavailable(f"{path} is no official SAM 2 checkpoint: {error}") from error
-    with torch.device("meta"):  # every weight is about to be replaced: make none
-        net = Sam2Model(config)
-    renamed = {key: value.float() for key, value in rename_official(state).items()}
-    if fault := difference(net.state_dict(), renamed):
-        raise ModelUnavailable(f"{path} is no official SAM 2 checkpoint: {fault}")
+    state = read_checkpoint(path, "SAM 2")
+    with reading(path, "SAM 2", official=True):
+        config = official_config(official_size(state))
+        with torch.device("meta"):  # every weight is replaced below
+            net = Sam2Model(config)
+        renamed = rename_official(state)
+        check_state_dict(net.state_dict(), renamed)
     net.load_state_dict(renamed, assign=True)
     return net
-
-
-def difference(
-    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
-) -> str | None:
-    """The first missing, unexpected and misshapen names, or None."""
-    parts = []
-    if missing := [key for key in expected if key not in found]:
-        parts.append(f"{len(missing)} weights are missing (first {missing[0]})")
-    if unexpected := [key for key in found if key not in expected]:
-        parts.append(f"{len(unexpected)} are unexpected (first {unexpected[0]})")
-    for key in expected.keys() & found.keys():
-        if expected[key].shape != found[key].shape:
-            shapes = f"{tuple(found[key].shape)}, expected {tuple(expected[key].shape)}"
-            parts.append(f"{key} is {shapes}")
-            break
-    return "; ".join(parts) or None

@@ -1,0 +1,214 @@
+"""Filters and deduplicates the masks that a grid of points gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from rsvp.errors import BadInput
+from rsvp.segmenters.nms import box_nms, mask_nms
+from rsvp.segmenters.transforms import Window
+
+_EDGE = 20.0  # pixels: a mask that ends this close to a crop's border was cut off by it
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticSettings:
+    """How automatic masks are found and filtered; the defaults are the official generator's.
+
+    Attributes:
+        points_per_side: of the grid of points on the image, across and down.
+        points_per_batch: points in one decoder batch; bounds memory, results don't depend on it.
+        min_iou: masks need a higher predicted IoU; 0 disables the filter.
+        min_stability: masks need at least this stability; 0 disables the filter.
+        stability_offset: how far the threshold of the logits, 0, is raised and lowered.
+        overlap: the IoU above which the worse of two masks is dropped; 1 disables NMS.
+        by: NMS compares ``boxes`` or ``masks``; between crops always boxes.
+        crop_layers: layer i repeats the search on 2^i x 2^i crops; 0 uses the whole image alone.
+        crop_overlap: of neighbouring crops, relative to the image's shorter side.
+        crop_points_divisor: layer i has points_per_side / divisor^i points a side.
+        judged_side: stability and NMS use masks whose longer side has at most this many pixels.
+            None: masks at the image's own size, as in the official generator.
+        limit: the largest number of masks; None gives all.
+
+    Raises:
+        BadInput: a value out of its range.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    min_iou: float = 0.8
+    min_stability: float = 0.95
+    stability_offset: float = 1.0
+    overlap: float = 0.7
+    by: Literal["boxes", "masks"] = "boxes"
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_points_divisor: int = 1
+    judged_side: int | None = 256
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("min_iou", "min_stability", "overlap"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1")
+        for name in ("judged_side", "limit"):
+            value = getattr(self, name)
+            self._check(name, value is None or value >= 1, "at least 1, or None")
+        self._check("stability_offset", self.stability_offset > 0, "above 0")
+        self._check("by", self.by in ("boxes", "masks"), "boxes or masks")
+        self._check("crop_layers", self.crop_layers >= 0, "0 or more")
+        self._check("crop_overlap", 0 <= self.crop_overlap < 1, "0 to below 1")
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise BadInput(f"{name} is {expected}, found {getattr(self, name)!r}")
+
+
+class MaskBatch(NamedTuple):
+    """Masks that passed the filters, n rows, not yet at the image's size.
+
+    Attributes:
+        logits: (n, s, s), each covering its window.
+        scores, stability: (n,).
+        points: (n, 2) x, y in pixels of the image.
+        edges: (n, 4) in pixels of the image: the outermost pixels of each mask; right and bottom
+            are inclusive, as in the official generator.
+        windows: (n, 4) the window of each, xyxy.
+        small: (n, h, w) bool, the masks at the size of the filter; (n, 0, 0) where NMS uses boxes.
+    """
+
+    logits: torch.Tensor
+    scores: torch.Tensor
+    stability: torch.Tensor
+    points: torch.Tensor
+    edges: torch.Tensor
+    windows: torch.Tensor
+    small: torch.Tensor
+
+    def take(self, rows: torch.Tensor) -> MaskBatch:
+        """These rows, by number or by a boolean mask."""
+        return MaskBatch(*(column[rows] for column in self))
+
+    @classmethod
+    def concat(cls, batches: Sequence[MaskBatch]) -> MaskBatch:
+        """All rows; their small masks are of one size."""
+        return cls(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
+
+
+class MaskFilter:
+    """Keeps the masks of one window that are good enough.
+
+    Args:
+        image_size: (H, W) of the whole image.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int], window: Window, settings: AutomaticSettings
+    ) -> None:
+        self._image_size, self._window, self._settings = image_size, window, settings
+        self._size = filter_size((window.height, window.width), settings.judged_side)
+
+    def __call__(
+        self, logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor
+    ) -> MaskBatch:
+        """The good masks among (n, m, s, s) logits with (n, m) predicted IoUs at (n, 2) points.
+
+        Args:
+            points: x, y in 0..1 of the window.
+        """
+        settings, window = self._settings, torch.tensor(self._window, device=logits.device)
+        pixels = points.to(logits.device) * (window[2:] - window[:2]) + window[:2]
+        pixels = pixels.repeat_interleave(logits.shape[1], dim=0)
+        logits, scores = logits.flatten(0, 1), scores.flatten()
+        if settings.min_iou > 0:  # before anything is resized
+            rows = (scores > settings.min_iou).nonzero()[:, 0]
+            logits, scores, pixels = logits[rows], scores[rows], pixels[rows]
+        resized = F.interpolate(logits[:, None], self._size, mode="bilinear", align_corners=False)
+        stability = _stability(resized[:, 0], settings.stability_offset)
+        if settings.min_stability > 0:
+            rows = (stability >= settings.min_stability).nonzero()[:, 0]
+            logits, scores, pixels = logits[rows], scores[rows], pixels[rows]
+            resized, stability = resized[rows], stability[rows]
+        small = resized[:, 0] > 0
+        boxes = tight_boxes(small)
+        edges = self._edges(boxes)
+        complete = (boxes[:, 2] > boxes[:, 0]) & ~self._cut_off(edges)  # and not empty
+        windows = window.expand(len(scores), 4)
+        small = small if settings.by == "masks" else small[:, :0, :0]
+        return MaskBatch(logits, scores, stability, pixels, edges, windows, small).take(complete)
+
+    def _edges(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes of small masks in pixels of the image, right and bottom inclusive."""
+        sy, sx = self._window.height / self._size[0], self._window.width / self._size[1]
+        scale = torch.tensor([sx, sy, sx, sy], device=boxes.device)
+        x0, y0 = self._window.x0, self._window.y0
+        return boxes * scale + torch.tensor([x0, y0, x0 - 1, y0 - 1], device=boxes.device)
+
+    def _cut_off(self, edges: torch.Tensor) -> torch.Tensor:
+        """Whether each mask ends at a border of its crop that is no border of the image."""
+        crop = torch.tensor(self._window, device=edges.device)
+        whole = torch.tensor(Window.whole(self._image_size), device=edges.device)
+        near_crop, near_image = ((edges - border).abs() <= _EDGE for border in (crop, whole))
+        return (near_crop & ~near_image).any(dim=1)
+
+
+def deduplicate(batch: MaskBatch, settings: AutomaticSettings) -> MaskBatch:
+    """NMS among the masks of one window, best predicted IoU first."""
+    if settings.overlap >= 1:
+        return batch.take(batch.scores.argsort(descending=True, stable=True))
+    if settings.by == "masks":
+        boxes = tight_boxes(batch.small)
+        return batch.take(mask_nms(batch.small, boxes, batch.scores, settings.overlap))
+    return batch.take(box_nms(batch.edges, batch.scores, settings.overlap))
+
+
+def merge_windows(windows: Sequence[MaskBatch], settings: AutomaticSettings) -> MaskBatch:
+    """The masks of all windows; NMS prefers those of smaller windows."""
+    batch = MaskBatch.concat([one._replace(small=one.small[:, :0, :0]) for one in windows])
+    if len(windows) == 1:
+        return batch
+    sides = batch.windows[:, 2:] - batch.windows[:, :2]
+    priority = 1 / sides.prod(dim=1)
+    if settings.overlap >= 1:
+        return batch.take(priority.argsort(descending=True, stable=True))
+    return batch.take(box_nms(batch.edges, priority, settings.overlap))
+
+
+def filter_size(window_size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """The (h, w) at which the masks of a window of size (H, W) are filtered."""
+    height, width = window_size
+    scale = 1.0 if longest is None else min(1.0, longest / max(height, width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """(n, 4) float32 xyxy boxes of (n, h, w) masks, right and bottom exclusive; 0s if empty."""
+    columns, rows = (_extent(masks.any(dim=axis)) for axis in (1, 2))
+    return torch.stack([columns[:, 0], rows[:, 0], columns[:, 1], rows[:, 1]], dim=1)
+
+
+def _extent(lines: torch.Tensor) -> torch.Tensor:
+    """(n, 2) float32: start and end of what is True in (n, length), 0s where nothing is."""
+    start = lines.to(torch.uint8).argmax(dim=1)
+    end = lines.shape[1] - lines.flip(1).to(torch.uint8).argmax(dim=1)
+    return torch.stack([start, end], dim=1).float() * lines.any(dim=1, keepdim=True)
+
+
+def _stability(logits: torch.Tensor, offset: float) -> torch.Tensor:
+    """(n,) IoUs of masks at the thresholds +offset and -offset of (n, h, w) logits."""
+    # One mask contains the other. If both are empty the quotient is NaN and fails the filter.
+    high, low = (_count(logits > threshold) for threshold in (offset, -offset))
+    return high / low
+
+
+def _count(masks: torch.Tensor) -> torch.Tensor:
+    """(n,) pixels of (n, h, w) masks; two sums over small integers are fastest."""
+    rows: Any = masks.sum(dim=2, dtype=torch.int16)
+    total: torch.Tensor = rows.sum(dim=1, dtype=torch.int32)
+    return total

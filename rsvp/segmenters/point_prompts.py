@@ -1,0 +1,125 @@
+"""Proposals as prompts of a SAM 2 mask decoder.
+
+The rules of the official image predictor (https://github.com/facebookresearch/sam2): a box becomes
+its two corners, followed by the points. One point alone is ambiguous, so the decoder gives three
+masks and the one with the best predicted IoU is taken. Every other prompt gives a single mask.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from rsvp.segmenters.transforms import Window
+from rsvp.types import Box, Proposal
+
+TOP_LEFT, BOTTOM_RIGHT = 2, 3  # the prompt encoder's labels of a box's corners
+
+MAX_BATCH = 32  # proposals (or crops) in one batch of the network; bounds memory, not results
+_CHANNELS = 32  # of the mask decoder's largest feature map, in the official networks
+_REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the next allocation
+
+
+@dataclass(frozen=True, slots=True)
+class PointPrompt:
+    """A proposal as the prompt encoder takes it.
+
+    Attributes:
+        coords: x, y in pixels of the model's square input.
+        labels: one for each point: 1 positive, 0 negative, 2 and 3 the corners of a box.
+    """
+
+    coords: tuple[tuple[float, float], ...]
+    labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, proposal: Proposal, window: Window, size: int) -> PointPrompt:
+        """A proposal's box corners and points, in a window resized to a square of `size`."""
+        pixels: list[tuple[float, float]] = []
+        labels: list[int] = []
+        if proposal.box is not None:
+            pixels += [(proposal.box.x0, proposal.box.y0), (proposal.box.x1, proposal.box.y1)]
+            labels += [TOP_LEFT, BOTTOM_RIGHT]
+        for point in proposal.points:
+            pixels.append((point.x, point.y))
+            labels.append(int(point.positive))
+        sx, sy = size / window.width, size / window.height
+        coords = tuple(((x - window.x0) * sx, (y - window.y0) * sy) for x, y in pixels)
+        return cls(coords, tuple(labels))
+
+
+class PromptBatch(NamedTuple):
+    """N prompts of one length, in pixels of the model's square input.
+
+    Attributes:
+        coords: (N, P, 2) xy.
+        labels: (N, P): 1 positive, 0 negative, 2 and 3 the corners of a box, which come first.
+    """
+
+    coords: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def stack(cls, prompts: Sequence[PointPrompt], device: torch.device) -> PromptBatch:
+        """Prompts of one length as tensors."""
+        coords = torch.tensor([prompt.coords for prompt in prompts], device=device)
+        return cls(coords, torch.tensor([prompt.labels for prompt in prompts], device=device))
+
+    @property
+    def single_point(self) -> bool:
+        """Whether each prompt is one point and nothing else, which is ambiguous."""
+        return self.labels.shape[1] == 1
+
+    def boxes(self, size: int) -> torch.Tensor:
+        """(N, 4) xyxy relative to the view, 0 to 1; the whole view where there are only points."""
+        whole = self.coords.new_tensor([0.0, 0.0, 1.0, 1.0])
+        if self.single_point:
+            return whole.expand(len(self.coords), -1)
+        # A box and a pair of points have the same length, so one batch may hold both.
+        has_box = self.labels[:, :1] == TOP_LEFT
+        return torch.where(has_box, self.coords[:, :2].flatten(1) / size, whole)
+
+
+def group_by_length(prompts: Sequence[PointPrompt]) -> list[list[int]]:
+    """Positions of the prompts that fit in one decoder batch without padding.
+
+    The decoder's self-attention has no mask, so a padding token would change the masks.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for position, prompt in enumerate(prompts):
+        groups[len(prompt.labels)].append(position)
+    return list(groups.values())
+
+
+def clip_box(box: Box | None, image_size: tuple[int, int]) -> Box | None:
+    """The part of a box that lies on the image, None where there is none."""
+    if box is None:
+        return None
+    height, width = image_size
+    x0, y0, x1, y1 = max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height)
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def clip_proposal(proposal: Proposal, image_size: tuple[int, int]) -> Proposal:
+    """The proposal with its box clipped to the image; a box wholly outside stays as it is."""
+    box = clip_box(proposal.box, image_size) or proposal.box
+    return Proposal(proposal.label, box, proposal.points, proposal.raw)
+
+
+def decoder_batch_size(input_size: int, device: torch.device, most: int = MAX_BATCH) -> int:
+    """The number of prompts in one batch of the mask decoder, at most `most`.
+
+    On a CPU its feature maps stay below the size that the allocator reuses: the system maps larger
+    ones anew each time, page by page, which costs more than a larger batch saves.
+
+    Args:
+        input_size: side of the network's square input; the largest map has a quarter of it.
+    """
+    if device.type != "cpu":
+        return most
+    each = 4 * _CHANNELS * (input_size // 4) ** 2
+    return max(1, min(most, (_REUSED_BYTES - 1) // each))

@@ -1,0 +1,231 @@
+"""The segmenter that every SAM 2 backend builds on: encode windows, decode prompts in batches."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from rsvp.platform.devices import choose_placement
+from rsvp.segmenters.point_prompts import (
+    MAX_BATCH,
+    PointPrompt,
+    PromptBatch,
+    clip_box,
+    clip_proposal,
+    decoder_batch_size,
+    group_by_length,
+)
+from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.transforms import Window, margin_box, paste_logits
+from rsvp.types import Image, Masks, Proposal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """An image, encoded once, to be prompted many times.
+
+    Attributes:
+        image: the image itself.
+        features: (1, C, h, w) float32 each, high to low resolution: the two high-resolution levels
+            of the mask decoder, then the image embedding. Empty for a segmenter with a crop margin,
+            which encodes a crop of each box when the boxes are known.
+    """
+
+    image: Image
+    features: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return (self.image.height, self.image.width)
+
+
+class DecoderOutput(NamedTuple):
+    """The mask decoder's output for n proposals, not yet at the image's size.
+
+    Attributes:
+        logits: (n, s, s) float32, each covering its proposal's window; s is a quarter of the
+            input size.
+        scores: (n,) float32, the predicted IoU.
+        presence: (n,) float32, the probability that the label's object is there; None where the
+            network does not read labels.
+    """
+
+    logits: torch.Tensor
+    scores: torch.Tensor
+    presence: torch.Tensor | None = None
+
+
+def best_mask(
+    logits: torch.Tensor, scores: torch.Tensor, presence: torch.Tensor | None = None
+) -> DecoderOutput:
+    """Of m masks each, (n, m, s, s), the one whose predicted IoU, (n, m), is best."""
+    rows = torch.arange(len(scores), device=scores.device)
+    best = scores.argmax(dim=1)
+    return DecoderOutput(logits[rows, best], scores[rows, best], presence)
+
+
+class PromptableSegmenter(ABC):
+    """A `Segmenter` on a network of the SAM 2 family.
+
+    Attributes:
+        name: the spec that made it, e.g. ``sam2:embedded``.
+        net: the network, float32 weights, in eval mode.
+        device, dtype: where it runs, and the dtype of the image encoder's products.
+        preprocessing: how its input is made.
+        crop_margin: encode a crop of each box, with this margin; None encodes the whole image.
+        reads_labels: whether a proposal's label affects its mask.
+    """
+
+    reads_labels = False
+
+    @classmethod
+    def from_network(
+        cls,
+        net: Any,
+        preprocessing: Preprocessing,
+        *,
+        name: str = "sam2:network",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Self:
+        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
+        segmenter = cls.__new__(cls)
+        segmenter._place(net, preprocessing, name=name, device=device, dtype=dtype)
+        return segmenter
+
+    def _place(
+        self,
+        net: Any,
+        preprocessing: Preprocessing,
+        *,
+        name: str,
+        device: str | torch.device | None,
+        dtype: str | torch.dtype | None,
+    ) -> None:
+        """Move the network to its device and set the attributes; what `__init__` has in common.
+
+        Raises:
+            BadInput: a device that this machine lacks, or an unknown dtype.
+        """
+        placement = choose_placement(device, dtype)
+        log.info("%s runs on %s", name, placement.reason)
+        self.name, self.preprocessing = name, preprocessing
+        self.crop_margin = preprocessing.crop_margin
+        self.device, self.dtype = placement.device, placement.dtype
+        self.net = net.to(self.device).eval()
+
+    # ------------------------------------------------------------ the protocol
+
+    def encode(self, images: Sequence[Image]) -> list[Encoding]:
+        """Encode images, a few in one encoder batch; see `Segmenter`.
+
+        With a crop margin this only keeps the images: crops are encoded when the boxes are known.
+        """
+        if self.crop_margin is not None:
+            return [Encoding(image) for image in images]
+        encodings: list[Encoding] = []
+        for start in range(0, len(images), MAX_BATCH):
+            batch = images[start : start + MAX_BATCH]
+            whole = [(image, Window.whole((image.height, image.width))) for image in batch]
+            levels = self.features(whole)
+            encodings += [
+                Encoding(image, tuple(level[i : i + 1] for level in levels))
+                for i, image in enumerate(batch)
+            ]
+        return encodings
+
+    def masks(self, encoding: Encoding, proposals: Sequence[Proposal]) -> Masks:
+        """One mask a proposal, at the image's own size; see `Segmenter`.
+
+        A box is clipped to the image.
+        """
+        found = self.mask_logits(encoding, proposals)
+        windows = self.windows(encoding.image_size, proposals)
+        masks = np.zeros((len(proposals), *encoding.image_size), dtype=np.bool_)
+        with torch.inference_mode():
+            # One at a time: many masks of a large photo need no more than their own bytes.
+            for out, logits, window in zip(masks, found.logits, windows, strict=True):
+                paste_logits(logits, window, encoding.image_size, out)
+        presence = None if found.presence is None else found.presence.cpu().numpy()
+        return Masks(masks, found.scores.clamp(0, 1).cpu().numpy(), presence)
+
+    # ------------------------------------------------------------ one level below
+
+    def windows(self, image_size: tuple[int, int], proposals: Sequence[Proposal]) -> list[Window]:
+        """The part of an image of size (H, W) that the network sees, for each proposal.
+
+        The whole image, unless there is a crop margin and the proposal has a box on the image.
+        """
+        whole = Window.whole(image_size)
+        if self.crop_margin is None:
+            return [whole] * len(proposals)
+        boxes = [clip_box(proposal.box, image_size) for proposal in proposals]
+        return [whole if b is None else margin_box(b.xyxy, self.crop_margin) for b in boxes]
+
+    @torch.inference_mode()
+    def mask_logits(self, encoding: Encoding, proposals: Sequence[Proposal]) -> DecoderOutput:
+        """The decoder's output; each square of logits covers its window, see `windows`."""
+        size = self.preprocessing.size
+        logits = torch.empty(len(proposals), size // 4, size // 4, device=self.device)
+        scores = torch.empty(len(proposals), device=self.device)
+        presence = torch.empty_like(scores) if self.reads_labels else None
+        windows = self.windows(encoding.image_size, proposals)
+        prompts = [
+            PointPrompt.of(clip_proposal(proposal, encoding.image_size), window, size)
+            for proposal, window in zip(proposals, windows, strict=True)
+        ]
+        batch = decoder_batch_size(size, self.device)
+        for start in range(0, len(proposals), batch):
+            rows = range(start, min(start + batch, len(proposals)))
+            features: Sequence[torch.Tensor] = encoding.features
+            if self.crop_margin is not None:
+                features = self.features([(encoding.image, windows[row]) for row in rows])
+            for positions in group_by_length([prompts[row] for row in rows]):
+                group = [rows[position] for position in positions]
+                own = features
+                if self.crop_margin is not None:
+                    own = [level[positions] for level in features]
+                stacked = PromptBatch.stack([prompts[row] for row in group], self.device)
+                found = self._decode(own, stacked, [proposals[row].label for row in group])
+                logits[group], scores[group] = found.logits, found.scores
+                if presence is not None and found.presence is not None:
+                    presence[group] = found.presence
+        return DecoderOutput(logits, scores, presence)
+
+    @abstractmethod
+    def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
+        """Features of windows of images, (n, C, h, w) float32 each, high to low resolution."""
+
+    @abstractmethod
+    def every_mask(
+        self, features: Sequence[torch.Tensor], points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All three masks of each point alone, in one decoder batch.
+
+        Args:
+            features: of one view, as `features` gives them.
+            points: (n, 2) float32, x, y in pixels of the square input.
+
+        Returns:
+            (n, 3, s, s) logits, s a quarter of the input size, and (n, 3) predicted IoUs.
+        """
+
+    @abstractmethod
+    def _decode(
+        self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
+    ) -> DecoderOutput:
+        """Decode N prompts.
+
+        Args:
+            features: (1, C, h, w) each, which all prompts share, or (N, C, h, w), one row each.
+            labels: one a prompt.
+        """
