@@ -1,4 +1,4 @@
-"""The JSON schemas of what rsvp writes and of what it takes as options.
+"""The JSON schemas of what rsvp writes and of the backends' options.
 
 python -m rsvp.cli.schemas docs/schemas             write them
 python -m rsvp.cli.schemas --check docs/schemas     exit with 1 when one is out of date
@@ -9,20 +9,36 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
+
+from rsvp import registry
 
 # Name of the file -> pydantic model.
-MODELS: dict[str, str] = {"result": "rsvp.writers.document:ResultDocument"}
-
+MODELS: dict[str, str] = {
+    "result": "rsvp.writers.document:ResultDocument",
+    "record": "rsvp.evaluation.records:Record",
+    "run": "rsvp.evaluation.config:EvalConfig",
+    "summary": "rsvp.evaluation.summary:Summary",
+}
+KINDS: tuple[Literal["mllm", "strategy", "segmenter", "detector"], ...] = (
+    "mllm", "strategy", "segmenter", "detector",
+)  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema(name: str) -> str:
-    """The text of `NAME.schema.json`."""
-    module, _, model = MODELS[name].partition(":")
-    found = getattr(importlib.import_module(module), model).model_json_schema()
-    return json.dumps({"$schema": DIALECT, **found}, indent=2) + "\n"
+def schemas() -> Iterator[tuple[str, str]]:
+    """Every schema's name and text."""
+    for name, target in MODELS.items():
+        module, _, model = target.partition(":")
+        found = getattr(importlib.import_module(module), model)
+        yield name, _text(found.model_json_schema(mode="serialization"))
+    for kind in KINDS:
+        # Only rsvp's own: a plug-in's options are not part of these pages.
+        own = [n for n, target in registry.BUILT_IN[kind].items() if target.startswith("rsvp.")]
+        options = {n: registry.options_model(kind, n).model_json_schema() for n in own}
+        yield f"{kind}-options", _text({"title": f"{kind} options", "properties": options})
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if len(paths) != 1:
         print(__doc__, file=sys.stderr)
         return 2
-    files = {Path(paths[0], f"{name}.schema.json"): schema(name) for name in MODELS}
+    files = {Path(paths[0], f"{name}.schema.json"): text for name, text in schemas()}
     if not check:
         Path(paths[0]).mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -41,6 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     for path in old:
         print(f"{path} is out of date: python -m rsvp.cli.schemas {paths[0]}", file=sys.stderr)
     return 1 if old else 0
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return json.dumps({"$schema": DIALECT, **schema}, indent=2) + "\n"
 
 
 if __name__ == "__main__":
