@@ -53,8 +53,8 @@ class Limits:
     def parse(cls, text: str) -> Limits:
         """Read ``calls=3,tokens=8000,seconds=60``; BadInput where it is none."""
         limits: dict[str, Any] = {}
-        for part in filter(None, (p.strip() for p in text.split(","))):
-            name, _, value = part.partition("=")
+        for part in text.split(","):
+            name, _, value = part.strip().partition("=")
             try:
                 limits[name] = {"calls": int, "tokens": int, "seconds": float}[name](value)
             except (KeyError, ValueError):
@@ -83,7 +83,7 @@ class Budget:
         ):
             if limit is not None and spent >= limit:
                 raise BudgetExceeded(
-                    f"the budget of {limit:g} {name} is spent without an answer; raise --budget"
+                    f"the budget ({name}={limit:g}) is spent without an answer; raise --budget"
                 )
 
     def add(self, reply: Reply) -> None:
@@ -156,6 +156,7 @@ class Dialogue:
             except UnparsableReply as error:
                 if replies > self.max_reasks:
                     raise _unreadable(error, replies) from error
+                self.budget.check()  # here, so that the error's context is the unreadable reply
                 request = reask(str(error))
         raise AssertionError("the loop returns or raises")
 

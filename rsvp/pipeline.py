@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -30,7 +31,6 @@ T = TypeVar("T")
 
 UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
 CACHED_IMAGES = 4  # whose embeddings are kept; some 16 MB each with SAM 2, and the image itself
-MAX_THREADS = 64  # of calls that are awaited at once
 
 PartKind = Literal["mllm", "strategy", "segmenter"]
 
@@ -86,7 +86,6 @@ class Pipeline:
         self._cache = EmbeddingCache(segmenter, CACHED_IMAGES)
         self._strategy_name = strategy_name or (strategy.name if strategy is not None else None)
         self._load_seconds = 0.0
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="rsvp")
 
     @classmethod
     def from_preset(
@@ -221,13 +220,13 @@ class Pipeline:
         exclude: Sequence[PointLike] | None = None,
     ) -> Result:
         """`segment` in a thread, awaitable. Cancelling it gives up waiting, not the call itself."""
-        return await self._in_thread(
+        return await _in_thread(
             lambda: self.segment(image, query, boxes, points, within=within, exclude=exclude)
         )
 
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """`reason` in a thread, awaitable."""
-        return await self._in_thread(lambda: self.reason(image, query))
+        return await _in_thread(lambda: self.reason(image, query))
 
     async def asegment_many(
         self, items: Iterable[Item], *, concurrency: int = 4
@@ -247,10 +246,6 @@ class Pipeline:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        # Not asyncio's default threads: there are few of them on a small machine.
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     # ------------------------------------------------------------ the stages
 
@@ -283,9 +278,10 @@ class Pipeline:
         if not is_remote(self.mllm):
             yield
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode") as worker:
-            worker.submit(self._cache.encode, image)  # an error comes again in `_segment`
-            yield
+        worker = ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode")
+        worker.submit(self._cache.encode, image)  # an error comes again in `_segment`
+        worker.shutdown(wait=False)  # `_segment` waits for the cache's lock, Ctrl-C for nothing
+        yield
 
     def _segment(self, request: Request, output: ReasoningOutput | None, timer: _Timer) -> Result:
         """Stage 2: masks of the proposals, and the result of both stages."""
@@ -362,6 +358,21 @@ class _Timer:
         return {**self.seconds, "total": time.perf_counter() - self._started}
 
 
+async def _in_thread(call: Callable[[], T]) -> T:
+    # Not an executor: Python waits at its end for the threads of one, and so for a silent server.
+    future: Future[T] = Future()
+
+    def run() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rsvp", daemon=True).start()
+    return await asyncio.wrap_future(future)
+
+
 def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[str]:
     confidence, minimum = output.confidence, config.family.min_confidence
     if not output.reasoning.understood:
@@ -387,9 +398,11 @@ def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str
 
 
 def _make(kind: PartKind, spec: object, options: Mapping[str, str]) -> Any:
-    if not isinstance(spec, str) or (kind == "mllm" and spec == presets.NO_MLLM):
+    no_mllm = kind == "mllm" and spec == presets.NO_MLLM
+    if no_mllm or not isinstance(spec, str):
         if options:
-            raise BadInput(f"options of the {kind} ({', '.join(options)}) need its spec as text")
-        return None if isinstance(spec, str) else spec
+            what = "no MLLM is asked" if no_mllm else f"the {kind} is an object already"
+            raise BadInput(f"{what}, so it takes no options, found {', '.join(options)}")
+        return None if no_mllm else spec
     parsed = registry.parse_spec(spec)
     return registry.make(kind, parsed, **registry.parse_options(kind, parsed.name, options))

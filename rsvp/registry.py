@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.errors import BadInput, ModelUnavailable, first_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -195,8 +195,9 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
     module_name, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ModelUnavailable(f"{kind} {name} ({target}) cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:  # a plug-in's module may raise anything
+        why = first_line(error)
+        raise ModelUnavailable(f"{kind} {name} ({target}) cannot be loaded: {why}") from error
     if not callable(found):
         raise ModelUnavailable(f"{kind} {name}: {target} is not a class or a function")
     return found  # type: ignore[no-any-return]
@@ -226,21 +227,27 @@ def options_model(kind: Kind, name: str) -> type[BaseModel]:
     which belong into the environment and not into a command line or a record.
 
     Raises:
-        BadInput, ModelUnavailable: see `load`.
+        BadInput: see `load`.
+        ModelUnavailable: likewise, or the constructor's parameters cannot be read.
     """
     from pydantic import ConfigDict, create_model
 
     factory = load(kind, name)
-    parameters = inspect.signature(factory, eval_str=True).parameters.values()
-    fields: dict[str, Any] = {
-        p.name: (annotation, p.default)
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY
-        and p.name not in _SECRETS
-        and (annotation := _plain_type(p.annotation)) is not None
-    }
     title = f"{name} options"
-    return create_model(title, __config__=ConfigDict(extra="forbid", title=title), **fields)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, title=title)
+    try:
+        parameters = inspect.signature(factory, eval_str=True).parameters.values()
+        fields: dict[str, Any] = {
+            p.name: (annotation, p.default)
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY
+            and p.name not in _SECRETS
+            and (annotation := _plain_type(p.annotation)) is not None
+        }
+        return create_model(title, __config__=config, **fields)
+    except Exception as error:  # a plug-in's annotations and names may be anything
+        why = f"the options of {kind} {name} cannot be read: {first_line(error)}"
+        raise ModelUnavailable(why) from error
 
 
 def parse_options(kind: Kind, name: str, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -258,11 +265,11 @@ def parse_options(kind: Kind, name: str, texts: Mapping[str, str]) -> dict[str, 
         checked = model.model_validate(dict(texts))
     except ValidationError as error:
         first = error.errors()[0]
-        known = ", ".join(model.model_fields) or "none"
-        option = ".".join(map(str, first["loc"][:1]))
-        raise BadInput(
-            f"{kind} {name}, option {option!r}: {first['msg']}. Its options: {known}"
-        ) from None
+        option = str(first["loc"][0])
+        if option not in model.model_fields:
+            what = f"option of {kind} {name}:"
+            raise BadInput(_unknown(what, option, list(model.model_fields))) from None
+        raise BadInput(f"{kind} {name}, option {option!r}: {first['msg']}") from None
     return {option: getattr(checked, option) for option in texts}
 
 

@@ -62,6 +62,7 @@ def test_a_spent_budget_ends_it(limits: Limits, calls: int) -> None:
         dialogue.ask(HELLO, read_number, again)
     assert len(mllm.asked) == calls
     assert error.value.exit_code == 3
+    assert isinstance(error.value.__context__, UnparsableReply)  # --debug shows why it asked again
 
 
 def test_dialogues_share_the_budget_of_a_request() -> None:
@@ -80,10 +81,11 @@ def test_every_request_of_a_pipeline_has_the_whole_budget() -> None:
 
 def test_limits_are_read_from_text() -> None:
     assert Limits.parse("calls=3, seconds=0.5") == Limits(calls=3, seconds=0.5)
-    assert Limits.parse("") == Limits()
 
 
-@pytest.mark.parametrize("text", ["calls", "calls=0", "calls=x", "money=3", "seconds=-1", "=3"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "calls", "calls=0", "calls=x", "money=3", "seconds=nan", "=3"]
+)
 def test_a_broken_budget_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="calls=N,tokens=N,seconds=X"):
         Limits.parse(text)

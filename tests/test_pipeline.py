@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -299,6 +302,22 @@ def test_an_error_in_async_many_leaves_nothing_running() -> None:
         return len(asyncio.all_tasks())
 
     assert asyncio.run(main()) == 1
+
+
+def test_python_ends_without_the_reply_that_an_async_call_waits_for() -> None:
+    code = (
+        "import asyncio, threading\n"
+        "from scripted import Script, picture, pipeline\n"
+        "Script.reply = lambda *_, **__: threading.Event().wait()\n"
+        "async def main(): await asyncio.wait_for(pipeline('').asegment(picture(), 'x'), 0.1)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr.strip().endswith("TimeoutError"), done.stderr
 
 
 # ------------------------------------------------------------ a remote MLLM

@@ -114,12 +114,33 @@ def test_options_are_the_keyword_parameters_that_text_can_say() -> None:
 
 @pytest.mark.usefixtures("optional")
 @pytest.mark.parametrize(
-    "texts", [{"size": "large"}, {"mode": "slow"}, {"colour": "red"}, {"record": "x"}]
+    ("texts", "message"),
+    [
+        ({"size": "large"}, "option 'size': .* valid integer"),
+        ({"mode": "slow"}, "option 'mode': .* 'fast' or 'good'"),
+        ({"share": "nan"}, "option 'share': .* finite number"),
+        ({"share": "inf"}, "option 'share': .* finite number"),
+        ({"sise": "3"}, "unknown .* 'sise', did you mean 'size'. Known: size, share, mode, quiet"),
+        ({"record": "x"}, "unknown option of mllm optional: 'record'"),
+    ],
 )
-def test_an_option_that_cannot_be_is_refused(texts: dict[str, str]) -> None:
-    with pytest.raises(BadInput, match="Its options: size, share, mode, quiet, device") as error:
+def test_an_option_that_cannot_be_used_is_refused(texts: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as error:
         registry.parse_options("mllm", "optional", texts)
     assert "\n" not in str(error.value)
+
+
+class Unreadable:
+    """A backend whose annotation names nothing that exists when it runs."""
+
+    def __init__(self, *, size: NoSuchType = 3) -> None:  # type: ignore[name-defined]  # noqa: F821
+        self.size = size
+
+
+def test_options_that_cannot_be_read_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["mllm"], "odd", "test_registry:Unreadable")
+    with pytest.raises(ModelUnavailable, match=r"options of mllm odd cannot be read: .*NoSuch"):
+        registry.parse_options("mllm", "odd", {"size": "3"})
 
 
 def test_the_embedded_folders_lie_in_the_package() -> None:
@@ -146,6 +167,20 @@ def test_a_backend_that_cannot_be_imported_says_so(
     monkeypatch.setitem(registry.BUILT_IN["mllm"], "broken", target)
     with pytest.raises(ModelUnavailable, match="mllm broken"):
         registry.load("mllm", "broken")
+
+
+@pytest.mark.parametrize(
+    "code", ["raise ValueError('bad\\nday')", "import sys; sys.exit(7)", "def ("]
+)
+def test_a_module_that_fails_at_its_import_is_one_line(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.BUILT_IN["mllm"], "failing", "failing_module:Thing")
+    with pytest.raises(ModelUnavailable, match="cannot be loaded") as error:
+        registry.load("mllm", "failing")
+    assert "\n" not in str(error.value)
 
 
 def test_the_plug_in_of_the_docs_installs_and_answers(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from rsvp import __version__, registry
 from rsvp.cli import console
-from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply
+from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply, first_line
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -50,12 +50,25 @@ def _root(
 
 
 def _add_commands() -> None:
-    """Add every command, plug-ins last; a plug-in that cannot be imported costs only itself."""
+    """Add every command, plug-ins last; of a plug-in that cannot be used there is a warning."""
     for name in registry.names("command"):
         try:
-            app.command(name)(registry.load("command", name))
+            command = registry.load("command", name)
+            if name not in registry.BUILT_IN["command"]:
+                _check_command(name, command)
+            app.command(name)(command)
         except ModelUnavailable as error:
             console.tell(f"warning: {console.plain(str(error))}")
+
+
+def _check_command(name: str, command: Callable[..., Any]) -> None:
+    """Raise ModelUnavailable where typer cannot make a command of a plug-in's function."""
+    alone = typer.Typer()
+    try:
+        alone.command(name)(command)
+        typer.main.get_command(alone)
+    except Exception as error:
+        raise ModelUnavailable(f"command {name} cannot be used: {first_line(error)}") from error
 
 
 _add_commands()

@@ -118,7 +118,8 @@ def segment(
     chosen = presets.get(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
-    limits = Limits.parse(budget or "")
+    limits = None if budget is None else Limits.parse(budget)
+    options = parse_options(option)
     folder = _folder(out, as_json)
     if folder is not None:
         writers.prepare(folder)
@@ -131,7 +132,7 @@ def segment(
         cot=not no_cot,
         frame=frame,
         limits=limits,
-        options=parse_options(option),
+        options=options,
     )
     result = pipeline.run(request)
     written = [] if folder is None else writers.write(result, folder, kinds)

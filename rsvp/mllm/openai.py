@@ -272,7 +272,7 @@ def _checked_url(url: str) -> str:
 
 def _checked_key(key: str | None, base_url: str) -> str:
     key = (key or "").strip()
-    if not key.isascii() or any(c.isspace() for c in key):
+    if not key.isascii() or not key.isprintable() or " " in key:
         raise BadInput("the API key holds characters that no HTTP header can carry")
     if not key and _is_openai(base_url):
         raise ModelUnavailable(

@@ -177,11 +177,10 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             assert cache is not None
             return select_candidates(segmenter_candidates(cache, image), image, limit)
 
-        owner = None if cache is None else cache.segmenter
+        source = cache if detector is None else None
+        key = (source, image.sha256, image.rgb.shape, limit, phrases)
         with self._lock:  # several queries on one image wait for the first one's candidates
-            return self._candidates.get(
-                (owner, image.sha256, image.rgb.shape, limit, phrases), find
-            )
+            return self._candidates.get(key, find)
 
 
 def marks_range(count: int) -> str:

@@ -164,6 +164,19 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "a hint beside a box": ([*BOX, "--box", "1,1,5,5", "--within", "0,0,9,9"], 2, "leave out"),
     "a hint that is no box": ([*ASK, "--within", "1,2"], 2, "within is X0,Y0,X1,Y1"),
     "a hint off the image": ([*ASK, "--exclude", "99,5"], 2, "outside the image"),
+    "an option without a value": ([*ASK, "--option", "max_tokens"], 2, "KEY=VALUE"),
+    "an option that no part has": (
+        [*ASK, "--option", "max_tokns=5", "--mllm", "openai:x"], 2, "did you mean 'max_tokens'",
+    ),
+    "an option of another type": (
+        [*ASK, "--option", "temperature=inf", "--mllm", "openai:x"], 2, "finite number",
+    ),
+    "an option of no part": ([*ASK, "--option", "model.size=5"], 2, "mllm, strategy, segmenter"),
+    "an option of an mllm that is not asked": (
+        [*BOX, "--box", "1,1,5,5", "--option", "max_tokens=5"], 2, "no MLLM is asked",
+    ),
+    "an empty budget": ([*ASK, "--budget", ""], 2, "calls=N,tokens=N,seconds=X"),
+    "a spent budget": (cup("noise", "--budget", "calls=2"), 3, "(calls=2) is spent"),
     "an unknown segmenter": ([*ASK, "--segmenter", "sam3:x"], 2, "unknown segmenter"),
     "an unknown frame": ([*ASK, "--frame", "inches"], 2, "coordinate frame"),
     "an unknown format": ([*ASK, "--format", "json,gif"], 2, "'gif'"),

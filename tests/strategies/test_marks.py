@@ -250,6 +250,12 @@ class ReplyNothing:
         raise AssertionError("it was asked")
 
 
+def test_a_segmenter_need_not_be_hashable(automatic, monkeypatch):
+    monkeypatch.setattr(BoxSegmenter, "__hash__", None)
+    view = MarksStrategy().view(PLAIN, cache=EmbeddingCache(BoxSegmenter(), 1))
+    assert len(view.candidates)
+
+
 def test_queries_side_by_side_wait_for_the_same_candidates():
     detector = Finds()
     strategy = MarksStrategy(detector=detector)
