@@ -24,17 +24,9 @@ from rsvp.platform import machine
 Status = Literal["ok", "note", "broken"]
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "openai",
-    "pillow",
-    "numpy",
-    "pydantic",
-    "typer",
-    "rich",
-    "safetensors",
-    "pycocotools",
-)
+    "torch", "transformers", "openai", "pillow", "numpy", "pydantic", "typer", "rich",
+    "safetensors", "pycocotools",
+)  # fmt: skip
 KEYS = ("OPENAI_API_KEY", "HF_TOKEN")
 OLDEST_PYTHON = (3, 11)
 OLDEST_TRANSFORMERS = 5  # major version
@@ -270,11 +262,8 @@ def _memory() -> Finding:
 
 def _disk() -> Finding:
     cache = machine.hub_cache()
-    return Finding("disk", "ok", f"{_free(cache):.1f} GB free for downloads at {cache}")
-
-
-def _free(folder: Path) -> float:
-    return machine.free_disk_bytes(folder) / _GB
+    free = machine.free_disk_bytes(cache) / _GB
+    return Finding("disk", "ok", f"{free:.1f} GB free for downloads at {cache}")
 
 
 def _keys(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ Nothing here imports torch or uses the network: it looks at the disk and the env
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterator
@@ -119,14 +118,16 @@ def get(name: str) -> Preset:
     for preset in PRESETS:
         if preset.name == name:
             return preset
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f", did you mean {close[0]!r}?" if close else "."
-    raise BadInput(f"unknown preset {name!r}{hint} Known: {', '.join(names())}")
+    raise BadInput(registry.unknown("preset", name, names()))
 
 
 def missing(preset: Preset) -> list[str]:
     """What keeps it from running here and now, each with the command that fixes it."""
-    found = (*_missing_mllm(preset), *_missing_segmenter(preset), *_missing_memory(preset))
+    found = (
+        *_missing_mllm(preset),
+        *_missing_weights(preset.segmenter),
+        *_missing_memory(preset),
+    )
     return list(dict.fromkeys(found))  # two parts may need the same weights
 
 
@@ -145,10 +146,6 @@ def _missing_mllm(preset: Preset) -> Iterator[str]:
     host = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
     if host in (None, "api.openai.com") and not os.environ.get("OPENAI_API_KEY", "").strip():
         yield "no key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"
-
-
-def _missing_segmenter(preset: Preset) -> Iterator[str]:
-    yield from _missing_weights(preset.segmenter)
 
 
 def _missing_weights(text: str) -> Iterator[str]:

@@ -179,7 +179,7 @@ def check_name(kind: Kind, name: str) -> None:
     """BadInput, with the known names, where there is no such backend; nothing is imported."""
     known = names(kind)
     if name not in known:
-        raise BadInput(_unknown(kind, name, known))
+        raise BadInput(unknown(kind, name, known))
 
 
 def load(kind: Kind, name: str) -> Callable[..., Any]:
@@ -191,7 +191,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
     """
     target = _table(kind).get(name) or _plugins(kind).get(name)
     if target is None:
-        raise BadInput(_unknown(kind, name, names(kind)))
+        raise BadInput(unknown(kind, name, names(kind)))
     module_name, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
@@ -268,7 +268,7 @@ def parse_options(kind: Kind, name: str, texts: Mapping[str, str]) -> dict[str, 
         option = str(first["loc"][0])
         if option not in model.model_fields:
             what = f"option of {kind} {name}:"
-            raise BadInput(_unknown(what, option, list(model.model_fields))) from None
+            raise BadInput(unknown(what, option, list(model.model_fields))) from None
         raise BadInput(f"{kind} {name}, option {option!r}: {first['msg']}") from None
     return {option: getattr(checked, option) for option in texts}
 
@@ -297,7 +297,7 @@ def embedded_folder(kind: str) -> Path:
 
 def _table(kind: str) -> dict[str, str]:
     if kind not in BUILT_IN:
-        raise BadInput(_unknown("kind", kind, list(BUILT_IN)))
+        raise BadInput(unknown("kind", kind, list(BUILT_IN)))
     return BUILT_IN[kind]
 
 
@@ -308,7 +308,8 @@ def _plugins(kind: str) -> dict[str, str]:
     return {e.name.removeprefix(prefix): e.value for e in found if e.name.startswith(prefix)}
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """The message about a name that nobody has: the nearest known name, and all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {close[0]!r}?" if close else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(known) or 'none'}"

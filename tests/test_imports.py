@@ -1,11 +1,11 @@
-"""The import rules of the design: downward only, torch only where it belongs, never at the door."""
+"""The import rules: downward without cycles, torch only where models run, each class name once."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from rsvp import registry
 
 PACKAGE = Path(__file__).parents[1] / "rsvp"
 
-# Each may import its own layer and the ones above it in this list.
+# A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "platform", "images", "prompting", "registry"),
@@ -24,16 +24,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )
-LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
+LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 
-TORCH_ROOMS = (
-    "platform/", "mllm/transformers.py", "detectors/", "segmenters/", "training/",
-)  # fmt: skip
 HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
+MAY_BE_HEAVY = ("platform/", "mllm/transformers.py", "detectors/", "segmenters/", "training/")
 
-
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+# The VLSM is SAM 2 with prompt tokens for its decoder; rendered scenes are images as all others.
+BUILT_ON = {
+    "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
+    "rsvp.embedded.pictures": {"rsvp.training.data"},
+}
 
 
 def module_of(path: Path) -> str:
@@ -41,128 +41,129 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_of(path) for path in sources()}
+TREES = {
+    module_of(path): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+FILES = {module_of(path): path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Full names of all modules that a file imports, anywhere in it, type checking included."""
-    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports_of(module: str, *, at_import: bool = False) -> set[str]:
+    """Full names of the modules that a module imports.
+
+    Args:
+        at_import: only what runs when the module is imported, neither inside functions nor for
+            type checking.
+    """
+    found: set[str] = set()
+    nodes: list[ast.AST] = [TREES[module]]
+    while nodes:
+        node = nodes.pop()
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if at_import and (
+            lazy or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ):
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            climb = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*climb, *filter(None, [node.module])]) if node.level else node.module
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                yield inner if inner in MODULES else str(base)
+            assert node.level == 0, f"{module}: imports are absolute"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in TREES else str(node.module) for name in inner}
+    return found
 
 
-def room(module: str) -> str | None:
-    """`rsvp.mllm.openai` -> `mllm`; None outside the package and for its own __init__."""
+def part_of(module: str) -> str | None:
+    """`rsvp.mllm.openai` -> `mllm`; None outside the package and for its own `__init__`."""
     parts = module.split(".")
     return parts[1] if parts[0] == "rsvp" and len(parts) > 1 else None
 
 
-def test_every_room_has_its_layer() -> None:
-    rooms = {r for m in MODULES if (r := room(m)) is not None}
-    assert rooms <= LAYER.keys()
-
-
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_downward(path: Path) -> None:
-    here = room(module_of(path))
-    if here is None:
-        return  # the façade looks its names up when they are used; see below
+def test_imports_go_downward() -> None:
+    parts = {part for module in TREES if (part := part_of(module))}
+    assert parts <= LAYER.keys()
     upward = [
-        module
-        for module in imported(path)
-        if (there := room(module)) is not None and LAYER[there] > LAYER[here]
+        (module, imported)
+        for module in TREES
+        for imported in imports_of(module)
+        if (here := part_of(module)) and (there := part_of(imported)) and LAYER[there] > LAYER[here]
     ]
     assert upward == []
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_model_libraries_stay_in_their_rooms(path: Path) -> None:
-    name = path.relative_to(PACKAGE).as_posix()
-    heavy = {module for module in imported(path) if module.split(".")[0] in HEAVY}
-    if not name.startswith(TORCH_ROOMS):
-        assert heavy == set()
-    assert name != "segmenters/box.py" or not heavy
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module: imports_of(module, at_import=True) & TREES.keys() for module in TREES}
+    while free := {module for module, imported in graph.items() if not imported & graph.keys()}:
+        graph = {module: imported for module, imported in graph.items() if module not in free}
+    assert graph.keys() == set()
 
 
-# The VLSM is SAM 2 with more to say to its decoder; rendered scenes are pictures like all others.
-BUILT_ON = {
-    "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
-    "rsvp.embedded.pictures": {"rsvp.training.data"},
-}
-
-
-def test_backends_of_one_kind_never_import_each_other() -> None:
-    for kind, table in registry.BUILT_IN.items():
-        modules = {target.partition(":")[0] for target in table.values()}
-        for module in modules:
-            path = PACKAGE.parent / Path(*module.split(".")).with_suffix(".py")
-            others = modules - {module} - BUILT_ON.get(module, set())
-            assert set(imported(path)) & others == set(), kind
-
-
-def test_the_pipeline_knows_protocols_and_no_backend() -> None:
-    backends = {t.partition(":")[0] for table in registry.BUILT_IN.values() for t in table.values()}
-    for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess"):
-        assert set(imported(PACKAGE / f"{name}.py")) & backends == set(), name
+def test_model_libraries_are_imported_where_models_run() -> None:
+    heavy = {
+        FILES[module]
+        for module in TREES
+        if {name.split(".")[0] for name in imports_of(module)} & HEAVY
+    }
+    assert {file for file in heavy if not file.startswith(MAY_BE_HEAVY)} == set()
+    assert "segmenters/box.py" not in heavy
 
 
 def test_training_is_reached_only_by_its_command() -> None:
-    for path in sources():
-        inside = path.relative_to(PACKAGE).as_posix()
-        served = ("training/", "embedded/pictures.py", "cli/train.py")
-        if not inside.startswith(served):
-            assert "training" not in {room(module) for module in imported(path)}, inside
+    users = {FILES[m] for m in TREES if "training" in map(part_of, imports_of(m))}
+    assert {u for u in users if not u.startswith("training/")} <= {
+        "embedded/pictures.py", "cli/train.py"
+    }  # fmt: skip
 
 
-def test_the_registry_holds_strings() -> None:
-    assert {room(m) for m in imported(PACKAGE / "registry.py")} - {None} == {"errors"}
+def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() -> None:
+    for kind, table in registry.BUILT_IN.items():
+        backends = {target.partition(":")[0] for target in table.values()}
+        for module in backends:
+            others = backends - {module} - BUILT_ON.get(module, set())
+            assert not imports_of(module) & others, kind
+        for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess", "registry"):
+            assert not imports_of(f"rsvp.{name}") & backends, name
+    assert {part_of(module) for module in imports_of("rsvp.registry")} - {None} == {"errors"}
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_importing_rsvp_is_light() -> None:
-    printed = run(
-        "import sys; before = set(sys.modules); import rsvp; rsvp.errors; rsvp.__version__\n"
-        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
+def test_a_class_name_exists_once() -> None:
+    names = Counter(
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
     )
-    assert not {*printed.split()} & {*HEAVY, "numpy", "PIL", "openai", "typer", "pydantic"}
+    assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_every_public_name_is_there_without_torch() -> None:
-    printed = run(
-        "import sys, rsvp\n"
-        "for name in rsvp.__all__: assert getattr(rsvp, name) is not None, name\n"
-        "assert set(rsvp.__all__) <= set(dir(rsvp))\n"
-        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+# Python code -> the packages that it must not load.
+LIGHT = {
+    "import rsvp; rsvp.errors": {*HEAVY, "numpy", "PIL", "openai", "typer", "pydantic"},
+    "import rsvp; [getattr(rsvp, name) for name in rsvp.__all__]": HEAVY,
+    **{
+        f"from rsvp.cli.main import main; assert main([*{words!r}, '--help']) == 0": {
+            *HEAVY, "numpy", "PIL", "openai"
+        }
+        for words in ([], ["segment"], ["eval"], ["models"], ["doctor"])
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_importing_is_light(code: str) -> None:
+    printed = (
+        f"import sys; {code}; print(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
     )
-    assert printed.split() == ["False", "False"]
+    done = subprocess.run(
+        [sys.executable, "-c", printed], capture_output=True, text=True, check=True
+    )
+    assert not {*done.stderr.split()} & LIGHT[code]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     import rsvp
 
+    assert set(rsvp.__all__) <= set(dir(rsvp))
     with pytest.raises(AttributeError, match="no attribute 'Pipelin'"):
         rsvp.Pipelin  # noqa: B018
-
-
-@pytest.mark.parametrize("command", ["", "segment", "eval", "models", "doctor"])
-def test_help_is_light(command: str) -> None:
-    printed = run(
-        "import sys, io, contextlib; from rsvp.cli.main import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()) as text:\n"
-        f"    assert main([*{command.split()!r}, '--help']) == 0\n"
-        "assert 'Usage: rsvp' in text.getvalue()\n"
-        "print(*{m.split('.')[0] for m in sys.modules})"
-    )
-    assert not {*printed.split()} & {*HEAVY, "numpy", "PIL", "openai"}

@@ -10,8 +10,9 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from rsvp.cli.main import app, main
 
@@ -34,23 +35,10 @@ def _section(words: list[str]) -> str:
 
 
 def _help_of(words: list[str]) -> str:
-    printed = io.StringIO()
-    with _hundred_columns(), contextlib.redirect_stdout(printed):
+    columns = {"COLUMNS": "102"}  # help leaves two of them free
+    with patch.dict(os.environ, columns), contextlib.redirect_stdout(io.StringIO()) as printed:
         main([*words, "--help"])
     return printed.getvalue().strip()
-
-
-@contextlib.contextmanager
-def _hundred_columns() -> Iterator[None]:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "102"  # help leaves two columns free
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,22 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsvp import presets
-from rsvp.cli import console
-from rsvp.cli.options import (
-    AsJson,
-    Budget,
-    Debug,
-    Frame,
-    Mllm,
-    NoCot,
-    Option,
-    Preset,
-    Segmenter,
-    Strategy,
-    Verbose,
-    begin,
-    parse_options,
-)
+from rsvp.cli import console, options
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -44,10 +29,10 @@ def segment(
             help="What to look for, in any language; optional with --box or --point.",
         ),
     ] = "",
-    preset: Preset = presets.DEFAULT,
-    mllm: Mllm = None,
-    strategy: Strategy = None,
-    segmenter: Segmenter = None,
+    preset: options.Preset = presets.DEFAULT,
+    mllm: options.Mllm = None,
+    strategy: options.Strategy = None,
+    segmenter: options.Segmenter = None,
     box: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,10 +64,10 @@ def segment(
             "times.",
         ),
     ] = None,
-    no_cot: NoCot = False,
-    frame: Frame = None,
-    option: Option = None,
-    budget: Budget = None,
+    no_cot: options.NoCot = False,
+    frame: options.Frame = None,
+    option: options.Option = None,
+    budget: options.Budget = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -99,16 +84,16 @@ def segment(
             "mask of numbers), coco, labelme, yolo, or a plug-in's.",
         ),
     ] = "json,overlay,png",
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
 ) -> None:
     """Find what a query asks for in an image.
 
     Prints the reasoning and the targets, and writes result.json, overlay.png and a mask for each
     target into --out.
     """
-    begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug)
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.pipeline import Pipeline
@@ -119,7 +104,7 @@ def segment(
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
     limits = None if budget is None else Limits.parse(budget)
-    options = parse_options(option)
+    backend_options = options.parse_options(option)
     folder = _folder(out, as_json)
     if folder is not None:
         writers.prepare(folder)
@@ -132,7 +117,7 @@ def segment(
         cot=not no_cot,
         frame=frame,
         limits=limits,
-        options=options,
+        options=backend_options,
     )
     result = pipeline.run(request)
     written = [] if folder is None else writers.write(result, folder, kinds)

@@ -17,18 +17,18 @@ from rsvp.evaluation.records_file import read_records
 Numbers = list[float | None]  # JSON has no NaN: null stands for it
 
 
-class _Model(BaseModel):
+class _RecordModel(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Failure(_Model):
+class Failure(_RecordModel):
     """Why there is no answer."""
 
     error: str = Field(description="The class of the error.")
     message: str
 
 
-class TokenUsage(_Model):
+class TokenUsage(_RecordModel):
     """What the MLLM read and wrote."""
 
     prompt_tokens: int
@@ -36,7 +36,7 @@ class TokenUsage(_Model):
     calls: int
 
 
-class OracleRecord(_Model):
+class OracleRecord(_RecordModel):
     """The segmenter on the true boxes."""
 
     iou: float | None = Field(description="As of the record, but of the masks of the true boxes.")
@@ -46,7 +46,7 @@ class OracleRecord(_Model):
     failure: Failure | None
 
 
-class Record(_Model):
+class Record(_RecordModel):
     """A sample, answered and scored; a failed one counts as an empty prediction."""
 
     schema_version: Literal[1] = 1

@@ -47,7 +47,7 @@ V = TypeVar("V", bound=View)
 
 
 @dataclass(frozen=True, slots=True)
-class Placement(Generic[V]):
+class CoordinateMap(Generic[V]):
     """Turns a model's numbers into pixels of the image.
 
     Attributes:
@@ -87,12 +87,12 @@ class RegionStrategy(ABC, Generic[V]):
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         """How a step and how a target names its region, beside its text or label."""
 
-    def step_boxes(self, raw: RawStep, place: Placement[V]) -> Iterable[Box]:
+    def step_boxes(self, raw: RawStep, place: CoordinateMap[V]) -> Iterable[Box]:
         """The boxes that a step names; they only illustrate, so unusable ones are left out."""
         return ()
 
     @abstractmethod
-    def proposal(self, raw: RawTarget, place: Placement[V]) -> Proposal:
+    def proposal(self, raw: RawTarget, place: CoordinateMap[V]) -> Proposal:
         """One target; BadInput where its region cannot be used."""
 
     def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
@@ -125,7 +125,7 @@ class RegionStrategy(ABC, Generic[V]):
             UnparsableReply: no answer in the text, or a target whose region cannot be used.
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
-        place = Placement(frame, self.checked_view(view), (image.height, image.width))
+        place = CoordinateMap(frame, self.checked_view(view), (image.height, image.width))
         try:
             proposals = tuple(self.proposal(raw, place) for raw in self.targets(reply))
         except BadInput as error:

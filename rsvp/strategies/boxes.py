@@ -9,13 +9,7 @@ from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.parsing import RawStep, RawTarget
 from rsvp.strategies import View
-from rsvp.strategies.base import (
-    Placement,
-    RegionSchemas,
-    RegionStrategy,
-    array,
-    number_type,
-)
+from rsvp.strategies.base import CoordinateMap, RegionSchemas, RegionStrategy, array, number_type
 from rsvp.types import Box, Proposal
 
 
@@ -39,11 +33,11 @@ class BoxesStrategy(RegionStrategy[View]):
         box = array(number_type(fractions=frame is not None and frame.kind == "0-1"))
         return {"boxes": array(box)}, {"box": box}
 
-    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterator[Box]:
+    def step_boxes(self, raw: RawStep, place: CoordinateMap[View]) -> Iterator[Box]:
         for numbers in raw.boxes:
             with contextlib.suppress(BadInput):
                 yield place.box(numbers)
 
-    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
+    def proposal(self, raw: RawTarget, place: CoordinateMap[View]) -> Proposal:
         numbers = raw.box or ()
         return Proposal(raw.label, place.box(numbers), raw=numbers)

@@ -15,7 +15,7 @@ from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
-    Placement,
+    CoordinateMap,
     RegionSchemas,
     RegionStrategy,
     size_variables,
@@ -67,11 +67,11 @@ class GridStrategy(RegionStrategy[View]):
         rows, columns = map(str, self.grid)
         return View(rgb, {**size_variables(rgb), "rows": rows, "columns": columns})
 
-    def step_boxes(self, raw: RawStep, place: Placement[View]) -> Iterator[Box]:
+    def step_boxes(self, raw: RawStep, place: CoordinateMap[View]) -> Iterator[Box]:
         with contextlib.suppress(BadInput):
             yield bands_to_box(raw.rows, raw.columns, grid=self.grid, image_size=place.image_size)
 
-    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
+    def proposal(self, raw: RawTarget, place: CoordinateMap[View]) -> Proposal:
         box = bands_to_box(
             raw.rows,
             raw.columns,

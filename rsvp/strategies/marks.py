@@ -28,7 +28,7 @@ from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
     INTEGERS,
-    Placement,
+    CoordinateMap,
     RegionSchemas,
     RegionStrategy,
     size_variables,
@@ -140,12 +140,12 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             unique.setdefault((raw.label, frozenset(raw.marks)), raw)
         yield from unique.values()
 
-    def step_boxes(self, raw: RawStep, place: Placement[MarkedView]) -> Iterator[Box]:
+    def step_boxes(self, raw: RawStep, place: CoordinateMap[MarkedView]) -> Iterator[Box]:
         for number in raw.marks:
             if 1 <= number <= len(place.view.candidates):
                 yield _box_around(place.view.candidates, [number - 1], place.image_size)
 
-    def proposal(self, raw: RawTarget, place: Placement[MarkedView]) -> Proposal:
+    def proposal(self, raw: RawTarget, place: CoordinateMap[MarkedView]) -> Proposal:
         found = place.view.candidates
         unknown = [number for number in raw.marks if not 1 <= number <= len(found)]
         if unknown:

@@ -13,13 +13,7 @@ from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.parsing import RawTarget
 from rsvp.strategies import View
-from rsvp.strategies.base import (
-    Placement,
-    RegionSchemas,
-    RegionStrategy,
-    array,
-    number_type,
-)
+from rsvp.strategies.base import CoordinateMap, RegionSchemas, RegionStrategy, array, number_type
 from rsvp.types import Point, Proposal
 
 
@@ -52,7 +46,7 @@ class PointsStrategy(RegionStrategy[View]):
         box = {"box": array(number_type(fractions=kind == "0-1"))} if self.with_box else {}
         return {"points": points}, {"points": points, "not": points, **box}
 
-    def proposal(self, raw: RawTarget, place: Placement[View]) -> Proposal:
+    def proposal(self, raw: RawTarget, place: CoordinateMap[View]) -> Proposal:
         positive = [place.point(pair) for pair in raw.points]
         box = place.box(raw.box) if raw.box else None
         negative: list[Point] = []
