@@ -176,7 +176,7 @@ class Pipeline:
 
     def run(self, request: Request) -> Result:
         """`segment` for a request that was made before, e.g. before the models were loaded."""
-        timer = self._loaded(_Timer())
+        timer = self._timer()
         if request.prompts:
             return self._segment(request, None, timer)
         with self._encode_ahead(request.image):
@@ -189,7 +189,7 @@ class Pipeline:
         Raises:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
-        timer = self._loaded(_Timer())
+        timer = self._timer()
         output = self._reason(make_request(image, query), timer)
         return replace(output, shown=None, timings=timer.seconds)
 
@@ -249,11 +249,10 @@ class Pipeline:
 
     # ------------------------------------------------------------ the stages
 
-    def _loaded(self, timer: _Timer) -> _Timer:
-        """The first result's time includes loading the models."""
-        timer.add("load", self._load_seconds)
-        self._load_seconds = 0.0
-        return timer
+    def _timer(self) -> _Timer:
+        """A new timer; that of the first result includes loading the models."""
+        seconds, self._load_seconds = self._load_seconds, 0.0
+        return _Timer({"load": seconds})
 
     def _reason(self, request: Request, timer: _Timer) -> ReasoningOutput:
         """Stage 1."""
@@ -332,15 +331,12 @@ class _Timer:
         seconds: spent before, by stage; they count into the total.
     """
 
-    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
-        self.seconds = dict(seconds or {})
-        self._started = time.perf_counter() - sum(self.seconds.values())
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)
+        self._started = time.perf_counter() - sum(seconds.values())
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count seconds; those of loading were spent before this timer was made."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        if stage == "load":
-            self._started -= seconds
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -348,8 +344,7 @@ class _Timer:
         try:
             yield
         finally:
-            spent = time.perf_counter() - started
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            self.add(name, time.perf_counter() - started)
 
     def total(self) -> dict[str, float]:
         """The stages and ``total``; without ``load`` where nothing had to be loaded."""

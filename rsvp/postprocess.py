@@ -82,7 +82,7 @@ def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
     if proposal.box is None:
         on_target = any(point.positive for point in points)
         return replace(proposal, points=points) if on_target else None
-    box = _intersection(proposal.box, within)
+    box = proposal.box.intersection(within)
     if box is None or box.area < MIN_INSIDE * proposal.box.area:
         return None
     mask = None if proposal.mask is None else _clip_mask(proposal.mask, within)
@@ -93,11 +93,6 @@ def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
 
 def _contains(box: Box, point: Point) -> bool:
     return box.x0 <= point.x < box.x1 and box.y0 <= point.y < box.y1
-
-
-def _intersection(a: Box, b: Box) -> Box | None:
-    x0, y0, x1, y1 = max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1)
-    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _clip_mask(mask: BoolMask, box: Box) -> BoolMask:

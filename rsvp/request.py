@@ -138,12 +138,11 @@ def _numbers(value: Sequence[float] | str, counts: tuple[int, ...], form: str) -
 
 def _clipped(box: Box, image: Image) -> Box:
     """The part of a box that lies on the image; BadInput where there is none."""
-    x0, y0 = max(box.x0, 0.0), max(box.y0, 0.0)
-    x1, y1 = min(box.x1, float(image.width)), min(box.y1, float(image.height))
-    if x0 >= x1 or y0 >= y1:
+    part = box.intersection(Box(0.0, 0.0, float(image.width), float(image.height)))
+    if part is None:
         shown = ",".join(f"{number:g}" for number in box.xyxy)
         raise BadInput(f"the box {shown} lies outside the image of {image.width}x{image.height}")
-    return Box(x0, y0, x1, y1)
+    return part
 
 
 def _inside(point: Point, image: Image) -> Point:

@@ -81,6 +81,12 @@ class Box:
     def area(self) -> float:
         return self.width * self.height
 
+    def intersection(self, other: Box) -> Box | None:
+        """The part that both boxes share; None where that has no area."""
+        x0, y0 = max(self.x0, other.x0), max(self.y0, other.y0)
+        x1, y1 = min(self.x1, other.x1), min(self.y1, other.y1)
+        return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
     @property
     def center(self) -> tuple[float, float]:
         return ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)

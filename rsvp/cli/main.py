@@ -103,7 +103,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, RsvpError):
         return str(error), error.exit_code
     if isinstance(error, _UsageError):
-        return f"{_usage_message(error)} (see --help)", USAGE
+        message: Any = error
+        return f"{message.format_message().rstrip('.')} (see --help)", USAGE
     if isinstance(error, BrokenPipeError):  # the reader, e.g. `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", UNEXPECTED
@@ -111,10 +112,6 @@ def _explained(error: Exception) -> tuple[str, int]:
         return "there is not enough memory; try a smaller preset, see: rsvp models", UNEXPECTED
     name = type(error).__name__
     return f"unexpected {name}: {error} (--debug shows where it comes from)", UNEXPECTED
-
-
-def _usage_message(error: Any) -> str:
-    return str(error.format_message()).rstrip(".")
 
 
 def _fail(message: str, code: int) -> int:

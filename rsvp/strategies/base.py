@@ -110,13 +110,12 @@ class RegionStrategy(ABC, Generic[V]):
         max_side: int = MAX_SIDE,
         cache: EmbeddingCache | None = None,
     ) -> View:
-        """The plain image; see `Strategy.view`."""
-        rgb = self.shrink(image, max_side)
-        return View(rgb, size_variables(rgb))
+        """See `Strategy.view`."""
+        return self.draw(shrink(image.rgb, self.max_side or max_side), image, query, cache)
 
-    def shrink(self, image: Image, max_side: int) -> RgbArray:
-        """The image at the view's size."""
-        return shrink(image.rgb, self.max_side or max_side)
+    def draw(self, rgb: RgbArray, image: Image, query: str, cache: EmbeddingCache | None) -> View:
+        """The view of an image that was shrunk to `rgb`: by default without anything drawn."""
+        return View(rgb, size_variables(rgb))
 
     def read(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
         """Read a reply; see `Strategy.read`.

@@ -10,7 +10,6 @@ from rsvp.drawing import grid_prompt
 from rsvp.errors import BadInput
 from rsvp.frames import Frame, bands_to_box
 from rsvp.parsing import RawStep, RawTarget
-from rsvp.registry import MAX_SIDE
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
@@ -20,7 +19,7 @@ from rsvp.strategies.base import (
     RegionStrategy,
     size_variables,
 )
-from rsvp.types import Box, Image, Proposal
+from rsvp.types import Box, Image, Proposal, RgbArray
 
 DEFAULT_GRID = "9x9"
 MAX_BANDS = 50  # a side; more could not be numbered legibly
@@ -55,17 +54,10 @@ class GridStrategy(RegionStrategy[View]):
         bands = {"rows": INTEGERS, "columns": INTEGERS}
         return bands, bands
 
-    def view(
-        self,
-        image: Image,
-        query: str = "",
-        *,
-        max_side: int = MAX_SIDE,
-        cache: EmbeddingCache | None = None,
-    ) -> View:
-        rgb = grid_prompt(self.shrink(image, max_side), self.grid)
+    def draw(self, rgb: RgbArray, image: Image, query: str, cache: EmbeddingCache | None) -> View:
         rows, columns = map(str, self.grid)
-        return View(rgb, {**size_variables(rgb), "rows": rows, "columns": columns})
+        variables = {**size_variables(rgb), "rows": rows, "columns": columns}
+        return View(grid_prompt(rgb, self.grid), variables)
 
     def step_boxes(self, raw: RawStep, place: CoordinateMap[View]) -> Iterator[Box]:
         with contextlib.suppress(BadInput):

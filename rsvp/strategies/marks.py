@@ -22,7 +22,6 @@ from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.parsing import ParsedReply, RawStep, RawTarget
 from rsvp.platform.lru import LRUCache
-from rsvp.registry import MAX_SIDE
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
@@ -40,7 +39,7 @@ from rsvp.strategies.candidates import (
     segmenter_candidates,
     select_candidates,
 )
-from rsvp.types import BoolMask, Box, Image, Proposal
+from rsvp.types import BoolMask, Box, Image, Proposal, RgbArray
 
 AUTO, MASKS = "auto", "masks"
 MAX_MARKS = 40  # more can be drawn, but hardly told apart
@@ -111,16 +110,10 @@ class MarksStrategy(RegionStrategy[MarkedView]):
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         return {"marks": INTEGERS}, {"marks": INTEGERS}
 
-    def view(
-        self,
-        image: Image,
-        query: str = "",
-        *,
-        max_side: int = MAX_SIDE,
-        cache: EmbeddingCache | None = None,
+    def draw(
+        self, rgb: RgbArray, image: Image, query: str, cache: EmbeddingCache | None
     ) -> MarkedView:
         """The image with its candidates marked; those of the last few images are kept."""
-        rgb = self.shrink(image, max_side)
         room = rgb.shape[0] * rgb.shape[1] // PIXELS_PER_MARK**2
         found = self._find(image, query, min(self.max_marks, max(1, room)), cache)
         scale = np.array([rgb.shape[1] / image.width, rgb.shape[0] / image.height] * 2)
