@@ -50,10 +50,10 @@ class Limits:
     seconds: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Limits:
-        """Read ``calls=3,tokens=8000,seconds=60``; BadInput where it is none."""
+    def parse(cls, text: str | None) -> Limits:
+        """Read ``calls=3,tokens=8000,seconds=60``; None is unlimited, other texts are BadInput."""
         limits: dict[str, Any] = {}
-        for part in text.split(","):
+        for part in () if text is None else text.split(","):
             name, _, value = part.strip().partition("=")
             try:
                 limits[name] = {"calls": int, "tokens": int, "seconds": float}[name](value)

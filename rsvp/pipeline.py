@@ -202,7 +202,7 @@ class Pipeline:
         request = make_request(image, output.query)
         return self._segment(request, output, _Timer(output.timings))
 
-    # ------------------------------------------------------------ many images, and async twins
+    # ------------------------------------------------------------ many images, and awaitable calls
 
     def segment_many(self, items: Iterable[Item]) -> Iterator[Result]:
         """The results of (image, query) pairs, each made when it is asked for; an error ends it."""

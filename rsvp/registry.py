@@ -118,12 +118,12 @@ class ModelFamily:
 
     Attributes:
         frame: the coordinate frame of their boxes, a `rsvp.frames.FrameKind`.
-        profile: the folder of `prompts/` that is worded for them.
+        profile: the folder of `prompts/` that is written for them.
         max_side: images are shrunk to this longest side, in pixels: beyond it models resize or tile
             anyway, and uploads grow.
         single_turn: they were trained on conversations of one question and one reply.
         min_confidence: mean token probability below which their replies are doubted; None where
-            that says nothing.
+            that is unknown.
     """
 
     frame: str = "0-1000"
@@ -309,7 +309,7 @@ def _plugins(kind: str) -> dict[str, str]:
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """The message about a name that nobody has: the nearest known name, and all of them."""
+    """The message about an unknown name, with the nearest known one and all of them."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {close[0]!r}?" if close else "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(known) or 'none'}"

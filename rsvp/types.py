@@ -107,7 +107,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thought of the chain, with the boxes that it names."""
+    """One step of the chain of thought, with the boxes that it names."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -229,7 +229,7 @@ class Masks:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that answers the query.
+    """One object that answers the query.
 
     Attributes:
         box: the proposal's box (the mask's own extent when there was none).

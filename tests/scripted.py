@@ -1,4 +1,4 @@
-"""A pipeline with scripted parts: an MLLM that says its lines, a segmenter that fills boxes."""
+"""A pipeline with scripted parts: an MLLM with scripted replies, a segmenter that fills boxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsvp.types import Masks, Reply, Usage
 
 
 class Script:
-    """An MLLM that says its lines, and remembers what it was asked."""
+    """An MLLM with scripted replies; it records what it is asked."""
 
     def __init__(self, *lines: str | Reply | Exception, model: str = "qwen3-vl", remote=False):
         self.name = f"script:{model}"
@@ -34,7 +34,7 @@ class Script:
 
 
 class Recorder(BoxSegmenter):
-    """Fills boxes; notes what it encodes and is prompted with, and that nobody interrupts it."""
+    """Fills boxes; records what it encodes and is prompted with, and refuses calls at once."""
 
     name = "recorder"
 

@@ -81,6 +81,7 @@ def test_every_request_of_a_pipeline_has_the_whole_budget() -> None:
 
 def test_limits_are_read_from_text() -> None:
     assert Limits.parse("calls=3, seconds=0.5") == Limits(calls=3, seconds=0.5)
+    assert Limits.parse(None) == Limits()
 
 
 @pytest.mark.parametrize(

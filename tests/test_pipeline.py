@@ -21,7 +21,7 @@ from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.grid import GridStrategy
 from rsvp.types import Box, Reply, Usage
 
-# ------------------------------------------------------------ the sentence
+# ------------------------------------------------------------ one query
 
 
 def test_a_query_becomes_reasoned_masks() -> None:
@@ -256,13 +256,13 @@ def test_segment_many_works_as_it_is_read() -> None:
     assert len(pipe.mllm.asked) == 1
 
 
-def test_async_twins_agree_with_sync() -> None:
+def test_awaited_calls_agree_with_sync() -> None:
     line = answer((0, 0, 500, 500))
     sync = pipeline(line).segment(picture(), "x")
-    twin = asyncio.run(pipeline(line).asegment(picture(), "x"))
-    np.testing.assert_array_equal(sync.mask, twin.mask)
-    assert sync.models == twin.models
-    assert sync.reasoning == twin.reasoning
+    awaited = asyncio.run(pipeline(line).asegment(picture(), "x"))
+    np.testing.assert_array_equal(sync.mask, awaited.mask)
+    assert sync.models == awaited.models
+    assert sync.reasoning == awaited.reasoning
 
 
 def test_async_many_keeps_the_order_and_the_bound() -> None:

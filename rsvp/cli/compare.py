@@ -32,4 +32,4 @@ def compare(
     if as_json:
         console.as_json(found.to_dict())
     else:
-        console.say(format_comparison(found))
+        console.print_out(format_comparison(found))

@@ -1,4 +1,4 @@
-"""Printing: results on stdout, everything else on stderr, nothing that a terminal would obey."""
+"""Printing: results on stdout, everything else on stderr, no control characters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 
-def say(text: str = "") -> None:
+def print_out(text: str = "") -> None:
     """A line of the result."""
     print(text)
 
 
-def tell(text: str) -> None:
+def print_err(text: str) -> None:
     """A line for people, on stderr."""
     print(text, file=sys.stderr)
 

@@ -24,8 +24,10 @@ def doctor(as_json: AsJson = False) -> None:
         console.as_json({"ok": not broken, "checks": [f.to_dict() for f in findings]})
     else:
         for finding in findings:
-            console.say(f"{finding.status:<6}  {finding.name:<16}  {console.plain(finding.detail)}")
+            console.print_out(
+                f"{finding.status:<6}  {finding.name:<16}  {console.plain(finding.detail)}"
+            )
             if finding.fix:
-                console.say(f"{'':<26}fix it: {finding.fix}")
+                console.print_out(f"{'':<26}fix it: {finding.fix}")
     if broken:
         raise typer.Exit(ModelUnavailable.exit_code)

@@ -140,7 +140,7 @@ def evaluate(
         segmenter=segmenter,
         cot=not no_cot,
         frame=frame,
-        limits=Limits.parse(budget or ""),
+        limits=Limits.parse(budget),
         options=options,
     )
     pipeline = make()
@@ -169,7 +169,7 @@ def evaluate(
     )
     table = format_summary(summary)
     if as_json:
-        console.tell(table)
+        console.print_err(table)
         console.as_json(summary.to_dict())
     else:
-        console.say(table)
+        console.print_out(table)

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        console.say(f"rsvp {__version__}")
+        console.print_out(f"rsvp {__version__}")
         raise typer.Exit()
 
 
@@ -58,7 +58,7 @@ def _add_commands() -> None:
                 _check_command(name, command)
             app.command(name)(command)
         except ModelUnavailable as error:
-            console.tell(f"warning: {console.plain(str(error))}")
+            console.print_err(f"warning: {console.plain(str(error))}")
 
 
 def _check_command(name: str, command: Callable[..., Any]) -> None:
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
             if isinstance(error, UnparsableReply):
-                console.tell(f"the reply was:\n{error.raw}")
+                console.print_err(f"the reply was:\n{error.raw}")
         return _fail(*_explained(error))
     return code if isinstance(code, int) else 0
 
@@ -116,7 +116,7 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 def _fail(message: str, code: int) -> int:
     if message:
-        console.tell(f"error: {console.plain(message)}")
+        console.print_err(f"error: {console.plain(message)}")
     return code
 
 

@@ -20,7 +20,7 @@ def models(as_json: AsJson = False) -> None:
         return
     for number, entry in enumerate(entries):
         if number:
-            console.say()
+            console.print_out()
         _print(entry)
 
 
@@ -42,14 +42,16 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
 
 def _print(entry: dict[str, Any]) -> None:
     mllm = entry["mllm"] or f"openai:${presets.API_MODEL}"
-    console.say(entry["name"])
-    console.say(f"  models    {mllm} + {entry['segmenter']}, strategy {entry['strategy']}")
-    console.say(f"  download  {entry['download_gb'] or 'none'}{' GB' * bool(entry['download_gb'])}")
-    console.say(
+    console.print_out(entry["name"])
+    console.print_out(f"  models    {mllm} + {entry['segmenter']}, strategy {entry['strategy']}")
+    console.print_out(
+        f"  download  {entry['download_gb'] or 'none'}{' GB' * bool(entry['download_gb'])}"
+    )
+    console.print_out(
         f"  memory    {entry['memory_gb']:g} GB, or a GPU with {entry['gpu_memory_gb']:g} GB"
     )
-    console.say(f"  handles   {entry['handles']}")
+    console.print_out(f"  handles   {entry['handles']}")
     if entry["runs_here"]:
-        console.say("  here      ready")
+        console.print_out("  here      ready")
     for number, missing in enumerate(entry["missing"]):
-        console.say(f"  {'          ' if number else 'here      '}not yet: {missing}")
+        console.print_out(f"  {'          ' if number else 'here      '}not yet: {missing}")

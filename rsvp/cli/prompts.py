@@ -51,8 +51,8 @@ def prompts(
         return
     for number, entry in enumerate(entries):
         if not names:
-            console.say(entry["name"])
+            console.print_out(entry["name"])
             continue
         if len(names) > 1:
-            console.say(f"## {entry['name']}\n")
-        console.say(entry["text"] + "\n" * (number < len(names) - 1))
+            console.print_out(f"## {entry['name']}\n")
+        console.print_out(entry["text"] + "\n" * (number < len(names) - 1))

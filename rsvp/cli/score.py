@@ -52,11 +52,11 @@ def score(
     if as_json:
         console.as_json(found.to_dict())
     else:
-        console.say(format_score(found))
+        console.print_out(format_score(found))
 
 
 def _warn(found: Score) -> None:
     if found.missing:
         some = ", ".join(console.plain(one) for one in found.missing[:_NAMED])
         more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
-        console.tell(f"warning: no prediction, scored as empty: {some}{more}")
+        console.print_err(f"warning: no prediction, scored as empty: {some}{more}")

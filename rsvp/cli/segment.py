@@ -103,7 +103,7 @@ def segment(
     chosen = presets.get(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
-    limits = None if budget is None else Limits.parse(budget)
+    limits = Limits.parse(budget)
     backend_options = options.parse_options(option)
     folder = _folder(out, as_json)
     if folder is not None:
@@ -140,22 +140,22 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files."""
     for number, step in enumerate(result.reasoning.steps, start=1):
         where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
-        console.say(f"{number}. {console.plain(step.text)}{where}")
+        console.print_out(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
-        console.say()
+        console.print_out()
     # The reason would speak for what the hints do not allow.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target:
-        console.say("no target in this image" + ruled_out * " that the hints allow")
+        console.print_out("no target in this image" + ruled_out * " that the hints allow")
     for target in result.targets:
         label = console.plain(target.label) or "target"
         where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
-        console.say(f"{label}: {where}, score {target.score:.2f}")
+        console.print_out(f"{label}: {where}, score {target.score:.2f}")
     if result.reasoning.reason and not ruled_out:
-        console.say(f"because: {console.plain(result.reasoning.reason)}")
+        console.print_out(f"because: {console.plain(result.reasoning.reason)}")
     if written:
-        console.say()
-        console.say(f"written: {', '.join(_shortened(written))}")
+        console.print_out()
+        console.print_out(f"written: {', '.join(_shortened(written))}")
 
 
 def _pixels(box: Box) -> str:
@@ -172,11 +172,11 @@ def _warn(result: Result, preset: presets.Preset) -> None:
     from rsvp.pipeline import UNSURE
 
     for warning in result.warnings:
-        console.tell(f"warning: {console.plain(warning)}")
+        console.print_err(f"warning: {console.plain(warning)}")
     unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
     if unsure and preset.name == presets.DEFAULT:
         better = presets.get(presets.PHOTOGRAPHS)
-        console.tell(
+        console.print_err(
             f"for photographs: --preset {better.name} ({presets.needs(better)}); "
             "`rsvp models` lists what can run here, and --box needs no reasoner"
         )

@@ -89,12 +89,12 @@ def train(
     options.update(weights=LossWeights(focal=focal), fusion=_settings(fusion or []))
     config = TrainConfig(**{k: options[k] for k in TrainConfig.model_fields if k in options})
     how = RunConfig(**{k: options[k] for k in RunConfig.model_fields if k in options})
-    result = run(config, Path(out), how, resume=resume, report=console.tell)
+    result = run(config, Path(out), how, resume=resume, report=console.print_err)
     if as_json and result.main:
         console.as_json(result.to_dict())
     elif result.main:
         for line in result.lines(Path(out)):
-            console.say(line)
+            console.print_out(line)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
 

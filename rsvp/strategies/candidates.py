@@ -1,7 +1,7 @@
 """Candidates for marks: from a detector or from the segmenter itself, and which of them are drawn.
 
 `segmenter_candidates` segments each automatic mask once more from its own box: a point may mean an
-object, a part of it or a group; the mask from the box tells how good that guess was.
+object, a part of it or a group; the score of the mask from the box says which it was.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def automatic_detector(segmenter: Segmenter) -> Detector:
 def segmenter_candidates(cache: EmbeddingCache, image: Image) -> Candidates:
     """One mask an object, segmented from the boxes of the automatic masks, without specks."""
     with cache.lock:
-        guesses = automatic_detector(cache.segmenter).candidates(image, ())
-    if not len(guesses):
-        return guesses
-    boxes = [Box(*corners) for corners in guesses.boxes.astype(float).tolist()]
+        automatic = automatic_detector(cache.segmenter).candidates(image, ())
+    if not len(automatic):
+        return automatic
+    boxes = [Box(*corners) for corners in automatic.boxes.astype(float).tolist()]
     found = cache.masks(image, [Proposal("", box) for box in boxes]).masks
     scores = np.clip(np.nan_to_num(found.scores), 0, 1).astype(np.float32)
     rows = _unique_masks(found.masks, scores)

@@ -42,8 +42,8 @@ from rsvp.strategies.candidates import (
 from rsvp.types import BoolMask, Box, Image, Proposal, RgbArray
 
 AUTO, MASKS = "auto", "masks"
-MAX_MARKS = 40  # more can be drawn, but hardly told apart
-PIXELS_PER_MARK = 80  # an image has room for one mark in each square of this side
+MAX_MARKS = 40  # more can be drawn, but hardly distinguished
+PIXELS_PER_MARK = 80  # one mark at most in each square of this side
 CACHED_IMAGES = 4  # whose candidates are kept
 
 
@@ -69,7 +69,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             itself, or ``masks`` for the same with its automatic masks as the result.
         detector: a detector instead of a spec.
         max_marks: so many candidates at most are marked, those with the best scores; fewer on an
-            image that has no room for so many.
+            image too small for so many.
         phrases: what the detector is asked for beside the query.
         max_side: see `RegionStrategy`.
 
@@ -114,8 +114,8 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         self, rgb: RgbArray, image: Image, query: str, cache: EmbeddingCache | None
     ) -> MarkedView:
         """The image with its candidates marked; those of the last few images are kept."""
-        room = rgb.shape[0] * rgb.shape[1] // PIXELS_PER_MARK**2
-        found = self._find(image, query, min(self.max_marks, max(1, room)), cache)
+        fitting = rgb.shape[0] * rgb.shape[1] // PIXELS_PER_MARK**2
+        found = self._find(image, query, min(self.max_marks, max(1, fitting)), cache)
         scale = np.array([rgb.shape[1] / image.width, rgb.shape[0] / image.height] * 2)
         boxes = [Box(*corners) for corners in (found.boxes.astype(float) * scale).tolist()]
         drawn = mark_prompt(rgb, boxes, _resized(found.masks, rgb.shape[:2]))

@@ -75,11 +75,11 @@ def test_a_healthy_machine(examined, capsys) -> None:
         (({"torch": {**CUDA, "gpu": "H100"}}, 80), ("gpu", "ok", "")),
     ],
 )
-def test_each_fault_has_its_remedy(examined, fault, finds, capsys) -> None:
-    (probe, gpu_gb), (name, status, mend) = fault, finds
+def test_each_fault_has_its_fix(examined, fault, finds, capsys) -> None:
+    (probe, gpu_gb), (name, status, fix) = fault, finds
     finding = examined(probe, gpu_gb=gpu_gb)[name]
     assert finding.status == status
-    assert mend in finding.fix
+    assert fix in finding.fix
     assert bool(finding.fix) is (status != "ok")
     assert main(["doctor", "--json"]) == (4 if status == "broken" else 0)
     printed = json.loads(capsys.readouterr().out)

@@ -152,8 +152,8 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "an unknown mllm": ([*ASK, "--mllm", "opnai:x"], 2, "did you mean 'openai'"),
     "half an mllm": ([*ASK, "--mllm", "openai:"], 2, "NAME:ARGUMENT"),
     "an unknown strategy": ([*ASK, "--strategy", "gird"], 2, "did you mean 'grid'"),
-    "a silly grid": ([*ASK, "--strategy", "grid:0x9"], 2, "MxN"),
-    "a silly point": ([*ASK, "--strategy", "points:x"], 2, "points:box"),
+    "a grid without rows": ([*ASK, "--strategy", "grid:0x9"], 2, "MxN"),
+    "an unknown form of points": ([*ASK, "--strategy", "points:x"], 2, "points:box"),
     "marks without candidates": (
         cup("cup", "--strategy", "marks"), 2, "gives no automatic masks; sam2 does",
     ),
@@ -288,7 +288,7 @@ def test_a_closed_pipe_is_silent() -> None:
 
 
 def test_ctrl_c_exits_with_130(here: Path) -> None:
-    """The command waits for a server that never answers; then somebody loses patience."""
+    """Ctrl-C while the command waits for a server that never answers."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -25,7 +25,7 @@ BOXES = [(20, 20, 120, 140), (300, 50, 420, 300), (600, 200, 780, 380)]
 
 
 class Finds:
-    """A detector that finds what it is told to, and notes what it was asked."""
+    """A detector with scripted findings; it records what it is asked."""
 
     name = "finds"
 
