@@ -26,6 +26,7 @@ from rsvp.cli.options import (
     Verbose,
     begin,
     parse_options,
+    without_secrets,
 )
 
 
@@ -165,7 +166,7 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray,
-        settings={"preset": preset, **({"options": options} if options else {})},
+        settings={"preset": preset, **({"options": without_secrets(options)} if options else {})},
     )
     table = format_summary(summary)
     if as_json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -92,6 +93,14 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
             raise BadInput(f"--option is KEY=VALUE, found {text!r}")
         options[key.strip()] = value.strip()
     return options
+
+
+def without_secrets(options: Mapping[str, str]) -> dict[str, str]:
+    """Options as a record may hold them: URLs without user, password and query."""
+    return {
+        key: re.sub(r"(?<=://)[^/]*@|\?.*", "", value) if "://" in value else value
+        for key, value in options.items()
+    }
 
 
 def begin(*, verbose: bool = False, debug: bool = False) -> None:

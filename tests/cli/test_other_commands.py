@@ -13,6 +13,7 @@ from scripted_cli import ROOT
 from rsvp import doctor, presets
 from rsvp.cli import help as clihelp
 from rsvp.cli.main import main
+from rsvp.cli.options import without_secrets
 
 # ------------------------------------------------------------ models, doctor, eval, help
 
@@ -160,6 +161,19 @@ def test_eval_scores_rendered_scenes(capsys, here: Path) -> None:
     assert "gIoU" in err
     assert main([*words, "--segmenter", "box"]) == 2  # R is not empty
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("http://me:secret@host:8000/v1?key=secret", "http://host:8000/v1"),
+        ("https://secret@host", "https://host"),
+        ("http://host/v1", "http://host/v1"),
+        ("what?", "what?"),
+    ],
+)
+def test_records_hold_urls_without_secrets(given: str, recorded: str) -> None:
+    assert without_secrets({"base_url": given, "size": "3"}) == {"base_url": recorded, "size": "3"}
 
 
 def test_the_help_page_holds_every_command() -> None:

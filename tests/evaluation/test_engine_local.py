@@ -5,12 +5,14 @@ import json
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from rectangles import write_scenes
 from staged import Filler, Server, pipeline
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
+from rsvp.evaluation.engines import local
 from rsvp.evaluation.engines.local import LocalEngine
 from rsvp.evaluation.records_file import read_records
 from rsvp.evaluation.runner import evaluate
@@ -165,3 +167,11 @@ def test_sixteen_slow_questions_at_once_cost_no_more_than_the_segmenter(tmp_path
     wall = time.perf_counter() - started
     print(f"wall {wall:.2f} s, segmenter {filler.worked:.2f} s, ratio {wall / filler.worked:.3f}")
     assert wall <= 1.15 * filler.worked
+
+
+def test_a_closed_pool_waits_for_all_threads_together(monkeypatch):
+    waits, pool = [], local.ThreadPool(8, "test", print)
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: sum(waits)))
+    monkeypatch.setattr(threading.Thread, "join", lambda _, seconds: waits.append(seconds))
+    pool.close(0.5)
+    assert waits == [0.5, *[0.0] * 7]

@@ -7,6 +7,7 @@ Records come as they get done, so that a kill loses no reply that has been paid 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -128,12 +129,13 @@ class ThreadPool:
         self._jobs.put(job)
 
     def close(self, seconds: float | None) -> None:
-        """Drop the waiting jobs, and wait for the running ones, at most so many seconds each."""
+        """Drop the waiting jobs, and wait for the running ones, at most so many seconds."""
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        end = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
