@@ -267,7 +267,7 @@ def test_a_url_that_is_none_is_bad_input(url: str) -> None:
         OpenAIMLLM("m", base_url=url)
 
 
-@pytest.mark.parametrize("key", ["sk-…", "two words", "a\nb"])
+@pytest.mark.parametrize("key", ["sk-…", "two words", "a\nb", "a\x01b", "a\x7fb"])
 def test_a_key_that_no_header_can_carry_is_refused_and_hidden(key: str) -> None:
     with pytest.raises(BadInput) as error:
         OpenAIMLLM("m", api_key=key)
