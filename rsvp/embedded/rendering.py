@@ -64,21 +64,16 @@ def sample_categories(kind: str, rng: np.random.Generator) -> list[Category]:
     vocabulary = categories()
     count = int(rng.integers(3, 8))
     chosen = [vocabulary[int(i)] for i in rng.choice(len(vocabulary), size=count, replace=False)]
-    if kind == "ordinal":
-        copies = int(rng.integers(2, 5))
-    elif kind in ("all", "relation"):
-        copies = int(rng.choice([1, 2, 2, 3]))
-    else:
-        copies = int(rng.choice([1, 1, 1, 2]))
-    first = chosen[0]
-    rest = chosen[1 : max(2, count - copies + 1)]
+    copies = {"ordinal": (2, 3, 4), "all": (1, 2, 2, 3), "relation": (1, 2, 2, 3)}
+    first, n_first = chosen[0], int(rng.choice(copies.get(kind, (1, 1, 1, 2))))
+    rest = chosen[1 : max(2, count - n_first + 1)]
     if kind in ("group", "all", "attribute") and rng.random() < 0.5:
         related = [c for c in vocabulary if c.group == first.group and c is not first]
         if kind != "group" and related:
             n = min(len(related), int(rng.integers(1, 3)))
             picked = rng.choice(len(related), n, replace=False)
             rest = [*rest[:3], *(related[int(i)] for i in picked)]
-    return ([first] * copies + rest)[:MOST_OBJECTS]
+    return ([first] * n_first + rest)[:MOST_OBJECTS]
 
 
 def place_sprites(
@@ -190,7 +185,7 @@ def visible_objects(
 
 
 def main_occluder(i: int, top: NDArray[np.int16], sprite: PlacedSprite) -> int | None:
-    """Which object hides most of object i, or None when (nearly) nothing is hidden."""
+    """Which object hides most of object i; None where less than 3 % is hidden."""
     window, part = sprite.inside(*top.shape)
     opaque, owners = part[..., 3] > 127, top[window]
     others = owners[opaque & (owners != i) & (owners >= 0)]

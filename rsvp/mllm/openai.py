@@ -92,15 +92,11 @@ class OpenAIMLLM:
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         stream: bool = False,
     ) -> None:
-        self.name = f"openai:{model}"
-        self.model = model
+        self.name, self.model = f"openai:{model}", model
         self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self._key = _checked_key(api_key or os.environ.get("OPENAI_API_KEY"), self.base_url)
-        self._timeout = timeout
-        self._max_retries = max_retries
-        self._max_tokens = max_tokens
-        self._temperature = temperature
-        self._stream = stream
+        self._timeout, self._max_retries = timeout, max_retries
+        self._max_tokens, self._temperature, self._stream = max_tokens, temperature, stream
         # Parameters and formats that this server refuses. Replaced as a whole, never changed in
         # place: a thread that overwrites another's finding only costs one more refused request.
         self._refused: frozenset[str] = frozenset()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
+from rsvp.platform.pretrained import quiet
 from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
@@ -21,16 +21,12 @@ from rsvp.training.config import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The network to train and what it was built on.
-
-    Attributes:
-        sam2: where its SAM 2 came from.
-    """
+    """The network to train and what it was built on."""
 
     net: Vlsm
     text: TextEncoder
     preprocessing: Preprocessing
-    sam2: str
+    sam2: str  # the folder or hub id of its SAM 2
 
 
 def load_components(config: TrainConfig) -> Components:
@@ -48,13 +44,12 @@ def load_components(config: TrainConfig) -> Components:
 
 def make_optimizer(net: Vlsm, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW on the fusion; no weight decay on biases, norms and learned tokens."""
-    named = list(net.fusion.named_parameters())
-    is_matrix = {name: p.ndim == 2 and name.endswith("weight") for name, p in named}
-    matrices = [p for name, p in named if is_matrix[name]]
-    others = [p for name, p in named if not is_matrix[name]]
+    decayed: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, p in net.fusion.named_parameters():
+        decayed[p.ndim == 2 and name.endswith("weight")].append(p)
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decayed[True], "weight_decay": config.weight_decay},
+        {"params": decayed[False], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
 
@@ -99,12 +94,7 @@ def attention_kernels(net: Vlsm, device: torch.device) -> contextlib.AbstractCon
     """The attention kernels for training: on a CPU the fused one is 3 times slower backward."""
     if device.type != "cpu":
         return contextlib.nullcontext()
-    warner = logging.getLogger("transformers.modeling_utils")
-    level = warner.level
-    warner.setLevel(logging.ERROR)  # it warns of parts of SAM 2 that do support the setting
-    try:
+    with quiet():  # transformers warns of parts of SAM 2 that do support the setting
         net.sam2.set_attn_implementation("eager")
-    finally:
-        warner.setLevel(level)
     kernel: contextlib.AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     return kernel

@@ -42,7 +42,6 @@ class FeatureCache:
         return [torch.stack([row[name].float() for row in rows]) for name in names]
 
     def put(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Store the features of images."""
         for row, index in enumerate(indices):
             levels = {
                 str(number): level[row].detach().to("cpu", torch.bfloat16).contiguous()
@@ -55,12 +54,7 @@ class FeatureCache:
 
 
 class FrozenEncoder:
-    """SAM 2's image encoder, which is not trained.
-
-    Args:
-        sam2: a `transformers.Sam2Model`.
-        cache: folder of the features, or None to compute them every time.
-    """
+    """The frozen image encoder of a `transformers.Sam2Model`; `cache` is a folder or None."""
 
     def __init__(
         self, sam2: Any, dataset: TrainingDataset, accelerator: Any, cache: str | None

@@ -50,10 +50,7 @@ def losses(output: VlsmOutput, targets: LossTargets, weights: LossWeights) -> Lo
     With several masks per proposal (a single point), only the best one is trained, but the
     predicted IoU of all of them.
     """
-    height, width = targets.masks.shape[-2:]
-    logits = F.interpolate(
-        output.logits.float(), (height, width), mode="bilinear", align_corners=False
-    )
+    logits = resized(output.logits, targets.masks.shape[-1])
     masks = targets.masks[:, None].expand_as(logits)
     bce, dice = mask_bce(logits, masks, weights.focal), dice_loss(logits, masks)
     best = (weights.bce * bce + weights.dice * dice).detach().argmin(1, keepdim=True)
@@ -124,10 +121,6 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     return (found & true).sum((2, 3)) / (found | true).sum((2, 3)).clamp(min=1)
 
 
-@torch.no_grad()
-def logits_to_masks(logits: Tensor, side: int) -> Tensor:
-    """(N, side, side) 0 or 1: the masks of (N, s, s) logits."""
-    resized = F.interpolate(
-        logits.float()[:, None], (side, side), mode="bilinear", align_corners=False
-    )
-    return (resized[:, 0] > 0).float()
+def resized(logits: Tensor, side: int) -> Tensor:
+    """(N, m, s, s) logits as (N, m, side, side) float32."""
+    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)

@@ -29,11 +29,9 @@ class LossMeans:
     NAMES = (*Losses._fields, "count")
 
     def __init__(self, device: torch.device, sums: Mapping[str, float]) -> None:
-        values = [sums.get(name, 0.0) for name in self.NAMES]
-        self._sums = torch.tensor(values, device=device)
+        self._sums = torch.tensor([sums.get(name, 0.0) for name in self.NAMES], device=device)
 
     def add(self, losses: Losses) -> None:
-        """Add the losses of a micro-batch."""
         self._sums += torch.stack([*losses, torch.ones_like(losses.total)]).detach()
 
     def sums(self, accelerator: Any) -> dict[str, float]:
@@ -109,14 +107,10 @@ def peak_memory(device: torch.device) -> tuple[float, str]:
 
 
 class StopCondition:
-    """Ends a run at its last step, at a time limit, or at the first Ctrl-C or SIGTERM.
-
-    Attributes:
-        interrupted: whether there was a signal.
-    """
+    """Ends a run at its last step, at a time limit, or at the first Ctrl-C or SIGTERM."""
 
     def __init__(self, steps: int, minutes: float | None = None) -> None:
-        self.steps, self.interrupted = steps, False
+        self.steps, self.interrupted = steps, False  # interrupted by a signal
         self._deadline = time.monotonic() + 60 * (math.inf if minutes is None else minutes)
 
     @contextlib.contextmanager
