@@ -95,7 +95,7 @@ def grain(picture: RgbArray, rng: np.random.Generator) -> RgbArray:
     """The picture with film grain."""
     offset, size = rng.integers(0, 512, 2), picture.shape[0]
     rows, columns = (np.arange(start, start + size) % 512 for start in offset)
-    tile = noise_tile()[np.ix_(rows, columns)]
+    tile: NDArray[np.int8] = noise_tile()[np.ix_(rows, columns)]
     amplitude = int(rng.integers(1, 14))
     mixed = picture.astype(np.int16) + (tile.astype(np.int16) * amplitude >> 5)[..., None]
     return np.clip(mixed, 0, 255).astype(np.uint8)

@@ -18,11 +18,7 @@ SPREAD = 1_000_003  # between two seeds' scenes, so that close seeds share none
 class SceneImages:
     """The scenes of a seed; an object's texts are its name, its group, a keyword, its queries.
 
-    Args:
-        argument: the seed, or ``SEED,N`` for N scenes.
-
-    Raises:
-        BadInput: not whole numbers, or no scene at all.
+    The argument is the seed, or ``SEED,N`` for N scenes. BadInput where it is anything else.
     """
 
     def __init__(self, argument: str) -> None:

@@ -59,21 +59,14 @@ EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query and its truth.
-
-    Attributes:
-        targets: indices of the objects that answer it; empty when nothing in the scene does.
-        reasoning: indices of the objects that one has to look at to answer, in reading order.
-        unseen: the combination of kind and topic is held out of training.
-        form: the kind in whose words it is put; differs from `kind` for "absent".
-    """
+    """A query and its truth; objects are given by their indices."""
 
     kind: str
     text: str
-    targets: tuple[int, ...]
-    reasoning: tuple[int, ...]
-    unseen: bool = False
-    form: str = ""
+    targets: tuple[int, ...]  # the objects that answer it; empty when nothing in the scene does
+    reasoning: tuple[int, ...]  # the objects to look at for the answer, in reading order
+    unseen: bool = False  # the combination of kind and topic is held out of training
+    form: str = ""  # the kind in whose words it is put; differs from `kind` for "absent"
 
 
 class Draft(NamedTuple):

@@ -20,20 +20,13 @@ CORNERS_TRIED = 12
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """An object in a scene.
-
-    Attributes:
-        mask: (H, W) bool, the visible pixels.
-        box: in pixels, tight around `mask`.
-        visible: share of the object's own pixels that no other object hides, 0 to 1.
-        hidden_by: index of the object that hides most of it, or None.
-    """
+    """An object in a scene."""
 
     category: Category
-    mask: BoolMask = field(repr=False)
-    box: Box
-    visible: float
-    hidden_by: int | None
+    mask: BoolMask = field(repr=False)  # (H, W) bool, the visible pixels
+    box: Box  # in pixels, tight around `mask`
+    visible: float  # share of the object's own pixels that no other object hides, 0 to 1
+    hidden_by: int | None  # index of the object that hides most of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +37,6 @@ class PlacedSprite:
     rgba: NDArray[np.uint8]
     x: int
     y: int
-
-    @property
-    def area(self) -> int:
-        """Opaque pixels, also those outside the scene."""
-        return int((self.rgba[..., 3] > 127).sum())
 
     def inside(self, height: int, width: int) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
         """The rows and columns of the scene that the sprite covers, and its pixels there."""
@@ -150,8 +138,7 @@ def overlapping_corner(
 def paint(canvas: RgbArray, placed: Sequence[PlacedSprite]) -> NDArray[np.int16]:
     """Paint the sprites on the canvas, back to front, in place.
 
-    Returns:
-        (H, W) index of the sprite that is on top in each pixel, -1 for the background.
+    Returns (H, W) the index of the top sprite in each pixel, -1 for the background.
     """
     height, width = canvas.shape[:2]
     top = np.full((height, width), -1, dtype=np.int16)
@@ -167,16 +154,12 @@ def paint(canvas: RgbArray, placed: Sequence[PlacedSprite]) -> NDArray[np.int16]
 def visible_objects(
     top: NDArray[np.int16], placed: Sequence[PlacedSprite]
 ) -> tuple[SceneObject, ...] | None:
-    """The objects of a painted scene, or None when one of them is hidden too much.
-
-    Args:
-        top: what `paint` returns.
-    """
+    """The objects of a scene that `paint` returned; None when one of them is hidden too much."""
     objects: list[SceneObject] = []
     for i, sprite in enumerate(placed):
         mask = top == i
-        visible = float(mask.sum()) / max(1, sprite.area)
-        box = mask_to_box(mask)
+        box, opaque = mask_to_box(mask), int((sprite.rgba[..., 3] > 127).sum())
+        visible = float(mask.sum()) / max(1, opaque)  # pixels outside the scene count as hidden
         if box is None or visible < MIN_VISIBLE:
             return None
         occluder = main_occluder(i, top, sprite)

@@ -131,9 +131,7 @@ def compose(
 ) -> Scene:
     """A scene composed anew until it allows a query of the first kind.
 
-    Args:
-        count: queries at most.
-        tries: other kinds that are tried at most.
+    It gets at most `count` queries, and at most `tries` other kinds are tried for them.
     """
     for _ in range(ATTEMPTS):
         placed = place_sprites(sample_categories(first_kind, rng), first_kind, size, rng)

@@ -271,9 +271,8 @@ def _checked_key(key: str | None, base_url: str) -> str:
     if not key.isascii() or any(c.isspace() for c in key):
         raise BadInput("the API key holds characters that no HTTP header can carry")
     if not key and _is_openai(base_url):
-        raise ModelUnavailable(
-            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
-        )
+        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
+        raise ModelUnavailable(f"OpenAI needs a key: {hint}")
     return key or _NO_KEY
 
 

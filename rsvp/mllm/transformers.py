@@ -144,12 +144,9 @@ class TransformersMLLM:
         text = loaded.chat.processor.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return Reply(
-            text.strip(),
-            Usage(prompt_tokens, len(ids), calls=1),
-            finish_reason="stop" if ended else "length",
-            confidence=confidence.mean(len(ids)),
-        )
+        usage, reason = Usage(prompt_tokens, len(ids), calls=1), "stop" if ended else "length"
+        mean = confidence.mean(len(ids))
+        return Reply(text.strip(), usage, finish_reason=reason, confidence=mean)
 
     def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
@@ -214,10 +211,7 @@ class TransformersMLLM:
 
 
 class _Confidence:
-    """A logits processor that only records the probability of each greedy choice.
-
-    To keep all the scores instead would take 600 kB a token with today's vocabularies.
-    """
+    """A logits processor that records the probability of each greedy choice, not all scores."""
 
     def __init__(self) -> None:
         self._log_probs: list[torch.Tensor] = []
@@ -278,11 +272,7 @@ def _ids(value: int | list[int] | None) -> list[int]:
 
 
 def _local_folder(model: str) -> Path | None:
-    """The folder of a local model; None for a hub id.
-
-    Raises:
-        ModelUnavailable: there is no such folder, or it holds no model.
-    """
+    """The folder of a local model; None for a hub id. ModelUnavailable if it holds no model."""
     if model == "embedded":
         folder = embedded_folder("reasoner")
         if (folder / "config.json").is_file():
@@ -322,8 +312,7 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -70,11 +70,9 @@ class ImageSource(Protocol):
 
     def __getitem__(self, index: int) -> AnnotatedImage:
         """Image `index`, the same at every call; BadInput if it is broken."""
-        ...
 
     def random_text(self, rng: np.random.Generator) -> str:
         """A random text of the source, which an image need not show."""
-        ...
 
 
 class DatasetImages:

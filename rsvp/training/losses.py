@@ -65,16 +65,15 @@ def losses(output: VlsmOutput, targets: LossTargets, weights: LossWeights) -> Lo
     contrast = contrast_loss(output.cosines.float(), covered.flatten(1), targets)
     n = len(logits)
     present, has_text = targets.present.float(), targets.has_text.float()
-    terms = torch.stack(
-        [
-            (bce.gather(1, best)[:, 0] * present).sum() / n,
-            (dice.gather(1, best)[:, 0] * present).sum() / n,
-            (iou_error * present).sum() / n,
-            (presence * has_text).sum() / n,
-            (match * has_text).sum() / n,
-            (contrast * has_text * present).sum() / n,
-        ]
+    per_proposal = (  # in the order of TERMS
+        bce.gather(1, best)[:, 0] * present,
+        dice.gather(1, best)[:, 0] * present,
+        iou_error * present,
+        presence * has_text,
+        match * has_text,
+        contrast * has_text * present,
     )
+    terms = torch.stack([term.sum() / n for term in per_proposal])
     total = torch.stack([getattr(weights, name) * terms[i] for i, name in enumerate(TERMS)]).sum()
     mean_iou = (iou.gather(1, best)[:, 0] * present).sum() / n * n / present.sum().clamp(min=1)
     return Losses._make([total, *terms.detach(), mean_iou.detach()])

@@ -116,19 +116,16 @@ class StopCondition:
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
         """Take the first signal as a request to checkpoint and stop; a second one kills."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.getsignal(number) for number in numbers}
 
         def stop(number: int, _frame: object) -> None:
             self.interrupted = True
             signal.signal(number, signal.SIG_DFL)
 
+        previous = {}
         try:
-            for number in numbers:
-                signal.signal(number, stop)
-        except ValueError:  # only the main thread can set handlers
-            previous = {}
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(ValueError):  # only the main thread can set handlers
+                    previous[number] = signal.signal(number, stop)
             yield
         finally:
             for number, handler in previous.items():

@@ -99,11 +99,9 @@ class ProposalSampler:
         self.image, self.source, self.config = image, source, config
 
     def boxes(self, box_rng: Rng, text_rng: Rng, *, one_box: bool) -> list[TrainingProposal]:
-        """Box prompts.
+        """Box prompts; boxes and texts are drawn independently.
 
-        Args:
-            box_rng, text_rng: the boxes and the texts are drawn independently.
-            one_box: all proposals share one box, because the view is a crop around it.
+        With `one_box`, all proposals share one box, because the view is a crop around it.
         """
         image, config = self.image, self.config
         fractions = [getattr(config, style) for style in BOX_STYLES]
@@ -173,9 +171,8 @@ class ProposalSampler:
 class TrainingDataset(Dataset[TrainingSample]):
     """Training samples by position: a position gives the same sample in every process.
 
-    Args:
-        fixed: an image has the same boxes and pixels in every epoch, so that its features can be
-            cached; the texts still differ.
+    With `fixed`, an image has the same boxes and pixels in every epoch, so that its features can
+    be cached; the texts still differ.
     """
 
     def __init__(

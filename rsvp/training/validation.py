@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from rsvp.types import Image, Proposal
 
 STYLES = ("clean", "jittered", "bands", "shared")
 AMBIGUOUS = STYLES[1:]
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class ValidationCase(NamedTuple):
@@ -55,7 +54,7 @@ class ValidationResult:
         return self.ious[np.isin(self.styles, styles)]
 
     def metrics(self) -> dict[str, float]:
-        """`METRICS` by name; NaN where there is no case."""
+        """The figures of every `Metric`; NaN where there is no case."""
         found = {style: _mean(self.ious_of(style)) for style in STYLES}
         ambiguous = [found[style] for style in AMBIGUOUS if style in self.styles]
         styles = np.array(self.styles, dtype=str)
@@ -63,7 +62,7 @@ class ValidationResult:
         return {**found, "ambiguous": _mean(np.array(ambiguous)), "presence_auc": auc}
 
     def supports(self, metric: str) -> bool:
-        """Whether there are cases for one of `METRICS`."""
+        """Whether there are cases for a metric."""
         styles = set(self.styles)
         if metric == "presence_auc":
             return {"clean", "absent"} <= styles
@@ -158,11 +157,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 @dataclass
 class Validator:
-    """Validates the network in training beside its SAM 2, and saves the best weights.
-
-    Attributes:
-        figures: the last metrics; ``base_`` ones are SAM 2's.
-    """
+    """Validates the network in training beside its SAM 2, and saves the best weights."""
 
     components: Components
     data: ValidationSet
@@ -171,15 +166,11 @@ class Validator:
     accelerator: Any
 
     def __post_init__(self) -> None:
-        self.figures = self.folder.last_measured()
+        self.figures = self.folder.last_measured()  # ``base_`` ones are SAM 2's
         self._base: dict[str, float] = {}
 
     def measure_sam2(self, report: Callable[[str], None]) -> None:
-        """Validate SAM 2 alone, before the training, so that unusable data is known at once.
-
-        Raises:
-            BadInput: no validation image can be used, or none allows the metric.
-        """
+        """Validate SAM 2 alone, before the training; BadInput if the images do not allow that."""
         if self.accelerator.is_main_process:
             result = self._evaluate(Sam2Segmenter.from_network, self.components.net.sam2)
             for cause in self.data.broken.values():
