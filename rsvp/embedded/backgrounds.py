@@ -23,9 +23,7 @@ def draw(size: int, rng: np.random.Generator, photos: Sequence[RgbArray] = ()) -
         return photo(size, rng, photos)
     kind = (plain, gradient, blotches, blotches, stripes, checks, dots)[int(rng.integers(7))]
     picture = kind(size, rng)
-    if rng.random() < 0.5:
-        picture = grain(picture, rng)
-    return picture
+    return grain(picture, rng) if rng.random() < 0.5 else picture
 
 
 def color(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -41,8 +39,7 @@ def plain(size: int, rng: np.random.Generator) -> RgbArray:
 
 def gradient(size: int, rng: np.random.Generator) -> RgbArray:
     """A smooth transition between four random colours in the corners."""
-    corners = np.stack([color(rng) for _ in range(4)]).reshape(2, 2, 3)
-    return enlarge(corners, size)
+    return enlarge(np.stack([color(rng) for _ in range(4)]).reshape(2, 2, 3), size)
 
 
 def blotches(size: int, rng: np.random.Generator) -> RgbArray:
@@ -80,8 +77,7 @@ def two_tone(second_here: BoolMask, rng: np.random.Generator) -> RgbArray:
     """Two colours that are not too different: the second one where the (H, W) mask is True."""
     first = color(rng)
     second = np.clip(first + rng.normal(0, 45, 3), 0, 255)
-    table = np.stack([first, second]).astype(np.uint8)
-    return table[second_here.astype(np.intp)]
+    return np.stack([first, second]).astype(np.uint8)[second_here.astype(np.intp)]
 
 
 def photo(size: int, rng: np.random.Generator, photos: Sequence[RgbArray]) -> RgbArray:
@@ -97,12 +93,9 @@ def photo(size: int, rng: np.random.Generator, photos: Sequence[RgbArray]) -> Rg
 
 def grain(picture: RgbArray, rng: np.random.Generator) -> RgbArray:
     """The picture with film grain."""
-    noise = noise_tile()
-    size = picture.shape[0]
-    y, x = (int(v) for v in rng.integers(0, 512, 2))
-    tile = np.take(
-        np.take(noise, range(y, y + size), 0, mode="wrap"), range(x, x + size), 1, mode="wrap"
-    )
+    offset, size = rng.integers(0, 512, 2), picture.shape[0]
+    rows, columns = (np.arange(start, start + size) % 512 for start in offset)
+    tile: NDArray[np.int8] = noise_tile()[np.ix_(rows, columns)]
     amplitude = int(rng.integers(1, 14))
     mixed = picture.astype(np.int16) + (tile.astype(np.int16) * amplitude >> 5)[..., None]
     return np.clip(mixed, 0, 255).astype(np.uint8)

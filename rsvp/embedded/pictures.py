@@ -16,13 +16,9 @@ SPREAD = 1_000_003  # between two seeds' scenes, so that close seeds share none
 
 
 class SceneImages:
-    """The scenes of a seed, every object by its name, its group and its keywords.
+    """The scenes of a seed; an object's texts are its name, its group, a keyword, its queries.
 
-    Args:
-        argument: the seed, or ``SEED,N`` for N scenes.
-
-    Raises:
-        BadInput: not whole numbers, or no scene at all.
+    The argument is the seed, or ``SEED,N`` for N scenes. BadInput where it is anything else.
     """
 
     def __init__(self, argument: str) -> None:
@@ -42,21 +38,16 @@ class SceneImages:
         rng = np.random.default_rng([SPREAD, self.seed, index])
         size = int(rng.integers(SMALLEST, LARGEST))
         scene = scenes.render(rng, size=size, count=QUESTIONS)
-        shown = tuple(
-            Annotation(_texts(number, scene, rng), o.mask, o.box)
-            for number, o in enumerate(scene.objects)
-        )
-        return AnnotatedImage(f"scenes:{self.seed}/{index}", scene.rgb, shown)
+        found = []
+        for number, o in enumerate(scene.objects):
+            words = o.category.keywords
+            keyword = [words[int(rng.integers(len(words)))]] if words else []
+            asked = [q.text for q in scene.queries if number in q.targets and not q.unseen]
+            texts = (o.category.name, o.category.group, *keyword, *asked)
+            found.append(Annotation(texts, o.mask, o.box))
+        return AnnotatedImage(f"scenes:{self.seed}/{index}", scene.rgb, tuple(found))
 
     def random_text(self, rng: np.random.Generator) -> str:
         """The name of a category."""
         vocabulary = categories()
         return vocabulary[int(rng.integers(len(vocabulary)))].name
-
-
-def _texts(number: int, scene: scenes.Scene, rng: np.random.Generator) -> tuple[str, ...]:
-    """An object's name, its group, a keyword, and the scene's questions that it answers."""
-    thing = scene.objects[number].category
-    keyword = [thing.keywords[int(rng.integers(len(thing.keywords)))]] if thing.keywords else []
-    asked = [q.text for q in scene.queries if number in q.targets and not q.unseen]
-    return (thing.name, thing.group, *keyword, *asked)

@@ -10,8 +10,9 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,13 +50,8 @@ PHRASES: Mapping[str, Sequence[str]] = {
     "ordinal": ("the {} {} from the {}", "find the {} {} from the {}"),
 }  # fmt: skip
 
-# Side of an anchor -> how far a point lies on that side, in pixels; both are (x, y).
-SIDES: dict[str, Callable[[tuple[float, float], tuple[float, float]], float]] = {
-    "left of": lambda point, anchor: anchor[0] - point[0],
-    "right of": lambda point, anchor: point[0] - anchor[0],
-    "above": lambda point, anchor: anchor[1] - point[1],
-    "below": lambda point, anchor: point[1] - anchor[1],
-}
+# Side of an anchor -> the axis (0 is x, 1 is y) and the direction in which it lies.
+SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 
 # Edge where counting starts, the axis along which it goes, and its direction.
 EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
@@ -63,21 +59,14 @@ EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query and its truth.
-
-    Attributes:
-        targets: indices of the objects that answer it; empty when nothing in the scene does.
-        reasoning: indices of the objects that one has to look at to answer, in reading order.
-        unseen: the combination of kind and topic is held out of training.
-        form: the kind in whose words it is put; differs from `kind` for "absent".
-    """
+    """A query and its truth; objects are given by their indices."""
 
     kind: str
     text: str
-    targets: tuple[int, ...]
-    reasoning: tuple[int, ...]
-    unseen: bool = False
-    form: str = ""
+    targets: tuple[int, ...]  # the objects that answer it; empty when nothing in the scene does
+    reasoning: tuple[int, ...]  # the objects to look at for the answer, in reading order
+    unseen: bool = False  # the combination of kind and topic is held out of training
+    form: str = ""  # the kind in whose words it is put; differs from `kind` for "absent"
 
 
 class Draft(NamedTuple):
@@ -92,6 +81,7 @@ class Draft(NamedTuple):
 
 Objects = Sequence[SceneObject]
 Rng = np.random.Generator
+T = TypeVar("T")
 
 
 def make_query(kind: str, objects: Objects, rng: Rng) -> Query | None:
@@ -99,9 +89,9 @@ def make_query(kind: str, objects: Objects, rng: Rng) -> Query | None:
     draft = MAKERS[kind](objects, rng)
     if draft is None:
         return None
-    unseen = held_out(kind, draft.topic)
-    targets, reasoning = tuple(draft.targets), tuple(draft.reasoning)
-    return Query(kind, draft.text, targets, reasoning, unseen, draft.form or kind)
+    text, targets, reasoning, topic, form = draft
+    unseen = held_out(kind, topic)
+    return Query(kind, text, tuple(targets), tuple(reasoning), unseen, form or kind)
 
 
 def held_out(kind: str, topic: str) -> bool:
@@ -109,21 +99,12 @@ def held_out(kind: str, topic: str) -> bool:
     return zlib.crc32(f"{kind}|{topic}".encode()) % 12 == 0
 
 
-def name_query(objects: Objects, rng: Rng) -> Draft | None:
-    """The only object of its name."""
-    for i in _shuffled(len(objects), rng):
-        name = objects[i].category.name
-        if len(_of_name(objects, name)) == 1:
-            return Draft(_word("name", rng, name), [i], [i], name)
-    return None
-
-
-def group_query(objects: Objects, rng: Rng) -> Draft | None:
-    """The only object of its group."""
-    for i in _shuffled(len(objects), rng):
-        group = objects[i].category.group
-        if len(_of_group(objects, group)) == 1:
-            return Draft(_word("group", rng, group), [i], [i], group)
+def name_query(objects: Objects, rng: Rng, form: str = "name") -> Draft | None:
+    """The only object of its name, or of its group."""
+    for i in _shuffled(range(len(objects)), rng):
+        noun, same = _same(objects, objects[i], form)
+        if len(same) == 1:
+            return Draft(_word(form, rng, noun), [i], [i], noun)
     return None
 
 
@@ -140,20 +121,16 @@ def keyword_query(objects: Objects, rng: Rng) -> Draft | None:
         options += [found] if found else []
     if not options:
         return None
-    chosen = options[int(rng.integers(len(options)))]
-    text, topic, order = chosen[int(rng.integers(len(chosen)))]
+    text, topic, order = _choice(_choice(options, rng), rng)
     return Draft(text, order, order, topic)
 
 
 def attribute_query(objects: Objects, rng: Rng) -> Draft | None:
     """The largest or smallest of the objects, of a name or of a group, by a clear margin."""
-    word, sign = (("largest", -1), ("biggest", -1), ("smallest", 1))[int(rng.integers(3))]
+    word, sign = _choice((("largest", -1), ("biggest", -1), ("smallest", 1)), rng)
     pools: list[tuple[str, list[int]]] = [("object", list(range(len(objects))))]
-    for o in objects:
-        pools.append((o.category.name, _of_name(objects, o.category.name)))
-        pools.append((o.category.group, _of_group(objects, o.category.group)))
-    for k in _shuffled(len(pools), rng):
-        noun, pool = pools[k]
+    pools += [_same(objects, o, form) for o in objects for form in ("name", "group")]
+    for noun, pool in _shuffled(pools, rng):
         order = sorted(pool, key=lambda i: sign * objects[i].box.area)
         if len(order) < 2:
             continue
@@ -166,29 +143,25 @@ def attribute_query(objects: Objects, rng: Rng) -> Draft | None:
 
 def relation_query(objects: Objects, rng: Rng) -> Draft | None:
     """An object by its position relative to an anchor, which is the only one of its name."""
-    relations = (_nearest, _beside, _between)
-    for k in _shuffled(len(relations), rng):
-        for anchor in _shuffled(len(objects), rng):
-            if len(_of_name(objects, objects[anchor].category.name)) == 1:
-                draft = relations[k](objects, anchor, rng)
-                if draft is not None:
-                    return draft
+    for relation in _shuffled((_nearest, _beside, _between), rng):
+        for anchor in _shuffled(range(len(objects)), rng):
+            alone = len(_same(objects, objects[anchor])[1]) == 1
+            if alone and (draft := relation(objects, anchor, rng)):
+                return draft
     return None
 
 
 def ordinal_query(objects: Objects, rng: Rng) -> Draft | None:
     """The first … fourth object of a name from an edge, where the order is clear."""
-    for i in _shuffled(len(objects), rng):
-        name = objects[i].category.name
-        pool = _of_name(objects, name)
+    for o in _shuffled(objects, rng):
+        name, pool = _same(objects, o)
         if not 2 <= len(pool) <= len(ORDINALS):
             continue
-        for k in _shuffled(len(EDGES), rng):
-            edge, axis, sign = EDGES[k]
+        for edge, axis, sign in _shuffled(EDGES, rng):
             position = {j: sign * objects[j].box.center[axis] for j in pool}
             order = sorted(pool, key=position.__getitem__)
             gaps = [position[b] - position[a] for a, b in pairwise(order)]
-            if min(gaps) < 0.25 * _side(objects[i]):
+            if min(gaps) < 0.25 * _side(o):
                 continue
             rank = int(rng.integers(len(order)))
             text = _word("ordinal", rng, ORDINALS[rank], name, edge)
@@ -198,12 +171,11 @@ def ordinal_query(objects: Objects, rng: Rng) -> Draft | None:
 
 def all_query(objects: Objects, rng: Rng) -> Draft | None:
     """Two to four objects of one name or one group."""
-    pools = [(o.category.name, _of_name(objects, o.category.name)) for o in objects]
-    pools += [(o.category.group, _of_group(objects, o.category.group)) for o in objects]
+    pools = [_same(objects, o, form) for form in ("name", "group") for o in objects]
     several = [p for p in pools if 2 <= len(p[1]) <= 4]
     if not several:
         return None
-    noun, pool = several[int(rng.integers(len(several)))]
+    noun, pool = _choice(several, rng)
     order = _left_to_right(objects, pool)
     return Draft(_word("all", rng, noun), order, order, noun)
 
@@ -212,10 +184,9 @@ def hidden_query(objects: Objects, rng: Rng) -> Draft | None:
     """An object that another one covers in part, by that fact or by what covers it."""
     occluders = {i: o.hidden_by for i, o in enumerate(objects) if o.hidden_by is not None}
     covered = [i for i in occluders if objects[i].visible < 0.88]
-    for k in _shuffled(len(covered), rng):
-        i = covered[k]
+    for i in _shuffled(covered, rng):
         occluder, name = occluders[i], objects[i].category.name
-        same = [j for j in _of_name(objects, name) if objects[j].visible < 0.97]
+        same = [j for j in _same(objects, objects[i])[1] if objects[j].visible < 0.97]
         by_fact = same == [i] and rng.random() < 0.5
         over = objects[occluder].category.name
         behind = [j for j, other in occluders.items() if objects[other].category.name == over]
@@ -237,18 +208,18 @@ def absent_query(objects: Objects, rng: Rng) -> Draft | None:
         group = _choice([g for g in groups() if g not in present_groups], rng)
         return Draft(_word("group", rng, group), [], [], group, "group")
     if style == 1:
-        form, table, _ = _keyword_tables()[int(rng.integers(3))]
+        form, table, _ = _choice(_keyword_tables(), rng)
         topic = _choice([t for t, indices in table.items() if not indices & present], rng)
         return Draft(_word(form, rng, topic), [], [], topic, "keyword")
     others = [c for c in categories() if c.index not in present]
     if style == 2 and len(present_groups) < len(objects):
         # Of the same group as a present object: it tells looking from guessing.
         others = [c for c in others if c.group in present_groups]
-    name = others[int(rng.integers(len(others)))].name
+    name = _choice(others, rng).name
     if style == 3:
         return Draft(_word("all", rng, name), [], [], name, "all")
     if style == 4:
-        edge = _choice([edge for edge, *_ in EDGES], rng)
+        edge, *_ = _choice(EDGES, rng)
         text = f"the {_choice(ORDINALS, rng)} {name} from the {edge}"
         return Draft(text, [], [], name, "ordinal")
     return Draft(_word("name", rng, name), [], [], name, "name")
@@ -257,7 +228,7 @@ def absent_query(objects: Objects, rng: Rng) -> Draft | None:
 MAKERS: dict[str, Callable[[Objects, Rng], Draft | None]] = {
     "name": name_query,
     "keyword": keyword_query,
-    "group": group_query,
+    "group": partial(name_query, form="group"),
     "attribute": attribute_query,
     "relation": relation_query,
     "ordinal": ordinal_query,
@@ -270,14 +241,11 @@ KINDS = tuple(MAKERS)
 
 def _nearest(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
     """The object, or the one of a name, that is clearly nearest to the anchor."""
-    distances = [_distance(o, objects[anchor]) for o in objects]
-    reference = objects[anchor].category.name
+    reference, center = objects[anchor].category.name, objects[anchor].box.center
+    distances = [float(np.hypot(*np.subtract(o.box.center, center))) for o in objects]
     pools = [("object", [i for i in range(len(objects)) if i != anchor])]
-    for o in objects:
-        if o.category.name != reference:
-            pools.append((o.category.name, _of_name(objects, o.category.name)))
-    for k in _shuffled(len(pools), rng):
-        noun, pool = pools[k]
+    pools += [_same(objects, o) for o in objects if o.category.name != reference]
+    for noun, pool in _shuffled(pools, rng):
         if len(pool) < 2:
             continue
         order = sorted(pool, key=distances.__getitem__)
@@ -289,14 +257,14 @@ def _nearest(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
 
 def _beside(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
     """The only object of a name that lies clearly to one side of the anchor."""
-    side = _choice(tuple(SIDES), rng)
+    side, (axis, sign) = _choice(tuple(SIDES.items()), rng)
     reference, center = objects[anchor].category.name, objects[anchor].box.center
     gap = 0.4 * _side(objects[anchor])
-    for i in _shuffled(len(objects), rng):
-        noun = objects[i].category.name
-        if i == anchor or noun == reference:
+    for o in _shuffled(objects, rng):
+        noun, pool = _same(objects, o)
+        if noun == reference:
             continue
-        offset = {j: SIDES[side](objects[j].box.center, center) for j in _of_name(objects, noun)}
+        offset = {j: sign * (objects[j].box.center[axis] - center[axis]) for j in pool}
         clear = [j for j in offset if offset[j] > gap]
         unclear = [j for j in offset if abs(offset[j]) <= gap]
         if len(clear) == 1 and not unclear and (len(offset) > 1 or rng.random() < 0.4):
@@ -308,9 +276,9 @@ def _beside(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
 
 def _between(objects: Objects, anchor: int, rng: Rng) -> Draft | None:
     """The only object between the anchor and another one, with no second candidate near."""
-    for other in _shuffled(len(objects), rng):
-        name = objects[other].category.name
-        if other == anchor or len(_of_name(objects, name)) != 1:
+    for other in _shuffled(range(len(objects)), rng):
+        name, same = _same(objects, objects[other])
+        if other == anchor or len(same) != 1:
             continue
         inside, unclear = _objects_between(objects, anchor, other)
         if len(inside) == 1 and not unclear:
@@ -355,21 +323,18 @@ def _word(form: str, rng: Rng, *nouns: str) -> str:
     return phrase.format(*nouns, a=f"{article} {nouns[0]}", s=plural(nouns[0]))
 
 
-def _choice(options: Sequence[str], rng: Rng) -> str:
+def _choice(options: Sequence[T], rng: Rng) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _shuffled(n: int, rng: Rng) -> list[int]:
-    """0 … n-1 in random order."""
-    return [int(i) for i in rng.permutation(n)]
+def _shuffled(items: Sequence[T], rng: Rng) -> list[T]:
+    return [items[int(i)] for i in rng.permutation(len(items))]
 
 
-def _of_name(objects: Objects, name: str) -> list[int]:
-    return [i for i, o in enumerate(objects) if o.category.name == name]
-
-
-def _of_group(objects: Objects, group: str) -> list[int]:
-    return [i for i, o in enumerate(objects) if o.category.group == group]
+def _same(objects: Objects, o: SceneObject, form: str = "name") -> tuple[str, list[int]]:
+    """An object's name or group, and all objects of it."""
+    noun = getattr(o.category, form)
+    return noun, [i for i, other in enumerate(objects) if getattr(other.category, form) == noun]
 
 
 def _left_to_right(objects: Objects, indices: Sequence[int]) -> list[int]:
@@ -379,9 +344,3 @@ def _left_to_right(objects: Objects, indices: Sequence[int]) -> list[int]:
 def _side(o: SceneObject) -> float:
     """Side of the square that is as large as the box, pixels."""
     return math.sqrt(o.box.area)
-
-
-def _distance(a: SceneObject, b: SceneObject) -> float:
-    """Pixels between the centres."""
-    (ax, ay), (bx, by) = a.box.center, b.box.center
-    return float(np.hypot(ax - bx, ay - by))

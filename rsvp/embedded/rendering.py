@@ -20,20 +20,13 @@ CORNERS_TRIED = 12
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """An object in a scene.
-
-    Attributes:
-        mask: (H, W) bool, the visible pixels.
-        box: in pixels, tight around `mask`.
-        visible: share of the object's own pixels that no other object hides, 0 to 1.
-        hidden_by: index of the object that hides most of it, or None.
-    """
+    """An object in a scene."""
 
     category: Category
-    mask: BoolMask = field(repr=False)
-    box: Box
-    visible: float
-    hidden_by: int | None
+    mask: BoolMask = field(repr=False)  # (H, W) bool, the visible pixels
+    box: Box  # in pixels, tight around `mask`
+    visible: float  # share of the object's own pixels that no other object hides, 0 to 1
+    hidden_by: int | None  # index of the object that hides most of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +37,6 @@ class PlacedSprite:
     rgba: NDArray[np.uint8]
     x: int
     y: int
-
-    @property
-    def area(self) -> int:
-        """Opaque pixels, also those outside the scene."""
-        return int((self.rgba[..., 3] > 127).sum())
 
     def inside(self, height: int, width: int) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
         """The rows and columns of the scene that the sprite covers, and its pixels there."""
@@ -64,21 +52,16 @@ def sample_categories(kind: str, rng: np.random.Generator) -> list[Category]:
     vocabulary = categories()
     count = int(rng.integers(3, 8))
     chosen = [vocabulary[int(i)] for i in rng.choice(len(vocabulary), size=count, replace=False)]
-    if kind == "ordinal":
-        copies = int(rng.integers(2, 5))
-    elif kind in ("all", "relation"):
-        copies = int(rng.choice([1, 2, 2, 3]))
-    else:
-        copies = int(rng.choice([1, 1, 1, 2]))
-    first = chosen[0]
-    rest = chosen[1 : max(2, count - copies + 1)]
+    copies = {"ordinal": (2, 3, 4), "all": (1, 2, 2, 3), "relation": (1, 2, 2, 3)}
+    first, n_first = chosen[0], int(rng.choice(copies.get(kind, (1, 1, 1, 2))))
+    rest = chosen[1 : max(2, count - n_first + 1)]
     if kind in ("group", "all", "attribute") and rng.random() < 0.5:
         related = [c for c in vocabulary if c.group == first.group and c is not first]
         if kind != "group" and related:
             n = min(len(related), int(rng.integers(1, 3)))
             picked = rng.choice(len(related), n, replace=False)
             rest = [*rest[:3], *(related[int(i)] for i in picked)]
-    return ([first] * copies + rest)[:MOST_OBJECTS]
+    return ([first] * n_first + rest)[:MOST_OBJECTS]
 
 
 def place_sprites(
@@ -155,8 +138,7 @@ def overlapping_corner(
 def paint(canvas: RgbArray, placed: Sequence[PlacedSprite]) -> NDArray[np.int16]:
     """Paint the sprites on the canvas, back to front, in place.
 
-    Returns:
-        (H, W) index of the sprite that is on top in each pixel, -1 for the background.
+    Returns (H, W) the index of the top sprite in each pixel, -1 for the background.
     """
     height, width = canvas.shape[:2]
     top = np.full((height, width), -1, dtype=np.int16)
@@ -172,16 +154,12 @@ def paint(canvas: RgbArray, placed: Sequence[PlacedSprite]) -> NDArray[np.int16]
 def visible_objects(
     top: NDArray[np.int16], placed: Sequence[PlacedSprite]
 ) -> tuple[SceneObject, ...] | None:
-    """The objects of a painted scene, or None when one of them is hidden too much.
-
-    Args:
-        top: what `paint` returns.
-    """
+    """The objects of a scene that `paint` returned; None when one of them is hidden too much."""
     objects: list[SceneObject] = []
     for i, sprite in enumerate(placed):
         mask = top == i
-        visible = float(mask.sum()) / max(1, sprite.area)
-        box = mask_to_box(mask)
+        box, opaque = mask_to_box(mask), int((sprite.rgba[..., 3] > 127).sum())
+        visible = float(mask.sum()) / max(1, opaque)  # pixels outside the scene count as hidden
         if box is None or visible < MIN_VISIBLE:
             return None
         occluder = main_occluder(i, top, sprite)
@@ -190,7 +168,7 @@ def visible_objects(
 
 
 def main_occluder(i: int, top: NDArray[np.int16], sprite: PlacedSprite) -> int | None:
-    """Which object hides most of object i, or None when (nearly) nothing is hidden."""
+    """Which object hides most of object i; None where less than 3 % is hidden."""
     window, part = sprite.inside(*top.shape)
     opaque, owners = part[..., 3] > 127, top[window]
     others = owners[opaque & (owners != i) & (owners >= 0)]

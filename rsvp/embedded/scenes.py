@@ -100,9 +100,7 @@ def render(
         RsvpError: no scene allowed a query of the kind in `ATTEMPTS` attempts.
     """
     kind = kinds[int(rng.integers(len(kinds)))]
-    rgb, objects, first = compose(kind, size, rng, photos)
-    more = more_queries(objects, first, kinds, rng, wanted=count - 1, tries=len(kinds))
-    return Scene(rgb, objects, (first, *more))
+    return compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds))
 
 
 def scenes(
@@ -117,83 +115,63 @@ def scenes(
     """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
-        rgb, objects, first = compose(kinds[i % len(kinds)], size, rng, photos)
-        more = more_queries(objects, first, kinds, rng, wanted=count - 1, tries=3 * (count - 1))
-        yield Scene(rgb, objects, (first, *more))
+        tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
+        yield compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=tries)
 
 
 def compose(
-    kind: str, size: int, rng: np.random.Generator, photos: Sequence[RgbArray]
-) -> tuple[RgbArray, tuple[SceneObject, ...], Query]:
-    """An image, its objects and a query of this kind; composed anew until they allow one."""
-    for _ in range(ATTEMPTS):
-        placed = place_sprites(sample_categories(kind, rng), kind, size, rng)
-        canvas = backgrounds.draw(size, rng, photos)
-        objects = visible_objects(paint(canvas, placed), placed)
-        query = make_query(kind, objects, rng) if objects else None
-        if objects and query:
-            return canvas, objects, query
-    raise RsvpError(f"no scene allowed a query of kind {kind!r} in {ATTEMPTS} attempts")
-
-
-def more_queries(
-    objects: Sequence[SceneObject],
-    first: Query,
+    first_kind: str,
     kinds: Sequence[str],
     rng: np.random.Generator,
     *,
-    wanted: int,
-    tries: int,
-) -> list[Query]:
-    """Up to `wanted` queries of kinds other than the first one's; at most `tries` are tried."""
-    others = [kind for kind in kinds if kind != first.kind]
-    found: list[Query] = []
-    for i in rng.permutation(len(others))[:tries]:
-        if len(found) >= wanted:
-            break
-        query = make_query(others[int(i)], objects, rng)
-        if query is not None:
-            found.append(query)
-    return found
-
-
-def write(
-    out: Path,
-    n: int,
-    seed: int,
-    *,
     size: int,
-    kinds: Sequence[str],
+    photos: Sequence[RgbArray],
     count: int,
-    photos: Path | None,
-) -> None:
-    """Render n scenes into a folder: the images, then `scenes.json`."""
+    tries: int,
+) -> Scene:
+    """A scene composed anew until it allows a query of the first kind.
+
+    It gets at most `count` queries, and at most `tries` other kinds are tried for them.
+    """
+    for _ in range(ATTEMPTS):
+        placed = place_sprites(sample_categories(first_kind, rng), first_kind, size, rng)
+        canvas = backgrounds.draw(size, rng, photos)
+        objects = visible_objects(paint(canvas, placed), placed)
+        if objects and (first := make_query(first_kind, objects, rng)):
+            break
+    else:
+        raise RsvpError(f"no scene allowed a query of kind {first_kind!r} in {ATTEMPTS} attempts")
+    queries, others = [first], [kind for kind in kinds if kind != first_kind]
+    for i in rng.permutation(len(others))[:tries]:
+        if len(queries) < count and (query := make_query(others[int(i)], objects, rng)):
+            queries.append(query)
+    return Scene(canvas, objects, tuple(queries))
+
+
+def write(args: argparse.Namespace) -> None:
+    """Render scenes into a folder: the images, then `scenes.json`."""
+    n, seed, size, out = args.n, args.seed, args.size, args.out
+    if n < 1 or args.queries < 1 or seed < 0:
+        raise BadInput("--n and --queries start at 1, --seed at 0")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {size}")
+    kinds = [k.strip() for k in args.kinds.split(",") if k.strip()]
+    unknown = ", ".join(k for k in kinds if k not in KINDS)
+    if unknown or not kinds:
+        raise BadInput(f"unknown query kind {unknown or args.kinds!r}; known: {', '.join(KINDS)}")
     out.mkdir(parents=True, exist_ok=True)
-    pictures = backgrounds.load_photos(photos) if photos else ()
+    photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    rendered = scenes(n, seed, kinds=kinds, size=size, count=count, photos=pictures)
+    rendered = scenes(n, seed, kinds=kinds, size=size, count=args.queries, photos=photos)
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
         Image.fromarray(scene.rgb).save(out / name, compress_level=3)
         entries.append(scene.to_dict(name))
         if sys.stderr.isatty() and (i + 1) % 50 == 0:
             print(f"\r{i + 1}/{n} scenes", end="", file=sys.stderr)
-    document = {"version": 1, "seed": seed, "size": size, "kinds": list(kinds), "scenes": entries}
+    document = {"version": 1, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
     write_text(out / "scenes.json", json.dumps(document))
     print(f"{n} scenes in {out}", file=sys.stderr)
-
-
-def parse_kinds(text: str | None) -> tuple[str, ...]:
-    """`a,b` -> ("a", "b"), checked."""
-    if text is None:
-        return KINDS
-    kinds = tuple(k.strip() for k in text.split(",") if k.strip())
-    unknown = [k for k in kinds if k not in KINDS]
-    if unknown or not kinds:
-        raise BadInput(
-            f"unknown query kind {', '.join(unknown) or text!r}; known: {', '.join(KINDS)}"
-        )
-    return kinds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,19 +181,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="side of the image, pixels")
-    parser.add_argument("--kinds", help=f"comma-separated, of {','.join(KINDS)}")
+    known = ",".join(KINDS)
+    parser.add_argument("--kinds", default=known, help=f"comma-separated, of {known}")
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     args = parser.parse_args(argv)
     try:
-        if args.n < 1 or args.queries < 1 or args.seed < 0:
-            raise BadInput("--n and --queries start at 1, --seed at 0")
-        if not MIN_SIZE <= args.size <= MAX_SIZE:
-            raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {args.size}")
-        write(
-            args.out, args.n, args.seed, size=args.size, kinds=parse_kinds(args.kinds),
-            count=args.queries, photos=args.photos,
-        )  # fmt: skip
+        write(args)
     except RsvpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -25,17 +25,12 @@ MOST_MEANINGS = 6  # a keyword that fits more categories says too little
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of object.
+    """A kind of object."""
 
-    Attributes:
-        index: in the vocabulary, and of its sprite.
-        keywords: those of CLDR, without the name itself and its group.
-    """
-
-    index: int
+    index: int  # in the vocabulary, and of its sprite
     name: str
     group: str
-    keywords: tuple[str, ...]
+    keywords: tuple[str, ...]  # those of CLDR, without the name itself and its group
 
 
 @cache
@@ -79,8 +74,7 @@ def keywords() -> dict[str, frozenset[int]]:
 def uses(table: str = "uses") -> dict[str, frozenset[int]]:
     """Use -> the indices of the categories that serve it.
 
-    Args:
-        table: ``uses``, or ``uses_without_with`` for those that read without "with".
+    The table ``uses_without_with`` holds the uses that read without "with".
     """
     index = {c.name: c.index for c in categories()}
     return {use: frozenset(index[n] for n in names) for use, names in tables()[table].items()}

@@ -38,7 +38,6 @@ class MLLM(Protocol):
             MLLMFailed: unreachable, or an error after every retry.
             ModelUnavailable: weights or key are missing.
         """
-        ...
 
 
 def is_remote(mllm: MLLM | None) -> bool:
@@ -47,11 +46,7 @@ def is_remote(mllm: MLLM | None) -> bool:
 
 
 def load(mllm: MLLM) -> None:
-    """Load the backend's weights, so that loading is timed apart from the first reply.
-
-    Raises:
-        ModelUnavailable: as `MLLM.reply`.
-    """
+    """Load the backend's weights, so that loading is timed apart from the first reply."""
     load_weights = getattr(mllm, "load", None)
     if callable(load_weights):
         load_weights()

@@ -30,8 +30,7 @@ class Chat:
         template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
         if not isinstance(template, str):
             raise ValueError("it has no chat template; take an instruction-tuned model")
-        self.processor = processor
-        self.template = template
+        self.processor, self.template = processor, template
         self._control = _control_tokens(processor.tokenizer)
 
     def inputs(self, messages: Sequence[Message]) -> Any:
@@ -87,14 +86,12 @@ class Chat:
 
     def _escape(self, text: str) -> str:
         """Split control tokens by a space, so that no query can end its own turn."""
-        if self._control is None:
-            return text
         return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
     """Matches special tokens such as ``<s>``, but not words and white space that are special."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     marked = [t for t in special if len(t) > 2 and not t.isalnum() and not t.isspace()]
     longest_first = sorted(marked, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if marked else None
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

@@ -92,15 +92,11 @@ class OpenAIMLLM:
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         stream: bool = False,
     ) -> None:
-        self.name = f"openai:{model}"
-        self.model = model
+        self.name, self.model = f"openai:{model}", model
         self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self._key = _checked_key(api_key or os.environ.get("OPENAI_API_KEY"), self.base_url)
-        self._timeout = timeout
-        self._max_retries = max_retries
-        self._max_tokens = max_tokens
-        self._temperature = temperature
-        self._stream = stream
+        self._timeout, self._max_retries = timeout, max_retries
+        self._max_tokens, self._temperature, self._stream = max_tokens, temperature, stream
         # Parameters and formats that this server refuses. Replaced as a whole, never changed in
         # place: a thread that overwrites another's finding only costs one more refused request.
         self._refused: frozenset[str] = frozenset()
@@ -275,9 +271,8 @@ def _checked_key(key: str | None, base_url: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise BadInput("the API key holds characters that no HTTP header can carry")
     if not key and _is_openai(base_url):
-        raise ModelUnavailable(
-            "OpenAI needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
-        )
+        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
+        raise ModelUnavailable(f"OpenAI needs a key: {hint}")
     return key or _NO_KEY
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.mllm import MLLM
@@ -48,9 +48,6 @@ class RecordedReply(BaseModel):
     def reply(self) -> Reply:
         usage = Usage(**self.usage.model_dump())
         return Reply(self.text, usage, self.seconds, self.finish_reason, self.confidence)
-
-
-_RECORDED_REPLY = TypeAdapter(RecordedReply)
 
 
 class ReplayMLLM:
@@ -92,8 +89,13 @@ class ReplayMLLM:
         if self._record is None:
             return self._replay(key, messages)
         reply = self._record.reply(messages, schema=schema)
-        asked = _last_text(messages)
-        self._append({"key": key, "model": self.model, "asked": asked, **asdict(reply)})
+        record = {"key": key, "model": self.model, "asked": _last_text(messages), **asdict(reply)}
+        with self._lock, writable(self._file), self._file.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read() != b"\n":  # as an editor or a killed run may leave it
+                    file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
         return reply
 
     def _replay(self, key: str, messages: Sequence[Message]) -> Reply:
@@ -106,14 +108,6 @@ class ReplayMLLM:
             self._replayed[key] += 1
         return replies[index]
 
-    def _append(self, record: Mapping[str, Any]) -> None:
-        with self._lock, writable(self._file), self._file.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                if file.read() != b"\n":  # as an editor or a killed run may leave it
-                    file.write(b"\n")
-            file.write(json.dumps(record).encode() + b"\n")
-
     def _read(self) -> str | None:
         """Fill `_replies`; return the model that wrote them, None where there are none."""
         if not self._file.is_file():
@@ -125,7 +119,7 @@ class ReplayMLLM:
             if not line.strip():
                 continue
             where = f"{self._file}:{number} is no recorded reply"
-            recorded = validate(_RECORDED_REPLY.validate_python, parse_json(line, where), where)
+            recorded = validate(RecordedReply.model_validate, parse_json(line, where), where)
             if model not in (None, recorded.model):
                 others = f"the ones before are of {model}"
                 raise BadInput(f"{self._file}:{number} is a reply of {recorded.model}, {others}")
@@ -156,6 +150,6 @@ def message_key(model: str, messages: Sequence[Message]) -> str:
 
 def _last_text(messages: Sequence[Message]) -> str:
     """The start of the last message's text."""
-    words = " ".join(part for part in messages[-1].parts if isinstance(part, str)).split()
-    text = " ".join(words)
+    parts = [part for part in messages[-1].parts if isinstance(part, str)]
+    text = " ".join(" ".join(parts).split())
     return text if len(text) <= 80 else text[:77] + "..."

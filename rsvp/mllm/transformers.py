@@ -46,19 +46,13 @@ _HUB_IGNORED = ("original/*", "consolidated*", "onnx/*")  # the same weights in 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A model in memory.
-
-    Attributes:
-        generation: a greedy GenerationConfig.
-        context_length: the most tokens that the model can read, None where its config has none.
-        threads: CPU threads to decode with, None to leave the number as it is.
-    """
+    """A model in memory."""
 
     model: Any
     chat: Chat
-    generation: Any
-    context_length: int | None
-    threads: int | None
+    generation: Any  # a greedy GenerationConfig
+    context_length: int | None  # the most tokens that it can read; None where its config has none
+    threads: int | None  # CPU threads to decode with; None to leave the number as it is
 
 
 class TransformersMLLM:
@@ -88,16 +82,13 @@ class TransformersMLLM:
         max_new_tokens: int = 1024,
         trust_remote_code: bool = False,
     ) -> None:
-        self.name = f"transformers:{model}"
-        self.model = model
-        self._dtype = None if dtype is None else dtype_name(dtype)
+        self.name, self.model = f"transformers:{model}", model
+        self._device, self._dtype = device, None if dtype is None else dtype_name(dtype)
         if load_in_4bit and not all(map(importlib.util.find_spec, ("bitsandbytes", "accelerate"))):
             raise MissingExtra("4-bit loading", "quant")
         _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
-        self._device = device
-        self._load_in_4bit = load_in_4bit
+        self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
         self._max_new_tokens = max_new_tokens
-        self._trust_remote_code = trust_remote_code
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -153,12 +144,9 @@ class TransformersMLLM:
         text = loaded.chat.processor.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return Reply(
-            text.strip(),
-            Usage(prompt_tokens, len(ids), calls=1),
-            finish_reason="stop" if ended else "length",
-            confidence=confidence.mean(len(ids)),
-        )
+        usage, reason = Usage(prompt_tokens, len(ids), calls=1), "stop" if ended else "length"
+        mean = confidence.mean(len(ids))
+        return Reply(text.strip(), usage, finish_reason=reason, confidence=mean)
 
     def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
@@ -173,11 +161,8 @@ class TransformersMLLM:
 
     def _ready(self) -> _Loaded:
         """The model, loaded once; the caller holds the lock."""
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
-
-    def _load(self) -> _Loaded:
+        if self._loaded is not None:
+            return self._loaded
         folder = _local_folder(self.model) or hub_folder(
             self.model,
             "model files",
@@ -198,13 +183,10 @@ class TransformersMLLM:
             raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
-        return _Loaded(
-            model,
-            chat,
-            _generation(model),
-            getattr(model.config.get_text_config(), "max_position_embeddings", None),
-            1 if placement.device.type == "cpu" and parameters < _SMALL else None,
-        )
+        context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        threads = 1 if placement.device.type == "cpu" and parameters < _SMALL else None
+        self._loaded = _Loaded(model, chat, _generation(model), context_length, threads)
+        return self._loaded
 
     def _load_model(self, folder: Path, placement: Placement) -> Any:
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
@@ -229,10 +211,7 @@ class TransformersMLLM:
 
 
 class _Confidence:
-    """A logits processor that only records the probability of each greedy choice.
-
-    To keep all the scores instead would take 600 kB a token with today's vocabularies.
-    """
+    """A logits processor that records the probability of each greedy choice, not all scores."""
 
     def __init__(self) -> None:
         self._log_probs: list[torch.Tensor] = []
@@ -293,18 +272,12 @@ def _ids(value: int | list[int] | None) -> list[int]:
 
 
 def _local_folder(model: str) -> Path | None:
-    """The folder of a local model; None for a hub id.
-
-    Raises:
-        ModelUnavailable: there is no such folder, or it holds no model.
-    """
+    """The folder of a local model; None for a hub id. ModelUnavailable if it holds no model."""
     if model == "embedded":
         folder = embedded_folder("reasoner")
-        if not (folder / "config.json").is_file():
-            raise ModelUnavailable(
-                "the embedded reasoner is not in this installation: reinstall rsvp"
-            )
-        return folder
+        if (folder / "config.json").is_file():
+            return folder
+        raise ModelUnavailable("the embedded reasoner is not in this installation: reinstall rsvp")
     path = machine.local_path(model)
     if path is None or not path.is_dir():
         if machine.is_hub_id(model):
@@ -339,8 +312,7 @@ def _cpu_threads(count: int | None) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

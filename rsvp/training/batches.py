@@ -68,11 +68,8 @@ def micro_batches(
 ) -> Iterator[TrainingBatch]:
     """The micro-batches of one process, `config.accumulate` per step, from a step on.
 
-    Args:
-        workers: processes that prepare batches in advance.
-
-    Raises:
-        BadInput: no image can be used, or the batch is not divisible.
+    `workers` processes prepare them in advance. BadInput if no image can be used, or the batch is
+    not divisible.
     """
     from accelerate.data_loader import BatchSamplerShard
 

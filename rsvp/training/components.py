@@ -1,36 +1,44 @@
-"""What a training run is made of: the network, its frozen encoders, the optimizer, accelerate."""
+"""What a training run is made of: the network, its frozen encoders, the optimizer, accelerate.
+
+The features of SAM 2's frozen image encoder are computed, or read from a cache on disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
+from rsvp.platform.files import atomic_write
+from rsvp.platform.pretrained import quiet, weights_digest
 from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
+from rsvp.training.batches import TrainingBatch
 from rsvp.training.config import TrainConfig
+from rsvp.training.data import source_digest
+from rsvp.training.samples import TrainingDataset
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The network to train and what it was built on.
-
-    Attributes:
-        sam2: where its SAM 2 came from.
-    """
+    """The network to train and what it was built on."""
 
     net: Vlsm
     text: TextEncoder
     preprocessing: Preprocessing
-    sam2: str
+    sam2: str  # the folder or hub id of its SAM 2
 
 
 def load_components(config: TrainConfig) -> Components:
@@ -48,13 +56,12 @@ def load_components(config: TrainConfig) -> Components:
 
 def make_optimizer(net: Vlsm, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW on the fusion; no weight decay on biases, norms and learned tokens."""
-    named = list(net.fusion.named_parameters())
-    is_matrix = {name: p.ndim == 2 and name.endswith("weight") for name, p in named}
-    matrices = [p for name, p in named if is_matrix[name]]
-    others = [p for name, p in named if not is_matrix[name]]
+    decayed: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, p in net.fusion.named_parameters():
+        decayed[p.ndim == 2 and name.endswith("weight")].append(p)
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decayed[True], "weight_decay": config.weight_decay},
+        {"params": decayed[False], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
 
@@ -64,9 +71,8 @@ def make_accelerator(
 ) -> Any:
     """An `accelerate.Accelerator`, which logs to TensorBoard in `out`.
 
-    Raises:
-        MissingExtra: accelerate or TensorBoard is not installed.
-        BadInput: the precision or the device is not available here.
+    Raises MissingExtra without accelerate or TensorBoard, BadInput for a precision or a device that
+    is not available here.
     """
     require("accelerate", "train", "training")
     from accelerate import Accelerator
@@ -99,12 +105,64 @@ def attention_kernels(net: Vlsm, device: torch.device) -> contextlib.AbstractCon
     """The attention kernels for training: on a CPU the fused one is 3 times slower backward."""
     if device.type != "cpu":
         return contextlib.nullcontext()
-    warner = logging.getLogger("transformers.modeling_utils")
-    level = warner.level
-    warner.setLevel(logging.ERROR)  # it warns of parts of SAM 2 that do support the setting
-    try:
+    with quiet():  # transformers warns of parts of SAM 2 that do support the setting
         net.sam2.set_attn_implementation("eager")
-    finally:
-        warner.setLevel(level)
     kernel: contextlib.AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     return kernel
+
+
+class FeatureCache:
+    """Features of images on disk, in bfloat16, a file per image.
+
+    `key` names everything that the features depend on besides the image's index.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, indices: Sequence[int]) -> list[Tensor] | None:
+        """(B, C, h, w) float32 per level; None unless all of them are there."""
+        rows = []
+        for index in indices:
+            try:
+                rows.append(load_file(self._file(index)))
+            except (OSError, SafetensorError):
+                return None
+        names = sorted(rows[0], key=int)
+        return [torch.stack([row[name].float() for row in rows]) for name in names]
+
+    def put(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
+        for row, index in enumerate(indices):
+            levels = {
+                str(number): level[row].detach().to("cpu", torch.bfloat16).contiguous()
+                for number, level in enumerate(features)
+            }
+            atomic_write(self._file(index), save(levels))
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index // 1000:06d}-{index % 1000:03d}.safetensors"
+
+
+class FrozenEncoder:
+    """The frozen image encoder of a `transformers.Sam2Model`; `cache` is a folder or None."""
+
+    def __init__(
+        self, sam2: Any, dataset: TrainingDataset, accelerator: Any, cache: str | None
+    ) -> None:
+        self.sam2, self.accelerator, self.cache = sam2, accelerator, None
+        if cache is not None:
+            key = [source_digest(dataset.source), dataset.seed, dataset.config]
+            key += [dataset.preprocessing, accelerator.mixed_precision]
+            self.cache = FeatureCache(Path(cache), f"{key} {weights_digest(sam2.vision_encoder)}")
+
+    def features(self, batch: TrainingBatch) -> list[Tensor]:
+        """(B, C, h, w) per level, high to low resolution."""
+        if self.cache and (cached := self.cache.get(batch.indices)) is not None:
+            return [level.to(self.accelerator.device) for level in cached]
+        with self.accelerator.autocast():
+            features: list[Tensor] = self.sam2.get_image_embeddings(batch.pixels)
+        if self.cache:
+            self.cache.put(batch.indices, features)
+            features = [level.to(torch.bfloat16).float() for level in features]  # as cached ones
+        return features

@@ -8,8 +8,9 @@ image can serve as hard negatives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,11 +70,9 @@ class ImageSource(Protocol):
 
     def __getitem__(self, index: int) -> AnnotatedImage:
         """Image `index`, the same at every call; BadInput if it is broken."""
-        ...
 
     def random_text(self, rng: np.random.Generator) -> str:
         """A random text of the source, which an image need not show."""
-        ...
 
 
 class DatasetImages:
@@ -82,9 +81,6 @@ class DatasetImages:
     Args:
         labelled: whether an object's own label names it; otherwise the query does, because the
             label is only a category, or the same word for all targets.
-
-    Attributes:
-        digest: of the annotations.
     """
 
     def __init__(self, dataset: Dataset, *, labelled: bool) -> None:
@@ -116,7 +112,6 @@ class DatasetImages:
         return AnnotatedImage(first.id, rgb, found)
 
     def random_text(self, rng: np.random.Generator) -> str:
-        """The query of a random sample."""
         return self.dataset[int(rng.integers(len(self.dataset)))].query
 
 
@@ -151,7 +146,6 @@ class ConcatImages(ConcatDataset[AnnotatedImage]):
         self.digest = str([source_digest(source) for source in sources])
 
     def random_text(self, rng: np.random.Generator) -> str:
-        """A text of a random source."""
         return str(self.sources[int(rng.integers(len(self.sources)))].random_text(rng))
 
 
@@ -170,7 +164,6 @@ class ImageSubset:
         return replace(image, keep=image.keep or self.keep)
 
     def random_text(self, rng: np.random.Generator) -> str:
-        """A text of the whole source."""
         return self.source.random_text(rng)
 
 
@@ -180,11 +173,7 @@ def source_digest(source: ImageSource) -> str:
 
 
 def open_sources(specs: Sequence[str]) -> ImageSource:
-    """The images of one or more data specs.
-
-    Raises:
-        BadInput: an unknown kind, or malformed data; one line with file and id.
-    """
+    """The images of data specs; BadInput for an unknown kind or malformed data, in one line."""
     sources: list[ImageSource] = []
     for text in specs:
         spec = registry.parse_spec(text)
@@ -200,11 +189,7 @@ def open_sources(specs: Sequence[str]) -> ImageSource:
 
 
 def hold_out(source: ImageSource, every: int) -> tuple[ImageSource, ImageSource]:
-    """Split into a training and a validation set: every `every`-th image is for validation.
-
-    Raises:
-        BadInput: there are too few images to split.
-    """
+    """Split into training and validation, every `every`-th image; BadInput if there is only one."""
     if len(source) < 2:
         raise BadInput("one image is too few to train and to validate on")
     every = min(every, len(source))
@@ -212,22 +197,14 @@ def hold_out(source: ImageSource, every: int) -> tuple[ImageSource, ImageSource]
     return ImageSubset(source, train), ImageSubset(source, range(every - 1, len(source), every))
 
 
-def coco(argument: str) -> DatasetImages:
-    """``coco:DIR`` or ``coco:DIR#SPLIT``: COCO instances, each named by its category."""
-    folder, split = _folder_and_split(argument)
-    return DatasetImages(CocoDataset(folder, split=split), labelled=True)
-
-
-def refcoco(argument: str) -> DatasetImages:
-    """``refcoco:DIR``: RefCOCO, +, g or gRefCOCO, official layout; ``#SPLIT`` if not ``train``."""
-    folder, split = _folder_and_split(argument)
-    return DatasetImages(RefCocoDataset(folder, split=split or "train"), labelled=False)
-
-
-def reasonseg(argument: str) -> DatasetImages:
-    """``reasonseg:DIR``: the folder of a ReasonSeg split, or of its parquet mirror."""
-    folder, split = _folder_and_split(argument)
-    return DatasetImages(ReasonSegDataset(folder, split=split), labelled=False)
+def _images(
+    reader: Callable[..., Dataset], argument: str, *, labelled: bool, split: str | None = None
+) -> DatasetImages:
+    """The images of ``DIR`` or ``DIR#SPLIT``; an existing path that contains a # is not split."""
+    folder, mark, found = argument.rpartition("#")
+    if not mark or Path(argument).exists():
+        return DatasetImages(reader(Path(argument), split=split), labelled=labelled)
+    return DatasetImages(reader(Path(folder), split=found or split or ""), labelled=labelled)
 
 
 def jsonl(argument: str) -> DatasetImages:
@@ -235,9 +212,8 @@ def jsonl(argument: str) -> DatasetImages:
     return DatasetImages(JsonlDataset(Path(argument)), labelled=True)
 
 
-def _folder_and_split(argument: str) -> tuple[Path, str | None]:
-    """The parts of ``DIR#SPLIT``; an existing path that contains a # is not split."""
-    folder, mark, split = argument.rpartition("#")
-    if not mark or Path(argument).exists():
-        return Path(argument), None
-    return Path(folder), split
+# COCO instances, each named by its category; the training split of RefCOCO, +, g or gRefCOCO in
+# their official layout, if no other; a folder of ReasonSeg, or of its parquet mirror.
+coco = partial(_images, CocoDataset, labelled=True)
+refcoco = partial(_images, RefCocoDataset, labelled=False, split="train")
+reasonseg = partial(_images, ReasonSegDataset, labelled=False)

@@ -18,7 +18,7 @@ from rsvp.segmenters.vlsm import Vlsm
 from rsvp.training.batches import TrainingBatch
 from rsvp.training.components import attention_kernels
 from rsvp.training.config import RunConfig, TrainConfig
-from rsvp.training.losses import LossTargets, logits_to_masks, losses
+from rsvp.training.losses import LossTargets, losses, resized
 from rsvp.training.monitor import StopCondition
 from rsvp.training.session import Session, TrainResult
 
@@ -101,6 +101,6 @@ def loss_targets(
         prompts = PromptBatch(batch.prompts.coords[keep], batch.prompts.labels[keep])
         logits = net.sam2_logits(features, batch.view[keep], prompts)
         masks = masks.clone()
-        masks[keep] = logits_to_masks(logits, masks.shape[-1])
+        masks[keep] = (resized(logits[:, None], masks.shape[-1])[:, 0] > 0).float()
     has_text = texts.attention_mask.any(dim=1) & ~keep
     return LossTargets(masks, batch.present | keep, has_text, batch.view, batch.text_ids)

@@ -50,10 +50,7 @@ def losses(output: VlsmOutput, targets: LossTargets, weights: LossWeights) -> Lo
     With several masks per proposal (a single point), only the best one is trained, but the
     predicted IoU of all of them.
     """
-    height, width = targets.masks.shape[-2:]
-    logits = F.interpolate(
-        output.logits.float(), (height, width), mode="bilinear", align_corners=False
-    )
+    logits = resized(output.logits, targets.masks.shape[-1])
     masks = targets.masks[:, None].expand_as(logits)
     bce, dice = mask_bce(logits, masks, weights.focal), dice_loss(logits, masks)
     best = (weights.bce * bce + weights.dice * dice).detach().argmin(1, keepdim=True)
@@ -68,16 +65,15 @@ def losses(output: VlsmOutput, targets: LossTargets, weights: LossWeights) -> Lo
     contrast = contrast_loss(output.cosines.float(), covered.flatten(1), targets)
     n = len(logits)
     present, has_text = targets.present.float(), targets.has_text.float()
-    terms = torch.stack(
-        [
-            (bce.gather(1, best)[:, 0] * present).sum() / n,
-            (dice.gather(1, best)[:, 0] * present).sum() / n,
-            (iou_error * present).sum() / n,
-            (presence * has_text).sum() / n,
-            (match * has_text).sum() / n,
-            (contrast * has_text * present).sum() / n,
-        ]
+    per_proposal = (  # in the order of TERMS
+        bce.gather(1, best)[:, 0] * present,
+        dice.gather(1, best)[:, 0] * present,
+        iou_error * present,
+        presence * has_text,
+        match * has_text,
+        contrast * has_text * present,
     )
+    terms = torch.stack([term.sum() / n for term in per_proposal])
     total = torch.stack([getattr(weights, name) * terms[i] for i, name in enumerate(TERMS)]).sum()
     mean_iou = (iou.gather(1, best)[:, 0] * present).sum() / n * n / present.sum().clamp(min=1)
     return Losses._make([total, *terms.detach(), mean_iou.detach()])
@@ -124,10 +120,6 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     return (found & true).sum((2, 3)) / (found | true).sum((2, 3)).clamp(min=1)
 
 
-@torch.no_grad()
-def logits_to_masks(logits: Tensor, side: int) -> Tensor:
-    """(N, side, side) 0 or 1: the masks of (N, s, s) logits."""
-    resized = F.interpolate(
-        logits.float()[:, None], (side, side), mode="bilinear", align_corners=False
-    )
-    return (resized[:, 0] > 0).float()
+def resized(logits: Tensor, side: int) -> Tensor:
+    """(N, m, s, s) logits as (N, m, side, side) float32."""
+    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)

@@ -29,11 +29,9 @@ class LossMeans:
     NAMES = (*Losses._fields, "count")
 
     def __init__(self, device: torch.device, sums: Mapping[str, float]) -> None:
-        values = [sums.get(name, 0.0) for name in self.NAMES]
-        self._sums = torch.tensor(values, device=device)
+        self._sums = torch.tensor([sums.get(name, 0.0) for name in self.NAMES], device=device)
 
     def add(self, losses: Losses) -> None:
-        """Add the losses of a micro-batch."""
         self._sums += torch.stack([*losses, torch.ones_like(losses.total)]).detach()
 
     def sums(self, accelerator: Any) -> dict[str, float]:
@@ -109,32 +107,25 @@ def peak_memory(device: torch.device) -> tuple[float, str]:
 
 
 class StopCondition:
-    """Ends a run at its last step, at a time limit, or at the first Ctrl-C or SIGTERM.
-
-    Attributes:
-        interrupted: whether there was a signal.
-    """
+    """Ends a run at its last step, at a time limit, or at the first Ctrl-C or SIGTERM."""
 
     def __init__(self, steps: int, minutes: float | None = None) -> None:
-        self.steps, self.interrupted = steps, False
+        self.steps, self.interrupted = steps, False  # interrupted by a signal
         self._deadline = time.monotonic() + 60 * (math.inf if minutes is None else minutes)
 
     @contextlib.contextmanager
     def catching_signals(self) -> Iterator[None]:
         """Take the first signal as a request to checkpoint and stop; a second one kills."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.getsignal(number) for number in numbers}
 
         def stop(number: int, _frame: object) -> None:
             self.interrupted = True
             signal.signal(number, signal.SIG_DFL)
 
+        previous = {}
         try:
-            for number in numbers:
-                signal.signal(number, stop)
-        except ValueError:  # only the main thread can set handlers
-            previous = {}
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(ValueError):  # only the main thread can set handlers
+                    previous[number] = signal.signal(number, stop)
             yield
         finally:
             for number, handler in previous.items():

@@ -84,11 +84,7 @@ class RunFolder:
     def restore(self, module: nn.Module, optimizer: Any, scaler: Any = None) -> RunState:
         """Load the checkpoint, if there is one, and remove the later rows of the logs.
 
-        Args:
-            scaler: the `GradScaler` of fp16, or None.
-
-        Raises:
-            BadInput: the checkpoint is broken, or of another network.
+        `scaler` is the `GradScaler` of fp16. BadInput if the checkpoint is broken or does not fit.
         """
         file = self.folder / CHECKPOINT
         checkpoint, run = load_checkpoint(file), RunState()
@@ -116,14 +112,9 @@ class RunFolder:
     def save(self, run: RunState, module: nn.Module, optimizer: Any, scaler: Any = None) -> None:
         """Write the checkpoint."""
         if self.main:
-            checkpoint = {
-                "fusion": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                **asdict(run),
-            }
-            if scaler is not None:
-                checkpoint["scaler"] = scaler.state_dict()
-            save_checkpoint(self.folder / CHECKPOINT, checkpoint)
+            parts = {"fusion": module, "optimizer": optimizer, "scaler": scaler}
+            states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+            save_checkpoint(self.folder / CHECKPOINT, {**states, **asdict(run)})
 
     def append(self, name: str, row: Mapping[str, float | int]) -> None:
         """Add a row to a CSV file, with a header if it is the first."""
@@ -158,8 +149,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The training checkpoint at `path`, or None if there is none. Nothing in it is executed.
 
-    Raises:
-        BadInput: the file cannot be read, or holds something else.
+    Raises BadInput if the file cannot be read, or holds something else.
     """
     if not path.exists():
         return None

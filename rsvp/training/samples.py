@@ -41,12 +41,6 @@ class TrainingProposal:
     target: Annotation | None  # None if the text names nothing in the box
     point: tuple[float, float] | None = None  # xy in pixels, the prompt instead of the box
 
-    @property
-    def prompt_points(self) -> tuple[tuple[float, float], ...]:
-        """The input of the prompt encoder, xy in pixels: the point, or the corners of the box."""
-        x0, y0, x1, y1 = self.box.xyxy
-        return ((x0, y0), (x1, y1)) if self.point is None else (self.point,)
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:
@@ -86,9 +80,8 @@ def draw_box(style: str, annotation: Annotation, image: AnnotatedImage, rng: Rng
 
 def _jittered(box: Box, shifts: np.ndarray) -> Box:
     """Each side shifted by a fraction of the box's extent, with at least `MIN_SIDE` between."""
-    dx0, dy0, dx1, dy1 = (float(shift) for shift in shifts)
-    x0, y0 = box.x0 + dx0 * box.width, box.y0 + dy0 * box.height
-    x1, y1 = box.x1 + dx1 * box.width, box.y1 + dy1 * box.height
+    extent = np.array([box.width, box.height] * 2)
+    x0, y0, x1, y1 = (box.xyxy + shifts * extent).tolist()
     return Box(x0, y0, max(x1, x0 + MIN_SIDE), max(y1, y0 + MIN_SIDE))
 
 
@@ -100,21 +93,15 @@ def _clipped(box: Box, size: tuple[int, int]) -> Box:
 
 
 class ProposalSampler:
-    """Draws the proposals on one image, `config.proposals` of them.
-
-    Args:
-        source: gives texts for negatives.
-    """
+    """Draws `config.proposals` proposals on one image; `source` gives texts for negatives."""
 
     def __init__(self, image: AnnotatedImage, source: ImageSource, config: SamplingConfig) -> None:
         self.image, self.source, self.config = image, source, config
 
     def boxes(self, box_rng: Rng, text_rng: Rng, *, one_box: bool) -> list[TrainingProposal]:
-        """Box prompts.
+        """Box prompts; boxes and texts are drawn independently.
 
-        Args:
-            box_rng, text_rng: the boxes and the texts are drawn independently.
-            one_box: all proposals share one box, because the view is a crop around it.
+        With `one_box`, all proposals share one box, because the view is a crop around it.
         """
         image, config = self.image, self.config
         fractions = [getattr(config, style) for style in BOX_STYLES]
@@ -137,7 +124,7 @@ class ProposalSampler:
         return found
 
     def points(self, rng: Rng) -> list[TrainingProposal]:
-        """PromptBatch that are a point on each object; the view is the whole image."""
+        """Single points on objects; the view is the whole image."""
         found = []
         for _ in range(self.config.proposals):
             annotation = self.image.annotations[int(rng.integers(len(self.image.annotations)))]
@@ -151,30 +138,21 @@ class ProposalSampler:
     def _with_text(
         self, annotation: Annotation, box: Box, rng: Rng, *, absent: bool
     ) -> TrainingProposal:
-        """A text for the box of an annotation.
-
-        Args:
-            absent: prefer a text that names nothing in the box.
-        """
+        """A text for the box; with `absent`, one that names nothing in it, if there is one."""
         if absent and (text := self._negative_text(box, rng)) is not None:
             return TrainingProposal(box, text, None)
-        if rng.random() < self.config.wordless and self._is_unambiguous(annotation, box):
-            return TrainingProposal(box, "", annotation)
+        others = [a for a in self.image.annotations if a is not annotation]
+        if rng.random() < self.config.wordless and all(
+            other.fraction_inside(box) < INSIDE for other in others
+        ):
+            return TrainingProposal(box, "", annotation)  # the box alone says what is meant
         text = annotation.texts[0]
         if rng.random() < self.config.other_names and len(annotation.texts) > 1:
             other_name = annotation.texts[int(rng.integers(1, len(annotation.texts)))]
-            if not any(other_name in a.texts for a in self._others_inside(annotation, box)):
+            same = [other for other in others if other_name in other.texts]
+            if not any(other.fraction_inside(box) > OUTSIDE for other in same):
                 text = other_name
         return TrainingProposal(box, text, annotation)
-
-    def _others_inside(self, annotation: Annotation, box: Box) -> list[Annotation]:
-        others = [a for a in self.image.annotations if a is not annotation]
-        return [a for a in others if a.fraction_inside(box) > OUTSIDE]
-
-    def _is_unambiguous(self, annotation: Annotation, box: Box) -> bool:
-        """Whether the box alone says which object is meant."""
-        others = self._others_inside(annotation, box)
-        return all(other.fraction_inside(box) < INSIDE for other in others)
 
     def _negative_text(self, box: Box, rng: Rng) -> str | None:
         """A text that names nothing in the box: of another object here, or of another image."""
@@ -193,9 +171,8 @@ class ProposalSampler:
 class TrainingDataset(Dataset[TrainingSample]):
     """Training samples by position: a position gives the same sample in every process.
 
-    Args:
-        fixed: an image has the same boxes and pixels in every epoch, so that its features can be
-            cached; the texts still differ.
+    With `fixed`, an image has the same boxes and pixels in every epoch, so that its features can
+    be cached; the texts still differ.
     """
 
     def __init__(
@@ -219,11 +196,7 @@ class TrainingDataset(Dataset[TrainingSample]):
         return int(self._permutation[1][place])
 
     def __getitem__(self, position: int) -> TrainingSample:
-        """The sample. A broken image is skipped for the next one, and reported in `broken`.
-
-        Raises:
-            BadInput: every image is broken.
-        """
+        """The sample; a broken image is skipped for the next one. BadInput if all are broken."""
         first = self.image_index(position)
         broken: list[str] = []
         for offset in range(len(self.source)):
@@ -264,10 +237,9 @@ class TrainingDataset(Dataset[TrainingSample]):
 
     def _color_jitter(self, rng: Rng) -> tuple[float, float, float]:
         """Contrast, brightness and saturation."""
-        strength = self.config.recolor
-        contrast = 1 + strength * rng.uniform(-0.5, 0.5)
-        saturation = 1 + strength * rng.uniform(-1, 0.6)
-        return contrast, strength * rng.uniform(-0.2, 0.2), saturation
+        drawn = self.config.recolor * rng.uniform((-0.5, -1, -0.2), (0.5, 0.6, 0.2))
+        contrast, saturation, brightness = drawn.tolist()
+        return 1 + contrast, brightness, 1 + saturation
 
 
 def make_sample(
@@ -293,7 +265,8 @@ def make_sample(
     square = ((grey + (square - grey) * saturation) * contrast + brightness).clamp_(0, 1)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     scale = np.array([size / window.width, size / window.height])
-    points = np.array([p.prompt_points for p in proposals]) - np.array([window.x0, window.y0])
+    points = np.array([p.point or p.box.xyxy for p in proposals]).reshape(len(proposals), -1, 2)
+    points -= np.array([window.x0, window.y0])
     nothing = torch.zeros(size // 2, size // 2)
     targets = [
         nothing if p.target is None else downsampled_mask(p.target.mask, window, size // 2)

@@ -12,10 +12,14 @@ from typing import Any
 import torch
 
 from rsvp.training.batches import TrainingBatch, micro_batches
-from rsvp.training.components import load_components, make_accelerator, make_optimizer
+from rsvp.training.components import (
+    FrozenEncoder,
+    load_components,
+    make_accelerator,
+    make_optimizer,
+)
 from rsvp.training.config import RunConfig, TrainConfig
 from rsvp.training.data import ConcatImages, ImageSource, ImageSubset, hold_out, open_sources
-from rsvp.training.features import FrozenEncoder
 from rsvp.training.monitor import LossMeans, NanGuard, Throughput
 from rsvp.training.run_folder import LOG, RunFolder
 from rsvp.training.samples import TrainingDataset
@@ -53,9 +57,7 @@ class TrainResult:
 class Session:
     """Everything that the training loop works with, ready for the next step.
 
-    Attributes:
-        model: the network as accelerate wraps it for several processes.
-        state: how far the run is; the loop advances it.
+    `model` is the network as accelerate wraps it for several processes; the loop advances `state`.
     """
 
     def __init__(self, config: TrainConfig, out: Path, run: RunConfig, *, resume: bool) -> None:
@@ -79,10 +81,8 @@ class Session:
         preprocessing = components.preprocessing
         self.dataset = TrainingDataset(train_images, preprocessing, config, fixed=fixed)
         self.encoder = FrozenEncoder(components.net.sam2, self.dataset, accelerator, run.cache)
-        validation_set = ValidationSet(validation_images, config.eval_pictures)
-        self.validator = Validator(
-            components, validation_set, config.metric, self.folder, accelerator
-        )
+        validation = ValidationSet(validation_images, config.eval_pictures)
+        self.validator = Validator(components, validation, config.metric, self.folder, accelerator)
         self.guard = NanGuard(accelerator.device)
         self.means = LossMeans(accelerator.device, self.state.sums)
         self.throughput = Throughput(accelerator.device)
@@ -92,13 +92,11 @@ class Session:
         """The micro-batches of this process from the next step on, on its device."""
         from accelerate.utils import send_to_device
 
-        batches = micro_batches(
-            self.dataset, self.config, self.state.step, workers=workers,
-            processes=self.accelerator.num_processes,
-            process_index=self.accelerator.process_index,
-        )  # fmt: skip
-        for batch in batches:
-            yield send_to_device(batch, self.accelerator.device, non_blocking=True)
+        one = self.accelerator
+        part = {"processes": one.num_processes, "process_index": one.process_index}
+        step = self.state.step
+        for batch in micro_batches(self.dataset, self.config, step, workers=workers, **part):
+            yield send_to_device(batch, one.device, non_blocking=True)
 
     def progress_bar(self) -> Any:
         """A progress bar on stderr, if that is a terminal."""
@@ -140,22 +138,18 @@ class Session:
         """Write the checkpoint."""
         sums = self.means.sums(self.accelerator)
         state = replace(self.state, broken=self.broken(), sums=sums)
-        net, scaler = self.components.net, self.accelerator.scaler
-        self.folder.save(state, net.fusion, self.optimizer, scaler)
+        fusion = self.components.net.fusion
+        self.folder.save(state, fusion, self.optimizer, self.accelerator.scaler)
 
     def finish(self, *, interrupted: bool) -> TrainResult:
         """Close the logs. `Accelerator.end_training` would also end the process group."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        step, steps, figures = self.state.step, self.config.steps, self.validator.figures
         return TrainResult(
-            self.state.step,
-            self.config.steps,
-            self.validator.figures,
-            self.broken(),
-            self.throughput.summary(),
-            interrupted=interrupted and self.state.step < self.config.steps,
-            main=bool(self.accelerator.is_main_process),
-        )
+            step, steps, figures, self.broken(), self.throughput.summary(),
+            interrupted=interrupted and step < steps, main=bool(self.accelerator.is_main_process),
+        )  # fmt: skip
 
 
 def open_images(config: TrainConfig) -> tuple[ImageSource, ImageSource]:

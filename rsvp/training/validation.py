@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsvp.errors import BadInput
+from rsvp.masks import mask_iou
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.vlsm import VlsmSegmenter, save_pretrained
@@ -31,7 +32,6 @@ from rsvp.types import Image, Proposal
 
 STYLES = ("clean", "jittered", "bands", "shared")
 AMBIGUOUS = STYLES[1:]
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class ValidationCase(NamedTuple):
@@ -51,20 +51,18 @@ class ValidationResult:
 
     def ious_of(self, *styles: str) -> NDArray[np.float64]:
         """The IoUs of some styles."""
-        return self.ious[[style in styles for style in self.styles]]
+        return self.ious[np.isin(self.styles, styles)]
 
     def metrics(self) -> dict[str, float]:
-        """`METRICS` by name; NaN where there is no case."""
+        """The figures of every `Metric`; NaN where there is no case."""
         found = {style: _mean(self.ious_of(style)) for style in STYLES}
         ambiguous = [found[style] for style in AMBIGUOUS if style in self.styles]
-        positive, negative = (
-            self.presence[[style == kind for style in self.styles]] for kind in ("clean", "absent")
-        )
-        auc = presence_auc(positive, negative)
+        styles = np.array(self.styles, dtype=str)
+        auc = presence_auc(self.presence[styles == "clean"], self.presence[styles == "absent"])
         return {**found, "ambiguous": _mean(np.array(ambiguous)), "presence_auc": auc}
 
     def supports(self, metric: str) -> bool:
-        """Whether there are cases for one of `METRICS`."""
+        """Whether there are cases for a metric."""
         styles = set(self.styles)
         if metric == "presence_auc":
             return {"clean", "absent"} <= styles
@@ -77,14 +75,11 @@ class ValidationSet:
     Args:
         limit: the first so many images that are not broken are used.
         seed: of the boxes.
-
-    Attributes:
-        broken: the skipped images, each with its cause.
     """
 
     def __init__(self, source: ImageSource, limit: int, seed: int = 0) -> None:
         self._source, self._limit, self._seed = source, limit, seed
-        self.broken: dict[int, str] = {}
+        self.broken: dict[int, str] = {}  # the skipped images, each with its cause
 
     def __iter__(self) -> Iterator[tuple[AnnotatedImage, list[ValidationCase]]]:
         """Raises BadInput if every image is broken."""
@@ -112,10 +107,13 @@ class ValidationSet:
         presence: list[float] = []
         for image, cases in self:
             (encoding,) = segmenter.encode([Image(image.rgb, sha256="")])
-            proposals = [Proposal(case.proposal.text, case.proposal.box) for case in cases]
-            found = segmenter.masks(encoding, proposals)
-            styles += [case.style for case in cases]
-            ious += [_iou(found.masks[i], case.proposal) for i, case in enumerate(cases)]
+            found = segmenter.masks(encoding, [Proposal(p.text, p.box) for _, p in cases])
+            styles += [style for style, _ in cases]
+            targets = [proposal.target for _, proposal in cases]
+            ious += [
+                math.nan if true is None else mask_iou(mask, true.mask)
+                for mask, true in zip(found.masks, targets, strict=True)
+            ]
             missing = [math.nan] * len(cases)
             presence += missing if found.presence is None else map(float, found.presence)
         return ValidationResult(tuple(styles), np.array(ious), np.array(presence))
@@ -149,29 +147,17 @@ def presence_auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -
     if not len(positive) or not len(negative) or np.isnan([*positive, *negative]).any():
         return math.nan
     ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, side="left")
-    up_to = np.searchsorted(ordered, positive, side="right")
-    return float(np.mean(np.concatenate([below, up_to]))) / len(negative)
+    ranks = [np.searchsorted(ordered, positive, side) for side in ("left", "right")]
+    return float(np.mean(ranks)) / len(negative)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _iou(mask: NDArray[np.bool_], proposal: TrainingProposal) -> float:
-    if proposal.target is None:
-        return math.nan
-    true = proposal.target.mask
-    return int(np.count_nonzero(mask & true)) / int(np.count_nonzero(mask | true))
-
-
 @dataclass
 class Validator:
-    """Validates the network in training beside its SAM 2, and saves the best weights.
-
-    Attributes:
-        figures: the last metrics; ``base_`` ones are SAM 2's.
-    """
+    """Validates the network in training beside its SAM 2, and saves the best weights."""
 
     components: Components
     data: ValidationSet
@@ -180,15 +166,11 @@ class Validator:
     accelerator: Any
 
     def __post_init__(self) -> None:
-        self.figures = self.folder.last_measured()
+        self.figures = self.folder.last_measured()  # ``base_`` ones are SAM 2's
         self._base: dict[str, float] = {}
 
     def measure_sam2(self, report: Callable[[str], None]) -> None:
-        """Validate SAM 2 alone, before the training, so that unusable data is known at once.
-
-        Raises:
-            BadInput: no validation image can be used, or none allows the metric.
-        """
+        """Validate SAM 2 alone, before the training; BadInput if the images do not allow that."""
         if self.accelerator.is_main_process:
             result = self._evaluate(Sam2Segmenter.from_network, self.components.net.sam2)
             for cause in self.data.broken.values():

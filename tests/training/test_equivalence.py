@@ -13,8 +13,8 @@ import pytest
 from painted import make_config
 from runs import assert_close_run, assert_same_run, rows, run, totals
 
+from rsvp.training.components import FeatureCache, FrozenEncoder
 from rsvp.training.config import TrainConfig
-from rsvp.training.features import FeatureCache, FrozenEncoder
 from rsvp.training.monitor import StopCondition
 
 

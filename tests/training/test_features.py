@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rsvp.training.features import FeatureCache
+from rsvp.training.components import FeatureCache
 
 
 def levels(seed: int, views: int = 2) -> list[torch.Tensor]:

@@ -197,11 +197,15 @@ def test_points_lie_on_their_objects() -> None:
     rng = np.random.default_rng(0)
     config = SamplingConfig(proposals=8, absent=0)
     for index in range(8):
-        for proposal in ProposalSampler(scene(index), SCENES, config).points(rng):
+        image = scene(index)
+        height, width = image.size
+        for proposal in ProposalSampler(image, SCENES, config).points(rng):
             x, y = proposal.point
             assert proposal.target.mask[int(y), int(x)]
             assert (x % 1, y % 1) == (0.5, 0.5)
-            assert proposal.prompt_points == (proposal.point,)
+            prompt = make_sample(image, [proposal], WHOLE).points
+            expected = torch.tensor([[[x * 64 / width, y * 64 / height]]])
+            torch.testing.assert_close(prompt, expected)
 
 
 # ------------------------------------------------------------ tensors

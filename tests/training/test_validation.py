@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from rsvp.segmenters.box import BoxSegmenter
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.vlsm import VlsmSegmenter
 from rsvp.training.components import load_components
+from rsvp.training.config import Metric
 from rsvp.training.data import AnnotatedImage, Annotation
 from rsvp.training.samples import OUTSIDE
 from rsvp.training.validation import (
-    METRICS,
     STYLES,
     ValidationResult,
     ValidationSet,
@@ -71,10 +72,10 @@ def test_metrics_by_hand() -> None:
         np.array([0.9, 0.4, 0.0, 0.0, 0.0, 0.5, 0.1]),
     )
     result = outcome.metrics()
-    assert tuple(result) == METRICS
+    assert tuple(result) == get_args(Metric)
     expected = [0.7, 0.5, 0.4, 0.3, 0.4, 3 / 4]
     assert list(result.values()) == pytest.approx(expected)
-    assert all(outcome.supports(name) for name in METRICS)
+    assert all(outcome.supports(name) for name in get_args(Metric))
 
 
 def test_a_style_without_cases_is_nan_and_not_part_of_the_mean() -> None:
@@ -84,7 +85,11 @@ def test_a_style_without_cases_is_nan_and_not_part_of_the_mean() -> None:
     assert [name for name in result if math.isnan(result[name])] == [
         "jittered", "shared", "presence_auc",
     ]  # fmt: skip
-    assert [name for name in METRICS if outcome.supports(name)] == ["clean", "bands", "ambiguous"]
+    assert [name for name in get_args(Metric) if outcome.supports(name)] == [
+        "clean",
+        "bands",
+        "ambiguous",
+    ]
     alone = ValidationResult(("clean",), np.array([0.8]), np.array([0.9]))
     assert math.isnan(alone.metrics()["ambiguous"])
     assert not alone.supports("ambiguous")
