@@ -15,77 +15,61 @@ from typing import Any
 import torch
 
 from rsvp.errors import ModelUnavailable
-from rsvp.platform.pretrained import (
-    compile_rules,
-    read_checkpoint,
-    reading,
-    rename,
-)
-from rsvp.platform.torchvision import hide_broken_torchvision
-
-hide_broken_torchvision()
-
-from transformers import (  # noqa: E402
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    SwinConfig,
-)
+from rsvp.platform.pretrained import read_checkpoint, reading, rename, transformers
 
 # Official names -> the names in the hub's checkpoints, which every release of transformers reads.
-_RULES = compile_rules(
-    (
-        (r"^backbone\.0\.patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
-        (r"^backbone\.0\.patch_embed\.norm\.", "swin.embeddings.norm."),
-        *(
-            (rf"^backbone\.0\.norm{stage}\.", f"swin.hidden_states_norms.stage{stage + 1}.")
-            for stage in range(4)
-        ),
-        (r"^backbone\.0\.layers\.", "swin.encoder.layers."),
-        (r"^(swin\..*blocks\.\d+)\.norm1\.", r"\1.layernorm_before."),
-        (r"^(swin\..*blocks\.\d+)\.norm2\.", r"\1.layernorm_after."),
-        (r"^(swin\..*)\.attn\.proj\.", r"\1.attention.output.dense."),
-        (r"^(swin\..*)\.attn\.", r"\1.attention.self."),
-        (r"^(swin\..*)\.mlp\.fc1\.", r"\1.intermediate.dense."),
-        (r"^(swin\..*)\.mlp\.fc2\.", r"\1.output.dense."),
-        (r"^swin\.", "model.backbone.conv_encoder.model."),
-        (r"^bert\.", "model.text_backbone."),
-        (r"^feat_map\.", "model.text_projection."),
-        (r"^input_proj\.", "model.input_proj_vision."),
-        (r"^transformer\.level_embed$", "model.level_embed"),
-        (r"^transformer\.tgt_embed\.", "model.query_position_embeddings."),
-        (r"^transformer\.enc_output", "model.enc_output"),
-        (r"^transformer\.enc_out_bbox_embed\.", "model.encoder_output_bbox_embed."),
-        # Each layer of the encoder has three parts.
-        *(
-            (rf"^transformer\.encoder\.{official}\.(\d+)\.", rf"model.encoder.layers.\1.{part}.")
-            for official, part in (
-                ("layers", "deformable_layer"),
-                ("text_layers", "text_enhancer_layer"),
-                ("fusion_layers", "fusion_layer"),
-            )
-        ),
-        (r"(deformable_layer)\.norm1\.", r"\1.self_attn_layer_norm."),
-        (r"(deformable_layer)\.norm2\.", r"\1.final_layer_norm."),
-        (r"(text_enhancer_layer)\.norm1\.", r"\1.layer_norm_before."),
-        (r"(text_enhancer_layer)\.norm2\.", r"\1.layer_norm_after."),
-        (r"(fusion_layer)\.gamma_v$", r"\1.vision_param"),
-        (r"(fusion_layer)\.gamma_l$", r"\1.text_param"),
-        (r"(fusion_layer)\.layer_norm_v\.", r"\1.layer_norm_vision."),
-        (r"(fusion_layer)\.layer_norm_l\.", r"\1.layer_norm_text."),
-        (r"(fusion_layer\.attn)\.(values_|out_|)v_proj\.", r"\1.\2vision_proj."),
-        (r"(fusion_layer\.attn)\.(values_|out_|)l_proj\.", r"\1.\2text_proj."),
-        # The decoder.
-        (r"^transformer\.decoder\.norm\.", "model.decoder.layer_norm."),
-        (r"^transformer\.decoder\.ref_point_head\.", "model.decoder.reference_points_head."),
-        (r"^transformer\.decoder\.", "model.decoder."),
-        (r"^(model\.decoder\.layers\.\d+)\.norm1\.", r"\1.encoder_attn_layer_norm."),
-        (r"^(model\.decoder\.layers\.\d+)\.norm2\.", r"\1.self_attn_layer_norm."),
-        (r"^(model\.decoder\.layers\.\d+)\.norm3\.", r"\1.final_layer_norm."),
-        (r"^(model\.decoder\.layers\.\d+)\.cross_attn\.", r"\1.encoder_attn."),
-        (r"^(model\.decoder\.layers\.\d+)\.ca_text\.", r"\1.encoder_attn_text."),
-        (r"^(model\.decoder\.layers\.\d+)\.catext_norm\.", r"\1.encoder_attn_text_layer_norm."),
-        (r"\.linear(\d)\.", r".fc\1."),
-    )
+_RULES = (
+    (r"^backbone\.0\.patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
+    (r"^backbone\.0\.patch_embed\.norm\.", "swin.embeddings.norm."),
+    *(
+        (rf"^backbone\.0\.norm{stage}\.", f"swin.hidden_states_norms.stage{stage + 1}.")
+        for stage in range(4)
+    ),
+    (r"^backbone\.0\.layers\.", "swin.encoder.layers."),
+    (r"^(swin\..*blocks\.\d+)\.norm1\.", r"\1.layernorm_before."),
+    (r"^(swin\..*blocks\.\d+)\.norm2\.", r"\1.layernorm_after."),
+    (r"^(swin\..*)\.attn\.proj\.", r"\1.attention.output.dense."),
+    (r"^(swin\..*)\.attn\.", r"\1.attention.self."),
+    (r"^(swin\..*)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+    (r"^(swin\..*)\.mlp\.fc2\.", r"\1.output.dense."),
+    (r"^swin\.", "model.backbone.conv_encoder.model."),
+    (r"^bert\.", "model.text_backbone."),
+    (r"^feat_map\.", "model.text_projection."),
+    (r"^input_proj\.", "model.input_proj_vision."),
+    (r"^transformer\.level_embed$", "model.level_embed"),
+    (r"^transformer\.tgt_embed\.", "model.query_position_embeddings."),
+    (r"^transformer\.enc_output", "model.enc_output"),
+    (r"^transformer\.enc_out_bbox_embed\.", "model.encoder_output_bbox_embed."),
+    # Each layer of the encoder has three parts.
+    *(
+        (rf"^transformer\.encoder\.{official}\.(\d+)\.", rf"model.encoder.layers.\1.{part}.")
+        for official, part in (
+            ("layers", "deformable_layer"),
+            ("text_layers", "text_enhancer_layer"),
+            ("fusion_layers", "fusion_layer"),
+        )
+    ),
+    (r"(deformable_layer)\.norm1\.", r"\1.self_attn_layer_norm."),
+    (r"(deformable_layer)\.norm2\.", r"\1.final_layer_norm."),
+    (r"(text_enhancer_layer)\.norm1\.", r"\1.layer_norm_before."),
+    (r"(text_enhancer_layer)\.norm2\.", r"\1.layer_norm_after."),
+    (r"(fusion_layer)\.gamma_v$", r"\1.vision_param"),
+    (r"(fusion_layer)\.gamma_l$", r"\1.text_param"),
+    (r"(fusion_layer)\.layer_norm_v\.", r"\1.layer_norm_vision."),
+    (r"(fusion_layer)\.layer_norm_l\.", r"\1.layer_norm_text."),
+    (r"(fusion_layer\.attn)\.(values_|out_|)v_proj\.", r"\1.\2vision_proj."),
+    (r"(fusion_layer\.attn)\.(values_|out_|)l_proj\.", r"\1.\2text_proj."),
+    # The decoder.
+    (r"^transformer\.decoder\.norm\.", "model.decoder.layer_norm."),
+    (r"^transformer\.decoder\.ref_point_head\.", "model.decoder.reference_points_head."),
+    (r"^transformer\.decoder\.", "model.decoder."),
+    (r"^(model\.decoder\.layers\.\d+)\.norm1\.", r"\1.encoder_attn_layer_norm."),
+    (r"^(model\.decoder\.layers\.\d+)\.norm2\.", r"\1.self_attn_layer_norm."),
+    (r"^(model\.decoder\.layers\.\d+)\.norm3\.", r"\1.final_layer_norm."),
+    (r"^(model\.decoder\.layers\.\d+)\.cross_attn\.", r"\1.encoder_attn."),
+    (r"^(model\.decoder\.layers\.\d+)\.ca_text\.", r"\1.encoder_attn_text."),
+    (r"^(model\.decoder\.layers\.\d+)\.catext_norm\.", r"\1.encoder_attn_text_layer_norm."),
+    (r"\.linear(\d)\.", r".fc\1."),
 )
 
 # The official loader leaves them out, too: a table of the training, indices that follow from the
@@ -138,7 +122,9 @@ def _unpacked(key: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor
         yield f"{match['stem']}{name}.{match['part']}", part.clone()
 
 
-def official_config(state: Mapping[str, torch.Tensor], bert: Any) -> GroundingDinoConfig:
+def official_config(
+    state: Mapping[str, torch.Tensor], bert: Any
+) -> transformers.GroundingDinoConfig:
     """The config of an official state dict, by its shapes.
 
     Every official checkpoint has four sampling points a head and feature level.
@@ -152,7 +138,7 @@ def official_config(state: Mapping[str, torch.Tensor], bert: Any) -> GroundingDi
     levels, width = state["transformer.level_embed"].shape
     points = 4
     attention = "transformer.encoder.layers.0.self_attn.attention_weights.bias"
-    return GroundingDinoConfig(
+    return transformers.GroundingDinoConfig(
         backbone_config=_swin_config(state),
         text_config=bert,
         d_model=width,
@@ -169,7 +155,7 @@ def official_config(state: Mapping[str, torch.Tensor], bert: Any) -> GroundingDi
     )
 
 
-def _swin_config(state: Mapping[str, torch.Tensor]) -> SwinConfig:
+def _swin_config(state: Mapping[str, torch.Tensor]) -> transformers.SwinConfig:
     """The table of position biases has (2 w - 1)² rows, w the window, and a column a head."""
     stages = _count(state, r"backbone\.0\.layers\.(\d+)\.")
     tables = [
@@ -177,8 +163,10 @@ def _swin_config(state: Mapping[str, torch.Tensor]) -> SwinConfig:
         for stage in range(stages)
     ]
     outputs = [stage for stage in range(stages) if f"backbone.0.norm{stage}.weight" in state]
-    make: Any = SwinConfig  # its out_features is a property, unknown to the type checker
-    config: SwinConfig = make(
+    make: Any = (
+        transformers.SwinConfig
+    )  # its out_features is a property, unknown to the type checker
+    config: transformers.SwinConfig = make(
         embed_dim=len(state["backbone.0.patch_embed.proj.bias"]),
         depths=[
             _count(state, rf"backbone\.0\.layers\.{stage}\.blocks\.(\d+)\.")
@@ -196,7 +184,7 @@ def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
-def load_official(path: Path, bert: Any) -> GroundingDinoForObjectDetection:
+def load_official(path: Path, bert: Any) -> transformers.GroundingDinoForObjectDetection:
     """Read an official `.pth` file, on the CPU, in float32, ready for inference.
 
     Args:
@@ -207,7 +195,7 @@ def load_official(path: Path, bert: Any) -> GroundingDinoForObjectDetection:
             name.
     """
     state = read_official(path)
-    load: Any = GroundingDinoForObjectDetection.from_pretrained
+    load: Any = transformers.GroundingDinoForObjectDetection.from_pretrained
     with reading(path, "Grounding DINO", official=True):
         config = official_config(state, bert)
         renamed = rename_official(state)

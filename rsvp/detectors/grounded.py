@@ -15,13 +15,8 @@ from rsvp.detectors.preprocessing import DetectorPreprocessing, to_pixels
 from rsvp.errors import BadInput, ModelUnavailable, first_line
 from rsvp.platform.devices import choose_placement
 from rsvp.platform.hub import hub_folder
-from rsvp.platform.pretrained import reading
-from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.platform.pretrained import reading, transformers
 from rsvp.types import Image
-
-hide_broken_torchvision()
-
-from transformers import AutoTokenizer, BertConfig  # noqa: E402
 
 THRESHOLD = 0.25  # the lower of the two that the official demos use
 NMS_IOU = 0.8  # the network suppresses most duplicates itself; near copies are left
@@ -111,7 +106,7 @@ class GroundedDetector(ABC):
         """Logits (n, at least T) and boxes (n, 4) of pixels (1, 3, h, w) and tokens (1, T)."""
 
 
-def load_text(model: str) -> tuple[Any, BertConfig]:
+def load_text(model: str) -> tuple[Any, transformers.BertConfig]:
     """BERT's tokenizer and config, without its weights, which come with a checkpoint.
 
     Args:
@@ -121,10 +116,10 @@ def load_text(model: str) -> tuple[Any, BertConfig]:
         ModelUnavailable: not there, not readable, or not BERT.
     """
     folder = hub_folder(model, "tokenizer files", _TEXT_FILES, needs=("*",), bare=True)
-    config = BertConfig()  # that of bert-base-uncased, where the folder has none
+    config = transformers.BertConfig()  # that of bert-base-uncased, where the folder has none
     if (folder / "config.json").is_file():
         with reading(folder, "BERT"):
-            config = BertConfig.from_pretrained(folder)
+            config = transformers.BertConfig.from_pretrained(folder)
     return load_tokenizer(folder), config
 
 
@@ -135,7 +130,7 @@ def load_tokenizer(folder: Path) -> Any:
         ModelUnavailable: none that can be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a broken file may raise anything
         raise ModelUnavailable(
             f"{folder} has no readable tokenizer: {first_line(error)}"

@@ -27,12 +27,8 @@ from rsvp.platform.pretrained import (
     checkpoint_path,
     load_float32,
     reading,
+    transformers,
 )
-from rsvp.platform.torchvision import hide_broken_torchvision
-
-hide_broken_torchvision()
-
-from transformers import AutoModelForZeroShotObjectDetection  # noqa: E402
 
 _MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 _FILES = ("*.json", "*.safetensors", "vocab.txt")
@@ -76,7 +72,7 @@ class GroundingDinoDetector(GroundedDetector):
             with reading(folder, "Grounding DINO"):
                 check_model_type(folder, _MODEL_TYPES)
                 preprocessing = read_preprocessing(folder)
-                net = load_float32(AutoModelForZeroShotObjectDetection, folder)
+                net = load_float32(transformers.AutoModelForZeroShotObjectDetection, folder)
             tokenizer = load_tokenizer(folder)
         super().__init__(
             f"grounding-dino:{model}",

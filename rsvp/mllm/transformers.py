@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rsvp.errors import MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
 from rsvp.platform import machine
-from rsvp.platform.devices import Placement, choose_placement, dtype_name
+from rsvp.platform.devices import DevicePlacement, choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
@@ -206,7 +206,7 @@ class TransformersMLLM:
             1 if placement.device.type == "cpu" and parameters < _SMALL else None,
         )
 
-    def _load_model(self, folder: Path, placement: Placement) -> Any:
+    def _load_model(self, folder: Path, placement: DevicePlacement) -> Any:
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
         options: dict[str, Any] = {}

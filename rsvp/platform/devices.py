@@ -18,7 +18,7 @@ _ALIASES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class DevicePlacement:
     """Where a network runs.
 
     Attributes:
@@ -37,7 +37,7 @@ def choose_placement(
     dtype: str | torch.dtype | None = None,
     *,
     mps_dtype: Literal["float32", "float16"] | None = "float32",
-) -> Placement:
+) -> DevicePlacement:
     """What the caller asks for; by default the best device of this machine and its usual dtype.
 
     The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
@@ -59,7 +59,7 @@ def choose_placement(
     usual = "asked" if name else "usual there"
     name = name or _usual_dtype(chosen, mps_dtype or "float32")
     reason = f"{chosen} ({found}), {name} ({usual})"
-    return Placement(chosen, getattr(torch, name), reason)
+    return DevicePlacement(chosen, getattr(torch, name), reason)
 
 
 def checked_device(device: str | torch.device) -> torch.device:

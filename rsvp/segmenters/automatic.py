@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -31,26 +31,9 @@ from rsvp.segmenters.mask_filter import (
     merge_windows,
 )
 from rsvp.segmenters.point_prompts import decoder_batch_size
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.promptable import PromptableSegmenter
 from rsvp.segmenters.transforms import Window, paste_logits
 from rsvp.types import Image, Masks
-
-
-class PointSegmenter(Protocol):
-    """A segmenter that gives all masks of a point: `Sam2Segmenter`, `Sam2PackageSegmenter`."""
-
-    name: str
-    preprocessing: Preprocessing
-
-    def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
-        """Features of windows of images, (n, C, h, w) each."""
-        ...
-
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, m, s, s) logits and (n, m) predicted IoUs at (n, 2) points of the square input."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +59,7 @@ class AutomaticMasks:
 
 
 def automatic_masks(
-    segmenter: PointSegmenter, image: Image, settings: AutomaticSettings | None = None
+    segmenter: PromptableSegmenter, image: Image, settings: AutomaticSettings | None = None
 ) -> AutomaticMasks:
     """Every mask of an image that passes the filters.
 
@@ -115,7 +98,7 @@ def crop_windows(
 
 @torch.inference_mode()
 def _search(
-    segmenter: PointSegmenter,
+    segmenter: PromptableSegmenter,
     image: Image,
     window: Window,
     layer: int,
@@ -171,7 +154,7 @@ class AutomaticDetector:
 
     def __init__(
         self,
-        segmenter: str | PointSegmenter,
+        segmenter: str | PromptableSegmenter,
         *,
         points_per_side: int = 32,
         points_per_batch: int = 64,
@@ -202,7 +185,7 @@ class AutomaticDetector:
             by, crop_layers, crop_overlap, crop_points_divisor, judged_side, limit,
         )  # fmt: skip
         if isinstance(segmenter, str):
-            segmenter = cast("PointSegmenter", registry.make("segmenter", segmenter))
+            segmenter = cast("PromptableSegmenter", registry.make("segmenter", segmenter))
         if not callable(getattr(segmenter, "every_mask", None)):
             raise BadInput(f"the segmenter {segmenter.name} gives no automatic masks; sam2 does")
         self.name = f"automatic:{segmenter.name}"

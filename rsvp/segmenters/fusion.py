@@ -20,20 +20,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 # Far above any real fusion; a file with larger values is broken and would fill the memory.
-_MAX_VALUE, _MAX_BLOCKS = 65536, 64
+_Size = Annotated[int, Field(ge=1, le=65536)]
 
 
-@dataclass(frozen=True, slots=True)
-class FusionConfig:
+class FusionConfig(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The sizes of a fusion network.
 
     Attributes:
@@ -47,29 +46,21 @@ class FusionConfig:
         grid: features are pooled to at most this many spatial tokens a side.
     """
 
-    channels: int
-    text_width: int
-    decoder_layers: int = 2
-    width: int = 128
-    blocks: int = 2
-    heads: int = 4
-    queries: int = 5
-    mlp_ratio: int = 4
-    grid: int = 32
+    channels: _Size
+    text_width: _Size
+    decoder_layers: _Size = 2
+    width: _Size = 128
+    blocks: int = Field(2, ge=1, le=64)
+    heads: _Size = 4
+    queries: int = Field(5, ge=2, le=65536)
+    mlp_ratio: _Size = 4
+    grid: _Size = 32
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a positive whole number, found {value!r}")
-            if value > (most := _MAX_BLOCKS if name == "blocks" else _MAX_VALUE):
-                raise ValueError(f"{name} is at most {most}, found {value}")
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> FusionConfig:
         if self.width % self.heads:
             raise ValueError(f"the width {self.width} does not divide into {self.heads} heads")
-        if self.queries < 2:
-            raise ValueError(
-                "at least 2 queries are needed: one for the presence, one for the decoder"
-            )
+        return self
 
 
 class TextStates(NamedTuple):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from rsvp.masks import clip_box
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Box, Proposal
 
@@ -39,17 +40,12 @@ class PointPrompt:
     @classmethod
     def of(cls, proposal: Proposal, window: Window, size: int) -> PointPrompt:
         """A proposal's box corners and points, in a window resized to a square of `size`."""
-        pixels: list[tuple[float, float]] = []
-        labels: list[int] = []
-        if proposal.box is not None:
-            pixels += [(proposal.box.x0, proposal.box.y0), (proposal.box.x1, proposal.box.y1)]
-            labels += [TOP_LEFT, BOTTOM_RIGHT]
-        for point in proposal.points:
-            pixels.append((point.x, point.y))
-            labels.append(int(point.positive))
+        pixels = [(point.x, point.y, int(point.positive)) for point in proposal.points]
+        if box := proposal.box:
+            pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
         sx, sy = size / window.width, size / window.height
-        coords = tuple(((x - window.x0) * sx, (y - window.y0) * sy) for x, y in pixels)
-        return cls(coords, tuple(labels))
+        coords = tuple(((x - window.x0) * sx, (y - window.y0) * sy) for x, y, _ in pixels)
+        return cls(coords, tuple(label for _, _, label in pixels))
 
 
 class PromptBatch(NamedTuple):
@@ -95,19 +91,10 @@ def group_by_length(prompts: Sequence[PointPrompt]) -> list[list[int]]:
     return list(groups.values())
 
 
-def clip_box(box: Box | None, image_size: tuple[int, int]) -> Box | None:
-    """The part of a box that lies on the image, None where there is none."""
-    if box is None:
-        return None
+def box_on_image(proposal: Proposal, image_size: tuple[int, int]) -> Box | None:
+    """The part of a proposal's box that lies on the image, None where there is none."""
     height, width = image_size
-    x0, y0, x1, y1 = max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height)
-    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def clip_proposal(proposal: Proposal, image_size: tuple[int, int]) -> Proposal:
-    """The proposal with its box clipped to the image; a box wholly outside stays as it is."""
-    box = clip_box(proposal.box, image_size) or proposal.box
-    return Proposal(proposal.label, box, proposal.points, proposal.raw)
+    return proposal.box and clip_box(proposal.box.xyxy, Box(0, 0, width, height))
 
 
 def decoder_batch_size(input_size: int, device: torch.device, most: int = MAX_BATCH) -> int:

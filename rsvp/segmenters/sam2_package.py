@@ -25,9 +25,8 @@ from rsvp.platform.pretrained import (
 )
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
-from rsvp.segmenters.sam2_checkpoint import SIZES, official_size
 from rsvp.segmenters.sam2_package_import import Package, load_package
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.sam2_weights import SIZES, Preprocessing, official_size
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Image
 
@@ -68,10 +67,10 @@ class Sam2PackageSegmenter(PromptableSegmenter):
         """
         net = load_network(model)
         preprocessing = Preprocessing(int(net.image_size))
-        self._place(net, preprocessing, name=f"sam2-package:{model}", device=device, dtype=dtype)
+        self._place(net, preprocessing, f"sam2-package:{model}", device, dtype)
 
-    def _place(self, net: Any, preprocessing: Preprocessing, **where: Any) -> None:
-        super()._place(net, preprocessing, **where)
+    def _place(self, net: Any, preprocessing: Preprocessing, *where: Any) -> None:
+        super()._place(net, preprocessing, *where)
         self._predictor = load_package().predictor(self.net)
         # The predictor assumes the feature maps of a 1024-pixel input, whatever the network's.
         size = self.preprocessing.size
@@ -79,7 +78,7 @@ class Sam2PackageSegmenter(PromptableSegmenter):
 
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
-        """Features of windows inside images, (n, C, h, w) float32 each, high to low resolution."""
+        """See `PromptableSegmenter.features`; the windows must lie inside the images."""
         predictor = copy.copy(self._predictor)  # it stores the image
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
@@ -90,7 +89,7 @@ class Sam2PackageSegmenter(PromptableSegmenter):
     def every_mask(
         self, features: Sequence[torch.Tensor], points: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All three masks of each point alone; see `PromptableSegmenter.every_mask`."""
+        """See `PromptableSegmenter.every_mask`."""
         labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
         prompts = PromptBatch(points.to(self.device)[:, None], labels)
         return self._predict(features, prompts, multimask=True)

@@ -14,34 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.lru import LRUCache
-from rsvp.platform.pretrained import load_float32, reading, weights_digest
-from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.platform.pretrained import load_float32, reading, transformers, weights_digest
 from rsvp.segmenters.fusion import TextStates
 
-hide_broken_torchvision()
-
-from safetensors import safe_open  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    CLIPTextModel,
-    Siglip2TextModel,
-    SiglipTextModel,
-)
-
 _TOWERS: dict[str, Any] = {
-    "clip": CLIPTextModel,
-    "clip_text_model": CLIPTextModel,
-    "siglip": SiglipTextModel,
-    "siglip_text_model": SiglipTextModel,
-    "siglip2": Siglip2TextModel,
-    "siglip2_text_model": Siglip2TextModel,
+    "clip": transformers.CLIPTextModel,
+    "clip_text_model": transformers.CLIPTextModel,
+    "siglip": transformers.SiglipTextModel,
+    "siglip_text_model": transformers.SiglipTextModel,
+    "siglip2": transformers.Siglip2TextModel,
+    "siglip2_text_model": transformers.Siglip2TextModel,
 }
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"}
@@ -82,10 +70,10 @@ class TextEncoder(nn.Module):
             folder = hub_folder(model, "text encoder weights", _FILES, bare=True)
         with reading(folder, "a text encoder"):
             # Code that comes with a model is never run, and transformers does not ask for it.
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = str(config.model_type)
             self.tokenizer = _tokenizer(folder)
-            tower = _TOWERS.get(kind) or (AutoModel if kind in _ENCODERS else None)
+            tower = _TOWERS.get(kind) or (transformers.AutoModel if kind in _ENCODERS else None)
             if source.startswith(_EMBEDDINGS) or tower is None:
                 table = _embedding_table(folder)
                 self.padded_length, self.width = None, table.embedding_dim
@@ -142,7 +130,7 @@ class TextEncoder(nn.Module):
 
 def _tokenizer(folder: Path) -> Any:
     """The folder's tokenizer; ValueError if none: transformers would make up an empty one."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ValueError("it has no tokenizer")
     return tokenizer

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.platform.files import first_fault
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
     check_model_type,
     read_settings,
     reading,
     state_dict_difference,
+    transformers,
     weights_digest,
 )
-from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.fusion import Fusion, FusionConfig, TextStates
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, best_mask
@@ -34,31 +36,18 @@ from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 
-hide_broken_torchvision()
-
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-if TYPE_CHECKING:
-    from transformers import Sam2Model
-
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE, VERSION = "rsvp-vlsm", 1
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReference:
+class ModelReference(BaseModel, frozen=True, strict=True, extra="forbid"):
     """A frozen model that a VLSM was trained on: its source and its digest."""
 
     source: str
     sha256: str
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.source, str) or not isinstance(self.sha256, str):
-            raise TypeError("a model is named by its source and its sha256, both of them text")
 
-
-@dataclass(frozen=True, slots=True)
-class VlsmConfig:
+class VlsmConfig(BaseModel, frozen=True, strict=True, populate_by_name=True):
     """`config.json`.
 
     Attributes:
@@ -67,47 +56,13 @@ class VlsmConfig:
             values lose less with a wrong text and gain less with an ambiguous box.
     """
 
+    model_type: str = MODEL_TYPE
+    version: int = VERSION
     sam2: ModelReference
     text_encoder: ModelReference
     fusion: FusionConfig
-    training: Mapping[str, Any] = field(default_factory=dict)
-    residual_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        scale = self.residual_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1:
-            raise ValueError(f"strength is a number from 0 to 1, found {scale!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The file's content."""
-        settings = asdict(self)
-        settings["strength"] = settings.pop("residual_scale")
-        return {"model_type": MODEL_TYPE, "version": VERSION, **settings}
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> VlsmConfig:
-        """Read the file's content.
-
-        Raises:
-            ValueError: another version, unknown settings, or settings are missing.
-        """
-        if (version := settings.get("version")) != VERSION:
-            raise ValueError(f"it is of version {version!r}, this rsvp reads version {VERSION}")
-        fusion = settings.get("fusion")
-        if not isinstance(fusion, dict):
-            raise ValueError(f"its {CONFIG} has no fusion settings")
-        if unknown := fusion.keys() - {f.name for f in fields(FusionConfig)}:
-            raise ValueError(f"its {CONFIG} has unknown fusion settings: {', '.join(unknown)}")
-        try:
-            return cls(
-                ModelReference(**settings["sam2"]),
-                ModelReference(**settings["text_encoder"]),
-                FusionConfig(**fusion),
-                dict(settings.get("training") or {}),
-                settings.get("strength", 1.0),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"its {CONFIG} is incomplete: {error}") from error
+    training: dict[str, Any] = {}
+    residual_scale: float = Field(1.0, alias="strength", ge=0, le=1)
 
 
 class VlsmOutput(NamedTuple):
@@ -137,7 +92,9 @@ class Vlsm(nn.Module):
         residual_scale: outside of training; see `VlsmConfig`.
     """
 
-    def __init__(self, sam2: Sam2Model, config: FusionConfig, residual_scale: float = 1.0) -> None:
+    def __init__(
+        self, sam2: transformers.Sam2Model, config: FusionConfig, residual_scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.residual_scale = residual_scale
         frozen: Any = sam2  # transformers' own methods are untyped
@@ -228,7 +185,7 @@ def _rows_of_views(level: Tensor, view: Tensor) -> Tensor:
     return level.expand(len(view), -1, -1, -1) if len(level) == 1 else level[view]
 
 
-def build(sam2: Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
+def build(sam2: transformers.Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
     """An untrained VLSM for a SAM 2 and a text encoder.
 
     Args:
@@ -239,8 +196,8 @@ def build(sam2: Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
     """
     try:
         return Vlsm(sam2, FusionConfig(**_determined(sam2, text), **options))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"no such fusion: {error}") from error
+    except ValidationError as error:
+        raise BadInput(f"no such fusion: {first_fault(error)}") from error
 
 
 def _determined(sam2: Any, text: TextEncoder) -> dict[str, int]:
@@ -270,15 +227,16 @@ def save_pretrained(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     config = VlsmConfig(
-        ModelReference(sam2_source, weights_digest(net.sam2)),
-        ModelReference(text.source, text.digest),
-        net.fusion.config,
-        training or {},
-        net.residual_scale,
+        sam2=ModelReference(source=sam2_source, sha256=weights_digest(net.sam2)),
+        text_encoder=ModelReference(source=text.source, sha256=text.digest),
+        fusion=net.fusion.config,
+        training=dict(training or {}),
+        residual_scale=net.residual_scale,
     )
     weights = {k: v.detach().to("cpu", torch.bfloat16) for k, v in net.fusion.state_dict().items()}
     save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
-    (path / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    settings = json.dumps(config.model_dump(by_alias=True), indent=2)
+    (path / CONFIG).write_text(settings + "\n", encoding="utf-8")
     return config
 
 
@@ -308,8 +266,7 @@ def from_pretrained(
         model = str(registry.embedded_folder("vlsm"))
     folder = hub_folder(model, "VLSM weights")
     with reading(folder, "a VLSM"):
-        check_model_type(folder, (MODEL_TYPE,))
-        config = VlsmConfig.from_dict(read_settings(folder / CONFIG))
+        config = _read_config(folder)
         weights = {name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}
     base, preprocessing = load_sam2(sam2 or config.sam2.source)
     text = TextEncoder(text_encoder or config.text_encoder.source)
@@ -337,6 +294,18 @@ def from_pretrained(
         raise ModelUnavailable(f"{folder} holds weights that are not finite: {broken}")
     net.fusion.load_state_dict(weights, assign=True)
     return LoadedVlsm(net.eval(), preprocessing, text, config)
+
+
+def _read_config(folder: Path) -> VlsmConfig:
+    """The folder's `config.json`; ValueError if another version, incomplete, or out of range."""
+    check_model_type(folder, (MODEL_TYPE,))
+    settings = read_settings(folder / CONFIG)
+    if (version := settings.get("version")) != VERSION:
+        raise ValueError(f"it is of version {version!r}, this rsvp reads version {VERSION}")
+    try:
+        return VlsmConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(f"its {CONFIG}: {first_fault(error)}") from error
 
 
 class VlsmSegmenter(Sam2Segmenter):
@@ -368,7 +337,7 @@ class VlsmSegmenter(Sam2Segmenter):
             BadInput: a device that this machine lacks, or an unknown dtype.
         """
         net, preprocessing, text, _ = from_pretrained(model, sam2=sam2, text_encoder=text_encoder)
-        self._place_vlsm(net, text, preprocessing, name=f"vlsm:{model}", device=device, dtype=dtype)
+        self._place_vlsm(net, text, preprocessing, f"vlsm:{model}", device, dtype)
 
     @classmethod
     def from_vlsm(
@@ -383,13 +352,13 @@ class VlsmSegmenter(Sam2Segmenter):
     ) -> VlsmSegmenter:
         """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
         segmenter = cls.__new__(cls)
-        segmenter._place_vlsm(net, text, preprocessing, name=name, device=device, dtype=dtype)
+        segmenter._place_vlsm(net, text, preprocessing, name, device, dtype)
         return segmenter
 
     def _place_vlsm(
-        self, net: Vlsm, text: TextEncoder, preprocessing: Preprocessing, **where: Any
+        self, net: Vlsm, text: TextEncoder, preprocessing: Preprocessing, *where: Any
     ) -> None:
-        self._place(net.sam2, preprocessing, **where)
+        self._place(net.sam2, preprocessing, *where)
         self.vlsm, self.text = net.to(self.device).eval(), text.to(self.device)
 
     def _decode(
