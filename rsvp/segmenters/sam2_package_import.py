@@ -22,7 +22,7 @@ from torch import nn
 
 from rsvp.errors import MissingExtra, ModelUnavailable, first_line
 from rsvp.platform.torchvision import stub_modules, torchvision_works
-from rsvp.segmenters.nms import box_nms
+from rsvp.segmenters.mask_filter import box_nms
 
 # The package's own requirements would install torchvision, and its build another torch.
 INSTALL = (

@@ -23,8 +23,14 @@ from rsvp.segmenters.automatic import (
     automatic_masks,
     crop_windows,
 )
-from rsvp.segmenters.mask_filter import AutomaticSettings, MaskFilter, filter_size, tight_boxes
-from rsvp.segmenters.nms import box_nms, mask_nms
+from rsvp.segmenters.mask_filter import (
+    AutomaticSettings,
+    MaskFilter,
+    box_nms,
+    filter_size,
+    mask_nms,
+    tight_boxes,
+)
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window
