@@ -8,7 +8,7 @@ weights differently; a table of rules renames one state dict into the other, str
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +105,14 @@ def inference_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state dict of the hub's checkpoints from an official one; unknown names stay."""
-    return {
-        rename(name, _RULES): part
-        for key, value in inference_weights(state).items()
-        for name, part in _unpacked(key, value)
-    }
-
-
-def _unpacked(key: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """A packed matrix as query, key and value; any other weight as it is."""
-    match = _PACKED.fullmatch(key)
-    if match is None:
-        yield key, value
-        return
-    for name, part in zip(("query", "key", "value"), value.chunk(3), strict=True):
-        yield f"{match['stem']}{name}.{match['part']}", part.clone()
+    renamed = {}
+    for key, value in inference_weights(state).items():
+        if match := _PACKED.fullmatch(key):
+            for name, part in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[rename(f"{match['stem']}{name}.{match['part']}", _RULES)] = part.clone()
+        else:
+            renamed[rename(key, _RULES)] = value
+    return renamed
 
 
 def official_config(
@@ -137,7 +130,8 @@ def official_config(
     """
     levels, width = state["transformer.level_embed"].shape
     points = 4
-    attention = "transformer.encoder.layers.0.self_attn.attention_weights.bias"
+    weights = state["transformer.encoder.layers.0.self_attn.attention_weights.bias"]
+    heads = len(weights) // (levels * points)
     return transformers.GroundingDinoConfig(
         backbone_config=_swin_config(state),
         text_config=bert,
@@ -148,8 +142,8 @@ def official_config(
         decoder_layers=_count(state, r"transformer\.decoder\.layers\.(\d+)\."),
         encoder_ffn_dim=len(state["transformer.encoder.layers.0.linear1.bias"]),
         decoder_ffn_dim=len(state["transformer.decoder.layers.0.linear1.bias"]),
-        encoder_attention_heads=len(state[attention]) // (levels * points),
-        decoder_attention_heads=len(state[attention]) // (levels * points),
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
         encoder_n_points=points,
         decoder_n_points=points,
     )

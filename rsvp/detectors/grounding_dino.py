@@ -52,10 +52,8 @@ class GroundingDinoDetector(GroundedDetector):
             model: e.g. ``IDEA-Research/grounding-dino-tiny`` or
                 ``openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det``, a folder of
                 either kind, or a `.pth` file of the official project.
-            threshold: leave out boxes with a lower score; None keeps every one.
-            iou: of boxes with a higher IoU, keep the best; None keeps all.
+            threshold, iou, device: see `GroundedDetector`.
             text_encoder: the source of a `.pth` file's tokenizer; a folder has its own.
-            device: e.g. ``cuda``; the best one of this machine by default.
 
         Raises:
             ModelUnavailable: no such weights, or of another model.
@@ -74,16 +72,9 @@ class GroundingDinoDetector(GroundedDetector):
                 preprocessing = read_preprocessing(folder)
                 net = load_float32(transformers.AutoModelForZeroShotObjectDetection, folder)
             tokenizer = load_tokenizer(folder)
-        super().__init__(
-            f"grounding-dino:{model}",
-            net,
-            tokenizer,
-            max_tokens=net.config.max_text_len,
-            preprocessing=preprocessing,
-            threshold=threshold,
-            iou=iou,
-            device=device,
-        )
+        name, max_tokens = f"grounding-dino:{model}", net.config.max_text_len
+        options: Any = {"threshold": threshold, "iou": iou, "device": device}
+        super().__init__(name, net, tokenizer, max_tokens, preprocessing, **options)
 
     def _forward(
         self, pixels: torch.Tensor, ids: torch.Tensor

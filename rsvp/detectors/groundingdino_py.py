@@ -53,11 +53,9 @@ class GroundingDinoPyDetector(GroundedDetector):
             model: the `.pth` file.
             config: its `.py`, `.yaml` or `.json` config; by default the one of the same name beside
                 it, else the package's own for a Swin of that width.
-            threshold: leave out boxes with a lower score; None keeps every one.
-            iou: of boxes with a higher IoU, keep the best; None keeps all.
+            threshold, iou, device: see `GroundedDetector`.
             text_encoder: a folder or hub id of BERT's tokenizer and config; its weights come with
                 the checkpoint.
-            device: e.g. ``cuda``; the best one of this machine by default.
 
         Raises:
             ModelUnavailable: the package, the weights or the tokenizer are missing or unreadable.
@@ -71,22 +69,21 @@ class GroundingDinoPyDetector(GroundedDetector):
         chosen = _default_config(path, state) if config is None else Path(config).expanduser()
         settings = read_config(chosen)
         tokenizer, bert = load_text(text_encoder)
-        net = _build_network(settings, bert, tokenizer, chosen)
+        try:
+            net: Any = package_import.build_network(settings, bert, tokenizer)
+        except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"no Grounding DINO can be built from {chosen}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
         if difference := state_dict_difference(inference_weights(net.state_dict()), state):
             raise BadInput(
                 f"the config {chosen} does not fit the checkpoint: {difference}; pass config=FILE"
             )
         net.load_state_dict(state, strict=False)  # all that inference needs is there
-        super().__init__(
-            f"groundingdino-py:{model}",
-            net,
-            tokenizer,
-            max_tokens=net.max_text_len,
-            preprocessing=DetectorPreprocessing(),
-            threshold=threshold,
-            iou=iou,
-            device=device,
-        )
+        name, max_tokens = f"groundingdino-py:{model}", net.max_text_len
+        options: Any = {"threshold": threshold, "iou": iou, "device": device}
+        super().__init__(name, net, tokenizer, max_tokens, DetectorPreprocessing(), **options)
 
     def _forward(
         self, pixels: torch.Tensor, ids: torch.Tensor
@@ -106,8 +103,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.suffix not in _SUFFIXES:
         raise BadInput(f"a config is a {', '.join(_SUFFIXES)} file, found {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-        found = _parsed(text, path.suffix)
+        found = _parsed(path.read_text(encoding="utf-8"), path.suffix)
     except OSError as error:
         raise BadInput(f"cannot read the config {path}: {error.strerror or error}") from error
     except (ValueError, SyntaxError) as error:
@@ -148,15 +144,3 @@ def _default_config(path: Path, state: Mapping[str, torch.Tensor]) -> Path:
     if width not in _RELEASED:
         raise BadInput(f"no released config has a Swin of width {width}: pass config=FILE")
     return package_import.folder() / "config" / _RELEASED[width]
-
-
-def _build_network(settings: Mapping[str, Any], bert: Any, tokenizer: Any, config: Path) -> Any:
-    try:
-        net = package_import.build_network(settings, bert, tokenizer)
-    except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"no Grounding DINO can be built from {config}: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
-    vars(net)["tokenizer"] = package_import.tokens_as_captions
-    return net

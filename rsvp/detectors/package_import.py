@@ -12,42 +12,29 @@ change to its files:
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 
 from rsvp.errors import ModelUnavailable, first_line
-from rsvp.platform.torchvision import (
-    hide_broken_torchvision,
-    stub_modules,
-    torchvision_works,
-)
-
-hide_broken_torchvision()
-
-# What the package imports of transformers; loaded before the stubs are in place.
-from transformers import (  # noqa: E402, F401
-    AutoModel,
-    AutoTokenizer,
-    BatchEncoding,
-    BertConfig,
-    BertModel,
-    BertPreTrainedModel,
-    BertTokenizer,
-    RobertaModel,
-    RobertaTokenizerFast,
-)
+from rsvp.platform.pretrained import transformers
+from rsvp.platform.torchvision import stub_modules, torchvision_works
 
 INSTALL = "pip install --no-deps groundingdino-py==0.4.0"
 _PACKAGE = "groundingdino"
 _MODEL = f"{_PACKAGE}.models.GroundingDINO.groundingdino"
+# What the package imports of transformers, which must not see the stubs below.
+_OF_TRANSFORMERS = (
+    *("AutoModel", "AutoTokenizer", "BertConfig", "BertModel", "BertPreTrainedModel"),
+    *("BertTokenizer", "RobertaModel", "RobertaTokenizerFast"),
+)
 
 
 class BertAdapter(nn.Module):
@@ -96,7 +83,7 @@ def installed() -> bool:
     return importlib.util.find_spec(_PACKAGE) is not None
 
 
-def build_network(settings: Mapping[str, Any], bert: Any, tokenizer: Any) -> nn.Module:
+def build_network(settings: Mapping[str, Any], bert: Any, tokenizer: Any) -> Any:
     """The package's own `GroundingDINO`, with random weights, in eval mode.
 
     Args:
@@ -113,15 +100,17 @@ def build_network(settings: Mapping[str, Any], bert: Any, tokenizer: Any) -> nn.
     args = types.SimpleNamespace(
         **{**settings, "use_checkpoint": False, "use_transformer_ckpt": False}
     )
-    texts = module.get_tokenlizer
-    make_bert: Any = AutoModel.from_config
-    replaced = {
-        (module, "BertModelWarper"): BertAdapter,
-        (texts, "get_tokenlizer"): lambda _: tokenizer,
-        (texts, "get_pretrained_language_model"): lambda _: make_bert(bert),
-    }
-    with _patched(replaced):
-        network: nn.Module = module.build_groundingdino(args)
+    make_bert: Any = transformers.AutoModel.from_config
+    with (
+        mock.patch.object(module, "BertModelWarper", BertAdapter),
+        mock.patch.multiple(
+            module.get_tokenlizer,
+            get_tokenlizer=lambda _: tokenizer,
+            get_pretrained_language_model=lambda _: make_bert(bert),
+        ),
+    ):
+        network: Any = module.build_groundingdino(args)
+    network.tokenizer = _tokens_as_captions
     return network.eval()
 
 
@@ -132,16 +121,11 @@ def nested(pixels: torch.Tensor) -> Any:
     return misc.NestedTensor(pixels, torch.zeros(size, dtype=torch.bool, device=pixels.device))
 
 
-def tokens_as_captions(captions: Sequence[torch.Tensor], **_: Any) -> BatchEncoding:
+def _tokens_as_captions(captions: Sequence[torch.Tensor], **_: Any) -> transformers.BatchEncoding:
     """Replaces the network's tokenizer: the captions are tokens already, (1, L) int64 each."""
     ids = torch.cat(list(captions))
-    return BatchEncoding(
-        {
-            "input_ids": ids,
-            "token_type_ids": torch.zeros_like(ids),
-            "attention_mask": torch.ones_like(ids),
-        }
-    )
+    rest = {"token_type_ids": torch.zeros_like(ids), "attention_mask": torch.ones_like(ids)}
+    return transformers.BatchEncoding({"input_ids": ids, **rest})
 
 
 def folder() -> Path:
@@ -157,6 +141,8 @@ def load_package() -> Any:
     """
     if not installed():
         raise ModelUnavailable(f"the groundingdino-py package is not installed: {INSTALL}")
+    for name in _OF_TRANSFORMERS:
+        getattr(transformers, name)
     try:
         with stub_modules(_STUBS | ({} if torchvision_works() else _TORCHVISION)):
             return importlib.import_module(_MODEL)
@@ -165,18 +151,6 @@ def load_package() -> Any:
             f"the groundingdino-py package cannot be imported ({type(error).__name__}: "
             f"{first_line(error)}); the release that rsvp supports: {INSTALL}"
         ) from error
-
-
-@contextlib.contextmanager
-def _patched(replaced: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
-    before = {place: getattr(*place) for place in replaced}
-    try:
-        for (owner, name), value in replaced.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name), value in before.items():
-            setattr(owner, name, value)
 
 
 class _DropPath(nn.Module):
@@ -190,11 +164,6 @@ class _DropPath(nn.Module):
         if self.training:
             raise NotImplementedError("rsvp runs GroundingDINO and does not train it")
         return x
-
-
-def _box_area(boxes: torch.Tensor) -> torch.Tensor:
-    """(n,) areas of xyxy boxes (n, 4)."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _unused(name: str) -> Any:
@@ -217,12 +186,12 @@ _STUBS: dict[str, dict[str, Any]] = {
         "trunc_normal_": nn.init.trunc_normal_,
     },
 }
-# Only `box_area` is ever called, by the training losses; the rest is for ResNets and NMS. The
-# package reads the minor version, to recognise releases before 0.7.
+# For ResNets, NMS and the training losses. The package reads the minor version, to recognise
+# releases before 0.7.
 _TORCHVISION: dict[str, dict[str, Any]] = {
     "torchvision": {"__version__": "0.28.0"},
     "torchvision.ops": {},
-    "torchvision.ops.boxes": {"nms": _unused("nms"), "box_area": _box_area},
+    "torchvision.ops.boxes": {"nms": _unused("nms"), "box_area": _unused("box_area")},
     "torchvision.models": {},
     "torchvision.models._utils": {
         "IntermediateLayerGetter": _unused("IntermediateLayerGetter"),

@@ -66,14 +66,11 @@ def stub_modules(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         parent, _, child = name.rpartition(".")
         if parent in stubs:
             setattr(stubs[parent], child, stub)
-    absent = object()
-    before: dict[str, Any] = {name: sys.modules.get(name, absent) for name in stubs}
+    before = {name: sys.modules[name] for name in stubs if name in sys.modules}
     sys.modules.update(stubs)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is absent:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(before)

@@ -132,7 +132,7 @@ class PromptableSegmenter(ABC):
         for start in range(0, len(images), MAX_BATCH):
             batch = images[start : start + MAX_BATCH]
             levels = self.features([(i, Window.whole((i.height, i.width))) for i in batch])
-            rows = zip(*(level.split(1) for level in levels), strict=True)
+            rows = zip(*(level.chunk(len(batch)) for level in levels), strict=True)
             encodings += map(Encoding, batch, rows)
         return encodings
 

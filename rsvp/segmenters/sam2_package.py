@@ -79,10 +79,14 @@ class Sam2PackageSegmenter(PromptableSegmenter):
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
         """See `PromptableSegmenter.features`; the windows must lie inside the images."""
+        for image, window in views:
+            if window != window.clip((image.height, image.width)):
+                found = tuple(window)
+                raise BadInput(f"the sam2 package needs windows inside the image, found {found}")
         predictor = copy.copy(self._predictor)  # it stores the image
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            predictor.set_image_batch([_pixels(image, window) for image, window in views])
+            predictor.set_image_batch([i.rgb[w.y0 : w.y1, w.x0 : w.x1] for i, w in views])
         levels = [*predictor._features["high_res_feats"], predictor._features["image_embed"]]
         return [level.float() for level in levels]
 
@@ -120,20 +124,10 @@ class Sam2PackageSegmenter(PromptableSegmenter):
         return logits, scores
 
 
-def _pixels(image: Image, window: Window) -> Any:
-    """The (h, w, 3) uint8 of a window."""
-    if window != window.clip((image.height, image.width)):
-        raise BadInput(f"the sam2 package needs windows inside the image, found {tuple(window)}")
-    return image.rgb[window.y0 : window.y1, window.x0 : window.x1]
-
-
 def load_network(model: str) -> Any:
     """The package's `SAM2Base` with a checkpoint's weights, on the CPU, in float32.
 
-    Built from the package's yaml file for the size that the checkpoint's shapes have.
-
-    Raises:
-        MissingExtra, ModelUnavailable: see `Sam2PackageSegmenter`.
+    The checkpoint's shapes decide which of the package's yaml files it is built from.
     """
     package = load_package()
     path = _checkpoint(model, package)

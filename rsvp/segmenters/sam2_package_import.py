@@ -8,7 +8,6 @@ torchvision as it was.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import warnings
@@ -60,10 +59,8 @@ def load_package() -> Package:
     for name in ("hydra", "iopath", "tqdm"):
         if importlib.util.find_spec(name) is None:
             raise MissingExtra("the sam2 package", "sam2")
-    torchvision: contextlib.AbstractContextManager[None] = (
-        contextlib.nullcontext() if torchvision_works() else stub_modules(_TORCHVISION)
-    )
-    with torchvision, warnings.catch_warnings():
+    stubs = {} if torchvision_works() else _TORCHVISION
+    with stub_modules(stubs), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hydra uses deprecated functions
         try:
             automatic = importlib.import_module("sam2.automatic_mask_generator")
@@ -126,14 +123,12 @@ def _batched_nms(
     return box_nms(boxes + offsets[:, None], scores, iou_threshold)
 
 
-def _box_area(boxes: torch.Tensor) -> torch.Tensor:
-    """(n,) areas of (n, 4) xyxy boxes."""
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-
-
 _TORCHVISION: dict[str, dict[str, Any]] = {
     "torchvision": {},
     "torchvision.transforms": {"ToTensor": _ToTensor, "Resize": _Resize, "Normalize": _Normalize},
     "torchvision.ops": {},
-    "torchvision.ops.boxes": {"batched_nms": _batched_nms, "box_area": _box_area},
+    "torchvision.ops.boxes": {
+        "batched_nms": _batched_nms,
+        "box_area": lambda boxes: (boxes[:, 2:] - boxes[:, :2]).prod(dim=1),
+    },
 }

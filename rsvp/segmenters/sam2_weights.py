@@ -197,7 +197,7 @@ def official_config(size: str) -> transformers.Sam2Config:
     widths = [width, 2 * width, 4 * width, 8 * width]
     hiera = {"hidden_size": width, "embed_dim_per_stage": widths, **hiera}
     backbone = transformers.Sam2HieraDetConfig(**hiera)
-    vision = {"backbone_config": backbone, "backbone_channel_list": widths[::-1]}
+    vision: Any = {"backbone_config": backbone, "backbone_channel_list": widths[::-1]}
     return transformers.Sam2Config(vision_config=transformers.Sam2VisionConfig(**vision))
 
 

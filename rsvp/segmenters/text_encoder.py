@@ -9,7 +9,7 @@ model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,8 @@ from rsvp.platform.lru import LRUCache
 from rsvp.platform.pretrained import load_float32, reading, transformers, weights_digest
 from rsvp.segmenters.fusion import TextStates
 
-_TOWERS: dict[str, Any] = {
-    "clip": transformers.CLIPTextModel,
-    "clip_text_model": transformers.CLIPTextModel,
-    "siglip": transformers.SiglipTextModel,
-    "siglip_text_model": transformers.SiglipTextModel,
-    "siglip2": transformers.Siglip2TextModel,
-    "siglip2_text_model": transformers.Siglip2TextModel,
-}
+# The types of two-tower models, with or without the suffix of their text tower alone.
+_TOWERS = {"clip": "CLIPTextModel", "siglip": "SiglipTextModel", "siglip2": "Siglip2TextModel"}
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"}
     | {"modernbert", "mpnet", "roberta", "xlm-roberta"}
@@ -73,13 +67,17 @@ class TextEncoder(nn.Module):
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = str(config.model_type)
             self.tokenizer = _tokenizer(folder)
-            tower = _TOWERS.get(kind) or (transformers.AutoModel if kind in _ENCODERS else None)
-            if source.startswith(_EMBEDDINGS) or tower is None:
-                table = _embedding_table(folder)
-                self.padded_length, self.width = None, table.embedding_dim
-                net: Any = table
+            tower = _TOWERS.get(kind.removesuffix("_text_model"))
+            self.padded_length = None
+            if source.startswith(_EMBEDDINGS) or not (tower or kind in _ENCODERS):
+                net: Any = _embedding_table(folder)
+                self.width = net.embedding_dim
             else:
-                net = _encoder(tower, folder)
+                # The states bypass the pooler, which many files lack.
+                network = getattr(transformers, tower or "AutoModel")
+                net = load_float32(network, folder, optional=r"pooler\.")
+                if getattr(net, "pooler", None) is not None:
+                    net.pooler = None
                 self.padded_length = _SIGLIP_LENGTH if kind.startswith("siglip") else None
                 self.width = net.config.hidden_size
         self.net: nn.Module = net.eval().requires_grad_(False)
@@ -136,43 +134,26 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _encoder(tower: Any, folder: Path) -> Any:
-    """A text tower's network, without the pooler, which many files lack and the states bypass."""
-    net = load_float32(tower, folder, optional=r"pooler\.")
-    if getattr(net, "pooler", None) is not None:
-        net.pooler = None
-    return net
-
-
 def _embedding_table(folder: Path) -> nn.Embedding:
     """The table of token embeddings, read alone from however many files there are.
 
     Raises:
         ValueError: no tensor has one of the usual names.
     """
-    tables = [
-        (name, file)
-        for file, names in _tensor_names(folder)
-        for name in names
-        if name.endswith(_EMBEDDING_TABLES)
-    ]
+    files: dict[str, Path] = {}
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():  # saves opening the files
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {name: folder / file for name, file in weight_map.items()}
+    else:
+        for path in sorted(folder.glob("*.safetensors"), reverse=True):
+            with safe_open(path, framework="pt") as opened:
+                files.update(dict.fromkeys(opened.keys(), path))
+    tables = [name for name in files if name.endswith(_EMBEDDING_TABLES)]
     if not tables:
         raise ValueError("it has no table of token embeddings in safetensors")
     # An encoder-decoder has several; the one with the shortest name is shared by both.
-    name, file = min(tables, key=lambda table: (len(table[0]), table[0]))
-    with safe_open(file, framework="pt") as opened:
+    name = min(tables, key=lambda table: (len(table), table))
+    with safe_open(files[name], framework="pt") as opened:
         weight = opened.get_tensor(name).float()
     return nn.Embedding(len(weight), weight.shape[1], _weight=weight)
-
-
-def _tensor_names(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each safetensors file with the names of its tensors; an index saves opening the files."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        for file in sorted(set(weight_map.values())):
-            yield folder / file, [name for name, where in weight_map.items() if where == file]
-        return
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
-            yield path, list(opened.keys())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -62,7 +62,7 @@ class VlsmConfig(BaseModel, frozen=True, strict=True, populate_by_name=True):
     text_encoder: ModelReference
     fusion: FusionConfig
     training: dict[str, Any] = {}
-    residual_scale: float = Field(1.0, alias="strength", ge=0, le=1)
+    residual_scale: Annotated[float, Field(alias="strength", ge=0, le=1)] = 1.0
 
 
 class VlsmOutput(NamedTuple):
@@ -71,9 +71,7 @@ class VlsmOutput(NamedTuple):
     Attributes:
         logits: (N, m, s, s), m masks of each; m is 3 for a single point, else 1.
         scores: (N, m), the predicted IoU.
-        presence: (N,) logits: the object that the text names is in the box.
-        match: (N, gh, gw) logits: the text names what is at this spatial token.
-        cosines: (B, N, gh * gw), scaled cosines of every view's spatial tokens with every text.
+        presence, match, cosines: see `FusionOutput`.
     """
 
     logits: Tensor
@@ -121,15 +119,13 @@ class Vlsm(nn.Module):
             prompts: one a proposal.
             texts: one a proposal.
         """
-        positions = self.sam2.get_image_wide_positional_embeddings()
         sparse, dense = self._encode_prompts(prompts)
-        boxes = prompts.boxes(self.sam2.prompt_encoder.input_image_size)
         steering = self.fusion(
             features[-1],
-            positions,
+            self.sam2.get_image_wide_positional_embeddings(),
             view=view,
             prompt=sparse[:, 0],
-            boxes=boxes,
+            boxes=prompts.boxes(self.sam2.prompt_encoder.input_image_size),
             texts=texts,
             residual_scale=None if self.training else self.residual_scale,
         )
@@ -168,7 +164,11 @@ class Vlsm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(N, m, s, s) logits and (N, m) predicted IoU of N proposals on their views."""
         positions = self.sam2.get_image_wide_positional_embeddings()
-        *fine, coarse = (_rows_of_views(level, view) for level in features)
+        # The row of each proposal's view; not copied where all proposals share one.
+        *fine, coarse = (
+            level.expand(len(view), -1, -1, -1) if len(level) == 1 else level[view]
+            for level in features
+        )
         logits, scores, _, _ = self.sam2.mask_decoder(
             image_embeddings=coarse,
             image_positional_embeddings=positions.expand(len(view), -1, -1, -1),
@@ -178,11 +178,6 @@ class Vlsm(nn.Module):
             high_resolution_features=fine,
         )
         return logits[:, 0], scores[:, 0]
-
-
-def _rows_of_views(level: Tensor, view: Tensor) -> Tensor:
-    """The row of each proposal's view; not copied where all proposals share one."""
-    return level.expand(len(view), -1, -1, -1) if len(level) == 1 else level[view]
 
 
 def build(sam2: transformers.Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
@@ -196,6 +191,8 @@ def build(sam2: transformers.Sam2Model, text: TextEncoder, **options: int) -> Vl
     """
     try:
         return Vlsm(sam2, FusionConfig(**_determined(sam2, text), **options))
+    except TypeError as error:  # an option that the two models determine
+        raise BadInput(f"no such fusion: {error}") from error
     except ValidationError as error:
         raise BadInput(f"no such fusion: {first_fault(error)}") from error
 
@@ -337,7 +334,8 @@ class VlsmSegmenter(Sam2Segmenter):
             BadInput: a device that this machine lacks, or an unknown dtype.
         """
         net, preprocessing, text, _ = from_pretrained(model, sam2=sam2, text_encoder=text_encoder)
-        self._place_vlsm(net, text, preprocessing, f"vlsm:{model}", device, dtype)
+        self._place(net.sam2, preprocessing, f"vlsm:{model}", device, dtype)
+        self._attach(net, text)
 
     @classmethod
     def from_vlsm(
@@ -347,18 +345,14 @@ class VlsmSegmenter(Sam2Segmenter):
         preprocessing: Preprocessing,
         *,
         name: str = "vlsm:network",
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        **where: Any,
     ) -> VlsmSegmenter:
-        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
-        segmenter = cls.__new__(cls)
-        segmenter._place_vlsm(net, text, preprocessing, name, device, dtype)
+        """Wrap a network in memory, as `from_network` does with the same options."""
+        segmenter = cls.from_network(net.sam2, preprocessing, name=name, **where)
+        segmenter._attach(net, text)
         return segmenter
 
-    def _place_vlsm(
-        self, net: Vlsm, text: TextEncoder, preprocessing: Preprocessing, *where: Any
-    ) -> None:
-        self._place(net.sam2, preprocessing, *where)
+    def _attach(self, net: Vlsm, text: TextEncoder) -> None:
         self.vlsm, self.text = net.to(self.device).eval(), text.to(self.device)
 
     def _decode(

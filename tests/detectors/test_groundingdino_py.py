@@ -11,7 +11,7 @@ import torch
 
 from rsvp import registry
 from rsvp.detectors import Detector, package_import
-from rsvp.detectors.captions import write_captions
+from rsvp.detectors.grounded import write_captions
 from rsvp.detectors.grounding_dino import GroundingDinoDetector
 from rsvp.detectors.groundingdino_py import GroundingDinoPyDetector, read_config
 from rsvp.errors import BadInput, ModelUnavailable
