@@ -149,28 +149,21 @@ def official_config(
     )
 
 
-def _swin_config(state: Mapping[str, torch.Tensor]) -> transformers.SwinConfig:
+def _swin_config(state: Mapping[str, torch.Tensor]) -> Any:
     """The table of position biases has (2 w - 1)² rows, w the window, and a column a head."""
-    stages = _count(state, r"backbone\.0\.layers\.(\d+)\.")
+    stages = range(_count(state, r"backbone\.0\.layers\.(\d+)\."))
     tables = [
         state[f"backbone.0.layers.{stage}.blocks.0.attn.relative_position_bias_table"].shape
-        for stage in range(stages)
+        for stage in stages
     ]
-    outputs = [stage for stage in range(stages) if f"backbone.0.norm{stage}.weight" in state]
-    make: Any = (
-        transformers.SwinConfig
-    )  # its out_features is a property, unknown to the type checker
-    config: transformers.SwinConfig = make(
+    make: Any = transformers.SwinConfig  # its out_features is unknown to the type checker
+    return make(
         embed_dim=len(state["backbone.0.patch_embed.proj.bias"]),
-        depths=[
-            _count(state, rf"backbone\.0\.layers\.{stage}\.blocks\.(\d+)\.")
-            for stage in range(stages)
-        ],
+        depths=[_count(state, rf"backbone\.0\.layers\.{n}\.blocks\.(\d+)\.") for n in stages],
         num_heads=[columns for _, columns in tables],
         window_size=(round(tables[0][0] ** 0.5) + 1) // 2,
-        out_features=[f"stage{stage + 1}" for stage in outputs],
+        out_features=[f"stage{n + 1}" for n in stages if f"backbone.0.norm{n}.weight" in state],
     )
-    return config
 
 
 def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:
@@ -178,15 +171,14 @@ def _count(state: Mapping[str, torch.Tensor], pattern: str) -> int:
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
-def load_official(path: Path, bert: Any) -> transformers.GroundingDinoForObjectDetection:
-    """Read an official `.pth` file, on the CPU, in float32, ready for inference.
+def load_official(path: Path, bert: Any) -> Any:
+    """An official `.pth` file as transformers' network, on the CPU, in float32, for inference.
 
     Args:
         bert: the `BertConfig` of its text encoder.
 
     Raises:
-        ModelUnavailable: unreadable, or not Grounding DINO; the message has the first differing
-            name.
+        ModelUnavailable: unreadable, or not Grounding DINO; names the first weight that differs.
     """
     state = read_official(path)
     load: Any = transformers.GroundingDinoForObjectDetection.from_pretrained
@@ -197,4 +189,4 @@ def load_official(path: Path, bert: Any) -> transformers.GroundingDinoForObjectD
         for fault in ("missing", "unexpected", "mismatched"):
             if names := sorted(map(str, info[f"{fault}_keys"])):
                 raise ValueError(f"{len(names)} weights are {fault}, first {names[0]}")
-    return network.eval()  # type: ignore[no-any-return]
+    return network.eval()

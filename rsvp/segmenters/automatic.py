@@ -110,18 +110,13 @@ def _search(
     side = max(settings.points_per_side // settings.crop_points_divisor**layer, 1)
     mask_filter = MaskFilter((image.height, image.width), window, settings)
     batch = decoder_batch_size(size, features[-1].device, settings.points_per_batch)
+    steps = (torch.arange(side) + 0.5) / side  # the centres of a regular grid's cells
+    grid = torch.cartesian_prod(steps, steps).flip(1)  # (side², 2) x, y in 0..1, row after row
     passed = [
         mask_filter(*segmenter.every_mask(features, points * size), points)
-        for points in torch.split(_point_grid(side), batch)
+        for points in torch.split(grid, batch)
     ]
     return deduplicate(MaskBatch.concat(passed), settings)
-
-
-def _point_grid(side: int) -> torch.Tensor:
-    """(side², 2) points x, y in 0..1, row after row: the centres of a regular grid's cells."""
-    steps = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
 def _full_size(batch: MaskBatch, image: Image, limit: int | None) -> AutomaticMasks:

@@ -3,18 +3,28 @@
 https://github.com/facebookresearch/sam2, an optional package. On the same weights its mask logits
 differ from those of `sam2:` by rounding alone. Use it to run the authors' own code, and to compare
 `sam2:` with it.
+
+The package takes three transforms and NMS from torchvision. Where torchvision doesn't work, as
+beside many CPU builds of torch, the functions at the end replace them, and only while the package
+is imported: other packages, transformers above all, see torchvision as it was.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
+import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from rsvp.errors import BadInput, ModelUnavailable, first_line
+from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, first_line
 from rsvp.platform.hub import hub_file
 from rsvp.platform.pretrained import (
     CHECKPOINT_SUFFIXES,
@@ -23,12 +33,19 @@ from rsvp.platform.pretrained import (
     read_checkpoint,
     reading,
 )
+from rsvp.platform.torchvision import stub_modules, torchvision_works
+from rsvp.segmenters.mask_filter import box_nms
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
-from rsvp.segmenters.sam2_package_import import Package, load_package
 from rsvp.segmenters.sam2_weights import SIZES, Preprocessing, official_size
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Image
+
+# The package's own requirements would install torchvision, and its build another torch.
+INSTALL = (
+    "pip install 'rsvp[sam2]' && "
+    "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0"
+)
 
 _YAML = dict(zip(SIZES, ("t", "s", "b+", "l"), strict=True))
 
@@ -167,3 +184,103 @@ def _checkpoint(model: str, package: Package) -> Path:
             f"the sam2 package reads official .pt files and {known}, found {model!r}"
         )
     return hub_file(model, package.checkpoints[model][1], "official SAM 2 weights")
+
+
+# ------------------------------------------------------------ the import
+
+
+class Package(NamedTuple):
+    """What rsvp uses of the package."""
+
+    predictor: Any  # the class SAM2ImagePredictor
+    generator: Any  # the class SAM2AutomaticMaskGenerator
+    configs: Path  # the folder of its yaml files
+    checkpoints: dict[str, tuple[str, str]]  # hub id -> (yaml file, checkpoint's file)
+
+
+@functools.cache
+def load_package() -> Package:
+    """Import the package, with the installed torchvision if it works.
+
+    Raises:
+        ModelUnavailable: it is not installed, or cannot be imported.
+        MissingExtra: it is installed, but not what it builds on.
+    """
+    if importlib.util.find_spec("sam2") is None:
+        raise ModelUnavailable(f"the sam2 package is not installed: {INSTALL}")
+    for name in ("hydra", "iopath", "tqdm"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra("the sam2 package", "sam2")
+    stubs = {} if torchvision_works() else _TORCHVISION
+    with stub_modules(stubs), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra uses deprecated functions
+        try:
+            automatic = importlib.import_module("sam2.automatic_mask_generator")
+            predictor = importlib.import_module("sam2.sam2_image_predictor")
+            builder = importlib.import_module("sam2.build_sam")
+        except Exception as error:
+            raise ModelUnavailable(
+                f"the sam2 package cannot be imported: {first_line(error)}"
+            ) from error
+    return Package(
+        predictor.SAM2ImagePredictor,
+        automatic.SAM2AutomaticMaskGenerator,
+        Path(str(builder.__file__)).parent / "configs",
+        dict(builder.HF_MODEL_ID_TO_FILENAMES),
+    )
+
+
+class _ToTensor:
+    """(H, W, 3) uint8 to (3, H, W) float32 in 0..1."""
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        planes = np.array(np.asarray(image).transpose(2, 0, 1), order="C")
+        return torch.from_numpy(planes).float().div(255)
+
+
+class _Resize(nn.Module):
+    """Antialiased bilinear, (3, H, W) to (3, h, w)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.height, self.width = size
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        size = [self.height, self.width]
+        if list(image.shape[1:]) == size:  # torchvision returns it unchanged, too
+            return image
+        return F.interpolate(
+            image[None], size=size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
+
+
+class _Normalize(nn.Module):
+    """(3, H, W), each channel minus its mean, divided by its standard deviation."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mean = torch.tensor(self.mean, dtype=image.dtype, device=image.device)
+        std = torch.tensor(self.std, dtype=image.dtype, device=image.device)
+        return (image - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def _batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """NMS among the boxes of each category, `idxs`; the remaining rows, best score first."""
+    offsets = idxs.to(boxes) * (boxes.max() + 1) if len(boxes) else idxs.to(boxes)
+    return box_nms(boxes + offsets[:, None], scores, iou_threshold)
+
+
+_TORCHVISION: dict[str, dict[str, Any]] = {
+    "torchvision": {},
+    "torchvision.transforms": {"ToTensor": _ToTensor, "Resize": _Resize, "Normalize": _Normalize},
+    "torchvision.ops": {},
+    "torchvision.ops.boxes": {
+        "batched_nms": _batched_nms,
+        "box_area": lambda boxes: (boxes[:, 2:] - boxes[:, :2]).prod(dim=1),
+    },
+}

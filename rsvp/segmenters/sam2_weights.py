@@ -176,11 +176,7 @@ def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def official_size(state: Mapping[str, torch.Tensor]) -> str:
-    """Which of `SIZES` an official state dict has, by its shapes.
-
-    Raises:
-        ValueError: none of them.
-    """
+    """Which of `SIZES` an official state dict has, by its shapes; ValueError if none."""
     position = state.get("image_encoder.trunk.pos_embed")
     if position is None or position.ndim != 4:
         raise ValueError("it lacks image_encoder.trunk.pos_embed")

@@ -30,10 +30,7 @@ _ENCODERS = frozenset(
     | {"modernbert", "mpnet", "roberta", "xlm-roberta"}
 )
 _EMBEDDINGS = "embeddings:"
-_EMBEDDING_TABLES = (
-    *("embed_tokens.weight", "word_embeddings.weight", "token_embedding.weight"),
-    "shared.weight",
-)
+_TABLES = ("embed_tokens", "word_embeddings", "token_embedding", "shared")  # of embeddings
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _MAX_TOKENS = 64  # longer texts are truncated
 _SIGLIP_LENGTH = 64  # SigLIP was trained on texts padded to this length, without a mask
@@ -135,11 +132,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _embedding_table(folder: Path) -> nn.Embedding:
-    """The table of token embeddings, read alone from however many files there are.
-
-    Raises:
-        ValueError: no tensor has one of the usual names.
-    """
+    """The table of token embeddings, read alone; ValueError where none has a usual name."""
     files: dict[str, Path] = {}
     index = folder / "model.safetensors.index.json"
     if index.is_file():  # saves opening the files
@@ -149,7 +142,8 @@ def _embedding_table(folder: Path) -> nn.Embedding:
         for path in sorted(folder.glob("*.safetensors"), reverse=True):
             with safe_open(path, framework="pt") as opened:
                 files.update(dict.fromkeys(opened.keys(), path))
-    tables = [name for name in files if name.endswith(_EMBEDDING_TABLES)]
+    suffixes = tuple(f"{table}.weight" for table in _TABLES)
+    tables = [name for name in files if name.endswith(suffixes)]
     if not tables:
         raise ValueError("it has no table of token embeddings in safetensors")
     # An encoder-decoder has several; the one with the shortest name is shared by both.

@@ -129,7 +129,7 @@ def test_images_made_in_another_way_are_not_compared(sam2_folder) -> None:
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("size", [(75, 111), (480, 640), (33, 1000)])
 def test_the_crops_are_the_packages(size, layers) -> None:
-    from rsvp.segmenters.sam2_package_import import load_package
+    from rsvp.segmenters.sam2_package import load_package
 
     load_package()
     from sam2.utils.amg import generate_crop_boxes
