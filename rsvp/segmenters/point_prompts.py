@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,27 +24,18 @@ _CHANNELS = 32  # of the mask decoder's largest feature map, in the official net
 _REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the next allocation
 
 
-@dataclass(frozen=True, slots=True)
-class PointPrompt:
-    """A proposal as the prompt encoder takes it.
+# x, y in pixels of the model's square input, and the label: 1 positive, 0 negative, 2 and 3 the
+# corners of a box.
+PromptPoint = tuple[float, float, int]
 
-    Attributes:
-        coords: x, y in pixels of the model's square input.
-        labels: one for each point: 1 positive, 0 negative, 2 and 3 the corners of a box.
-    """
 
-    coords: tuple[tuple[float, float], ...]
-    labels: tuple[int, ...]
-
-    @classmethod
-    def of(cls, proposal: Proposal, window: Window, size: int) -> PointPrompt:
-        """A proposal's box corners and points, in a window resized to a square of `size`."""
-        pixels = [(point.x, point.y, int(point.positive)) for point in proposal.points]
-        if box := proposal.box:
-            pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
-        sx, sy = size / window.width, size / window.height
-        coords = tuple(((x - window.x0) * sx, (y - window.y0) * sy) for x, y, _ in pixels)
-        return cls(coords, tuple(label for _, _, label in pixels))
+def prompt_points(proposal: Proposal, window: Window, size: int) -> list[PromptPoint]:
+    """A proposal's box corners, then its points, in a window resized to a square of `size`."""
+    pixels = [(point.x, point.y, int(point.positive)) for point in proposal.points]
+    if box := proposal.box:
+        pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
+    sx, sy = size / window.width, size / window.height
+    return [((x - window.x0) * sx, (y - window.y0) * sy, label) for x, y, label in pixels]
 
 
 class PromptBatch(NamedTuple):
@@ -60,10 +50,11 @@ class PromptBatch(NamedTuple):
     labels: torch.Tensor
 
     @classmethod
-    def stack(cls, prompts: Sequence[PointPrompt], device: torch.device) -> PromptBatch:
+    def stack(cls, prompts: Sequence[list[PromptPoint]], device: torch.device) -> PromptBatch:
         """Prompts of one length as tensors."""
-        coords = torch.tensor([prompt.coords for prompt in prompts], device=device)
-        return cls(coords, torch.tensor([prompt.labels for prompt in prompts], device=device))
+        coords = [[(x, y) for x, y, _ in prompt] for prompt in prompts]
+        labels = [[label for _, _, label in prompt] for prompt in prompts]
+        return cls(torch.tensor(coords, device=device), torch.tensor(labels, device=device))
 
     @property
     def single_point(self) -> bool:
@@ -80,14 +71,14 @@ class PromptBatch(NamedTuple):
         return torch.where(has_box, self.coords[:, :2].flatten(1) / size, whole)
 
 
-def group_by_length(prompts: Sequence[PointPrompt]) -> list[list[int]]:
+def group_by_length(prompts: Sequence[list[PromptPoint]]) -> list[list[int]]:
     """Positions of the prompts that fit in one decoder batch without padding.
 
     The decoder's self-attention has no mask, so a padding token would change the masks.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for position, prompt in enumerate(prompts):
-        groups[len(prompt.labels)].append(position)
+        groups[len(prompt)].append(position)
     return list(groups.values())
 
 

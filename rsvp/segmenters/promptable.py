@@ -14,11 +14,11 @@ import torch
 from rsvp.platform.devices import choose_placement
 from rsvp.segmenters.point_prompts import (
     MAX_BATCH,
-    PointPrompt,
     PromptBatch,
     box_on_image,
     decoder_batch_size,
     group_by_length,
+    prompt_points,
 )
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, margin_box, paste_logits
@@ -172,7 +172,7 @@ class PromptableSegmenter(ABC):
         windows = self.windows(encoding.image_size, proposals)
         boxes = [box_on_image(p, encoding.image_size) or p.box for p in proposals]
         prompts = [
-            PointPrompt.of(replace(proposal, box=box), window, size)
+            prompt_points(replace(proposal, box=box), window, size)
             for proposal, box, window in zip(proposals, boxes, windows, strict=True)
         ]
         batch = decoder_batch_size(size, self.device)
@@ -196,7 +196,7 @@ class PromptableSegmenter(ABC):
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
         """Features of windows of images, (n, C, h, w) float32 each, high to low resolution."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def every_mask(
         self, features: Sequence[torch.Tensor], points: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,14 +209,23 @@ class PromptableSegmenter(ABC):
         Returns:
             (n, 3, s, s) logits, s a quarter of the input size, and (n, 3) predicted IoUs.
         """
+        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
+        prompts = PromptBatch(points.to(self.device)[:, None], labels)
+        return self._predict(features, prompts, multimask=True)
 
-    @abstractmethod
     def _decode(
         self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
     ) -> DecoderOutput:
-        """Decode N prompts.
+        """The masks of N prompts with a label each, which SAM 2 does not read."""
+        del labels
+        return best_mask(*self._predict(features, prompts, multimask=prompts.single_point))
+
+    @abstractmethod
+    def _predict(
+        self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, m, s, s) logits and (N, m) predicted IoUs of N prompts.
 
         Args:
             features: (1, C, h, w) each, which all prompts share, or (N, C, h, w), one row each.
-            labels: one a prompt.
         """

@@ -10,7 +10,7 @@ import torch
 
 from rsvp.errors import BadInput
 from rsvp.segmenters.point_prompts import PromptBatch
-from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
+from rsvp.segmenters.promptable import PromptableSegmenter
 from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Image
@@ -63,30 +63,16 @@ class Sam2Segmenter(PromptableSegmenter):
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
             return [level.float() for level in self.net.get_image_embeddings(pixels)]
 
-    @torch.inference_mode()
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
+    def _predict(
+        self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `PromptableSegmenter.every_mask`."""
-        found = self.net(
-            image_embeddings=list(features),
-            input_points=points.to(self.device)[None, :, None],
-            input_labels=torch.ones(1, len(points), 1, dtype=torch.int, device=self.device),
-            multimask_output=True,
-        )
-        return found.pred_masks[0], found.iou_scores[0]
-
-    def _decode(
-        self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
-    ) -> DecoderOutput:
-        """See `PromptableSegmenter._decode`; SAM 2 does not read the labels."""
-        del labels
+        """See `PromptableSegmenter._predict`."""
         # (images, prompts of each, points of each, 2): one image, or one image a prompt.
         axis = 0 if len(features[-1]) == 1 else 1
         found = self.net(
             image_embeddings=list(features),
             input_points=prompts.coords.unsqueeze(axis),
             input_labels=prompts.labels.unsqueeze(axis),
-            multimask_output=prompts.single_point,
+            multimask_output=multimask,
         )
-        return best_mask(found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1))
+        return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)

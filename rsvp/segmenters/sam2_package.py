@@ -36,7 +36,7 @@ from rsvp.platform.pretrained import (
 from rsvp.platform.torchvision import stub_modules, torchvision_works
 from rsvp.segmenters.mask_filter import box_nms
 from rsvp.segmenters.point_prompts import PromptBatch
-from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
+from rsvp.segmenters.promptable import PromptableSegmenter
 from rsvp.segmenters.sam2_weights import SIZES, Preprocessing, official_size
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Image
@@ -107,26 +107,10 @@ class Sam2PackageSegmenter(PromptableSegmenter):
         levels = [*predictor._features["high_res_feats"], predictor._features["image_embed"]]
         return [level.float() for level in levels]
 
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `PromptableSegmenter.every_mask`."""
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
-        prompts = PromptBatch(points.to(self.device)[:, None], labels)
-        return self._predict(features, prompts, multimask=True)
-
-    def _decode(
-        self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
-    ) -> DecoderOutput:
-        """See `PromptableSegmenter._decode`; the features are those of one image."""
-        del labels
-        return best_mask(*self._predict(features, prompts, multimask=prompts.single_point))
-
-    @torch.inference_mode()
     def _predict(
         self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, m, s, s) logits and (n, m) predicted IoUs by the package's predictor.
+        """See `PromptableSegmenter._predict`; the features are those of one image.
 
         The predictor resizes masks to the image's size; here that is the size of the decoder's own
         masks, so that they stay as they are.
