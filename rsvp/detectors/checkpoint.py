@@ -83,11 +83,7 @@ _PACKED = re.compile(r"(?P<stem>.*\.)(?P<packed>in_proj_|qkv\.)(?P<part>weight|b
 
 
 def read_official(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by their official names, in float32. No code in it is run.
-
-    Raises:
-        ModelUnavailable: unreadable, or no Grounding DINO.
-    """
+    """The tensors of a checkpoint by their official names; see `read_checkpoint`."""
     found = read_checkpoint(path, "Grounding DINO")
     state = {name.removeprefix("module."): value for name, value in found.items()}
     for needed in ("transformer.level_embed", "backbone.0.patch_embed.proj.weight"):

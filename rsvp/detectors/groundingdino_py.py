@@ -79,8 +79,7 @@ class GroundingDinoPyDetector(GroundedDetector):
 
         Raises:
             ModelUnavailable: the package, the weights or the tokenizer are missing or unreadable.
-            BadInput: a config that cannot be read or does not fit; a device that this machine
-                lacks; a threshold or iou that is not 0 to 1.
+            BadInput: a config that cannot be read or does not fit; see also `GroundedDetector`.
         """
         load_package()
         path = checkpoint_path(model, "Grounding DINO")
@@ -138,7 +137,7 @@ def _parsed(text: str, suffix: str) -> Any:
     if suffix == ".json":
         return json.loads(text)
     if suffix == ".py":
-        return dict(_assignments(ast.parse(text)))
+        return dict(_assignments(text))
     yaml = importlib.import_module("yaml")
     try:
         return yaml.safe_load(text)
@@ -146,8 +145,8 @@ def _parsed(text: str, suffix: str) -> Any:
         raise ValueError(first_line(error)) from error
 
 
-def _assignments(module: ast.Module) -> Iterator[tuple[str, Any]]:
-    for statement in module.body:
+def _assignments(text: str) -> Iterator[tuple[str, Any]]:
+    for statement in ast.parse(text).body:
         if not isinstance(statement, ast.Assign):
             raise ValueError(f"line {statement.lineno} is no assignment of a literal")
         for target in statement.targets:

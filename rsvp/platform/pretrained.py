@@ -122,13 +122,8 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
     Raises:
         ValueError: a weight is missing.
     """
-    net, info = network.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
+    options |= {"dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+    net, info = network.from_pretrained(folder, **options)
     missing = sorted(name for name in info["missing_keys"] if not re.match(optional, name))
     if missing:
         raise ValueError(f"it lacks weights, first {missing[0]}")
@@ -139,11 +134,7 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
 
 
 def checkpoint_path(model: str, what: str) -> Path:
-    """The checkpoint file of that name.
-
-    Raises:
-        ModelUnavailable: there is none.
-    """
+    """The checkpoint file of that name; ModelUnavailable where there is none."""
     path = machine.local_path(model)
     if path is None:
         raise ModelUnavailable(f"there are no {what} weights at {model}")

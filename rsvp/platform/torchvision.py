@@ -34,17 +34,13 @@ def hide_broken_torchvision() -> str | None:
     try:
         importlib.import_module(_NAME)
     except Exception as error:  # a broken binary raises anything: RuntimeError, OSError, ...
-        _hide()
+        for name in [name for name in sys.modules if name.startswith(f"{_NAME}.")]:
+            del sys.modules[name]
+        # None makes `import torchvision` fail and `find_spec` answer None, as if not installed.
+        sys.modules[_NAME] = None  # type: ignore[assignment]
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return None
-
-
-def _hide() -> None:
-    for name in [name for name in sys.modules if name.startswith(f"{_NAME}.")]:
-        del sys.modules[name]
-    # None makes `import torchvision` fail and `find_spec` answer None, as if it were not installed.
-    sys.modules[_NAME] = None  # type: ignore[assignment]
 
 
 def torchvision_works() -> bool:

@@ -61,9 +61,7 @@ class AutomaticMasks:
 def automatic_masks(
     segmenter: PromptableSegmenter, image: Image, settings: AutomaticSettings | None = None
 ) -> AutomaticMasks:
-    """Every mask of an image that passes the filters.
-
-    A segmenter's crop margin has no effect here, as there are no boxes.
+    """Every mask of an image that passes the filters; a crop margin has no effect.
 
     Raises:
         BadInput: more crop layers than the image has pixels for.
@@ -187,11 +185,7 @@ class AutomaticDetector:
         self._segmenter = segmenter
 
     def candidates(self, image: Image, phrases: Sequence[str]) -> Candidates:
-        """All masks of the image with their boxes, best predicted IoU first.
-
-        Args:
-            phrases: ignored; every candidate's phrase is "".
-        """
+        """All masks of the image, best predicted IoU first, whatever the phrases; theirs is ""."""
         del phrases
         found = automatic_masks(self._segmenter, image, self.settings)
         return Candidates(found.boxes, found.masks.scores, ("",) * len(found), found.masks.masks)

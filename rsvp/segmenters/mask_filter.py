@@ -111,10 +111,9 @@ class MaskFilter:
         self._size = filter_size((window.height, window.width), settings.judged_side)
 
     def __call__(self, logits: Tensor, scores: Tensor, points: Tensor) -> MaskBatch:
-        """The good masks among (n, m, s, s) logits with (n, m) predicted IoUs at (n, 2) points.
+        """The good masks among (n, m, s, s) logits with (n, m) predicted IoUs.
 
-        Args:
-            points: x, y in 0..1 of the window.
+        Their (n, 2) points are x, y in 0..1 of the window.
         """
         settings, window = self._settings, torch.tensor(self._window, device=logits.device)
         pixels = points.to(logits.device) * (window[2:] - window[:2]) + window[:2]
@@ -131,7 +130,10 @@ class MaskFilter:
             resized, stability = resized[rows], stability[rows]
         small = resized[:, 0] > 0
         boxes = tight_boxes(small)
-        edges = self._edges(boxes)
+        height, width = self._size
+        sx, sy = self._window.width / width, self._window.height / height
+        inclusive = torch.tensor([0, 0, 1, 1], device=logits.device)
+        edges = boxes * boxes.new_tensor([sx, sy, sx, sy]) + (window[[0, 1, 0, 1]] - inclusive)
         whole = torch.tensor(Window.whole(self._image_size), device=edges.device)
         near_crop, near_image = ((edges - border).abs() <= _EDGE for border in (window, whole))
         cut_off = (near_crop & ~near_image).any(dim=1)  # by a border of the crop alone
@@ -139,13 +141,6 @@ class MaskFilter:
         windows = window.expand(len(scores), 4)
         small = small if settings.by == "masks" else small[:, :0, :0]
         return MaskBatch(logits, scores, stability, pixels, edges, windows, small).take(complete)
-
-    def _edges(self, boxes: Tensor) -> Tensor:
-        """Boxes of small masks in pixels of the image, right and bottom inclusive."""
-        sy, sx = self._window.height / self._size[0], self._window.width / self._size[1]
-        scale = torch.tensor([sx, sy, sx, sy], device=boxes.device)
-        x0, y0 = self._window.x0, self._window.y0
-        return boxes * scale + torch.tensor([x0, y0, x0 - 1, y0 - 1], device=boxes.device)
 
 
 def deduplicate(batch: MaskBatch, settings: AutomaticSettings) -> MaskBatch:

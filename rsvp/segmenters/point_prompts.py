@@ -7,7 +7,6 @@ masks and the one with the best predicted IoU is taken. Every other prompt gives
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,17 +68,6 @@ class PromptBatch(NamedTuple):
         # A box and a pair of points have the same length, so one batch may hold both.
         has_box = self.labels[:, :1] == TOP_LEFT
         return torch.where(has_box, self.coords[:, :2].flatten(1) / size, whole)
-
-
-def group_by_length(prompts: Sequence[list[PromptPoint]]) -> list[list[int]]:
-    """Positions of the prompts that fit in one decoder batch without padding.
-
-    The decoder's self-attention has no mask, so a padding token would change the masks.
-    """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for position, prompt in enumerate(prompts):
-        groups[len(prompt)].append(position)
-    return list(groups.values())
 
 
 def box_on_image(proposal: Proposal, image_size: tuple[int, int]) -> Box | None:

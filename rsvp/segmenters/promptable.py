@@ -17,7 +17,6 @@ from rsvp.segmenters.point_prompts import (
     PromptBatch,
     box_on_image,
     decoder_batch_size,
-    group_by_length,
     prompt_points,
 )
 from rsvp.segmenters.sam2_weights import Preprocessing
@@ -181,10 +180,12 @@ class PromptableSegmenter(ABC):
             features: Sequence[torch.Tensor] = encoding.features
             if self.crop_margin is not None:
                 features = self.features([(encoding.image, windows[row]) for row in rows])
-            for positions in group_by_length([prompts[row] for row in rows]):
-                group = [rows[position] for position in positions]
-                shared = self.crop_margin is None
-                own = features if shared else [level[positions] for level in features]
+            # The decoder's self-attention has no mask: a padding token would change the masks.
+            for length in dict.fromkeys(len(prompts[row]) for row in rows):
+                group = [row for row in rows if len(prompts[row]) == length]
+                own = features
+                if self.crop_margin is not None:
+                    own = [level[[row - start for row in group]] for level in features]
                 stacked = PromptBatch.stack([prompts[row] for row in group], self.device)
                 found = self._decode(own, stacked, [proposals[row].label for row in group])
                 logits[group], scores[group] = found.logits, found.scores

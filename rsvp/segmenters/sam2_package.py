@@ -75,12 +75,10 @@ class Sam2PackageSegmenter(PromptableSegmenter):
 
         Args:
             model: a `.pt` or `.pth` file, or a hub id, e.g. ``facebook/sam2.1-hiera-large``.
-            device, dtype: as for `Sam2Segmenter`.
+            device, dtype: see `Sam2Segmenter`, also for the errors.
 
         Raises:
-            MissingExtra: the package, or what it builds on, is not installed.
-            ModelUnavailable: no such weights, or not SAM 2's.
-            BadInput: a device that this machine lacks, or an unknown dtype.
+            MissingExtra, ModelUnavailable: see `load_package`.
         """
         net = load_network(model)
         preprocessing = Preprocessing(int(net.image_size))
@@ -171,6 +169,7 @@ def _checkpoint(model: str, package: Package) -> Path:
 
 
 # ------------------------------------------------------------ the import
+# The package compiles the transforms with TorchScript, which reads only plain statements.
 
 
 class Package(NamedTuple):

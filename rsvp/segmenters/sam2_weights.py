@@ -198,11 +198,7 @@ def official_config(size: str) -> transformers.Sam2Config:
 
 
 def load_official(path: Path) -> transformers.Sam2Model:
-    """Read an official `.pt` file, on the CPU, in float32. No code in the file is run.
-
-    Raises:
-        ModelUnavailable: unreadable, or not SAM 2; the message has the first differing names.
-    """
+    """Read an official `.pt` file; ModelUnavailable, with the first differing names, if other."""
     state = read_checkpoint(path, "SAM 2")
     with reading(path, "SAM 2", official=True):
         config = official_config(official_size(state))

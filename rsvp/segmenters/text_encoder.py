@@ -63,7 +63,11 @@ class TextEncoder(nn.Module):
             # Code that comes with a model is never run, and transformers does not ask for it.
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = str(config.model_type)
-            self.tokenizer = _tokenizer(folder)
+            tokenizer: Any = transformers.AutoTokenizer
+            self.tokenizer = tokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Where there is none, transformers makes up an empty one.
+            if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
+                raise ValueError("it has no tokenizer")
             tower = _TOWERS.get(kind.removesuffix("_text_model"))
             self.padded_length = None
             if source.startswith(_EMBEDDINGS) or not (tower or kind in _ENCODERS):
@@ -121,14 +125,6 @@ class TextEncoder(nn.Module):
         else:
             states = self.net(input_ids=ids).last_hidden_state
         return states[0].float()
-
-
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; ValueError if none: transformers would make up an empty one."""
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        raise ValueError("it has no tokenizer")
-    return tokenizer
 
 
 def _embedding_table(folder: Path) -> nn.Embedding:

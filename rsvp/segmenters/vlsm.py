@@ -134,15 +134,14 @@ class Vlsm(nn.Module):
             steered = (
                 steering.dense + dense if torch.is_grad_enabled() else steering.dense.add_(dense)
             )
-            logits, scores = self._decode(features, view, sparse, steered, prompts.single_point)
+            logits, scores = self._decode(features, view, prompts, sparse, steered)
         return VlsmOutput(logits, scores, *steering[2:])
 
     @torch.no_grad()
     def sam2_logits(self, features: Sequence[Tensor], view: Tensor, prompts: PromptBatch) -> Tensor:
         """(N, s, s) logits of SAM 2 without the fusion; of a single point's masks the best."""
         sparse, dense = self._encode_prompts(prompts)
-        logits, scores = self._decode(features, view, sparse, dense, prompts.single_point)
-        return best_mask(logits, scores).logits
+        return best_mask(*self._decode(features, view, prompts, sparse, dense)).logits
 
     def _encode_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """(N, 1, P, C) sparse and (N, C, h, w) dense prompt embeddings."""
@@ -158,9 +157,9 @@ class Vlsm(nn.Module):
         self,
         features: Sequence[Tensor],
         view: Tensor,
+        prompts: PromptBatch,
         sparse: Tensor,
         dense: Tensor,
-        multimask: bool,
     ) -> tuple[Tensor, Tensor]:
         """(N, m, s, s) logits and (N, m) predicted IoU of N proposals on their views."""
         positions = self.sam2.get_image_wide_positional_embeddings()
@@ -174,7 +173,7 @@ class Vlsm(nn.Module):
             image_positional_embeddings=positions.expand(len(view), -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=multimask,
+            multimask_output=prompts.single_point,
             high_resolution_features=fine,
         )
         return logits[:, 0], scores[:, 0]
@@ -256,8 +255,7 @@ def from_pretrained(
         sam2, text_encoder: their sources, if not those at training.
 
     Raises:
-        ModelUnavailable: something is missing or unreadable, or the SAM 2 or the text encoder is
-            not the one that the VLSM was trained on.
+        ModelUnavailable: something is missing or unreadable, or not what it was trained on.
     """
     if model == "embedded":
         model = str(registry.embedded_folder("vlsm"))
@@ -273,8 +271,7 @@ def from_pretrained(
     ):
         if digest != reference.sha256:
             raise ModelUnavailable(
-                f"{folder} was trained on the {what} {reference.source} "
-                f"({reference.sha256[:12]}), "
+                f"{folder} was trained on the {what} {reference.source} ({reference.sha256[:12]}), "
                 f"{asked or reference.source} is another one ({digest[:12]})"
             )
     for name, value in _determined(base, text).items():
@@ -327,11 +324,7 @@ class VlsmSegmenter(Sam2Segmenter):
 
         Args:
             sam2, text_encoder: see `from_pretrained`.
-            device, dtype: see `Sam2Segmenter`.
-
-        Raises:
-            ModelUnavailable: weights are missing, or not the ones that it was trained on.
-            BadInput: a device that this machine lacks, or an unknown dtype.
+            device, dtype: see `Sam2Segmenter`, also for the errors.
         """
         net, preprocessing, text, _ = from_pretrained(model, sam2=sam2, text_encoder=text_encoder)
         self._place(net.sam2, preprocessing, f"vlsm:{model}", device, dtype)
