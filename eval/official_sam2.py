@@ -19,9 +19,8 @@ from rsvp.errors import BadInput
 from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.automatic import AutomaticMasks
 from rsvp.segmenters.mask_filter import AutomaticSettings
-from rsvp.segmenters.sam2_checkpoint import rename_official
-from rsvp.segmenters.sam2_package import Sam2PackageSegmenter
-from rsvp.segmenters.sam2_package_import import load_package
+from rsvp.segmenters.sam2_package import Sam2PackageSegmenter, load_package
+from rsvp.segmenters.sam2_weights import rename_official
 from rsvp.types import Image, Masks
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from rsvp.errors import RsvpError
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.fusion import FusionConfig, TextStates
 from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT, PromptBatch
-from rsvp.segmenters.sam2_checkpoint import OFFICIAL_SIZE, SIZES, official_config
+from rsvp.segmenters.sam2_weights import OFFICIAL_SIZE, SIZES, official_config
 from rsvp.segmenters.vlsm import Vlsm
 from rsvp.training.components import attention_kernels, make_accelerator
 from rsvp.training.config import LossWeights

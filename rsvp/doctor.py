@@ -40,8 +40,8 @@ _PROBE_SECONDS = 120
 # Optional packages that run models by their authors' own code: the spec's name -> the package, and
 # the module of ours that imports it and knows the command that installs it.
 _BY_NAME = {
-    "sam2-package": ("sam2", "rsvp.segmenters.sam2_package_import"),
-    "groundingdino-py": ("groundingdino", "rsvp.detectors.package_import"),
+    "sam2-package": ("sam2", "rsvp.segmenters.sam2_package"),
+    "groundingdino-py": ("groundingdino", "rsvp.detectors.groundingdino_py"),
 }
 _DETECTOR = "IDEA-Research/grounding-dino-tiny"
 

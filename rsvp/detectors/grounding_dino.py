@@ -27,12 +27,8 @@ from rsvp.platform.pretrained import (
     checkpoint_path,
     load_float32,
     reading,
+    transformers,
 )
-from rsvp.platform.torchvision import hide_broken_torchvision
-
-hide_broken_torchvision()
-
-from transformers import AutoModelForZeroShotObjectDetection  # noqa: E402
 
 _MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 _FILES = ("*.json", "*.safetensors", "vocab.txt")
@@ -56,10 +52,8 @@ class GroundingDinoDetector(GroundedDetector):
             model: e.g. ``IDEA-Research/grounding-dino-tiny`` or
                 ``openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det``, a folder of
                 either kind, or a `.pth` file of the official project.
-            threshold: leave out boxes with a lower score; None keeps every one.
-            iou: of boxes with a higher IoU, keep the best; None keeps all.
+            threshold, iou, device: see `GroundedDetector`.
             text_encoder: the source of a `.pth` file's tokenizer; a folder has its own.
-            device: e.g. ``cuda``; the best one of this machine by default.
 
         Raises:
             ModelUnavailable: no such weights, or of another model.
@@ -76,18 +70,11 @@ class GroundingDinoDetector(GroundedDetector):
             with reading(folder, "Grounding DINO"):
                 check_model_type(folder, _MODEL_TYPES)
                 preprocessing = read_preprocessing(folder)
-                net = load_float32(AutoModelForZeroShotObjectDetection, folder)
+                net = load_float32(transformers.AutoModelForZeroShotObjectDetection, folder)
             tokenizer = load_tokenizer(folder)
-        super().__init__(
-            f"grounding-dino:{model}",
-            net,
-            tokenizer,
-            max_tokens=net.config.max_text_len,
-            preprocessing=preprocessing,
-            threshold=threshold,
-            iou=iou,
-            device=device,
-        )
+        name, max_tokens = f"grounding-dino:{model}", net.config.max_text_len
+        options: Any = {"threshold": threshold, "iou": iou, "device": device}
+        super().__init__(name, net, tokenizer, max_tokens, preprocessing, **options)
 
     def _forward(
         self, pixels: torch.Tensor, ids: torch.Tensor

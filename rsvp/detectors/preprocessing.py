@@ -39,7 +39,7 @@ def read_preprocessing(folder: Path) -> DetectorPreprocessing:
     """The image settings of a folder in transformers' format; the official values by default.
 
     Raises:
-        ValueError, TypeError, OSError: its file cannot be read, or names no two sides.
+        ValueError, TypeError, OSError: see `read_image_settings`; or it names no two sides.
     """
     settings, usual = read_image_settings(folder), DetectorPreprocessing()
     size = settings.get("size", {"shortest_edge": usual.shortest, "longest_edge": usual.longest})

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rsvp.errors import MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
 from rsvp.platform import machine
-from rsvp.platform.devices import Placement, choose_placement, dtype_name
+from rsvp.platform.devices import DevicePlacement, choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
@@ -188,7 +188,7 @@ class TransformersMLLM:
         self._loaded = _Loaded(model, chat, _generation(model), context_length, threads)
         return self._loaded
 
-    def _load_model(self, folder: Path, placement: Placement) -> Any:
+    def _load_model(self, folder: Path, placement: DevicePlacement) -> Any:
         from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
         options: dict[str, Any] = {}

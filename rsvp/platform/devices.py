@@ -18,7 +18,7 @@ _ALIASES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class DevicePlacement:
     """Where a network runs.
 
     Attributes:
@@ -37,7 +37,7 @@ def choose_placement(
     dtype: str | torch.dtype | None = None,
     *,
     mps_dtype: Literal["float32", "float16"] | None = "float32",
-) -> Placement:
+) -> DevicePlacement:
     """What the caller asks for; by default the best device of this machine and its usual dtype.
 
     The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
@@ -54,20 +54,20 @@ def choose_placement(
     import torch
 
     name = None if dtype is None else dtype_name(dtype)
-    chosen = _best_device(mps_dtype is not None) if device is None else checked_device(device)
-    found = "found" if device is None else "asked"
+    if device is not None:
+        chosen, found = _checked_device(device), "asked"
+    else:
+        mps = mps_dtype is not None and torch.backends.mps.is_available()
+        best = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        chosen, found = torch.device(best), "found"
     usual = "asked" if name else "usual there"
     name = name or _usual_dtype(chosen, mps_dtype or "float32")
     reason = f"{chosen} ({found}), {name} ({usual})"
-    return Placement(chosen, getattr(torch, name), reason)
+    return DevicePlacement(chosen, getattr(torch, name), reason)
 
 
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        BadInput: torch doesn't know it, or this machine lacks it.
-    """
+def _checked_device(device: str | torch.device) -> torch.device:
+    """The device of that name; BadInput if torch doesn't know it, or this machine lacks it."""
     import torch
 
     try:
@@ -91,14 +91,6 @@ def dtype_name(dtype: str | torch.dtype) -> str:
         known = ", ".join(dict.fromkeys(_ALIASES.values()))
         raise BadInput(f"dtype is one of {known}, found {str(dtype)!r}")
     return name
-
-
-def _best_device(allow_mps: bool) -> torch.device:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if allow_mps and torch.backends.mps.is_available() else "cpu")
 
 
 def _usual_dtype(device: torch.device, mps_dtype: str) -> str:

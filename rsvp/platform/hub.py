@@ -91,9 +91,5 @@ def download(
 
 
 def hub_file(model: str, file: str, what: str) -> Path:
-    """One file of a hub id, downloaded if it isn't in the cache.
-
-    Raises:
-        ModelUnavailable: see `download`.
-    """
+    """One file of a hub id, downloaded if it isn't in the cache; errors as of `download`."""
     return download(model, what, (file,), needs=(file,)) / file

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from rsvp.errors import ModelUnavailable, first_line
 from rsvp.platform import machine
@@ -23,7 +24,8 @@ from rsvp.platform.torchvision import hide_broken_torchvision
 
 hide_broken_torchvision()
 
-from safetensors import SafetensorError  # noqa: E402
+# Other modules import transformers from here, so that a broken torchvision is hidden before.
+import transformers as transformers  # noqa: E402, PLC0414
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
@@ -31,7 +33,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 StateDict = Mapping[str, torch.Tensor]
-Rules = tuple[tuple[re.Pattern[str], str], ...]
+Rules = Iterable[tuple[str, str]]
 
 
 # ------------------------------------------------------------ transformers folders
@@ -120,13 +122,8 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
     Raises:
         ValueError: a weight is missing.
     """
-    net, info = network.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
+    options |= {"dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+    net, info = network.from_pretrained(folder, **options)
     missing = sorted(name for name in info["missing_keys"] if not re.match(optional, name))
     if missing:
         raise ValueError(f"it lacks weights, first {missing[0]}")
@@ -137,11 +134,7 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
 
 
 def checkpoint_path(model: str, what: str) -> Path:
-    """The checkpoint file of that name.
-
-    Raises:
-        ModelUnavailable: there is none.
-    """
+    """The checkpoint file of that name; ModelUnavailable where there is none."""
     path = machine.local_path(model)
     if path is None:
         raise ModelUnavailable(f"there are no {what} weights at {model}")
@@ -176,15 +169,10 @@ def read_checkpoint(path: Path, what: str) -> dict[str, torch.Tensor]:
     }
 
 
-def compile_rules(rules: Iterable[tuple[str, str]]) -> Rules:
-    """Renaming rules: pairs of a regex and what replaces each match, applied in order."""
-    return tuple((re.compile(pattern), replacement) for pattern, replacement in rules)
-
-
 def rename(key: str, rules: Rules) -> str:
-    """A weight's new name: each rule is applied to the result of the one before."""
+    """A weight's new name: each rule, a regex and its replacement, in order."""
     for pattern, replacement in rules:
-        key = pattern.sub(replacement, key)
+        key = re.sub(pattern, replacement, key)
     return key
 
 

@@ -34,17 +34,13 @@ def hide_broken_torchvision() -> str | None:
     try:
         importlib.import_module(_NAME)
     except Exception as error:  # a broken binary raises anything: RuntimeError, OSError, ...
-        _hide()
+        for name in [name for name in sys.modules if name.startswith(f"{_NAME}.")]:
+            del sys.modules[name]
+        # None makes `import torchvision` fail and `find_spec` answer None, as if not installed.
+        sys.modules[_NAME] = None  # type: ignore[assignment]
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
     return None
-
-
-def _hide() -> None:
-    for name in [name for name in sys.modules if name.startswith(f"{_NAME}.")]:
-        del sys.modules[name]
-    # None makes `import torchvision` fail and `find_spec` answer None, as if it were not installed.
-    sys.modules[_NAME] = None  # type: ignore[assignment]
 
 
 def torchvision_works() -> bool:
@@ -66,14 +62,11 @@ def stub_modules(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         parent, _, child = name.rpartition(".")
         if parent in stubs:
             setattr(stubs[parent], child, stub)
-    absent = object()
-    before: dict[str, Any] = {name: sys.modules.get(name, absent) for name in stubs}
+    before = {name: sys.modules[name] for name in stubs if name in sys.modules}
     sys.modules.update(stubs)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is absent:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(before)

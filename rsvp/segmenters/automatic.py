@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -31,26 +31,9 @@ from rsvp.segmenters.mask_filter import (
     merge_windows,
 )
 from rsvp.segmenters.point_prompts import decoder_batch_size
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.promptable import PromptableSegmenter
 from rsvp.segmenters.transforms import Window, paste_logits
 from rsvp.types import Image, Masks
-
-
-class PointSegmenter(Protocol):
-    """A segmenter that gives all masks of a point: `Sam2Segmenter`, `Sam2PackageSegmenter`."""
-
-    name: str
-    preprocessing: Preprocessing
-
-    def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
-        """Features of windows of images, (n, C, h, w) each."""
-        ...
-
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, m, s, s) logits and (n, m) predicted IoUs at (n, 2) points of the square input."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,11 +59,9 @@ class AutomaticMasks:
 
 
 def automatic_masks(
-    segmenter: PointSegmenter, image: Image, settings: AutomaticSettings | None = None
+    segmenter: PromptableSegmenter, image: Image, settings: AutomaticSettings | None = None
 ) -> AutomaticMasks:
-    """Every mask of an image that passes the filters.
-
-    A segmenter's crop margin has no effect here, as there are no boxes.
+    """Every mask of an image that passes the filters; a crop margin has no effect.
 
     Raises:
         BadInput: more crop layers than the image has pixels for.
@@ -115,7 +96,7 @@ def crop_windows(
 
 @torch.inference_mode()
 def _search(
-    segmenter: PointSegmenter,
+    segmenter: PromptableSegmenter,
     image: Image,
     window: Window,
     layer: int,
@@ -127,18 +108,13 @@ def _search(
     side = max(settings.points_per_side // settings.crop_points_divisor**layer, 1)
     mask_filter = MaskFilter((image.height, image.width), window, settings)
     batch = decoder_batch_size(size, features[-1].device, settings.points_per_batch)
+    steps = (torch.arange(side) + 0.5) / side  # the centres of a regular grid's cells
+    grid = torch.cartesian_prod(steps, steps).flip(1)  # (side², 2) x, y in 0..1, row after row
     passed = [
         mask_filter(*segmenter.every_mask(features, points * size), points)
-        for points in torch.split(_point_grid(side), batch)
+        for points in torch.split(grid, batch)
     ]
     return deduplicate(MaskBatch.concat(passed), settings)
-
-
-def _point_grid(side: int) -> torch.Tensor:
-    """(side², 2) points x, y in 0..1, row after row: the centres of a regular grid's cells."""
-    steps = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
 def _full_size(batch: MaskBatch, image: Image, limit: int | None) -> AutomaticMasks:
@@ -171,7 +147,7 @@ class AutomaticDetector:
 
     def __init__(
         self,
-        segmenter: str | PointSegmenter,
+        segmenter: str | PromptableSegmenter,
         *,
         points_per_side: int = 32,
         points_per_batch: int = 64,
@@ -202,18 +178,14 @@ class AutomaticDetector:
             by, crop_layers, crop_overlap, crop_points_divisor, judged_side, limit,
         )  # fmt: skip
         if isinstance(segmenter, str):
-            segmenter = cast("PointSegmenter", registry.make("segmenter", segmenter))
+            segmenter = cast("PromptableSegmenter", registry.make("segmenter", segmenter))
         if not callable(getattr(segmenter, "every_mask", None)):
             raise BadInput(f"the segmenter {segmenter.name} gives no automatic masks; sam2 does")
         self.name = f"automatic:{segmenter.name}"
         self._segmenter = segmenter
 
     def candidates(self, image: Image, phrases: Sequence[str]) -> Candidates:
-        """All masks of the image with their boxes, best predicted IoU first.
-
-        Args:
-            phrases: ignored; every candidate's phrase is "".
-        """
+        """All masks of the image, best predicted IoU first, whatever the phrases; theirs is ""."""
         del phrases
         found = automatic_masks(self._segmenter, image, self.settings)
         return Candidates(found.boxes, found.masks.scores, ("",) * len(found), found.masks.masks)

@@ -20,20 +20,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 # Far above any real fusion; a file with larger values is broken and would fill the memory.
-_MAX_VALUE, _MAX_BLOCKS = 65536, 64
+_Size = Annotated[int, Field(ge=1, le=65536)]
 
 
-@dataclass(frozen=True, slots=True)
-class FusionConfig:
+class FusionConfig(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The sizes of a fusion network.
 
     Attributes:
@@ -47,29 +46,21 @@ class FusionConfig:
         grid: features are pooled to at most this many spatial tokens a side.
     """
 
-    channels: int
-    text_width: int
-    decoder_layers: int = 2
-    width: int = 128
-    blocks: int = 2
-    heads: int = 4
-    queries: int = 5
-    mlp_ratio: int = 4
-    grid: int = 32
+    channels: _Size
+    text_width: _Size
+    decoder_layers: _Size = 2
+    width: _Size = 128
+    blocks: Annotated[int, Field(ge=1, le=64)] = 2
+    heads: _Size = 4
+    queries: Annotated[int, Field(ge=2, le=65536)] = 5
+    mlp_ratio: _Size = 4
+    grid: _Size = 32
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a positive whole number, found {value!r}")
-            if value > (most := _MAX_BLOCKS if name == "blocks" else _MAX_VALUE):
-                raise ValueError(f"{name} is at most {most}, found {value}")
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> FusionConfig:
         if self.width % self.heads:
             raise ValueError(f"the width {self.width} does not divide into {self.heads} heads")
-        if self.queries < 2:
-            raise ValueError(
-                "at least 2 queries are needed: one for the presence, one for the decoder"
-            )
+        return self
 
 
 class TextStates(NamedTuple):
@@ -187,14 +178,12 @@ class Matching(nn.Module):
 
     def __init__(self, channels: int, text_width: int, width: int) -> None:
         super().__init__()
-        self.place = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, 2 * width), nn.GELU(),
-            nn.Linear(2 * width, width),
-        )  # fmt: skip
-        self.text = nn.Sequential(
-            nn.LayerNorm(text_width), nn.Linear(text_width, 2 * width), nn.GELU(),
-            nn.Linear(2 * width, width),
-        )  # fmt: skip
+        self.place, self.text = (
+            nn.Sequential(
+                nn.LayerNorm(n), nn.Linear(n, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            )
+            for n in (channels, text_width)
+        )
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.offset = nn.Parameter(torch.tensor(-2.0))
 
@@ -268,11 +257,12 @@ class Fusion(nn.Module):
                 presence: SAM 2 is left unchanged where the named object is absent. None, as in
                 training, applies the residual as it is.
         """
-        size = (embedding.shape[-2], embedding.shape[-1])
-        features, side = _pooled(embedding, self.config.grid), _pooled_size(size, self.config.grid)
+        height, width = embedding.shape[-2:]
+        side = min(height, self.config.grid), min(width, self.config.grid)
+        features = _pooled(embedding, side)
         cosines = self.matching(features, texts)
         match = self.matching.own_logits(cosines, view, texts)
-        spatial = self.from_image(features) + self.from_place(_pooled(positions, self.config.grid))
+        spatial = self.from_image(features) + self.from_place(_pooled(positions, side))
         image = spatial[view] + match.unsqueeze(-1) * self.from_match
         tokens, attention_mask = self._tokens(prompt, texts)
         prior = self.prior(boxes, *side).to(tokens.dtype)
@@ -285,7 +275,10 @@ class Fusion(nn.Module):
         scale = embedding.flatten(1).std(dim=1)[view]  # the residual in units of the embedding
         if residual_scale is not None:
             scale = scale * residual_scale * presence.sigmoid()
-        residual = _resized(dense * scale[:, None, None, None], size)
+        residual = dense * scale[:, None, None, None]
+        if side != (height, width):
+            size = (height, width)
+            residual = F.interpolate(residual, size=size, mode="bilinear", align_corners=False)
         return FusionOutput(residual, queries[:, 1:], presence, match.view(-1, *side), cosines)
 
     def _tokens(self, prompt: Tensor, texts: TextStates) -> tuple[Tensor, Tensor]:
@@ -344,22 +337,11 @@ def _outside(centres: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return beyond.clamp(min=0) / half
 
 
-def _pooled_size(size: tuple[int, int], grid: int) -> tuple[int, int]:
-    return min(size[0], grid), min(size[1], grid)
-
-
-def _pooled(features: Tensor, grid: int) -> Tensor:
-    """(B, channels, h, w) -> (B, S, channels), at most `grid` spatial tokens a side."""
-    size = (features.shape[-2], features.shape[-1])
-    side = _pooled_size(size, grid)
-    pooled = features if side == size else F.adaptive_avg_pool2d(features, side)
-    return pooled.flatten(2).transpose(1, 2)
-
-
-def _resized(dense: Tensor, size: tuple[int, int]) -> Tensor:
-    if (dense.shape[-2], dense.shape[-1]) == size:
-        return dense
-    return F.interpolate(dense, size=size, mode="bilinear", align_corners=False)
+def _pooled(features: Tensor, side: tuple[int, int]) -> Tensor:
+    """(B, channels, h, w) -> (B, S, channels), S = side[0] * side[1] spatial tokens."""
+    if features.shape[-2:] != side:
+        features = F.adaptive_avg_pool2d(features, side)
+    return features.flatten(2).transpose(1, 2)
 
 
 def _sinusoids(length: int, like: Tensor) -> Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.nms import box_nms, mask_nms
 from rsvp.segmenters.transforms import Window
 
 _EDGE = 20.0  # pixels: a mask that ends this close to a crop's border was cut off by it
@@ -83,15 +83,15 @@ class MaskBatch(NamedTuple):
         small: (n, h, w) bool, the masks at the size of the filter; (n, 0, 0) where NMS uses boxes.
     """
 
-    logits: torch.Tensor
-    scores: torch.Tensor
-    stability: torch.Tensor
-    points: torch.Tensor
-    edges: torch.Tensor
-    windows: torch.Tensor
-    small: torch.Tensor
+    logits: Tensor
+    scores: Tensor
+    stability: Tensor
+    points: Tensor
+    edges: Tensor
+    windows: Tensor
+    small: Tensor
 
-    def take(self, rows: torch.Tensor) -> MaskBatch:
+    def take(self, rows: Tensor) -> MaskBatch:
         """These rows, by number or by a boolean mask."""
         return MaskBatch(*(column[rows] for column in self))
 
@@ -102,11 +102,7 @@ class MaskBatch(NamedTuple):
 
 
 class MaskFilter:
-    """Keeps the masks of one window that are good enough.
-
-    Args:
-        image_size: (H, W) of the whole image.
-    """
+    """Keeps the good masks of one window of an image of size (H, W)."""
 
     def __init__(
         self, image_size: tuple[int, int], window: Window, settings: AutomaticSettings
@@ -114,13 +110,10 @@ class MaskFilter:
         self._image_size, self._window, self._settings = image_size, window, settings
         self._size = filter_size((window.height, window.width), settings.judged_side)
 
-    def __call__(
-        self, logits: torch.Tensor, scores: torch.Tensor, points: torch.Tensor
-    ) -> MaskBatch:
-        """The good masks among (n, m, s, s) logits with (n, m) predicted IoUs at (n, 2) points.
+    def __call__(self, logits: Tensor, scores: Tensor, points: Tensor) -> MaskBatch:
+        """The good masks among (n, m, s, s) logits with (n, m) predicted IoUs.
 
-        Args:
-            points: x, y in 0..1 of the window.
+        Their (n, 2) points are x, y in 0..1 of the window.
         """
         settings, window = self._settings, torch.tensor(self._window, device=logits.device)
         pixels = points.to(logits.device) * (window[2:] - window[:2]) + window[:2]
@@ -137,25 +130,17 @@ class MaskFilter:
             resized, stability = resized[rows], stability[rows]
         small = resized[:, 0] > 0
         boxes = tight_boxes(small)
-        edges = self._edges(boxes)
-        complete = (boxes[:, 2] > boxes[:, 0]) & ~self._cut_off(edges)  # and not empty
+        height, width = self._size
+        sx, sy = self._window.width / width, self._window.height / height
+        inclusive = torch.tensor([0, 0, 1, 1], device=logits.device)
+        edges = boxes * boxes.new_tensor([sx, sy, sx, sy]) + (window[[0, 1, 0, 1]] - inclusive)
+        whole = torch.tensor(Window.whole(self._image_size), device=edges.device)
+        near_crop, near_image = ((edges - border).abs() <= _EDGE for border in (window, whole))
+        cut_off = (near_crop & ~near_image).any(dim=1)  # by a border of the crop alone
+        complete = (boxes[:, 2] > boxes[:, 0]) & ~cut_off  # and not empty
         windows = window.expand(len(scores), 4)
         small = small if settings.by == "masks" else small[:, :0, :0]
         return MaskBatch(logits, scores, stability, pixels, edges, windows, small).take(complete)
-
-    def _edges(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Boxes of small masks in pixels of the image, right and bottom inclusive."""
-        sy, sx = self._window.height / self._size[0], self._window.width / self._size[1]
-        scale = torch.tensor([sx, sy, sx, sy], device=boxes.device)
-        x0, y0 = self._window.x0, self._window.y0
-        return boxes * scale + torch.tensor([x0, y0, x0 - 1, y0 - 1], device=boxes.device)
-
-    def _cut_off(self, edges: torch.Tensor) -> torch.Tensor:
-        """Whether each mask ends at a border of its crop that is no border of the image."""
-        crop = torch.tensor(self._window, device=edges.device)
-        whole = torch.tensor(Window.whole(self._image_size), device=edges.device)
-        near_crop, near_image = ((edges - border).abs() <= _EDGE for border in (crop, whole))
-        return (near_crop & ~near_image).any(dim=1)
 
 
 def deduplicate(batch: MaskBatch, settings: AutomaticSettings) -> MaskBatch:
@@ -187,28 +172,93 @@ def filter_size(window_size: tuple[int, int], longest: int | None) -> tuple[int,
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
+def tight_boxes(masks: Tensor) -> Tensor:
     """(n, 4) float32 xyxy boxes of (n, h, w) masks, right and bottom exclusive; 0s if empty."""
-    columns, rows = (_extent(masks.any(dim=axis)) for axis in (1, 2))
-    return torch.stack([columns[:, 0], rows[:, 0], columns[:, 1], rows[:, 1]], dim=1)
+    columns, rows = masks.any(dim=1), masks.any(dim=2)
+    starts = [lines.to(torch.uint8).argmax(dim=1) for lines in (columns, rows)]
+    ends = [n.shape[1] - n.flip(1).to(torch.uint8).argmax(dim=1) for n in (columns, rows)]
+    return torch.stack([*starts, *ends], dim=1).float() * columns.any(dim=1, keepdim=True)
 
 
-def _extent(lines: torch.Tensor) -> torch.Tensor:
-    """(n, 2) float32: start and end of what is True in (n, length), 0s where nothing is."""
-    start = lines.to(torch.uint8).argmax(dim=1)
-    end = lines.shape[1] - lines.flip(1).to(torch.uint8).argmax(dim=1)
-    return torch.stack([start, end], dim=1).float() * lines.any(dim=1, keepdim=True)
-
-
-def _stability(logits: torch.Tensor, offset: float) -> torch.Tensor:
+def _stability(logits: Tensor, offset: float) -> Tensor:
     """(n,) IoUs of masks at the thresholds +offset and -offset of (n, h, w) logits."""
     # One mask contains the other. If both are empty the quotient is NaN and fails the filter.
-    high, low = (_count(logits > threshold) for threshold in (offset, -offset))
+    high, low = (
+        # Two sums over small integers are fastest.
+        (logits > threshold).sum(dim=2, dtype=torch.int16).sum(dim=1, dtype=torch.int32)
+        for threshold in (offset, -offset)
+    )
     return high / low
 
 
-def _count(masks: torch.Tensor) -> torch.Tensor:
-    """(n,) pixels of (n, h, w) masks; two sums over small integers are fastest."""
-    rows: Any = masks.sum(dim=2, dtype=torch.int16)
-    total: torch.Tensor = rows.sum(dim=1, dtype=torch.int32)
-    return total
+# ------------------------------------------------------------ non-maximum suppression
+
+
+def box_nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """The rows that no better one overlaps, best score first, as torchvision's `nms` does.
+
+    Args:
+        boxes: (n, 4) xyxy.
+        scores: (n,); of equal scores the earlier row comes first.
+        iou: a box with a higher IoU than this with a better one is dropped.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    sorted_boxes = boxes[order].float()
+    areas = (sorted_boxes[:, 2:] - sorted_boxes[:, :2]).prod(dim=1)
+
+    def suppressed(row: int, later: Tensor) -> Tensor:
+        shared = _intersections(sorted_boxes[row], sorted_boxes[later])
+        # Without a union the quotient is NaN, and NaN is not above the limit.
+        return later[shared / (areas[row] + areas[later] - shared) > iou]
+
+    return _greedy(order, suppressed)
+
+
+def mask_nms(masks: Tensor, boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """As `box_nms` by the IoU of masks: different objects may fill the same box.
+
+    Args:
+        masks: (n, h, w) bool, none of them empty.
+        boxes: (n, 4) xyxy around them, in pixels of the masks, right and bottom exclusive.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    flat, sorted_boxes = masks.flatten(1)[order], boxes[order].float()
+    areas = flat.sum(dim=1)
+
+    def suppressed(row: int, later: Tensor) -> Tensor:
+        # Bounds of the intersection spare most comparisons of pixels: it is at most that of the
+        # boxes, and for an IoU above the limit at least `iou` of the larger area.
+        least = iou * torch.maximum(areas[row], areas[later])
+        most = torch.minimum(
+            _intersections(sorted_boxes[row], sorted_boxes[later]),
+            torch.minimum(areas[row], areas[later]),
+        )
+        close = later[most >= least]
+        shared = (flat[close] & flat[row]).sum(dim=1)
+        return close[shared > iou * (areas[row] + areas[close] - shared)]
+
+    return _greedy(order, suppressed)
+
+
+def _greedy(order: Tensor, suppressed: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """The rows of `order`, best first, that no earlier remaining one suppresses.
+
+    Args:
+        suppressed: a position in `order` and the remaining positions after it -> those of them
+            that it suppresses.
+    """
+    count = len(order)
+    remaining = torch.arange(count, device=order.device)
+    alive = torch.ones(count, dtype=torch.bool)
+    for row in range(count):
+        if alive[row]:
+            later = remaining[row + 1 :]
+            alive[suppressed(row, later[alive[row + 1 :].to(order.device)]).cpu()] = False
+    return order[alive.to(order.device)]
+
+
+def _intersections(box: Tensor, others: Tensor) -> Tensor:
+    """The area that a box, (4,), shares with each of (n, 4)."""
+    low = torch.maximum(box[:2], others[:, :2])
+    high = torch.minimum(box[2:], others[:, 2:])
+    return (high - low).clamp(min=0).prod(dim=1)

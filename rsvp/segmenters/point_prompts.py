@@ -7,13 +7,12 @@ masks and the one with the best predicted IoU is taken. Every other prompt gives
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from rsvp.masks import clip_box
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Box, Proposal
 
@@ -24,32 +23,18 @@ _CHANNELS = 32  # of the mask decoder's largest feature map, in the official net
 _REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the next allocation
 
 
-@dataclass(frozen=True, slots=True)
-class PointPrompt:
-    """A proposal as the prompt encoder takes it.
+# x, y in pixels of the model's square input, and the label: 1 positive, 0 negative, 2 and 3 the
+# corners of a box.
+PromptPoint = tuple[float, float, int]
 
-    Attributes:
-        coords: x, y in pixels of the model's square input.
-        labels: one for each point: 1 positive, 0 negative, 2 and 3 the corners of a box.
-    """
 
-    coords: tuple[tuple[float, float], ...]
-    labels: tuple[int, ...]
-
-    @classmethod
-    def of(cls, proposal: Proposal, window: Window, size: int) -> PointPrompt:
-        """A proposal's box corners and points, in a window resized to a square of `size`."""
-        pixels: list[tuple[float, float]] = []
-        labels: list[int] = []
-        if proposal.box is not None:
-            pixels += [(proposal.box.x0, proposal.box.y0), (proposal.box.x1, proposal.box.y1)]
-            labels += [TOP_LEFT, BOTTOM_RIGHT]
-        for point in proposal.points:
-            pixels.append((point.x, point.y))
-            labels.append(int(point.positive))
-        sx, sy = size / window.width, size / window.height
-        coords = tuple(((x - window.x0) * sx, (y - window.y0) * sy) for x, y in pixels)
-        return cls(coords, tuple(labels))
+def prompt_points(proposal: Proposal, window: Window, size: int) -> list[PromptPoint]:
+    """A proposal's box corners, then its points, in a window resized to a square of `size`."""
+    pixels = [(point.x, point.y, int(point.positive)) for point in proposal.points]
+    if box := proposal.box:
+        pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
+    sx, sy = size / window.width, size / window.height
+    return [((x - window.x0) * sx, (y - window.y0) * sy, label) for x, y, label in pixels]
 
 
 class PromptBatch(NamedTuple):
@@ -64,10 +49,11 @@ class PromptBatch(NamedTuple):
     labels: torch.Tensor
 
     @classmethod
-    def stack(cls, prompts: Sequence[PointPrompt], device: torch.device) -> PromptBatch:
+    def stack(cls, prompts: Sequence[list[PromptPoint]], device: torch.device) -> PromptBatch:
         """Prompts of one length as tensors."""
-        coords = torch.tensor([prompt.coords for prompt in prompts], device=device)
-        return cls(coords, torch.tensor([prompt.labels for prompt in prompts], device=device))
+        coords = [[(x, y) for x, y, _ in prompt] for prompt in prompts]
+        labels = [[label for _, _, label in prompt] for prompt in prompts]
+        return cls(torch.tensor(coords, device=device), torch.tensor(labels, device=device))
 
     @property
     def single_point(self) -> bool:
@@ -84,30 +70,10 @@ class PromptBatch(NamedTuple):
         return torch.where(has_box, self.coords[:, :2].flatten(1) / size, whole)
 
 
-def group_by_length(prompts: Sequence[PointPrompt]) -> list[list[int]]:
-    """Positions of the prompts that fit in one decoder batch without padding.
-
-    The decoder's self-attention has no mask, so a padding token would change the masks.
-    """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for position, prompt in enumerate(prompts):
-        groups[len(prompt.labels)].append(position)
-    return list(groups.values())
-
-
-def clip_box(box: Box | None, image_size: tuple[int, int]) -> Box | None:
-    """The part of a box that lies on the image, None where there is none."""
-    if box is None:
-        return None
+def box_on_image(proposal: Proposal, image_size: tuple[int, int]) -> Box | None:
+    """The part of a proposal's box that lies on the image, None where there is none."""
     height, width = image_size
-    x0, y0, x1, y1 = max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height)
-    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def clip_proposal(proposal: Proposal, image_size: tuple[int, int]) -> Proposal:
-    """The proposal with its box clipped to the image; a box wholly outside stays as it is."""
-    box = clip_box(proposal.box, image_size) or proposal.box
-    return Proposal(proposal.label, box, proposal.points, proposal.raw)
+    return proposal.box and clip_box(proposal.box.xyxy, Box(0, 0, width, height))
 
 
 def decoder_batch_size(input_size: int, device: torch.device, most: int = MAX_BATCH) -> int:

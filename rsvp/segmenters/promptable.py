@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,12 +14,10 @@ import torch
 from rsvp.platform.devices import choose_placement
 from rsvp.segmenters.point_prompts import (
     MAX_BATCH,
-    PointPrompt,
     PromptBatch,
-    clip_box,
-    clip_proposal,
+    box_on_image,
     decoder_batch_size,
-    group_by_length,
+    prompt_points,
 )
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, margin_box, paste_logits
@@ -97,33 +95,30 @@ class PromptableSegmenter(ABC):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> Self:
-        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
+        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode.
+
+        Raises:
+            BadInput: a device that this machine lacks, or an unknown dtype.
+        """
         segmenter = cls.__new__(cls)
-        segmenter._place(net, preprocessing, name=name, device=device, dtype=dtype)
+        segmenter._place(net, preprocessing, name, device, dtype)
         return segmenter
 
     def _place(
         self,
         net: Any,
         preprocessing: Preprocessing,
-        *,
         name: str,
         device: str | torch.device | None,
         dtype: str | torch.dtype | None,
     ) -> None:
-        """Move the network to its device and set the attributes; what `__init__` has in common.
-
-        Raises:
-            BadInput: a device that this machine lacks, or an unknown dtype.
-        """
+        """Move the network to its device and set the attributes; subclasses add their own."""
         placement = choose_placement(device, dtype)
         log.info("%s runs on %s", name, placement.reason)
         self.name, self.preprocessing = name, preprocessing
         self.crop_margin = preprocessing.crop_margin
         self.device, self.dtype = placement.device, placement.dtype
         self.net = net.to(self.device).eval()
-
-    # ------------------------------------------------------------ the protocol
 
     def encode(self, images: Sequence[Image]) -> list[Encoding]:
         """Encode images, a few in one encoder batch; see `Segmenter`.
@@ -135,12 +130,9 @@ class PromptableSegmenter(ABC):
         encodings: list[Encoding] = []
         for start in range(0, len(images), MAX_BATCH):
             batch = images[start : start + MAX_BATCH]
-            whole = [(image, Window.whole((image.height, image.width))) for image in batch]
-            levels = self.features(whole)
-            encodings += [
-                Encoding(image, tuple(level[i : i + 1] for level in levels))
-                for i, image in enumerate(batch)
-            ]
+            levels = self.features([(i, Window.whole((i.height, i.width))) for i in batch])
+            rows = zip(*(level.chunk(len(batch)) for level in levels), strict=True)
+            encodings += map(Encoding, batch, rows)
         return encodings
 
     def masks(self, encoding: Encoding, proposals: Sequence[Proposal]) -> Masks:
@@ -158,8 +150,6 @@ class PromptableSegmenter(ABC):
         presence = None if found.presence is None else found.presence.cpu().numpy()
         return Masks(masks, found.scores.clamp(0, 1).cpu().numpy(), presence)
 
-    # ------------------------------------------------------------ one level below
-
     def windows(self, image_size: tuple[int, int], proposals: Sequence[Proposal]) -> list[Window]:
         """The part of an image of size (H, W) that the network sees, for each proposal.
 
@@ -168,8 +158,8 @@ class PromptableSegmenter(ABC):
         whole = Window.whole(image_size)
         if self.crop_margin is None:
             return [whole] * len(proposals)
-        boxes = [clip_box(proposal.box, image_size) for proposal in proposals]
-        return [whole if b is None else margin_box(b.xyxy, self.crop_margin) for b in boxes]
+        boxes = [box_on_image(proposal, image_size) for proposal in proposals]
+        return [margin_box(box.xyxy, self.crop_margin) if box else whole for box in boxes]
 
     @torch.inference_mode()
     def mask_logits(self, encoding: Encoding, proposals: Sequence[Proposal]) -> DecoderOutput:
@@ -179,9 +169,10 @@ class PromptableSegmenter(ABC):
         scores = torch.empty(len(proposals), device=self.device)
         presence = torch.empty_like(scores) if self.reads_labels else None
         windows = self.windows(encoding.image_size, proposals)
+        boxes = [box_on_image(p, encoding.image_size) or p.box for p in proposals]
         prompts = [
-            PointPrompt.of(clip_proposal(proposal, encoding.image_size), window, size)
-            for proposal, window in zip(proposals, windows, strict=True)
+            prompt_points(replace(proposal, box=box), window, size)
+            for proposal, box, window in zip(proposals, boxes, windows, strict=True)
         ]
         batch = decoder_batch_size(size, self.device)
         for start in range(0, len(proposals), batch):
@@ -189,11 +180,12 @@ class PromptableSegmenter(ABC):
             features: Sequence[torch.Tensor] = encoding.features
             if self.crop_margin is not None:
                 features = self.features([(encoding.image, windows[row]) for row in rows])
-            for positions in group_by_length([prompts[row] for row in rows]):
-                group = [rows[position] for position in positions]
+            # The decoder's self-attention has no mask: a padding token would change the masks.
+            for length in dict.fromkeys(len(prompts[row]) for row in rows):
+                group = [row for row in rows if len(prompts[row]) == length]
                 own = features
                 if self.crop_margin is not None:
-                    own = [level[positions] for level in features]
+                    own = [level[[row - start for row in group]] for level in features]
                 stacked = PromptBatch.stack([prompts[row] for row in group], self.device)
                 found = self._decode(own, stacked, [proposals[row].label for row in group])
                 logits[group], scores[group] = found.logits, found.scores
@@ -205,7 +197,7 @@ class PromptableSegmenter(ABC):
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
         """Features of windows of images, (n, C, h, w) float32 each, high to low resolution."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def every_mask(
         self, features: Sequence[torch.Tensor], points: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,14 +210,23 @@ class PromptableSegmenter(ABC):
         Returns:
             (n, 3, s, s) logits, s a quarter of the input size, and (n, 3) predicted IoUs.
         """
+        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
+        prompts = PromptBatch(points.to(self.device)[:, None], labels)
+        return self._predict(features, prompts, multimask=True)
 
-    @abstractmethod
     def _decode(
         self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
     ) -> DecoderOutput:
-        """Decode N prompts.
+        """The masks of N prompts with a label each, which SAM 2 does not read."""
+        del labels
+        return best_mask(*self._predict(features, prompts, multimask=prompts.single_point))
+
+    @abstractmethod
+    def _predict(
+        self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, m, s, s) logits and (N, m) predicted IoUs of N prompts.
 
         Args:
             features: (1, C, h, w) each, which all prompts share, or (N, C, h, w), one row each.
-            labels: one a prompt.
         """

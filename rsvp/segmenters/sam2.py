@@ -10,8 +10,8 @@ import torch
 
 from rsvp.errors import BadInput
 from rsvp.segmenters.point_prompts import PromptBatch
-from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
-from rsvp.segmenters.sam2_weights import Preprocessing, checked_margin, load_sam2
+from rsvp.segmenters.promptable import PromptableSegmenter
+from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Image
 
@@ -43,19 +43,19 @@ class Sam2Segmenter(PromptableSegmenter):
         net, preprocessing = load_sam2(model)
         if crop_margin is not None:
             try:
-                preprocessing = replace(preprocessing, crop_margin=checked_margin(crop_margin))
+                preprocessing = replace(preprocessing, crop_margin=crop_margin)
             except ValueError as error:
                 raise BadInput(str(error)) from error
-        self._place(net, preprocessing, name=f"sam2:{model}", device=device, dtype=dtype)
+        self._place(net, preprocessing, f"sam2:{model}", device, dtype)
 
-    def _place(self, net: Any, preprocessing: Preprocessing, **where: Any) -> None:
-        super()._place(net, preprocessing, **where)
+    def _place(self, net: Any, preprocessing: Preprocessing, *where: Any) -> None:
+        super()._place(net, preprocessing, *where)
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(3, 1, 1)
 
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
-        """Features of windows of images, (n, C, h, w) float32 each, high to low resolution."""
+        """See `PromptableSegmenter.features`."""
         size, mean = self.preprocessing.size, self.preprocessing.mean
         squares = [crop_to_square(image.rgb, box, 0.0, size, fill=mean)[0] for image, box in views]
         pixels = torch.stack(squares).to(self.device).sub_(self._mean).div_(self._std)
@@ -63,30 +63,16 @@ class Sam2Segmenter(PromptableSegmenter):
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
             return [level.float() for level in self.net.get_image_embeddings(pixels)]
 
-    @torch.inference_mode()
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
+    def _predict(
+        self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All three masks of each point alone; see `PromptableSegmenter.every_mask`."""
-        found = self.net(
-            image_embeddings=list(features),
-            input_points=points.to(self.device)[None, :, None],
-            input_labels=torch.ones(1, len(points), 1, dtype=torch.int, device=self.device),
-            multimask_output=True,
-        )
-        return found.pred_masks[0], found.iou_scores[0]
-
-    def _decode(
-        self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
-    ) -> DecoderOutput:
-        """See `PromptableSegmenter._decode`; SAM 2 does not read the labels."""
-        del labels
+        """See `PromptableSegmenter._predict`."""
         # (images, prompts of each, points of each, 2): one image, or one image a prompt.
         axis = 0 if len(features[-1]) == 1 else 1
         found = self.net(
             image_embeddings=list(features),
             input_points=prompts.coords.unsqueeze(axis),
             input_labels=prompts.labels.unsqueeze(axis),
-            multimask_output=prompts.single_point,
+            multimask_output=multimask,
         )
-        return best_mask(found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1))
+        return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)

@@ -3,18 +3,28 @@
 https://github.com/facebookresearch/sam2, an optional package. On the same weights its mask logits
 differ from those of `sam2:` by rounding alone. Use it to run the authors' own code, and to compare
 `sam2:` with it.
+
+The package takes three transforms and NMS from torchvision. Where torchvision doesn't work, as
+beside many CPU builds of torch, the functions at the end replace them, and only while the package
+is imported: other packages, transformers above all, see torchvision as it was.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
+import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from rsvp.errors import BadInput, ModelUnavailable, first_line
+from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, first_line
 from rsvp.platform.hub import hub_file
 from rsvp.platform.pretrained import (
     CHECKPOINT_SUFFIXES,
@@ -23,13 +33,19 @@ from rsvp.platform.pretrained import (
     read_checkpoint,
     reading,
 )
+from rsvp.platform.torchvision import stub_modules, torchvision_works
+from rsvp.segmenters.mask_filter import box_nms
 from rsvp.segmenters.point_prompts import PromptBatch
-from rsvp.segmenters.promptable import DecoderOutput, PromptableSegmenter, best_mask
-from rsvp.segmenters.sam2_checkpoint import SIZES, official_size
-from rsvp.segmenters.sam2_package_import import Package, load_package
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.promptable import PromptableSegmenter
+from rsvp.segmenters.sam2_weights import SIZES, Preprocessing, official_size
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Image
+
+# The package's own requirements would install torchvision, and its build another torch.
+INSTALL = (
+    "pip install 'rsvp[sam2]' && "
+    "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0"
+)
 
 _YAML = dict(zip(SIZES, ("t", "s", "b+", "l"), strict=True))
 
@@ -59,19 +75,17 @@ class Sam2PackageSegmenter(PromptableSegmenter):
 
         Args:
             model: a `.pt` or `.pth` file, or a hub id, e.g. ``facebook/sam2.1-hiera-large``.
-            device, dtype: as for `Sam2Segmenter`.
+            device, dtype: see `Sam2Segmenter`, also for the errors.
 
         Raises:
-            MissingExtra: the package, or what it builds on, is not installed.
-            ModelUnavailable: no such weights, or not SAM 2's.
-            BadInput: a device that this machine lacks, or an unknown dtype.
+            MissingExtra, ModelUnavailable: see `load_package`.
         """
         net = load_network(model)
         preprocessing = Preprocessing(int(net.image_size))
-        self._place(net, preprocessing, name=f"sam2-package:{model}", device=device, dtype=dtype)
+        self._place(net, preprocessing, f"sam2-package:{model}", device, dtype)
 
-    def _place(self, net: Any, preprocessing: Preprocessing, **where: Any) -> None:
-        super()._place(net, preprocessing, **where)
+    def _place(self, net: Any, preprocessing: Preprocessing, *where: Any) -> None:
+        super()._place(net, preprocessing, *where)
         self._predictor = load_package().predictor(self.net)
         # The predictor assumes the feature maps of a 1024-pixel input, whatever the network's.
         size = self.preprocessing.size
@@ -79,34 +93,22 @@ class Sam2PackageSegmenter(PromptableSegmenter):
 
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
-        """Features of windows inside images, (n, C, h, w) float32 each, high to low resolution."""
+        """See `PromptableSegmenter.features`; the windows must lie inside the images."""
+        for image, window in views:
+            if window != window.clip((image.height, image.width)):
+                found = tuple(window)
+                raise BadInput(f"the sam2 package needs windows inside the image, found {found}")
         predictor = copy.copy(self._predictor)  # it stores the image
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            predictor.set_image_batch([_pixels(image, window) for image, window in views])
+            predictor.set_image_batch([i.rgb[w.y0 : w.y1, w.x0 : w.x1] for i, w in views])
         levels = [*predictor._features["high_res_feats"], predictor._features["image_embed"]]
         return [level.float() for level in levels]
 
-    def every_mask(
-        self, features: Sequence[torch.Tensor], points: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All three masks of each point alone; see `PromptableSegmenter.every_mask`."""
-        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
-        prompts = PromptBatch(points.to(self.device)[:, None], labels)
-        return self._predict(features, prompts, multimask=True)
-
-    def _decode(
-        self, features: Sequence[torch.Tensor], prompts: PromptBatch, labels: Sequence[str]
-    ) -> DecoderOutput:
-        """See `PromptableSegmenter._decode`; the features are those of one image."""
-        del labels
-        return best_mask(*self._predict(features, prompts, multimask=prompts.single_point))
-
-    @torch.inference_mode()
     def _predict(
         self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, m, s, s) logits and (n, m) predicted IoUs by the package's predictor.
+        """See `PromptableSegmenter._predict`; the features are those of one image.
 
         The predictor resizes masks to the image's size; here that is the size of the decoder's own
         masks, so that they stay as they are.
@@ -121,20 +123,10 @@ class Sam2PackageSegmenter(PromptableSegmenter):
         return logits, scores
 
 
-def _pixels(image: Image, window: Window) -> Any:
-    """The (h, w, 3) uint8 of a window."""
-    if window != window.clip((image.height, image.width)):
-        raise BadInput(f"the sam2 package needs windows inside the image, found {tuple(window)}")
-    return image.rgb[window.y0 : window.y1, window.x0 : window.x1]
-
-
 def load_network(model: str) -> Any:
     """The package's `SAM2Base` with a checkpoint's weights, on the CPU, in float32.
 
-    Built from the package's yaml file for the size that the checkpoint's shapes have.
-
-    Raises:
-        MissingExtra, ModelUnavailable: see `Sam2PackageSegmenter`.
+    The checkpoint's shapes decide which of the package's yaml files it is built from.
     """
     package = load_package()
     path = _checkpoint(model, package)
@@ -174,3 +166,104 @@ def _checkpoint(model: str, package: Package) -> Path:
             f"the sam2 package reads official .pt files and {known}, found {model!r}"
         )
     return hub_file(model, package.checkpoints[model][1], "official SAM 2 weights")
+
+
+# ------------------------------------------------------------ the import
+# The package compiles the transforms with TorchScript, which reads only plain statements.
+
+
+class Package(NamedTuple):
+    """What rsvp uses of the package."""
+
+    predictor: Any  # the class SAM2ImagePredictor
+    generator: Any  # the class SAM2AutomaticMaskGenerator
+    configs: Path  # the folder of its yaml files
+    checkpoints: dict[str, tuple[str, str]]  # hub id -> (yaml file, checkpoint's file)
+
+
+@functools.cache
+def load_package() -> Package:
+    """Import the package, with the installed torchvision if it works.
+
+    Raises:
+        ModelUnavailable: it is not installed, or cannot be imported.
+        MissingExtra: it is installed, but not what it builds on.
+    """
+    if importlib.util.find_spec("sam2") is None:
+        raise ModelUnavailable(f"the sam2 package is not installed: {INSTALL}")
+    for name in ("hydra", "iopath", "tqdm"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra("the sam2 package", "sam2")
+    stubs = {} if torchvision_works() else _TORCHVISION
+    with stub_modules(stubs), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra uses deprecated functions
+        try:
+            automatic = importlib.import_module("sam2.automatic_mask_generator")
+            predictor = importlib.import_module("sam2.sam2_image_predictor")
+            builder = importlib.import_module("sam2.build_sam")
+        except Exception as error:
+            raise ModelUnavailable(
+                f"the sam2 package cannot be imported: {first_line(error)}"
+            ) from error
+    return Package(
+        predictor.SAM2ImagePredictor,
+        automatic.SAM2AutomaticMaskGenerator,
+        Path(str(builder.__file__)).parent / "configs",
+        dict(builder.HF_MODEL_ID_TO_FILENAMES),
+    )
+
+
+class _ToTensor:
+    """(H, W, 3) uint8 to (3, H, W) float32 in 0..1."""
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        planes = np.array(np.asarray(image).transpose(2, 0, 1), order="C")
+        return torch.from_numpy(planes).float().div(255)
+
+
+class _Resize(nn.Module):
+    """Antialiased bilinear, (3, H, W) to (3, h, w)."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.height, self.width = size
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        size = [self.height, self.width]
+        if list(image.shape[1:]) == size:  # torchvision returns it unchanged, too
+            return image
+        return F.interpolate(
+            image[None], size=size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
+
+
+class _Normalize(nn.Module):
+    """(3, H, W), each channel minus its mean, divided by its standard deviation."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mean = torch.tensor(self.mean, dtype=image.dtype, device=image.device)
+        std = torch.tensor(self.std, dtype=image.dtype, device=image.device)
+        return (image - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def _batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """NMS among the boxes of each category, `idxs`; the remaining rows, best score first."""
+    offsets = idxs.to(boxes) * (boxes.max() + 1) if len(boxes) else idxs.to(boxes)
+    return box_nms(boxes + offsets[:, None], scores, iou_threshold)
+
+
+_TORCHVISION: dict[str, dict[str, Any]] = {
+    "torchvision": {},
+    "torchvision.transforms": {"ToTensor": _ToTensor, "Resize": _Resize, "Normalize": _Normalize},
+    "torchvision.ops": {},
+    "torchvision.ops.boxes": {
+        "batched_nms": _batched_nms,
+        "box_area": lambda boxes: (boxes[:, 2:] - boxes[:, :2]).prod(dim=1),
+    },
+}

@@ -9,49 +9,28 @@ model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.lru import LRUCache
-from rsvp.platform.pretrained import load_float32, reading, weights_digest
-from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.platform.pretrained import load_float32, reading, transformers, weights_digest
 from rsvp.segmenters.fusion import TextStates
 
-hide_broken_torchvision()
-
-from safetensors import safe_open  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    CLIPTextModel,
-    Siglip2TextModel,
-    SiglipTextModel,
-)
-
-_TOWERS: dict[str, Any] = {
-    "clip": CLIPTextModel,
-    "clip_text_model": CLIPTextModel,
-    "siglip": SiglipTextModel,
-    "siglip_text_model": SiglipTextModel,
-    "siglip2": Siglip2TextModel,
-    "siglip2_text_model": Siglip2TextModel,
-}
+# The types of two-tower models, with or without the suffix of their text tower alone.
+_TOWERS = {"clip": "CLIPTextModel", "siglip": "SiglipTextModel", "siglip2": "Siglip2TextModel"}
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"}
     | {"modernbert", "mpnet", "roberta", "xlm-roberta"}
 )
 _EMBEDDINGS = "embeddings:"
-_EMBEDDING_TABLES = (
-    *("embed_tokens.weight", "word_embeddings.weight", "token_embedding.weight"),
-    "shared.weight",
-)
+_TABLES = ("embed_tokens", "word_embeddings", "token_embedding", "shared")  # of embeddings
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _MAX_TOKENS = 64  # longer texts are truncated
 _SIGLIP_LENGTH = 64  # SigLIP was trained on texts padded to this length, without a mask
@@ -82,16 +61,24 @@ class TextEncoder(nn.Module):
             folder = hub_folder(model, "text encoder weights", _FILES, bare=True)
         with reading(folder, "a text encoder"):
             # Code that comes with a model is never run, and transformers does not ask for it.
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = str(config.model_type)
-            self.tokenizer = _tokenizer(folder)
-            tower = _TOWERS.get(kind) or (AutoModel if kind in _ENCODERS else None)
-            if source.startswith(_EMBEDDINGS) or tower is None:
-                table = _embedding_table(folder)
-                self.padded_length, self.width = None, table.embedding_dim
-                net: Any = table
+            tokenizer: Any = transformers.AutoTokenizer
+            self.tokenizer = tokenizer.from_pretrained(folder, trust_remote_code=False)
+            # Where there is none, transformers makes up an empty one.
+            if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
+                raise ValueError("it has no tokenizer")
+            tower = _TOWERS.get(kind.removesuffix("_text_model"))
+            self.padded_length = None
+            if source.startswith(_EMBEDDINGS) or not (tower or kind in _ENCODERS):
+                net: Any = _embedding_table(folder)
+                self.width = net.embedding_dim
             else:
-                net = _encoder(tower, folder)
+                # The states bypass the pooler, which many files lack.
+                network = getattr(transformers, tower or "AutoModel")
+                net = load_float32(network, folder, optional=r"pooler\.")
+                if getattr(net, "pooler", None) is not None:
+                    net.pooler = None
                 self.padded_length = _SIGLIP_LENGTH if kind.startswith("siglip") else None
                 self.width = net.config.hidden_size
         self.net: nn.Module = net.eval().requires_grad_(False)
@@ -140,51 +127,23 @@ class TextEncoder(nn.Module):
         return states[0].float()
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; ValueError if none: transformers would make up an empty one."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        raise ValueError("it has no tokenizer")
-    return tokenizer
-
-
-def _encoder(tower: Any, folder: Path) -> Any:
-    """A text tower's network, without the pooler, which many files lack and the states bypass."""
-    net = load_float32(tower, folder, optional=r"pooler\.")
-    if getattr(net, "pooler", None) is not None:
-        net.pooler = None
-    return net
-
-
 def _embedding_table(folder: Path) -> nn.Embedding:
-    """The table of token embeddings, read alone from however many files there are.
-
-    Raises:
-        ValueError: no tensor has one of the usual names.
-    """
-    tables = [
-        (name, file)
-        for file, names in _tensor_names(folder)
-        for name in names
-        if name.endswith(_EMBEDDING_TABLES)
-    ]
+    """The table of token embeddings, read alone; ValueError where none has a usual name."""
+    files: dict[str, Path] = {}
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():  # saves opening the files
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {name: folder / file for name, file in weight_map.items()}
+    else:
+        for path in sorted(folder.glob("*.safetensors"), reverse=True):
+            with safe_open(path, framework="pt") as opened:
+                files.update(dict.fromkeys(opened.keys(), path))
+    suffixes = tuple(f"{table}.weight" for table in _TABLES)
+    tables = [name for name in files if name.endswith(suffixes)]
     if not tables:
         raise ValueError("it has no table of token embeddings in safetensors")
     # An encoder-decoder has several; the one with the shortest name is shared by both.
-    name, file = min(tables, key=lambda table: (len(table[0]), table[0]))
-    with safe_open(file, framework="pt") as opened:
+    name = min(tables, key=lambda table: (len(table), table))
+    with safe_open(files[name], framework="pt") as opened:
         weight = opened.get_tensor(name).float()
     return nn.Embedding(len(weight), weight.shape[1], _weight=weight)
-
-
-def _tensor_names(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each safetensors file with the names of its tensors; an index saves opening the files."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        for file in sorted(set(weight_map.values())):
-            yield folder / file, [name for name, where in weight_map.items() if where == file]
-        return
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
-            yield path, list(opened.keys())

@@ -50,10 +50,7 @@ class Window(NamedTuple):
 def margin_box(box_xyxy: Sequence[float], margin: float) -> Window:
     """The crop window of a box: each side moved out by `margin` x the box's size along that axis.
 
-    Not clipped to the image; rounded outwards to whole pixels.
-
-    Args:
-        box_xyxy: x0, y0, x1, y1 in pixels.
+    In pixels, rounded outwards to whole ones; not clipped to the image.
     """
     x0, y0, x1, y1 = box_xyxy
     dx, dy = margin * (x1 - x0), margin * (y1 - y0)
@@ -103,12 +100,8 @@ def paste_logits(
         out: (H, W) bool, overwritten.
     """
     visible = window.clip(image_size)
-    full = F.interpolate(
-        logits[None, None].float(),
-        size=(window.height, window.width),
-        mode="bilinear",
-        align_corners=False,
-    )[0, 0]
+    size, logits = (window.height, window.width), logits[None, None].float()
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0, 0]
     rows = slice(visible.y0 - window.y0, visible.y1 - window.y0)
     columns = slice(visible.x0 - window.x0, visible.x1 - window.x0)
     if visible != Window.whole(image_size):

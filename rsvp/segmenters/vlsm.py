@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.platform.files import first_fault
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
     check_model_type,
     read_settings,
     reading,
     state_dict_difference,
+    transformers,
     weights_digest,
 )
-from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.fusion import Fusion, FusionConfig, TextStates
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, best_mask
@@ -34,31 +36,18 @@ from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 
-hide_broken_torchvision()
-
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-if TYPE_CHECKING:
-    from transformers import Sam2Model
-
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE, VERSION = "rsvp-vlsm", 1
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReference:
+class ModelReference(BaseModel, frozen=True, strict=True, extra="forbid"):
     """A frozen model that a VLSM was trained on: its source and its digest."""
 
     source: str
     sha256: str
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.source, str) or not isinstance(self.sha256, str):
-            raise TypeError("a model is named by its source and its sha256, both of them text")
 
-
-@dataclass(frozen=True, slots=True)
-class VlsmConfig:
+class VlsmConfig(BaseModel, frozen=True, strict=True, populate_by_name=True):
     """`config.json`.
 
     Attributes:
@@ -67,47 +56,13 @@ class VlsmConfig:
             values lose less with a wrong text and gain less with an ambiguous box.
     """
 
+    model_type: str = MODEL_TYPE
+    version: int = VERSION
     sam2: ModelReference
     text_encoder: ModelReference
     fusion: FusionConfig
-    training: Mapping[str, Any] = field(default_factory=dict)
-    residual_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        scale = self.residual_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1:
-            raise ValueError(f"strength is a number from 0 to 1, found {scale!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The file's content."""
-        settings = asdict(self)
-        settings["strength"] = settings.pop("residual_scale")
-        return {"model_type": MODEL_TYPE, "version": VERSION, **settings}
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> VlsmConfig:
-        """Read the file's content.
-
-        Raises:
-            ValueError: another version, unknown settings, or settings are missing.
-        """
-        if (version := settings.get("version")) != VERSION:
-            raise ValueError(f"it is of version {version!r}, this rsvp reads version {VERSION}")
-        fusion = settings.get("fusion")
-        if not isinstance(fusion, dict):
-            raise ValueError(f"its {CONFIG} has no fusion settings")
-        if unknown := fusion.keys() - {f.name for f in fields(FusionConfig)}:
-            raise ValueError(f"its {CONFIG} has unknown fusion settings: {', '.join(unknown)}")
-        try:
-            return cls(
-                ModelReference(**settings["sam2"]),
-                ModelReference(**settings["text_encoder"]),
-                FusionConfig(**fusion),
-                dict(settings.get("training") or {}),
-                settings.get("strength", 1.0),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"its {CONFIG} is incomplete: {error}") from error
+    training: dict[str, Any] = {}
+    residual_scale: Annotated[float, Field(alias="strength", ge=0, le=1)] = 1.0
 
 
 class VlsmOutput(NamedTuple):
@@ -116,9 +71,7 @@ class VlsmOutput(NamedTuple):
     Attributes:
         logits: (N, m, s, s), m masks of each; m is 3 for a single point, else 1.
         scores: (N, m), the predicted IoU.
-        presence: (N,) logits: the object that the text names is in the box.
-        match: (N, gh, gw) logits: the text names what is at this spatial token.
-        cosines: (B, N, gh * gw), scaled cosines of every view's spatial tokens with every text.
+        presence, match, cosines: see `FusionOutput`.
     """
 
     logits: Tensor
@@ -137,7 +90,9 @@ class Vlsm(nn.Module):
         residual_scale: outside of training; see `VlsmConfig`.
     """
 
-    def __init__(self, sam2: Sam2Model, config: FusionConfig, residual_scale: float = 1.0) -> None:
+    def __init__(
+        self, sam2: transformers.Sam2Model, config: FusionConfig, residual_scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.residual_scale = residual_scale
         frozen: Any = sam2  # transformers' own methods are untyped
@@ -164,15 +119,13 @@ class Vlsm(nn.Module):
             prompts: one a proposal.
             texts: one a proposal.
         """
-        positions = self.sam2.get_image_wide_positional_embeddings()
         sparse, dense = self._encode_prompts(prompts)
-        boxes = prompts.boxes(self.sam2.prompt_encoder.input_image_size)
         steering = self.fusion(
             features[-1],
-            positions,
+            self.sam2.get_image_wide_positional_embeddings(),
             view=view,
             prompt=sparse[:, 0],
-            boxes=boxes,
+            boxes=prompts.boxes(self.sam2.prompt_encoder.input_image_size),
             texts=texts,
             residual_scale=None if self.training else self.residual_scale,
         )
@@ -181,15 +134,14 @@ class Vlsm(nn.Module):
             steered = (
                 steering.dense + dense if torch.is_grad_enabled() else steering.dense.add_(dense)
             )
-            logits, scores = self._decode(features, view, sparse, steered, prompts.single_point)
+            logits, scores = self._decode(features, view, prompts, sparse, steered)
         return VlsmOutput(logits, scores, *steering[2:])
 
     @torch.no_grad()
     def sam2_logits(self, features: Sequence[Tensor], view: Tensor, prompts: PromptBatch) -> Tensor:
         """(N, s, s) logits of SAM 2 without the fusion; of a single point's masks the best."""
         sparse, dense = self._encode_prompts(prompts)
-        logits, scores = self._decode(features, view, sparse, dense, prompts.single_point)
-        return best_mask(logits, scores).logits
+        return best_mask(*self._decode(features, view, prompts, sparse, dense)).logits
 
     def _encode_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """(N, 1, P, C) sparse and (N, C, h, w) dense prompt embeddings."""
@@ -205,30 +157,29 @@ class Vlsm(nn.Module):
         self,
         features: Sequence[Tensor],
         view: Tensor,
+        prompts: PromptBatch,
         sparse: Tensor,
         dense: Tensor,
-        multimask: bool,
     ) -> tuple[Tensor, Tensor]:
         """(N, m, s, s) logits and (N, m) predicted IoU of N proposals on their views."""
         positions = self.sam2.get_image_wide_positional_embeddings()
-        *fine, coarse = (_rows_of_views(level, view) for level in features)
+        # The row of each proposal's view; not copied where all proposals share one.
+        *fine, coarse = (
+            level.expand(len(view), -1, -1, -1) if len(level) == 1 else level[view]
+            for level in features
+        )
         logits, scores, _, _ = self.sam2.mask_decoder(
             image_embeddings=coarse,
             image_positional_embeddings=positions.expand(len(view), -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=multimask,
+            multimask_output=prompts.single_point,
             high_resolution_features=fine,
         )
         return logits[:, 0], scores[:, 0]
 
 
-def _rows_of_views(level: Tensor, view: Tensor) -> Tensor:
-    """The row of each proposal's view; not copied where all proposals share one."""
-    return level.expand(len(view), -1, -1, -1) if len(level) == 1 else level[view]
-
-
-def build(sam2: Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
+def build(sam2: transformers.Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
     """An untrained VLSM for a SAM 2 and a text encoder.
 
     Args:
@@ -239,8 +190,10 @@ def build(sam2: Sam2Model, text: TextEncoder, **options: int) -> Vlsm:
     """
     try:
         return Vlsm(sam2, FusionConfig(**_determined(sam2, text), **options))
-    except (TypeError, ValueError) as error:
+    except TypeError as error:  # an option that the two models determine
         raise BadInput(f"no such fusion: {error}") from error
+    except ValidationError as error:
+        raise BadInput(f"no such fusion: {first_fault(error)}") from error
 
 
 def _determined(sam2: Any, text: TextEncoder) -> dict[str, int]:
@@ -270,15 +223,16 @@ def save_pretrained(
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     config = VlsmConfig(
-        ModelReference(sam2_source, weights_digest(net.sam2)),
-        ModelReference(text.source, text.digest),
-        net.fusion.config,
-        training or {},
-        net.residual_scale,
+        sam2=ModelReference(source=sam2_source, sha256=weights_digest(net.sam2)),
+        text_encoder=ModelReference(source=text.source, sha256=text.digest),
+        fusion=net.fusion.config,
+        training=dict(training or {}),
+        residual_scale=net.residual_scale,
     )
     weights = {k: v.detach().to("cpu", torch.bfloat16) for k, v in net.fusion.state_dict().items()}
     save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
-    (path / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    settings = json.dumps(config.model_dump(by_alias=True), indent=2)
+    (path / CONFIG).write_text(settings + "\n", encoding="utf-8")
     return config
 
 
@@ -301,15 +255,13 @@ def from_pretrained(
         sam2, text_encoder: their sources, if not those at training.
 
     Raises:
-        ModelUnavailable: something is missing or unreadable, or the SAM 2 or the text encoder is
-            not the one that the VLSM was trained on.
+        ModelUnavailable: something is missing or unreadable, or not what it was trained on.
     """
     if model == "embedded":
         model = str(registry.embedded_folder("vlsm"))
     folder = hub_folder(model, "VLSM weights")
     with reading(folder, "a VLSM"):
-        check_model_type(folder, (MODEL_TYPE,))
-        config = VlsmConfig.from_dict(read_settings(folder / CONFIG))
+        config = _read_config(folder)
         weights = {name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}
     base, preprocessing = load_sam2(sam2 or config.sam2.source)
     text = TextEncoder(text_encoder or config.text_encoder.source)
@@ -319,8 +271,7 @@ def from_pretrained(
     ):
         if digest != reference.sha256:
             raise ModelUnavailable(
-                f"{folder} was trained on the {what} {reference.source} "
-                f"({reference.sha256[:12]}), "
+                f"{folder} was trained on the {what} {reference.source} ({reference.sha256[:12]}), "
                 f"{asked or reference.source} is another one ({digest[:12]})"
             )
     for name, value in _determined(base, text).items():
@@ -337,6 +288,18 @@ def from_pretrained(
         raise ModelUnavailable(f"{folder} holds weights that are not finite: {broken}")
     net.fusion.load_state_dict(weights, assign=True)
     return LoadedVlsm(net.eval(), preprocessing, text, config)
+
+
+def _read_config(folder: Path) -> VlsmConfig:
+    """The folder's `config.json`; ValueError if another version, incomplete, or out of range."""
+    check_model_type(folder, (MODEL_TYPE,))
+    settings = read_settings(folder / CONFIG)
+    if (version := settings.get("version")) != VERSION:
+        raise ValueError(f"it is of version {version!r}, this rsvp reads version {VERSION}")
+    try:
+        return VlsmConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(f"its {CONFIG}: {first_fault(error)}") from error
 
 
 class VlsmSegmenter(Sam2Segmenter):
@@ -361,14 +324,11 @@ class VlsmSegmenter(Sam2Segmenter):
 
         Args:
             sam2, text_encoder: see `from_pretrained`.
-            device, dtype: see `Sam2Segmenter`.
-
-        Raises:
-            ModelUnavailable: weights are missing, or not the ones that it was trained on.
-            BadInput: a device that this machine lacks, or an unknown dtype.
+            device, dtype: see `Sam2Segmenter`, also for the errors.
         """
         net, preprocessing, text, _ = from_pretrained(model, sam2=sam2, text_encoder=text_encoder)
-        self._place_vlsm(net, text, preprocessing, name=f"vlsm:{model}", device=device, dtype=dtype)
+        self._place(net.sam2, preprocessing, f"vlsm:{model}", device, dtype)
+        self._attach(net, text)
 
     @classmethod
     def from_vlsm(
@@ -378,18 +338,14 @@ class VlsmSegmenter(Sam2Segmenter):
         preprocessing: Preprocessing,
         *,
         name: str = "vlsm:network",
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        **where: Any,
     ) -> VlsmSegmenter:
-        """Wrap a network in memory, e.g. one in training; it is moved and put into eval mode."""
-        segmenter = cls.__new__(cls)
-        segmenter._place_vlsm(net, text, preprocessing, name=name, device=device, dtype=dtype)
+        """Wrap a network in memory, as `from_network` does with the same options."""
+        segmenter = cls.from_network(net.sam2, preprocessing, name=name, **where)
+        segmenter._attach(net, text)
         return segmenter
 
-    def _place_vlsm(
-        self, net: Vlsm, text: TextEncoder, preprocessing: Preprocessing, **where: Any
-    ) -> None:
-        self._place(net.sam2, preprocessing, **where)
+    def _attach(self, net: Vlsm, text: TextEncoder) -> None:
         self.vlsm, self.text = net.to(self.device).eval(), text.to(self.device)
 
     def _decode(

@@ -30,10 +30,10 @@ def mm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def official_file(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
-    from rsvp.detectors import package_import
+    from rsvp.detectors import groundingdino_py
 
-    if not package_import.installed():
-        pytest.skip(f"groundingdino-py is not installed: {package_import.INSTALL}")
+    if not groundingdino_py.installed():
+        pytest.skip(f"groundingdino-py is not installed: {groundingdino_py.INSTALL}")
     return tiny_detectors.official_file(tmp_path_factory.mktemp("official") / "o.pth", text_folder)
 
 

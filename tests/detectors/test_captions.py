@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from rsvp.detectors import Candidates
-from rsvp.detectors.captions import Caption, match_phrases, write_captions
+from rsvp.detectors.grounded import Caption, match_phrases, write_captions
 from rsvp.errors import BadInput
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
-from rsvp.detectors.captions import write_captions
+from rsvp.detectors.grounded import write_captions
 from rsvp.detectors.grounding_dino import GroundingDinoDetector
 from rsvp.detectors.preprocessing import to_pixels
 from rsvp.errors import BadInput, ModelUnavailable

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rsvp import registry
-from rsvp.detectors import Detector, package_import
-from rsvp.detectors.captions import write_captions
+from rsvp.detectors import Detector, groundingdino_py
+from rsvp.detectors.grounded import write_captions
 from rsvp.detectors.grounding_dino import GroundingDinoDetector
 from rsvp.detectors.groundingdino_py import GroundingDinoPyDetector, read_config
 from rsvp.errors import BadInput, ModelUnavailable
@@ -110,7 +110,7 @@ def test_files_that_are_no_checkpoints_are_one_line(
 
 
 def test_without_the_package_its_command_is_named(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(package_import, "installed", lambda: False)
+    monkeypatch.setattr(groundingdino_py, "installed", lambda: False)
     with pytest.raises(ModelUnavailable, match="pip install --no-deps groundingdino-py==0"):
         GroundingDinoPyDetector(str(tmp_path / "x.pth"))
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_detectors import GroundingDinoImageProcessorPil
 
-from rsvp.detectors import package_import
+from rsvp.detectors import groundingdino_py
 from rsvp.detectors.preprocessing import (
     DetectorPreprocessing,
     read_preprocessing,
@@ -46,9 +46,9 @@ def test_sizes_by_the_official_rule(size, resized) -> None:
 @pytest.fixture(scope="module")
 def official_resize():
     """The official `resize`, which hands the drawing of pixels to torchvision: here the size."""
-    if not package_import.installed():
-        pytest.skip(f"groundingdino-py is not installed: {package_import.INSTALL}")
-    package_import.load_package()
+    if not groundingdino_py.installed():
+        pytest.skip(f"groundingdino-py is not installed: {groundingdino_py.INSTALL}")
+    groundingdino_py.load_package()
     absent = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
     with pytest.MonkeyPatch.context() as patch:
         for name in absent:

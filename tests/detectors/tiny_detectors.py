@@ -85,9 +85,9 @@ def official_file(path: Path, text: Path) -> Path:
     """
     from transformers import AutoTokenizer
 
-    from rsvp.detectors import package_import
+    from rsvp.detectors import groundingdino_py
 
-    released = package_import.folder() / "config" / "GroundingDINO_SwinT_OGC.py"
+    released = groundingdino_py.folder() / "config" / "GroundingDINO_SwinT_OGC.py"
     settings = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse(released.read_text()).body
@@ -95,7 +95,7 @@ def official_file(path: Path, text: Path) -> Path:
     }
     settings |= {"enc_layers": 2, "dec_layers": 2, "dim_feedforward": 64, "num_queries": 30}
     torch.manual_seed(0)
-    net = package_import.build_network(
+    net = groundingdino_py.build_network(
         settings, BertConfig.from_pretrained(text), AutoTokenizer.from_pretrained(text)
     )
     randomize(net)

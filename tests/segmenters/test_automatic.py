@@ -23,8 +23,14 @@ from rsvp.segmenters.automatic import (
     automatic_masks,
     crop_windows,
 )
-from rsvp.segmenters.mask_filter import AutomaticSettings, MaskFilter, filter_size, tight_boxes
-from rsvp.segmenters.nms import box_nms, mask_nms
+from rsvp.segmenters.mask_filter import (
+    AutomaticSettings,
+    MaskFilter,
+    box_nms,
+    filter_size,
+    mask_nms,
+    tight_boxes,
+)
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window
@@ -123,7 +129,7 @@ def test_images_made_in_another_way_are_not_compared(sam2_folder) -> None:
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("size", [(75, 111), (480, 640), (33, 1000)])
 def test_the_crops_are_the_packages(size, layers) -> None:
-    from rsvp.segmenters.sam2_package_import import load_package
+    from rsvp.segmenters.sam2_package import load_package
 
     load_package()
     from sam2.utils.amg import generate_crop_boxes

@@ -15,8 +15,7 @@ from rsvp.segmenters.automatic import automatic_masks
 from rsvp.segmenters.mask_filter import AutomaticSettings
 from rsvp.segmenters.point_prompts import decoder_batch_size
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_checkpoint import OFFICIAL_SIZE, official_config
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.sam2_weights import OFFICIAL_SIZE, Preprocessing, official_config
 from rsvp.types import Box, Proposal
 
 QUERIES = 10

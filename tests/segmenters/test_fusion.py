@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
+from rsvp.platform.files import first_fault
 from rsvp.segmenters.fusion import BoxPrior, Fusion, FusionConfig, TextStates
 
 CHANNELS, WORDS = 32, 12
@@ -65,21 +67,23 @@ def row_of(steering, row: slice):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"width": 0}, "width is a positive whole number, found 0"),
-        ({"blocks": -1}, "blocks is a positive"),
-        ({"heads": 2.0}, "heads is a positive"),
-        ({"grid": True}, "grid is a positive"),
-        ({"text_width": "12"}, "text_width is a positive"),
-        ({"channels": None}, "channels is a positive"),
-        ({"width": 10, "heads": 4}, "10 does not divide into 4"),
-        ({"queries": 1}, "2 queries"),
-        ({"blocks": 65}, "blocks is at most 64"),
-        ({"width": 10**12}, "width is at most"),
+        ({"width": 0}, "'width' should be greater than or equal to 1"),
+        ({"blocks": -1}, "'blocks' should be greater than or equal to 1"),
+        ({"heads": 2.0}, "'heads' should be int, found float"),
+        ({"grid": True}, "'grid' should be int, found bool"),
+        ({"text_width": "12"}, "'text_width' should be int, found str"),
+        ({"channels": None}, "'channels' should be int, found NoneType"),
+        ({"width": 10, "heads": 4}, "the width 10 does not divide into 4 heads"),
+        ({"queries": 1}, "'queries' should be greater than or equal to 2"),
+        ({"blocks": 65}, "'blocks' should be less than or equal to 64"),
+        ({"width": 10**12}, "'width' should be less than or equal to 65536"),
+        ({"depth": 3}, "'depth' Extra inputs are not permitted"),
     ],
 )
 def test_settings_that_cannot_be(settings, said) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValidationError) as caught:
         FusionConfig(**{"channels": 32, "text_width": 12, **settings})
+    assert first_fault(caught.value) == said
 
 
 # ---------------------------------------------------------------- shapes

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.segmenters import Segmenter
-from rsvp.segmenters.point_prompts import PointPrompt
+from rsvp.segmenters.point_prompts import prompt_points
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window
@@ -302,11 +302,10 @@ def test_windows(sam2_folder, segmenter) -> None:
 
 
 def test_prompts_move_with_the_window() -> None:
-    prompt = PointPrompt.of(
+    prompt = prompt_points(
         boxed(20, 30, 40, 50, points=(Point(30, 40, positive=False),)), Window(10, 20, 60, 70), 100
     )
-    assert prompt.coords == ((20, 20), (60, 60), (40, 40))
-    assert prompt.labels == (2, 3, 0)
+    assert prompt == [(20, 20, 2), (60, 60, 3), (40, 40, 0)]
 
 
 # ---------------------------------------------------------------- the folder's own settings

@@ -13,13 +13,13 @@ from rsvp.errors import ModelUnavailable
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.segmenters.promptable import Encoding
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_checkpoint import (
+from rsvp.segmenters.sam2_weights import (
+    Preprocessing,
     load_official,
     official_config,
     official_size,
     rename_official,
 )
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.types import Box, Proposal
 
 hide_broken_torchvision()

@@ -16,10 +16,9 @@ from transformers import Sam2Model
 from eval.official_sam2 import official_network
 from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable
-from rsvp.segmenters import Segmenter, sam2_package, sam2_package_import
+from rsvp.segmenters import Segmenter, sam2_package
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_package import Sam2PackageSegmenter
-from rsvp.segmenters.sam2_package_import import load_package
+from rsvp.segmenters.sam2_package import Sam2PackageSegmenter, load_package
 from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Box, Point, Proposal
@@ -241,24 +240,24 @@ def test_what_is_not_installed_is_told_with_its_command(absent, error, said, mon
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == absent else real(n))
     with pytest.raises(error) as caught:
-        sam2_package_import.load_package.__wrapped__()
+        sam2_package.load_package.__wrapped__()
     assert said in str(caught.value)
 
 
 def test_the_transform_is_ours_to_the_last_bit(make_image) -> None:
     rgb = make_image(75, 211).rgb
     transform = torch.nn.Sequential(
-        sam2_package_import._Resize((128, 128)),
-        sam2_package_import._Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        sam2_package._Resize((128, 128)),
+        sam2_package._Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     )
     pixels, _ = crop_to_square(rgb, (0, 0, 211, 75), 0.0, 128)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    assert torch.equal(transform(sam2_package_import._ToTensor()(rgb)), (pixels - mean) / std)
+    assert torch.equal(transform(sam2_package._ToTensor()(rgb)), (pixels - mean) / std)
 
 
 def test_the_makefile_installs_the_version_that_the_message_names() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
-    version = sam2_package_import.INSTALL.split()[-1]
+    version = sam2_package.INSTALL.split()[-1]
     assert version.startswith("sam2==")
     assert f"BUILT_HERE := {version}\n" in makefile
