@@ -9,9 +9,9 @@ WORKERS ?= 2
 export QUERY ?= what would you cut the bread with?
 
 # Tested against, and installed without what they ask for: torchvision, which has no build for every
-# torch (rsvp/detectors/package_adapter.py does without it), and windows.
+# torch (rsvp/detectors/groundingdino_py.py does without it), and windows.
 ALONE := groundingdino-py==0.4.0 labelme==6.3.1
-# The same, and built with the torch that is there; rsvp/segmenters/package_code.py does without it.
+# The same, and built with the torch that is there; rsvp/segmenters/sam2_package.py does without it.
 BUILT_HERE := sam2==1.1.0
 
 # PYTHON=... wins; else the first Python on the path that is new enough and can make a venv.
