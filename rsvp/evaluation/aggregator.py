@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -13,10 +13,8 @@ S = TypeVar("S")
 class Aggregator(Generic[T, S]):
     """Collects one value a sample and summarizes groups of them.
 
-    Values stay in the order in which they come: it decides the bootstrap's draws.
-
-    Args:
-        summarize: the numbers of some of the values.
+    Values stay in the order in which they come: it decides the bootstrap's draws. `summarize` gives
+    the numbers of some of the values.
     """
 
     def __init__(self, summarize: Callable[[Sequence[T]], S]) -> None:
@@ -38,6 +36,10 @@ class Aggregator(Generic[T, S]):
         if self._overall is None or self._overall[0] != len(self.values):
             self._overall = len(self.values), self._summarize(self.values)
         return self._overall[1]
+
+    def numbers(self) -> S | Mapping[str, Any]:
+        """The numbers to report of all samples."""
+        return self.overall()
 
     def by_kind(self) -> dict[str, S]:
         """The numbers of each kind, in the order in which the kinds first appear."""

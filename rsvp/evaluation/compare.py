@@ -14,30 +14,25 @@ from typing import Any, NamedTuple
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
 from rsvp.evaluation.aggregator import Aggregator
-from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
+from rsvp.evaluation.config import CONFIG, EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
-from rsvp.evaluation.records_file import RECORDS
+from rsvp.evaluation.records import RECORDS
 from rsvp.evaluation.stats import Difference, paired_difference, paired_ratio_difference
 
 FOUND = 0.5  # a sample counts as found from this IoU on
 
-_SAME = ("benchmark", "protocol", "split", "data_sha256", "samples")
 _DATA = "data_sha256"
+_SAME = ("benchmark", "protocol", "split", _DATA, "samples")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDifference:
-    """How much better B is on some of the samples.
-
-    Attributes:
-        a, b: gIoU of either run.
-        giou, ciou: B - A.
-    """
+    """How much better B is on some of the samples."""
 
     n: int
-    a: float
+    a: float  # gIoU of either run
     b: float
-    giou: Difference
+    giou: Difference  # B - A
     ciou: Difference
 
 
@@ -69,14 +64,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As `rsvp compare --json` prints it."""
-        return {
-            "runs": list(self.runs),
-            "failed": list(self.failed),
-            **asdict(self.overall),
-            "by_kind": {kind: asdict(one) for kind, one in self.by_kind.items()},
-            "gained": [asdict(flip) for flip in self.gained],
-            "lost": [asdict(flip) for flip in self.lost],
-        }
+        fields = asdict(self)
+        runs = {name: list(fields.pop(name)) for name in ("runs", "failed")}
+        return {**runs, **fields.pop("overall"), **fields}
 
 
 class _Row(NamedTuple):
@@ -102,7 +92,7 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
 
     Raises:
         BadInput: a folder holds no run, the runs differ in their data, benchmark or protocol, or
-            one of them has no record of a sample: one line with the file and the id.
+            one of them has no record of a sample.
     """
     folders = Path(run_a), Path(run_b)
     protocol = _protocol(*folders)
@@ -122,19 +112,16 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
 
 def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
     """The protocol of both runs, refused where their data or rules differ."""
-    first, second = (_settings(folder) for folder in (folder_a, folder_b))
+    for folder in (folder_a, folder_b):
+        if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
+            raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
+    first, second = EvalConfig.read(folder_a).run, EvalConfig.read(folder_b).run
     for key in _SAME:
         old, new = getattr(first, key), getattr(second, key)
         if old != new:
             what = "the data" if key == _DATA else f"{key} ({old} and {new})"
             raise BadInput(f"{folder_a} and {folder_b} cannot be compared: they differ in {what}")
     return benchmarks.find(first.benchmark).protocol(first.protocol)
-
-
-def _settings(folder: Path) -> RunSettings:
-    if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
-        raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
-    return EvalConfig.read(folder).run
 
 
 def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
@@ -168,7 +155,6 @@ def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDiffe
 
 
 def _sums(rows: Sequence[_Row]) -> tuple[list[int], list[int]]:
-    """Intersections and unions."""
     return [row.intersection for row in rows], [row.union for row in rows]
 
 

@@ -25,33 +25,17 @@ _LOWEST_SCORE = -1e300  # of a record's null: a score that was not finite ranks 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line.
-
-    Attributes:
-        id: of the sample.
-        masks: COCO RLE as the line has them, not checked yet.
-        scores: one a mask; None where the line has none.
-        text: what the model wrote; empty where the line has none.
-        failed: the line says itself that there was no answer.
-        where: file, line and id, as errors begin.
-    """
+    """One line."""
 
     id: str
-    masks: tuple[Any, ...] = field(default=(), repr=False)
-    scores: tuple[float, ...] | None = None
+    masks: tuple[Any, ...] = field(default=(), repr=False)  # COCO RLE, not checked yet
+    scores: tuple[float, ...] | None = None  # one a mask; None where the line has none
     text: str = field(default="", repr=False)
-    failed: bool = False
-    where: str = ""
+    failed: bool = False  # the line says itself that there was no answer
+    where: str = ""  # file, line and id, as errors begin
 
     def spans(self, size: tuple[int, int]) -> Spans:
-        """The union of the masks.
-
-        Args:
-            size: (H, W) of the image.
-
-        Raises:
-            BadInput: a mask is broken or of another size.
-        """
+        """The union of the masks; BadInput where one is broken or not of (H, W) `size`."""
         runs = (rle_runs(mask, size, self.where) for mask in self.masks)
         return spans.union([spans.from_runs(one) for one in runs])
 
@@ -65,10 +49,7 @@ class PredictionFile:
     """
 
     def __init__(self, file: Path, ids: Sequence[str]) -> None:
-        """Read the file once and check its lines, but for the masks.
-
-        Args:
-            ids: of the benchmark's samples.
+        """Read the file once and check its lines, but for the masks, for the samples of `ids`.
 
         Raises:
             BadInput: the file cannot be read, or a line is not a prediction, is of an unknown

@@ -14,7 +14,7 @@ from typing import Any
 
 from rsvp.datasets import Dataset
 from rsvp.errors import BadInput
-from rsvp.evaluation import benchmarks, config, records, records_file
+from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines import Engine, Work
@@ -22,7 +22,7 @@ from rsvp.evaluation.engines.local import LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline
 from rsvp.evaluation.progress import RunProgress
-from rsvp.evaluation.records_file import RECORDS, RecordsFile
+from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
@@ -112,7 +112,7 @@ def evaluate(
     _prepare(folder, run, Path(data), resume=resume or retry_failed)
     file = folder / RECORDS
     if retry_failed:
-        records_file.drop_failed(file)
+        records.drop_failed(file)
     aggregator = RunAggregator(rules)
     with RecordsFile(file) as stream:
         done = _replay(file, ids, aggregator)
@@ -127,7 +127,7 @@ def evaluate(
                 stream.append(record.to_dict())
                 aggregator.add(record)
                 bar.update()
-    if records_file.keep_records(file, ids):  # the order decides the bootstrap's draws
+    if records.keep_records(file, ids):  # the order decides the bootstrap's draws
         aggregator = RunAggregator(rules)
         _replay(file, ids, aggregator)
     complete = len(ids) == len(dataset)  # AP would count the other samples as missed

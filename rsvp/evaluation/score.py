@@ -24,8 +24,7 @@ class Score:
 
     Attributes:
         samples: how many the benchmark has.
-        missing: ids (of official results: files) without a prediction, in the benchmark's order.
-        failed: how many lines say themselves that there was no answer.
+        missing, failed: see `PredictionFile`; of official results, `missing` names files.
         numbers: name -> interval, number, or None where no sample has it.
         by_kind, by_tag: the same for parts of the samples; empty where the metric has none.
     """
@@ -91,7 +90,8 @@ def score_samples(
     rules = benchmark.protocol(protocol)
     official = benchmark.score_official(dataset, source)
     if official is not None:
-        return Score(name, rules.name, len(dataset), official.missing, 0, official.numbers)
+        numbers, missing = official
+        return Score(name, rules.name, len(dataset), missing, failed=0, numbers=numbers)
     scorer = benchmark.scorer(dataset, rules)
     ids = [dataset.sample_id(i) for i in range(len(dataset))]
     with PredictionFile(source, ids) as predictions:

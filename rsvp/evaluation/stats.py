@@ -1,7 +1,9 @@
 """Confidence intervals: seeded percentile bootstrap at 95 %.
 
-Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same
-values in the same order give the same interval, on every machine.
+The same values in the same order give the same interval, on every machine. All raise BadInput
+where there are no values, one is not finite, or those of two runs differ in number.
+
+Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
 from __future__ import annotations
@@ -46,21 +48,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference(Interval):
-    """By how much run B is better than run A on the same samples: B - A.
+    """By how much run B is better than run A on the same samples: B - A."""
 
-    Attributes:
-        better: share of the resamples in which B beats A, ties counted half; 0.5 is undecided.
-    """
-
-    better: float
+    better: float  # share of the resamples in which B beats A, ties counted half
 
 
 def mean_interval(values: ArrayLike) -> Interval:
-    """The mean of one value a sample.
-
-    Raises:
-        BadInput: no values, or one that is not finite.
-    """
+    """The mean of one value a sample."""
     array = _checked(values)
     means = _resampled(lambda i: array[i].mean(axis=1), len(array))
     return _interval(float(array.mean()), means)
@@ -72,11 +66,7 @@ def mean_or_none(values: Sequence[float]) -> Interval | None:
 
 
 def ratio_interval(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    *,
-    empty: float = 1.0,
-    epsilon: float = 0.0,
+    numerators: ArrayLike, denominators: ArrayLike, *, empty: float = 1.0, epsilon: float = 0.0
 ) -> Interval:
     """Summed numerators over summed denominators, one pair a sample: cIoU, recall over objects.
 
@@ -85,9 +75,6 @@ def ratio_interval(
     Args:
         empty: the ratio where the denominators sum to 0.
         epsilon: added to the sum of the denominators.
-
-    Raises:
-        BadInput: no values, one that is not finite, or different lengths.
     """
     numerator, denominator = _paired(numerators, denominators)
     ratios = _resampled(
@@ -98,11 +85,7 @@ def ratio_interval(
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
-    """mean(b) - mean(a) over the same samples in the same order.
-
-    Raises:
-        BadInput: no values, one that is not finite, or different lengths.
-    """
+    """mean(b) - mean(a) over the same samples in the same order."""
     first, second = _paired(a, b)
     gain = second - first
     gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain))
@@ -110,20 +93,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
 
 
 def paired_ratio_difference(
-    a: tuple[ArrayLike, ArrayLike],
-    b: tuple[ArrayLike, ArrayLike],
-    *,
-    empty: float = 1.0,
+    a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], *, empty: float = 1.0
 ) -> Difference:
-    """The difference b - a of two ratios of sums (cIoU) over the same samples.
-
-    Args:
-        a: numerators and denominators of the first run.
-        b: those of the second.
-
-    Raises:
-        BadInput: as in `ratio_interval`.
-    """
+    """The difference b - a of two ratios of sums (cIoU), given as numerators and denominators."""
     above_a, below_a = _paired(*a)
     above_b, below_b = _paired(*b)
     _paired(above_a, above_b)

@@ -15,21 +15,12 @@ from rsvp.evaluation.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The samples that a run still has to answer.
+    """The samples that a run still has to answer."""
 
-    Attributes:
-        data: the folder; an engine of several processes opens it in each of them.
-        open_dataset: opens it.
-        dataset: the same, opened here.
-        indices: which of its samples, in order.
-        protocol: by which they are scored.
-        options: what the segmenter is asked for besides the answers.
-    """
-
-    data: Path
+    data: Path  # an engine of several processes opens it in each of them
     open_dataset: Callable[[Path], Dataset]
-    dataset: Dataset
-    indices: Sequence[int]
+    dataset: Dataset  # the same, opened here
+    indices: Sequence[int]  # which of its samples, in order
     protocol: ScoringProtocol
     options: EvalOptions
 
