@@ -143,19 +143,16 @@ def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
 
 
 def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDifference:
-    rows_a, rows_b = [p.a for p in pairs], [p.b for p in pairs]
-    a, b = [row.iou for row in rows_a], [row.iou for row in rows_b]
+    a, intersections_a, unions_a, _ = zip(*(p.a for p in pairs), strict=True)
+    b, intersections_b, unions_b, _ = zip(*(p.b for p in pairs), strict=True)
+    sums = (intersections_a, unions_a), (intersections_b, unions_b)
     return GroupDifference(
         n=len(pairs),
         a=sum(a) / len(a),
         b=sum(b) / len(b),
         giou=paired_difference(a, b),
-        ciou=paired_ratio_difference(_sums(rows_a), _sums(rows_b), empty=empty_ciou(protocol)),
+        ciou=paired_ratio_difference(*sums, empty=empty_ciou(protocol)),
     )
-
-
-def _sums(rows: Sequence[_Row]) -> tuple[list[int], list[int]]:
-    return [row.intersection for row in rows], [row.union for row in rows]
 
 
 def _flips(pairs: Sequence[_Pair], *, gained: bool) -> list[Flip]:

@@ -36,8 +36,7 @@ def check(
 ) -> tuple[Benchmark, ScoringProtocol]:
     """The benchmark and the protocol of these names, before any model is loaded.
 
-    Raises:
-        BadInput: one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
+    BadInput where one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
     """
     benchmark = benchmarks.find(name)
     if not benchmark.asks_for_masks:
@@ -73,11 +72,8 @@ def evaluate(
     that was never stopped.
 
     Args:
-        name: of the benchmark, see `rsvp.evaluation.benchmarks`.
-        data: its folder.
+        name, data, protocol, split: see `rsvp.evaluation.score.score`.
         out: the run's folder; it must be new or empty, unless the run is resumed.
-        protocol: by which it is scored, the benchmark's first by default.
-        split: where the folder holds several, e.g. RefCOCO's ``testA``.
         limit: take the first so many samples.
         retry_failed: resume, and ask the failed samples again.
         progress: show a bar where stderr is a terminal.
@@ -88,8 +84,7 @@ def evaluate(
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
 
     Raises:
-        BadInput: unknown benchmark, malformed data, a folder that is not empty, or that holds
-            another run.
+        BadInput: unknown benchmark, malformed data, or a folder that holds anything else.
         ModelUnavailable, MissingExtra: a model is missing, so that no sample could be answered.
     """
     engine = engine or LocalEngine(pipeline, concurrency)
@@ -97,7 +92,9 @@ def evaluate(
     open_dataset = functools.partial(benchmark.open, split=split)
     dataset: Dataset = open_dataset(Path(data))
     dataset.check_images()
-    ids = _ids(dataset, limit)
+    if limit is not None and limit < 1:
+        raise BadInput(f"the limit is at least 1 sample, found {limit}")
+    ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
     folder = Path(out)
     run = RunSettings(
         benchmark=name,
@@ -130,24 +127,14 @@ def evaluate(
     if records.keep_records(file, ids):  # the order decides the bootstrap's draws
         aggregator = RunAggregator(rules)
         _replay(file, ids, aggregator)
-    complete = len(ids) == len(dataset)  # AP would count the other samples as missed
-    official = (
-        score_samples(name, benchmark, dataset, file, rules.name)
-        if benchmark.scores_more and complete
-        else None
-    )
+    official = None
+    if benchmark.scores_more and len(ids) == len(dataset):  # AP counts other samples as missed
+        official = score_samples(name, benchmark, dataset, file, rules.name)
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
     html = page.page(EvalConfig.read(folder), summary.to_dict(), records.read(file), dataset)
     write_text(folder / REPORT, html, sync=True)
     return summary
-
-
-def _ids(dataset: Dataset, limit: int | None) -> list[str]:
-    if limit is not None and limit < 1:
-        raise BadInput(f"the limit is at least 1 sample, found {limit}")
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    return [dataset.sample_id(i) for i in range(count)]
 
 
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
@@ -171,11 +158,7 @@ def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> Non
 
 
 def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
-    """Add the records that are there; the ids of their samples.
-
-    Raises:
-        BadInput: a record of no sample, a second one of the same, or one that lacks a field.
-    """
+    """Add the records that are there; the ids of their samples. BadInput where one is broken."""
     expected, done = set(ids), set()
     for record in records.read(file):
         if record.id not in expected:

@@ -71,8 +71,7 @@ def score(
         split: where the folder holds several, e.g. RefCOCO's ``testA``.
 
     Raises:
-        BadInput: unknown benchmark, protocol or split, malformed data or predictions: one line
-            with the file, the line and the id.
+        BadInput: unknown benchmark, protocol or split, malformed data or predictions.
         MissingExtra: an optional library is missing.
     """
     benchmark = benchmarks.find(name)

@@ -90,17 +90,12 @@ class Summary(GroupSummary):
 
 
 class RunAggregator(Aggregator[Overlap, GroupSummary]):
-    """Aggregates records; keeps a few numbers of each, never its masks.
-
-    Attributes:
-        failed: samples without an answer, so far.
-        tokens: that the MLLM read and wrote, so far.
-    """
+    """Aggregates records; keeps a few numbers of each, never its masks."""
 
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
-        self.failed = 0
-        self.tokens = 0
+        self.failed = 0  # samples without an answer, so far
+        self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
         self._boxes: list[tuple[float, int]] = []

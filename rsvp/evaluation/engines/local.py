@@ -27,9 +27,8 @@ GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
 class LocalEngine:
     """Answers samples with a pipeline.
 
-    Attributes:
-        concurrency: how many questions the MLLM works on at once. None is `REMOTE_CONCURRENCY` for
-            a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
+    `concurrency` is how many questions the MLLM works on at once: None is `REMOTE_CONCURRENCY` for
+    a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
     """
 
     pipeline: SegmentingPipeline
@@ -104,10 +103,7 @@ class ThreadPool:
     """Daemon threads that run jobs in the order in which they come.
 
     (The process would wait at its end for the threads of a `ThreadPoolExecutor`, and so for a
-    server that does not answer.)
-
-    Args:
-        on_error: gets what a job raises.
+    server that does not answer.) `on_error` gets what a job raises.
     """
 
     def __init__(
