@@ -28,6 +28,13 @@ from rsvp.cli.options import (
     parse_options,
 )
 
+_Cpus = Annotated[
+    float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
+]
+_Gpus = Annotated[
+    float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
+]
+
 
 def evaluate(
     *,
@@ -86,21 +93,13 @@ def evaluate(
     reasoners: Annotated[
         int, typer.Option(metavar="N", min=1, help="With ray: actors that ask the MLLM.")
     ] = 1,
-    reasoner_cpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-    ] = 1.0,
-    reasoner_gpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-    ] = 0.0,
+    reasoner_cpus: _Cpus = 1.0,
+    reasoner_gpus: _Gpus = 0.0,
     segmenters: Annotated[
         int, typer.Option(metavar="N", min=1, help="With ray: actors that segment.")
     ] = 1,
-    segmenter_cpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-    ] = 1.0,
-    segmenter_gpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-    ] = 0.0,
+    segmenter_cpus: _Cpus = 1.0,
+    segmenter_gpus: _Gpus = 0.0,
     as_json: AsJson = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -150,9 +149,7 @@ def evaluate(
         "segmenter." in k for k in options
     )
     reasoner = make if needed else functools.partial(make, segmenter="box")
-    on_ray = (
-        RayEngine(reasoner, make, *pools, ray_address, concurrency) if engine == "ray" else None
-    )
+    on_ray = RayEngine(reasoner, make, *pools, ray_address, concurrency)
     summary = run(
         name,
         data,
@@ -164,7 +161,7 @@ def evaluate(
         resume=resume,
         retry_failed=retry_failed,
         concurrency=concurrency,
-        engine=on_ray,
+        engine=on_ray if engine == "ray" else None,
         settings={"preset": preset, **({"options": options} if options else {})},
     )
     table = format_summary(summary)

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from rsvp.evaluation.summary import RunAggregator
 
@@ -22,16 +15,16 @@ class RunProgress:
 
     def __init__(self, name: str, total: int, aggregator: RunAggregator, *, shown: bool) -> None:
         self._aggregator = aggregator
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("gIoU {task.fields[giou]}"),
-            TextColumn("{task.fields[tokens]} tokens"),
-            TextColumn("{task.fields[failed]} failed"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        self._bar = progress.Progress(
+            "{task.description}",
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            "gIoU {task.fields[giou]}",
+            "{task.fields[tokens]} tokens",
+            "{task.fields[failed]} failed",
+            progress.TimeElapsedColumn(),
+            "left",
+            progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not (shown and sys.stderr.isatty()),
         )

@@ -38,10 +38,6 @@ def as_text(result: Result, path: Sequence[Target]) -> str:
     for step in result.reasoning.steps:
         named = [box for box in dict.fromkeys(step.boxes) if box in unmarked]
         unmarked -= set(named)
-        steps.append(" ".join([_plain(step.text), *[SEG] * len(named)]))
-    answer = ", ".join(f"{_plain(target.label)} {SEG}" for target in result.targets)
+        steps.append(" ".join([_RESERVED.sub("", step.text), *[SEG] * len(named)]))
+    answer = ", ".join(f"{_RESERVED.sub('', target.label)} {SEG}" for target in result.targets)
     return f"<think>{' '.join(steps)}</think><answer>{answer}</answer>"
-
-
-def _plain(text: str) -> str:
-    return _RESERVED.sub("", text)
