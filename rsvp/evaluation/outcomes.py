@@ -14,8 +14,8 @@ import numpy as np
 
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
-from rsvp.evaluation import metrics, tracing
-from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation import metrics
+from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
@@ -128,7 +128,7 @@ def to_record(
     """Score an outcome."""
     answer, result = outcome.answer, outcome.answer.value
     targets = result.targets if result else ()
-    path = tracing.path_targets(outcome.path.value, result) if outcome.path else ()
+    path = vrt.path_targets(outcome.path.value, result) if outcome.path else ()
     shown = (*path, *targets)
     seconds = {**(result.timings if result else {}), "total": answer.seconds}
     if outcome.oracle is not None:
@@ -148,7 +148,7 @@ def to_record(
         true_boxes=len(sample.boxes),
         matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
         oracle=_oracle(sample, outcome.oracle, protocol) if options.oracle else None,
-        text=tracing.as_text(result, path) if options.path and result else None,
+        text=vrt.as_text(result, path) if options.path and result else None,
         steps=[step.text for step in result.reasoning.steps] if result else [],
         reason=result.reasoning.reason if result else "",
         raw=answer.raw or (result.reasoning.raw if result else ""),
@@ -177,7 +177,7 @@ def _with_boxes(
             outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
         return outcome
 
-    steps = tracing.step_boxes(answer.value) if options.path and answer.value else ()
+    steps = vrt.step_boxes(answer.value) if options.path and answer.value else ()
     return SampleOutcome(
         answer, of_boxes(sample.boxes) if options.oracle else None, of_boxes(steps)
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import is_finite, spans
+from rsvp.evaluation.metrics import is_number, spans
 from rsvp.evaluation.metrics.spans import Spans
 from rsvp.masks import rle_runs
 from rsvp.platform.files import parse_json
@@ -131,6 +131,6 @@ def _scores(found: object, count: int, where: str) -> tuple[float, ...] | None:
         raise BadInput(f"{where}: {count} masks need as many scores, found {number}")
     values = [_LOWEST_SCORE if v is None else v for v in found]
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not is_finite(value):
+        if not is_number(value):
             raise BadInput(f"{where}: a score is a number, found {value!r}")
     return tuple(float(v) for v in values)

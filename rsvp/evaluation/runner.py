@@ -17,11 +17,10 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
-from rsvp.evaluation.engines import Engine, Work
-from rsvp.evaluation.engines.local import LocalEngine
+from rsvp.evaluation.engines.local import Engine, LocalEngine, Work
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline
-from rsvp.evaluation.progress import RunProgress
+from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import score_samples
@@ -117,13 +116,13 @@ def evaluate(
         options = EvalOptions(oracle, benchmark.scores_path)
         work = Work(Path(data), open_dataset, dataset, pending, rules, options)
         with (
-            RunProgress(name, len(ids), aggregator, shown=progress) as bar,
+            show_progress(name, len(ids), aggregator, shown=progress) as update,
             contextlib.closing(engine(work)) as answered,
         ):
             for record in answered:
                 stream.append(record.to_dict())
                 aggregator.add(record)
-                bar.update()
+                update()
     if records.keep_records(file, ids):  # the order decides the bootstrap's draws
         aggregator = RunAggregator(rules)
         _replay(file, ids, aggregator)

@@ -1,26 +1,59 @@
-"""The default engine: this process, with the MLLM and the segmenter at work at the same time.
+"""What every engine gets, and the default one: threads of this process.
 
-Several threads ask the MLLM, one thread segments; samples are read and scored in the caller's.
+The MLLM and the segmenter work at the same time. Several threads ask the MLLM, one thread segments; samples are read and scored in the caller's.
 Records come as they get done, so that a kill loses no reply that has been paid for.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 
-from rsvp.datasets import Sample
+from rsvp.datasets import Dataset, Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation import outcomes
-from rsvp.evaluation.engines import Work
-from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline
+from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation.outcomes import (
+    EvalOptions,
+    SampleOutcome,
+    SegmentingPipeline,
+    TwoStagePipeline,
+)
 from rsvp.evaluation.records import Record
 from rsvp.mllm import is_remote as is_remote_mllm
 
 REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
 GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The samples that a run still has to answer."""
+
+    data: Path  # an engine of several processes opens it in each of them
+    open_dataset: Callable[[Path], Dataset]
+    dataset: Dataset  # the same, opened here
+    indices: Sequence[int]  # which of its samples, in order
+    protocol: ScoringProtocol
+    options: EvalOptions
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.dataset[i] for i in self.indices)
+
+    def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
+        """The record of an answered sample."""
+        return outcomes.to_record(sample, outcome, self.protocol, self.options)
+
+
+Engine = Callable[[Work], Generator[Record, None, None]]
+"""One record a sample, as they get done.
+
+Raises BadInput where a sample's image is broken or does not fit its truth, ModelUnavailable and
+MissingExtra where a model is missing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +72,7 @@ class LocalEngine:
             raise BadInput(f"the concurrency is 0 or more, found {self.concurrency}")
 
     def __call__(self, work: Work) -> Generator[Record, None, None]:
-        """See `rsvp.evaluation.engines.Engine`."""
+        """See `Engine`."""
         if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
             remote = is_remote(self.pipeline)
             concurrency = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)

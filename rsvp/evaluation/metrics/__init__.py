@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 
@@ -164,6 +164,7 @@ def matched_boxes(truth: Sequence[Box], predicted: Sequence[Box], threshold: flo
     return sum(match(i, set()) for i in range(len(truth)))
 
 
-def is_finite(number: float) -> bool:
-    """False for NaN, infinities, and whole numbers that no float holds."""
-    return abs(number) <= sys.float_info.max
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a float holds it; False for NaN, infinities and bool too."""
+    whole_or_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return whole_or_real and abs(value) <= sys.float_info.max

@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rsvp.datasets.instances import Instances, encode
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import is_finite
+from rsvp.evaluation.metrics import is_number
 from rsvp.evaluation.stats import mean_or_none
 
 Json = Mapping[str, Any]
@@ -148,7 +148,7 @@ def _check(result: object, truth: Instances, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value not in known:
             raise BadInput(f"{where}: {name} {value!r} is not in {truth.file}")
     score = result.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not is_finite(score):
+    if not is_number(score):
         raise BadInput(f"{where}: the score is a number, found {score!r}")
     if "segmentation" not in result:
         raise BadInput(f"{where}: there is no segmentation")

@@ -107,9 +107,6 @@ def _printable(value: object) -> object:
     return "".join(c if c.isprintable() or c == "\n" else " " for c in value)
 
 
-# ---------------------------------------------------------------- scores
-
-
 def _scores(summary: Json) -> dict[str, Any]:
     """The tables of scores; an interval is known by its keys, and so is a group (kind or tag)."""
     scores = _intervals(summary)
@@ -151,9 +148,6 @@ def _parts(value: object) -> dict[str, float]:
 
 def _label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
-
-
-# ---------------------------------------------------------------- samples
 
 
 def _sample(record: Record, dataset: Dataset, index: Mapping[str, int]) -> dict[str, Any]:

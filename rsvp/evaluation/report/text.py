@@ -39,9 +39,6 @@ def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> str:
     )
 
 
-# ---------------------------------------------------------------- rsvp score
-
-
 def format_score(score: Score) -> str:
     """Every number of all samples, then the first ones of each part."""
     head = f"{score.benchmark} ({score.protocol}): {score.samples} samples, "
@@ -71,9 +68,6 @@ def _shown(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-# ---------------------------------------------------------------- rsvp eval
-
-
 def format_summary(summary: Summary) -> str:
     """Scores, numbers of each stage, seconds; and what else the benchmark scores."""
     head = f"{summary.n} samples, {summary.failed} failed; mean [95 % bootstrap interval]"
@@ -99,9 +93,6 @@ def format_summary(summary: Summary) -> str:
         table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
         format_score(summary.official) if summary.official else "",
     )
-
-
-# ---------------------------------------------------------------- rsvp compare
 
 
 def format_comparison(found: Comparison) -> str:
