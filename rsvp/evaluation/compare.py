@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.config import CONFIG, EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
 from rsvp.evaluation.records import RECORDS
-from rsvp.evaluation.stats import Difference, paired_difference, paired_ratio_difference
+from rsvp.evaluation.stats import Aggregator, Difference, paired_difference, paired_ratio_difference
 
 FOUND = 0.5  # a sample counts as found from this IoU on
 
@@ -48,19 +47,14 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs, compared.
-
-    Attributes:
-        failed: samples without an answer, in A and in B.
-        gained, lost: what only B found, and what only A found, the largest change first.
-    """
+    """Two runs, compared."""
 
     runs: tuple[str, str]
-    failed: tuple[int, int]
+    failed: tuple[int, int]  # samples without an answer, in A and in B
     overall: GroupDifference
     by_kind: Mapping[str, GroupDifference]
-    gained: Sequence[Flip]
-    lost: Sequence[Flip]
+    gained: Sequence[Flip]  # what only B found, the largest change first
+    lost: Sequence[Flip]  # what only A found
 
     def to_dict(self) -> dict[str, Any]:
         """As `rsvp compare --json` prints it."""
@@ -72,19 +66,15 @@ class Comparison:
 class _Row(NamedTuple):
     """What is kept of a record."""
 
+    id: str
+    kind: str
     iou: float  # of a sample that the protocol leaves out (nothing there, nothing predicted): 0
     intersection: int
     union: int
     failed: bool
 
 
-class _Pair(NamedTuple):
-    """A sample in both runs."""
-
-    id: str
-    kind: str
-    a: _Row
-    b: _Row
+_Pair = tuple[_Row, _Row]  # a sample in both runs
 
 
 def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
@@ -98,11 +88,11 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
     protocol = _protocol(*folders)
     aggregator = Aggregator[_Pair, GroupDifference](lambda pairs: _difference(pairs, protocol))
     for pair in _pairs(*folders):
-        aggregator.append(pair, (pair.kind,))
+        aggregator.append(pair, (pair[0].kind,))
     pairs = aggregator.values
     return Comparison(
         runs=(str(run_a), str(run_b)),
-        failed=(sum(p.a.failed for p in pairs), sum(p.b.failed for p in pairs)),
+        failed=(sum(a.failed for a, _ in pairs), sum(b.failed for _, b in pairs)),
         overall=aggregator.overall(),
         by_kind=aggregator.by_kind(),
         gained=_flips(pairs, gained=True),
@@ -128,7 +118,7 @@ def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
     """The samples of both runs, in the order of the first."""
     first, second = (
         {
-            r.id: (r.kind, _Row(r.iou or 0.0, r.intersection, r.union, r.failure is not None))
+            r.id: _Row(r.id, r.kind, r.iou or 0.0, r.intersection, r.union, r.failure is not None)
             for r in records.read(folder / RECORDS)
         }
         for folder in (folder_a, folder_b)
@@ -139,13 +129,13 @@ def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
             raise BadInput(f"{folder} has no record of sample {lacking!r}; finish it with --resume")
     if not first:
         raise BadInput(f"{folder_a} has no records to compare")
-    return [_Pair(key, kind, row, second[key][1]) for key, (kind, row) in first.items()]
+    return [(row, second[key]) for key, row in first.items()]
 
 
 def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDifference:
-    a, intersections_a, unions_a, _ = zip(*(p.a for p in pairs), strict=True)
-    b, intersections_b, unions_b, _ = zip(*(p.b for p in pairs), strict=True)
-    sums = (intersections_a, unions_a), (intersections_b, unions_b)
+    rows = list(zip(*pairs, strict=True))
+    a, b = ([row.iou for row in run] for run in rows)
+    sums = [([row.intersection for row in run], [row.union for row in run]) for run in rows]
     return GroupDifference(
         n=len(pairs),
         a=sum(a) / len(a),
@@ -158,8 +148,8 @@ def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDiffe
 def _flips(pairs: Sequence[_Pair], *, gained: bool) -> list[Flip]:
     """The samples that one run found and the other did not, the largest change first."""
     found = [
-        Flip(pair.id, pair.kind, a, b)
-        for pair in pairs
-        if ((a := pair.a.iou) >= FOUND) != ((b := pair.b.iou) >= FOUND) and (b > a) == gained
+        Flip(a.id, a.kind, a.iou, b.iou)
+        for a, b in pairs
+        if (a.iou >= FOUND) != (b.iou >= FOUND) and (b.iou > a.iou) == gained
     ]
     return sorted(found, key=lambda flip: -abs(flip.iou_b - flip.iou_a))

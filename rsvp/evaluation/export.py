@@ -1,10 +1,4 @@
-"""A run's predictions, in the form in which each benchmark's own evaluation takes them.
-
-seginw        seginw_<Name>_val.json a set: COCO results
-questions     answers.jsonl: {"question_id", "text"} a line, as LLaVA's evaluations read
-all others    predictions.jsonl: {"id", "masks", "scores", "text"} a line, as `rsvp score`
-              reads; they have no submission format of their own
-"""
+"""A run's predictions, in the form in which each benchmark's own evaluation takes them."""
 
 from __future__ import annotations
 

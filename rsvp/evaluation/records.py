@@ -139,11 +139,7 @@ class RecordsFile:
 
 
 def read(file: Path) -> Iterator[Record]:
-    """The records of a run, one after the other, each sample once.
-
-    Raises:
-        BadInput: a line is no record, or a second one of its sample; one line with file and id.
-    """
+    """The records of a run, one after the other; BadInput where one is broken or comes twice."""
     seen: set[str] = set()
     for entry in read_records(file):
         if entry["id"] in seen:
@@ -169,13 +165,8 @@ def keep_records(file: Path, ids: Sequence[str]) -> bool:
     """Put the records into the order of these ids, and drop those of other ids.
 
     The file is replaced whole or not at all, and left alone where it is in order already; memory
-    holds where the lines begin, not the lines.
-
-    Returns:
-        Whether the file has changed.
-
-    Raises:
-        BadInput: a line is not a record, or the disk refuses the new file.
+    holds where the lines begin, not the lines. Returns whether the file has changed; BadInput where
+    a line is not a record, or the disk refuses the new file.
     """
     spans: dict[str, tuple[int, int]] = {}
     start = 0

@@ -1,4 +1,4 @@
-"""Confidence intervals: seeded percentile bootstrap at 95 %.
+"""Confidence intervals (seeded percentile bootstrap at 95 %), of all samples and of groups.
 
 The same values in the same order give the same interval, on every machine. All raise BadInput
 where there are no values, one is not finite, or those of two runs differ in number.
@@ -8,8 +8,10 @@ Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +24,8 @@ SEED = 0
 
 _CHUNK = 1_000_000  # indices drawn at once; bounds memory, not results
 
+T = TypeVar("T")
+S = TypeVar("S")
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -152,3 +156,51 @@ def _checked(values: ArrayLike) -> Floats:
     if not np.isfinite(array).all():
         raise BadInput("an interval needs finite values")
     return array
+
+
+class Aggregator(Generic[T, S]):
+    """Collects one value a sample and summarizes groups of them.
+
+    Values stay in the order in which they come: it decides the bootstrap's draws. `summarize` gives
+    the numbers of some of the values.
+    """
+
+    def __init__(self, summarize: Callable[[Sequence[T]], S]) -> None:
+        self.values: list[T] = []
+        self._summarize = summarize
+        self._kinds: dict[str, list[int]] = defaultdict(list)
+        self._tags: dict[str, list[int]] = defaultdict(list)
+        self._overall: tuple[int, S] | None = None  # (number of values, their numbers)
+
+    def append(self, value: T, kinds: Sequence[str] = (), tags: Sequence[str] = ()) -> None:
+        """Add the value of the next sample."""
+        for groups, names in ((self._kinds, kinds), (self._tags, tags)):
+            for name in names:
+                groups[name].append(len(self.values))
+        self.values.append(value)
+
+    def overall(self) -> S:
+        """The numbers of all samples."""
+        if self._overall is None or self._overall[0] != len(self.values):
+            self._overall = len(self.values), self._summarize(self.values)
+        return self._overall[1]
+
+    def numbers(self) -> S | Mapping[str, Any]:
+        """The numbers to report of all samples."""
+        return self.overall()
+
+    def by_kind(self) -> dict[str, S]:
+        """The numbers of each kind, in the order in which the kinds first appear."""
+        return self._grouped(self._kinds)
+
+    def by_tag(self) -> dict[str, S]:
+        """The numbers of each tag, likewise."""
+        return self._grouped(self._tags)
+
+    def _grouped(self, groups: Mapping[str, list[int]]) -> dict[str, S]:
+        return {
+            name: self.overall()  # a group of all samples is not resampled again
+            if len(indices) == len(self.values)
+            else self._summarize([self.values[i] for i in indices])
+            for name, indices in groups.items()
+        }

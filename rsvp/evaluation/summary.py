@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers
 from rsvp.evaluation.records import Record
 from rsvp.evaluation.score import Score
-from rsvp.evaluation.stats import Interval, mean_or_none, ratio_interval
+from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
 
 
 class GroupSummary(BaseModel):

@@ -64,12 +64,7 @@ class Benchmark(ABC):
         """A new scorer for the samples of `dataset`."""
 
     def open(self, data: Path, split: str | None = None) -> Any:
-        """The samples in a folder; None opens the reader's default split.
-
-        Raises:
-            BadInput: no such split, or malformed data.
-            MissingExtra: an optional library is missing.
-        """
+        """The samples in a folder; None opens the reader's default split."""
         self.check_split(split)
         return type(self).reader(data, **({} if split is None else {"split": split}))
 
@@ -121,11 +116,6 @@ class Benchmark(ABC):
 
 
 def find(name: str) -> Benchmark:
-    """A benchmark by name.
-
-    Raises:
-        BadInput: no such benchmark; the message lists the known ones.
-        ModelUnavailable: a plug-in's module cannot be imported.
-    """
+    """A benchmark by name; BadInput lists the known ones."""
     benchmark: Benchmark = registry.make("benchmark", registry.Spec(name))
     return benchmark

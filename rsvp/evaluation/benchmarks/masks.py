@@ -18,7 +18,6 @@ from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.evaluation import metrics
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.metrics import (
     GREFCOCO,
@@ -32,21 +31,16 @@ from rsvp.evaluation.metrics import (
     ScoringProtocol,
 )
 from rsvp.evaluation.predictions import Prediction
-from rsvp.evaluation.stats import mean_interval, mean_or_none
+from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
 
 
 @dataclass(frozen=True, slots=True)
 class MaskOutcome:
-    """What is kept of a scored sample.
-
-    Attributes:
-        no_target: there is nothing to find.
-        none_predicted: the prediction has no pixel, and so says that there is nothing.
-    """
+    """What is kept of a scored sample."""
 
     overlap: Overlap
-    no_target: bool
-    none_predicted: bool
+    no_target: bool  # there is nothing to find
+    none_predicted: bool  # the prediction has no pixel, and so says that there is nothing
 
     @property
     def ratio(self) -> float:

@@ -34,11 +34,7 @@ class ApScorer:
         self._ap: dict[str, float | None] = {}
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Take the prediction of sample `index`; samples come in their order.
-
-        Raises:
-            BadInput: there are no scores, or a mask is broken or of another size.
-        """
+        """Take the prediction of sample `index`; BadInput where scores lack or a mask is broken."""
         place = self._dataset.place(self._dataset.sample_id(index))
         assert place is not None  # its own id
         if place.set_name != self._set:
@@ -81,13 +77,9 @@ class Seginw(Benchmark):
     def score_official(
         self, dataset: SeginwDataset, source: Path
     ) -> tuple[Numbers, tuple[str, ...]] | None:
-        """The scores of a folder of results files, or of one set's file.
+        """The scores of a folder of results files, or of one set's file; a missing one is empty.
 
-        A set whose file is missing has no result.
-
-        Raises:
-            BadInput: no such file, one of a set that SegInW and the data do not have, or a result
-                that is broken or fits nothing: one line with the file and the result's number.
+        BadInput where there is no such file, one is of an unknown set, or a result is broken.
         """
         if not source.is_dir() and not _OFFICIAL.fullmatch(source.name):
             return None

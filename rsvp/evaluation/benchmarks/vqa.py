@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from rsvp.datasets import vqa as readers
 from rsvp.datasets.vqa import Question, QuestionDataset
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, vqa
 from rsvp.evaluation.metrics.vqa import MarkedReply, Scores
 from rsvp.evaluation.predictions import Prediction
+from rsvp.evaluation.stats import Aggregator
 
 
 class AnswerScorer(Aggregator[MarkedReply, Scores]):

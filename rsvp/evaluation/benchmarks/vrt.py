@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from rsvp.datasets.vrt import VrtDataset
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.metrics.vrt import VrtScore
 from rsvp.evaluation.predictions import Prediction
+from rsvp.evaluation.stats import Aggregator
 
 
 class VrtScorer(Aggregator[VrtScore, Numbers]):

@@ -1,6 +1,6 @@
 """What every engine gets, and the default one: threads of this process.
 
-The MLLM and the segmenter work at the same time. Several threads ask the MLLM, one thread segments; samples are read and scored in the caller's.
+Several threads ask the MLLM while one segments; samples are read and scored in the caller's.
 Records come as they get done, so that a kill loses no reply that has been paid for.
 """
 

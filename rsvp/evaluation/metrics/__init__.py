@@ -166,5 +166,6 @@ def matched_boxes(truth: Sequence[Box], predicted: Sequence[Box], threshold: flo
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a float holds it; False for NaN, infinities and bool too."""
-    whole_or_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return whole_or_real and abs(value) <= sys.float_info.max
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
