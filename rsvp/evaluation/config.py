@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rsvp import __version__, prompting
 from rsvp.errors import BadInput
@@ -36,10 +36,8 @@ class BootstrapConfig(BaseModel):
     level: float = stats.LEVEL
 
 
-class RunSettings(BaseModel):
+class RunSettings(BaseModel, frozen=True, extra="allow"):
     """What decides the records: a run may only be resumed with the same settings."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     benchmark: str
     protocol: str

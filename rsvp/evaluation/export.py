@@ -26,12 +26,10 @@ def export_run(run: str | Path, out: str | Path) -> list[Path]:
 def export(
     name: str, records: Iterable[Json], out: str | Path, *, data: Path | None = None
 ) -> list[Path]:
-    """Export records; the files written.
+    """Export the records of a benchmark into a folder; the files written.
 
     Args:
-        name: of the benchmark, see `rsvp.evaluation.benchmarks`.
         records: `id`, `masks`, `scores` and `text` are used, see `rsvp.evaluation.predictions`.
-        out: the folder to write into.
         data: the folder that the samples came from. Of a single set of SegInW it names the set.
 
     Raises:

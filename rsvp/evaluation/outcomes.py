@@ -6,13 +6,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from rsvp.datasets import Sample
+from rsvp.datasets import Dataset, Sample
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol, vrt
@@ -122,43 +123,55 @@ def open_image(sample: Sample) -> Image:
     return image
 
 
-def to_record(
-    sample: Sample, outcome: SampleOutcome, protocol: ScoringProtocol, options: EvalOptions
-) -> Record:
-    """Score an outcome."""
-    answer, result = outcome.answer, outcome.answer.value
-    targets = result.targets if result else ()
-    path = vrt.path_targets(outcome.path.value, result) if outcome.path else ()
-    shown = (*path, *targets)
-    seconds = {**(result.timings if result else {}), "total": answer.seconds}
-    if outcome.oracle is not None:
-        seconds["oracle"] = outcome.oracle.seconds
-    return Record(
-        id=sample.id,
-        kind=sample.kind,
-        tags=list(sample.tags),
-        **_overlap_fields([t.mask for t in targets], sample, protocol),
-        absent=sample.absent,
-        no_target=result.no_target if result else None,
-        masks=[encode_rle(t.mask) for t in shown],
-        scores=[_finite(round(float(t.score), 6)) for t in shown],
-        boxes=[[round(v, 3) for v in t.box.xyxy] for t in shown],
-        labels=[t.label for t in shown],
-        raw_numbers=[[_finite(v) for v in t.raw] for t in shown],
-        true_boxes=len(sample.boxes),
-        matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
-        oracle=_oracle(sample, outcome.oracle, protocol) if options.oracle else None,
-        text=vrt.as_text(result, path) if options.path and result else None,
-        steps=[step.text for step in result.reasoning.steps] if result else [],
-        reason=result.reasoning.reason if result else "",
-        raw=answer.raw or (result.reasoning.raw if result else ""),
-        warnings=list(result.warnings) if result else [],
-        usage=TokenUsage(**asdict(result.usage)) if result else None,
-        prompt_sha256=result.models.prompt_sha256 if result else None,
-        failure=answer.failure,
-        # `total` leaves out the time for which a sample waited for others.
-        seconds={stage: round(value, 6) for stage, value in seconds.items()},
-    )
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The samples that a run still has to answer."""
+
+    data: Path  # an engine of several processes opens it in each of them
+    open_dataset: Callable[[Path], Dataset]
+    dataset: Dataset  # the same, opened here
+    indices: Sequence[int]  # which of its samples, in order
+    protocol: ScoringProtocol
+    options: EvalOptions
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.dataset[i] for i in self.indices)
+
+    def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
+        """Score an answered sample."""
+        answer, result = outcome.answer, outcome.answer.value
+        targets = result.targets if result else ()
+        path = vrt.path_targets(outcome.path.value, result) if outcome.path else ()
+        shown = (*path, *targets)
+        seconds = {**(result.timings if result else {}), "total": answer.seconds}
+        if outcome.oracle is not None:
+            seconds["oracle"] = outcome.oracle.seconds
+        return Record(
+            id=sample.id,
+            kind=sample.kind,
+            tags=list(sample.tags),
+            **_overlap_fields([t.mask for t in targets], sample, self.protocol),
+            absent=sample.absent,
+            no_target=result.no_target if result else None,
+            masks=[encode_rle(t.mask) for t in shown],
+            scores=[_finite(round(float(t.score), 6)) for t in shown],
+            boxes=[[round(v, 3) for v in t.box.xyxy] for t in shown],
+            labels=[t.label for t in shown],
+            raw_numbers=[[_finite(v) for v in t.raw] for t in shown],
+            true_boxes=len(sample.boxes),
+            matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
+            oracle=_oracle(sample, outcome.oracle, self.protocol) if self.options.oracle else None,
+            text=vrt.as_text(result, path) if self.options.path and result else None,
+            steps=[step.text for step in result.reasoning.steps] if result else [],
+            reason=result.reasoning.reason if result else "",
+            raw=answer.raw or (result.reasoning.raw if result else ""),
+            warnings=list(result.warnings) if result else [],
+            usage=TokenUsage(**asdict(result.usage)) if result else None,
+            prompt_sha256=result.models.prompt_sha256 if result else None,
+            failure=answer.failure,
+            # `total` leaves out the time for which a sample waited for others.
+            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        )
 
 
 def _with_boxes(

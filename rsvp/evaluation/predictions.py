@@ -10,6 +10,7 @@ Other fields are not read: a run's `records.jsonl` is such a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Prediction:
         return spans.union([spans.from_runs(one) for one in runs])
 
 
-class PredictionFile:
+class PredictionFile(AbstractContextManager["PredictionFile"]):
     """The predictions of a file, by the samples' ids; only the lines' offsets are in memory.
 
     Attributes:
@@ -84,9 +85,6 @@ class PredictionFile:
         number, offset = self._lines[sample_id]
         self._stream.seek(offset)
         return self._parse(self._stream.readline(), number)
-
-    def __enter__(self) -> PredictionFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -101,7 +102,7 @@ class Record(_Model):
         return self.model_dump(exclude={"text"} if self.text is None else None)
 
 
-class RecordsFile:
+class RecordsFile(AbstractContextManager["RecordsFile"]):
     """The records of a run, open for appending; use it as a context manager."""
 
     def __init__(self, file: Path, *, sync_every: int = SYNC_EVERY) -> None:
@@ -127,9 +128,6 @@ class RecordsFile:
     def _sync(self) -> None:
         os.fsync(self._stream.fileno())
         self._unsynced = 0
-
-    def __enter__(self) -> RecordsFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -17,9 +17,9 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
-from rsvp.evaluation.engines.local import Engine, LocalEngine, Work
+from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
 from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers
@@ -19,10 +19,8 @@ from rsvp.evaluation.score import Score
 from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
 
 
-class GroupSummary(BaseModel):
+class GroupSummary(BaseModel, frozen=True):
     """The scores of some of the samples."""
-
-    model_config = ConfigDict(frozen=True)
 
     n: int
     skipped: int = Field(default=0, description="How many the protocol leaves out of gIoU.")
@@ -32,23 +30,19 @@ class GroupSummary(BaseModel):
     ciou: Interval | None = None
 
 
-class Duration(BaseModel):
+class Duration(BaseModel, frozen=True):
     """Seconds a sample in one stage."""
-
-    model_config = ConfigDict(frozen=True)
 
     mean: float
     p95: float
 
 
-class Summary(GroupSummary):
+class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalProperties": True}):
     """A run's scores, as `summary.json` and `rsvp eval --json` have them.
 
     Besides these keys there is one a tag (``seen``, ``unseen``) with a `GroupSummary`, and what
     else the benchmark scores, as in `rsvp score --json`. Null stands where no sample has a value.
     """
-
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
     schema_version: Literal[1] = 1
     failed: int = Field(description="Samples without an answer, scored as empty predictions.")

@@ -19,17 +19,7 @@ from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.metrics import (
-    GREFCOCO,
-    LISA,
-    REASONSEG_X,
-    SCENES,
-    SEG_ZERO,
-    VISIONREASONER,
-    IntervalNumbers,
-    Overlap,
-    ScoringProtocol,
-)
+from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
 
@@ -91,14 +81,14 @@ class Scenes(MaskBenchmark):
     """Rendered scenes, by kind of query, and by whether training has seen its words."""
 
     reader = SceneDataset
-    protocols = (SCENES,)
+    protocols = (metrics.SCENES,)
 
 
 class ReasonSeg(MaskBenchmark):
     """Implicit queries, short and long (X. Lai et al., LISA, CVPR 2024); ReasonSeg-X and -R."""
 
     reader = ReasonSegDataset
-    protocols = (LISA, SEG_ZERO, VISIONREASONER, REASONSEG_X)
+    protocols = (metrics.LISA, metrics.SEG_ZERO, metrics.VISIONREASONER, metrics.REASONSEG_X)
     splits = ("train", "val", "test")
 
 
@@ -106,7 +96,7 @@ class RefCoco(MaskBenchmark):
     """RefCOCO and RefCOCO+."""
 
     reader = RefCocoDataset
-    protocols: ClassVar[tuple[ScoringProtocol, ...]] = (LISA, SEG_ZERO)
+    protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "testA", "testB")
     scores_more = True
 
@@ -124,7 +114,7 @@ class RefCocog(RefCoco):
 class GRefCoco(RefCoco):
     """gRefCOCO: an expression may have several targets, or none."""
 
-    protocols = (GREFCOCO,)
+    protocols = (metrics.GREFCOCO,)
 
     def more_numbers(self, outcomes: Sequence[MaskOutcome]) -> IntervalNumbers:
         absent = [one for one in outcomes if one.no_target]

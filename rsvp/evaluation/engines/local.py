@@ -7,46 +7,19 @@ Records come as they get done, so that a kill loses no reply that has been paid 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 
-from rsvp.datasets import Dataset, Sample
+from rsvp.datasets import Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation import outcomes
-from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import (
-    EvalOptions,
-    SampleOutcome,
-    SegmentingPipeline,
-    TwoStagePipeline,
-)
+from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline, Work
 from rsvp.evaluation.records import Record
 from rsvp.mllm import is_remote as is_remote_mllm
 
 REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
 GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The samples that a run still has to answer."""
-
-    data: Path  # an engine of several processes opens it in each of them
-    open_dataset: Callable[[Path], Dataset]
-    dataset: Dataset  # the same, opened here
-    indices: Sequence[int]  # which of its samples, in order
-    protocol: ScoringProtocol
-    options: EvalOptions
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self.dataset[i] for i in self.indices)
-
-    def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
-        """The record of an answered sample."""
-        return outcomes.to_record(sample, outcome, self.protocol, self.options)
-
 
 Engine = Callable[[Work], Generator[Record, None, None]]
 """One record a sample, as they get done.

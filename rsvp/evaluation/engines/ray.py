@@ -23,8 +23,8 @@ from typing import Any
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput, ModelUnavailable, RsvpError
 from rsvp.evaluation import outcomes
-from rsvp.evaluation.engines.local import Work, is_remote
-from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline
+from rsvp.evaluation.engines.local import is_remote
+from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline, Work
 from rsvp.evaluation.records import Record
 from rsvp.platform.extras import require
 from rsvp.reasoning import ReasoningOutput
