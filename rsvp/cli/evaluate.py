@@ -9,25 +9,14 @@ from typing import Annotated
 import typer
 
 from rsvp import presets
-from rsvp.cli import console
-from rsvp.cli.options import (
-    AsJson,
-    Budget,
-    Debug,
-    Frame,
-    Mllm,
-    NoCot,
-    Option,
-    Preset,
-    Protocol,
-    Segmenter,
-    Split,
-    Strategy,
-    Verbose,
-    begin,
-    parse_options,
-    without_secrets,
-)
+from rsvp.cli import console, options
+
+_Cpus = Annotated[
+    float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
+]
+_Gpus = Annotated[
+    float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
+]
 
 
 def evaluate(
@@ -42,16 +31,16 @@ def evaluate(
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="Where predictions and scores go.")],
-    preset: Preset = presets.DEFAULT,
-    mllm: Mllm = None,
-    strategy: Strategy = None,
-    segmenter: Segmenter = None,
-    no_cot: NoCot = False,
-    frame: Frame = None,
-    option: Option = None,
-    budget: Budget = None,
-    protocol: Protocol = None,
-    split: Split = None,
+    preset: options.Preset = presets.DEFAULT,
+    mllm: options.Mllm = None,
+    strategy: options.Strategy = None,
+    segmenter: options.Segmenter = None,
+    no_cot: options.NoCot = False,
+    frame: options.Frame = None,
+    option: options.Option = None,
+    budget: options.Budget = None,
+    protocol: options.Protocol = None,
+    split: options.Split = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,
@@ -87,31 +76,23 @@ def evaluate(
     reasoners: Annotated[
         int, typer.Option(metavar="N", min=1, help="With ray: actors that ask the MLLM.")
     ] = 1,
-    reasoner_cpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-    ] = 1.0,
-    reasoner_gpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-    ] = 0.0,
+    reasoner_cpus: _Cpus = 1.0,
+    reasoner_gpus: _Gpus = 0.0,
     segmenters: Annotated[
         int, typer.Option(metavar="N", min=1, help="With ray: actors that segment.")
     ] = 1,
-    segmenter_cpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-    ] = 1.0,
-    segmenter_gpus: Annotated[
-        float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-    ] = 0.0,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    segmenter_cpus: _Cpus = 1.0,
+    segmenter_gpus: _Gpus = 0.0,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
 ) -> None:
     """Run a benchmark and score it.
 
     The MLLM and the segmenter work at the same time. DIR gets a record of every sample, the scores
     overall and by kind with bootstrap intervals, and report.html.
     """
-    begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug)
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
@@ -125,7 +106,7 @@ def evaluate(
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
     check(name, protocol, split)
-    options = parse_options(option)
+    backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     pools = (
@@ -142,18 +123,16 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
-        options=options,
+        options=backend_options,
     )
     pipeline = make()
     # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
     # is never asked, nor loaded.
-    needed = isinstance(pipeline.strategy, NeedsSegmenter) or any(
-        "segmenter." in k for k in options
-    )
+    needed = isinstance(pipeline.strategy, NeedsSegmenter)
+    needed = needed or any("segmenter." in key for key in backend_options)
     reasoner = make if needed else functools.partial(make, segmenter="box")
-    on_ray = (
-        RayEngine(reasoner, make, *pools, ray_address, concurrency) if engine == "ray" else None
-    )
+    on_ray = RayEngine(reasoner, make, *pools, ray_address, concurrency)
+    recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
     summary = run(
         name,
         data,
@@ -165,8 +144,8 @@ def evaluate(
         resume=resume,
         retry_failed=retry_failed,
         concurrency=concurrency,
-        engine=on_ray,
-        settings={"preset": preset, **({"options": without_secrets(options)} if options else {})},
+        engine=on_ray if engine == "ray" else None,
+        settings={"preset": preset, **recorded},
     )
     table = format_summary(summary)
     if as_json:

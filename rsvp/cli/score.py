@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rsvp.cli import console
 from rsvp.cli.options import AsJson, Debug, Protocol, Split, begin
-
-if TYPE_CHECKING:
-    from rsvp.evaluation.score import Score
 
 _NAMED = 5  # missing ids that the warning lists
 
@@ -48,15 +45,11 @@ def score(
     from rsvp.evaluation.score import score as score_predictions
 
     found = score_predictions(name, data, predictions, protocol=protocol, split=split)
-    _warn(found)
-    if as_json:
-        console.as_json(found.to_dict())
-    else:
-        console.print_out(format_score(found))
-
-
-def _warn(found: Score) -> None:
     if found.missing:
         some = ", ".join(console.plain(one) for one in found.missing[:_NAMED])
         more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
         console.print_err(f"warning: no prediction, scored as empty: {some}{more}")
+    if as_json:
+        console.as_json(found.to_dict())
+    else:
+        console.print_out(format_score(found))

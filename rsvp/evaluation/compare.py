@@ -13,31 +13,25 @@ from typing import Any, NamedTuple
 
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
-from rsvp.evaluation.aggregator import Aggregator
-from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
+from rsvp.evaluation.config import CONFIG, EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
-from rsvp.evaluation.records_file import RECORDS
-from rsvp.evaluation.stats import Difference, paired_difference, paired_ratio_difference
+from rsvp.evaluation.records import RECORDS
+from rsvp.evaluation.stats import Aggregator, Difference, paired_difference, paired_ratio_difference
 
 FOUND = 0.5  # a sample counts as found from this IoU on
 
-_SAME = ("benchmark", "protocol", "split", "data_sha256", "samples")
 _DATA = "data_sha256"
+_SAME = ("benchmark", "protocol", "split", _DATA, "samples")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDifference:
-    """How much better B is on some of the samples.
-
-    Attributes:
-        a, b: gIoU of either run.
-        giou, ciou: B - A.
-    """
+    """How much better B is on some of the samples."""
 
     n: int
-    a: float
+    a: float  # gIoU of either run
     b: float
-    giou: Difference
+    giou: Difference  # B - A
     ciou: Difference
 
 
@@ -53,48 +47,34 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs, compared.
-
-    Attributes:
-        failed: samples without an answer, in A and in B.
-        gained, lost: what only B found, and what only A found, the largest change first.
-    """
+    """Two runs, compared."""
 
     runs: tuple[str, str]
-    failed: tuple[int, int]
+    failed: tuple[int, int]  # samples without an answer, in A and in B
     overall: GroupDifference
     by_kind: Mapping[str, GroupDifference]
-    gained: Sequence[Flip]
-    lost: Sequence[Flip]
+    gained: Sequence[Flip]  # what only B found, the largest change first
+    lost: Sequence[Flip]  # what only A found
 
     def to_dict(self) -> dict[str, Any]:
         """As `rsvp compare --json` prints it."""
-        return {
-            "runs": list(self.runs),
-            "failed": list(self.failed),
-            **asdict(self.overall),
-            "by_kind": {kind: asdict(one) for kind, one in self.by_kind.items()},
-            "gained": [asdict(flip) for flip in self.gained],
-            "lost": [asdict(flip) for flip in self.lost],
-        }
+        fields = asdict(self)
+        runs = {name: list(fields.pop(name)) for name in ("runs", "failed")}
+        return {**runs, **fields.pop("overall"), **fields}
 
 
 class _Row(NamedTuple):
     """What is kept of a record."""
 
+    id: str
+    kind: str
     iou: float  # of a sample that the protocol leaves out (nothing there, nothing predicted): 0
     intersection: int
     union: int
     failed: bool
 
 
-class _Pair(NamedTuple):
-    """A sample in both runs."""
-
-    id: str
-    kind: str
-    a: _Row
-    b: _Row
+_Pair = tuple[_Row, _Row]  # a sample in both runs
 
 
 def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
@@ -102,17 +82,17 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
 
     Raises:
         BadInput: a folder holds no run, the runs differ in their data, benchmark or protocol, or
-            one of them has no record of a sample: one line with the file and the id.
+            one of them has no record of a sample.
     """
     folders = Path(run_a), Path(run_b)
     protocol = _protocol(*folders)
     aggregator = Aggregator[_Pair, GroupDifference](lambda pairs: _difference(pairs, protocol))
     for pair in _pairs(*folders):
-        aggregator.append(pair, (pair.kind,))
+        aggregator.append(pair, (pair[0].kind,))
     pairs = aggregator.values
     return Comparison(
         runs=(str(run_a), str(run_b)),
-        failed=(sum(p.a.failed for p in pairs), sum(p.b.failed for p in pairs)),
+        failed=(sum(a.failed for a, _ in pairs), sum(b.failed for _, b in pairs)),
         overall=aggregator.overall(),
         by_kind=aggregator.by_kind(),
         gained=_flips(pairs, gained=True),
@@ -122,7 +102,10 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
 
 def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
     """The protocol of both runs, refused where their data or rules differ."""
-    first, second = (_settings(folder) for folder in (folder_a, folder_b))
+    for folder in (folder_a, folder_b):
+        if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
+            raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
+    first, second = EvalConfig.read(folder_a).run, EvalConfig.read(folder_b).run
     for key in _SAME:
         old, new = getattr(first, key), getattr(second, key)
         if old != new:
@@ -131,17 +114,11 @@ def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
     return benchmarks.find(first.benchmark).protocol(first.protocol)
 
 
-def _settings(folder: Path) -> RunSettings:
-    if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
-        raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
-    return EvalConfig.read(folder).run
-
-
 def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
     """The samples of both runs, in the order of the first."""
     first, second = (
         {
-            r.id: (r.kind, _Row(r.iou or 0.0, r.intersection, r.union, r.failure is not None))
+            r.id: _Row(r.id, r.kind, r.iou or 0.0, r.intersection, r.union, r.failure is not None)
             for r in records.read(folder / RECORDS)
         }
         for folder in (folder_a, folder_b)
@@ -152,31 +129,27 @@ def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
             raise BadInput(f"{folder} has no record of sample {lacking!r}; finish it with --resume")
     if not first:
         raise BadInput(f"{folder_a} has no records to compare")
-    return [_Pair(key, kind, row, second[key][1]) for key, (kind, row) in first.items()]
+    return [(row, second[key]) for key, row in first.items()]
 
 
 def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDifference:
-    rows_a, rows_b = [p.a for p in pairs], [p.b for p in pairs]
-    a, b = [row.iou for row in rows_a], [row.iou for row in rows_b]
+    rows = list(zip(*pairs, strict=True))
+    a, b = ([row.iou for row in run] for run in rows)
+    sums = [([row.intersection for row in run], [row.union for row in run]) for run in rows]
     return GroupDifference(
         n=len(pairs),
         a=sum(a) / len(a),
         b=sum(b) / len(b),
         giou=paired_difference(a, b),
-        ciou=paired_ratio_difference(_sums(rows_a), _sums(rows_b), empty=empty_ciou(protocol)),
+        ciou=paired_ratio_difference(*sums, empty=empty_ciou(protocol)),
     )
-
-
-def _sums(rows: Sequence[_Row]) -> tuple[list[int], list[int]]:
-    """Intersections and unions."""
-    return [row.intersection for row in rows], [row.union for row in rows]
 
 
 def _flips(pairs: Sequence[_Pair], *, gained: bool) -> list[Flip]:
     """The samples that one run found and the other did not, the largest change first."""
     found = [
-        Flip(pair.id, pair.kind, a, b)
-        for pair in pairs
-        if ((a := pair.a.iou) >= FOUND) != ((b := pair.b.iou) >= FOUND) and (b > a) == gained
+        Flip(a.id, a.kind, a.iou, b.iou)
+        for a, b in pairs
+        if (a.iou >= FOUND) != (b.iou >= FOUND) and (b.iou > a.iou) == gained
     ]
     return sorted(found, key=lambda flip: -abs(flip.iou_b - flip.iou_a))

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rsvp import __version__, prompting
 from rsvp.errors import BadInput
@@ -36,10 +36,8 @@ class BootstrapConfig(BaseModel):
     level: float = stats.LEVEL
 
 
-class RunSettings(BaseModel):
+class RunSettings(BaseModel, frozen=True, extra="allow"):
     """What decides the records: a run may only be resumed with the same settings."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     benchmark: str
     protocol: str
@@ -75,11 +73,7 @@ class EvalConfig(BaseModel):
             raise BadInput(f"{file}: not a run's ({field}: {first['msg']})") from error
 
     def check_same(self, wanted: RunSettings, folder: Path) -> None:
-        """Refuse to continue a run with other settings.
-
-        Raises:
-            BadInput: names the first setting that differs, with both values.
-        """
+        """Refuse to continue a run with other settings: BadInput names the first and its values."""
         for key, old, new in _differences(self.run.model_dump(), wanted.model_dump()):
             raise BadInput(
                 f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
@@ -119,7 +113,7 @@ def environment() -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {"rsvp": __version__, **dict(_versions())},
+        "packages": {"rsvp": __version__, **{name: _version(name) for name in _PACKAGES}},
         "platform": platform.platform(),
         "machine": platform.machine(),
         "processor": _processor(),
@@ -141,7 +135,6 @@ def _differences(
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -156,9 +149,11 @@ def _gib(size: int | None) -> float | None:
 
 def _options(strategy: object) -> dict[str, Any]:
     """A strategy's public settings, as JSON gives them back."""
-    public = {k: v for k, v in vars(strategy).items() if not k.startswith("_")} if strategy else {}
-    simple = {k: v for k, v in public.items() if isinstance(v, _SIMPLE)}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in simple.items()}
+    return {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in (vars(strategy) if strategy else {}).items()
+        if not k.startswith("_") and isinstance(v, _SIMPLE)
+    }
 
 
 def _prompts(profile: str, strategy: str, cot: bool) -> dict[str, str]:
@@ -169,12 +164,11 @@ def _prompts(profile: str, strategy: str, cot: bool) -> dict[str, str]:
     return {name: prompting.digest([prompting.load(name).text]) for name in known}
 
 
-def _versions() -> Iterator[tuple[str, str | None]]:
-    for package in _PACKAGES:
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            yield package, None
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

@@ -1,10 +1,4 @@
-"""A run's predictions, in the form in which each benchmark's own evaluation takes them.
-
-seginw        seginw_<Name>_val.json a set: COCO results
-questions     answers.jsonl: {"question_id", "text"} a line, as LLaVA's evaluations read
-all others    predictions.jsonl: {"id", "masks", "scores", "text"} a line, as `rsvp score`
-              reads; they have no submission format of their own
-"""
+"""A run's predictions, in the form in which each benchmark's own evaluation takes them."""
 
 from __future__ import annotations
 
@@ -13,44 +7,33 @@ from pathlib import Path
 
 from rsvp import writers
 from rsvp.errors import BadInput
-from rsvp.evaluation import benchmarks, records_file
+from rsvp.evaluation import benchmarks
 from rsvp.evaluation.benchmarks import Json
 from rsvp.evaluation.config import EvalConfig
-from rsvp.evaluation.records_file import RECORDS
+from rsvp.evaluation.records import RECORDS, read_records
 
 
 def export_run(run: str | Path, out: str | Path) -> list[Path]:
-    """Export the records of a run of `rsvp eval`; the files written.
-
-    Args:
-        run: its folder.
-        out: the folder to write into.
-
-    Raises:
-        BadInput: there is no run, a record is broken, or the files cannot be written.
-    """
+    """Export the records of a run of `rsvp eval` from its folder; see `export`."""
     folder = Path(run)
     config = EvalConfig.read(folder)
     if not (folder / RECORDS).is_file():
         raise BadInput(f"{folder} holds no {RECORDS}")
     data = Path(str(config.environment.get("data", "")))
-    lines = records_file.read_records(folder / RECORDS)
-    return export(config.run.benchmark, lines, out, data=data)
+    return export(config.run.benchmark, read_records(folder / RECORDS), out, data=data)
 
 
 def export(
     name: str, records: Iterable[Json], out: str | Path, *, data: Path | None = None
 ) -> list[Path]:
-    """Export records; the files written.
+    """Export the records of a benchmark into a folder; the files written.
 
     Args:
-        name: of the benchmark, see `rsvp.evaluation.benchmarks`.
         records: `id`, `masks`, `scores` and `text` are used, see `rsvp.evaluation.predictions`.
-        out: the folder to write into.
         data: the folder that the samples came from. Of a single set of SegInW it names the set.
 
     Raises:
-        BadInput: unknown benchmark, a record without a field, or the files cannot be written.
+        BadInput: no run, unknown benchmark, a broken record, or the files cannot be written.
     """
     benchmark = benchmarks.find(name)
     writers.prepare(out)

@@ -6,33 +6,23 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from rsvp.datasets import Sample
+from rsvp.datasets import Dataset, Sample
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
-from rsvp.evaluation import tracing
-from rsvp.evaluation.metrics import (
-    Overlap,
-    ScoringProtocol,
-    iou,
-    matched_boxes,
-    overlap,
-    skips,
-    truth,
-)
+from rsvp.evaluation import metrics
+from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result
-from rsvp.types import BoolMask, Box, Image, Target
-
-BOX_THRESHOLD = 0.5
-STAGE_ORACLE, STAGE_TOTAL = "oracle", "total"
+from rsvp.types import BoolMask, Box, Image
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +32,6 @@ class SegmentingPipeline(Protocol):
 
     def segment(self, image: Image, query: str, boxes: Sequence[Box] | None = None) -> Result:
         """`rsvp.pipeline.Pipeline.segment`."""
-        ...
 
 
 @runtime_checkable
@@ -51,11 +40,9 @@ class TwoStagePipeline(SegmentingPipeline, Protocol):
 
     def reason(self, image: Image, query: str) -> ReasoningOutput:
         """`rsvp.pipeline.Pipeline.reason`."""
-        ...
 
     def segment_proposals(self, image: Image, output: ReasoningOutput, /) -> Result:
         """`rsvp.pipeline.Pipeline.segment_proposals`."""
-        ...
 
 
 T = TypeVar("T")
@@ -63,43 +50,28 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Outcome(Generic[T]):
-    """What came of one call: a value, or the reason why there is none.
-
-    Attributes:
-        raw: the MLLM's reply word for word, where it could not be read.
-        seconds: wall time.
-    """
+    """What came of one call: a value, or the reason why there is none."""
 
     value: T | None = None
     failure: Failure | None = None
-    raw: str = ""
-    seconds: float = 0.0
+    raw: str = ""  # the MLLM's reply word for word, where it could not be read
+    seconds: float = 0.0  # wall time
 
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What the segmenter is asked for besides the answer.
+    """What the segmenter is asked for besides the answer."""
 
-    Attributes:
-        oracle: the masks of the true boxes.
-        path: the masks of the boxes that the reasoning steps name, where these are scored too.
-    """
-
-    oracle: bool = True
-    path: bool = False
+    oracle: bool = True  # the masks of the true boxes
+    path: bool = False  # the masks of the reasoning steps' boxes, where these are scored too
 
 
 @dataclass(frozen=True, slots=True)
 class SampleOutcome:
-    """What a pipeline made of one sample.
-
-    Attributes:
-        answer: to the query.
-        oracle, path: of the boxes, see `EvalOptions`; None without boxes, or if not asked for.
-    """
+    """What a pipeline made of one sample."""
 
     answer: Outcome[Result]
-    oracle: Outcome[Result] | None = None
+    oracle: Outcome[Result] | None = None  # see `EvalOptions`; None without boxes or its option
     path: Outcome[Result] | None = None
 
 
@@ -137,11 +109,7 @@ def segment_proposals(
 
 
 def open_image(sample: Sample) -> Image:
-    """The sample's image.
-
-    Raises:
-        BadInput: it is broken, or of another size than the truth; one line with file and id.
-    """
+    """The sample's image; BadInput where it is broken or of another size than the truth."""
     try:
         image = load_image(sample.image)
     except BadInput as error:
@@ -155,35 +123,55 @@ def open_image(sample: Sample) -> Image:
     return image
 
 
-def to_record(
-    sample: Sample, outcome: SampleOutcome, protocol: ScoringProtocol, options: EvalOptions
-) -> Record:
-    """Score an outcome."""
-    answer, result = outcome.answer, outcome.answer.value
-    targets = result.targets if result else ()
-    path = tracing.path_targets(outcome.path.value, result) if outcome.path else ()
-    shown = (*path, *targets)
-    return Record(
-        id=sample.id,
-        kind=sample.kind,
-        tags=list(sample.tags),
-        **_overlap_fields([t.mask for t in targets], sample, protocol),
-        absent=sample.absent,
-        no_target=result.no_target if result else None,
-        **_target_fields(shown),
-        true_boxes=len(sample.boxes),
-        matched_boxes=matched_boxes(sample.boxes, [t.box for t in targets], BOX_THRESHOLD),
-        oracle=_oracle(sample, outcome.oracle, protocol) if options.oracle else None,
-        text=tracing.as_text(result, path) if options.path and result else None,
-        steps=[step.text for step in result.reasoning.steps] if result else [],
-        reason=result.reasoning.reason if result else "",
-        raw=answer.raw or (result.reasoning.raw if result else ""),
-        warnings=list(result.warnings) if result else [],
-        usage=TokenUsage(**asdict(result.usage)) if result else None,
-        prompt_sha256=result.models.prompt_sha256 if result else None,
-        failure=answer.failure,
-        seconds=_seconds(outcome),
-    )
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The samples that a run still has to answer."""
+
+    data: Path  # an engine of several processes opens it in each of them
+    open_dataset: Callable[[Path], Dataset]
+    dataset: Dataset  # the same, opened here
+    indices: Sequence[int]  # which of its samples, in order
+    protocol: ScoringProtocol
+    options: EvalOptions
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.dataset[i] for i in self.indices)
+
+    def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
+        """Score an answered sample."""
+        answer, result = outcome.answer, outcome.answer.value
+        targets = result.targets if result else ()
+        path = vrt.path_targets(outcome.path.value, result) if outcome.path else ()
+        shown = (*path, *targets)
+        seconds = {**(result.timings if result else {}), "total": answer.seconds}
+        if outcome.oracle is not None:
+            seconds["oracle"] = outcome.oracle.seconds
+        return Record(
+            id=sample.id,
+            kind=sample.kind,
+            tags=list(sample.tags),
+            **_overlap_fields([t.mask for t in targets], sample, self.protocol),
+            absent=sample.absent,
+            no_target=result.no_target if result else None,
+            masks=[encode_rle(t.mask) for t in shown],
+            scores=[_finite(round(float(t.score), 6)) for t in shown],
+            boxes=[[round(v, 3) for v in t.box.xyxy] for t in shown],
+            labels=[t.label for t in shown],
+            raw_numbers=[[_finite(v) for v in t.raw] for t in shown],
+            true_boxes=len(sample.boxes),
+            matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
+            oracle=_oracle(sample, outcome.oracle, self.protocol) if self.options.oracle else None,
+            text=vrt.as_text(result, path) if self.options.path and result else None,
+            steps=[step.text for step in result.reasoning.steps] if result else [],
+            reason=result.reasoning.reason if result else "",
+            raw=answer.raw or (result.reasoning.raw if result else ""),
+            warnings=list(result.warnings) if result else [],
+            usage=TokenUsage(**asdict(result.usage)) if result else None,
+            prompt_sha256=result.models.prompt_sha256 if result else None,
+            failure=answer.failure,
+            # `total` leaves out the time for which a sample waited for others.
+            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        )
 
 
 def _with_boxes(
@@ -202,7 +190,7 @@ def _with_boxes(
             outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
         return outcome
 
-    steps = tracing.step_boxes(answer.value) if options.path and answer.value else ()
+    steps = vrt.step_boxes(answer.value) if options.path and answer.value else ()
     return SampleOutcome(
         answer, of_boxes(sample.boxes) if options.oracle else None, of_boxes(steps)
     )
@@ -236,15 +224,14 @@ def _oracle(
     """The oracle's part of a record; an absent sample has no boxes, and so an empty prediction."""
     if outcome is None and not sample.absent:
         return None
-    by_box = (
-        {t.box.xyxy: t.mask for t in outcome.value.targets} if outcome and outcome.value else {}
-    )
+    targets = outcome.value.targets if outcome and outcome.value else ()
+    by_box = {t.box.xyxy: t.mask for t in targets}
     empty = np.zeros_like(sample.mask)
     masks = [by_box.get(box.xyxy, empty) for box in sample.boxes]
     pairs = zip(masks, sample.objects, strict=True)
     return OracleRecord(
         **_overlap_fields(masks, sample, protocol),
-        objects=[iou(overlap(mask, one.mask)) for mask, one in pairs],
+        objects=[metrics.iou(metrics.overlap(mask, one.mask)) for mask, one in pairs],
         failure=outcome.failure if outcome else None,
     )
 
@@ -252,34 +239,14 @@ def _oracle(
 def _overlap_fields(
     masks: Sequence[BoolMask], sample: Sample, protocol: ScoringProtocol
 ) -> dict[str, Any]:
-    """The fields of `Overlaps` for the union of some masks."""
-    expected = truth(sample, protocol)
-    union = np.zeros(expected.mask.shape, dtype=np.bool_)
+    """``iou``, ``intersection`` and ``union`` for the union of some masks."""
+    truth = metrics.truth(sample, protocol)
+    union = np.zeros(truth.mask.shape, dtype=np.bool_)
     for mask in masks:
         union |= mask
-    shared: Overlap = overlap(union, expected.mask, expected.ignore)
-    value = None if skips(shared, protocol) else iou(shared, protocol)
+    shared = metrics.overlap(union, truth.mask, truth.ignore)
+    value = None if metrics.skips(shared, protocol) else metrics.iou(shared, protocol)
     return {"iou": value, **asdict(shared)}
-
-
-def _target_fields(targets: Sequence[Target]) -> dict[str, Any]:
-    return {
-        "masks": [encode_rle(t.mask) for t in targets],
-        "scores": [_finite(round(float(t.score), 6)) for t in targets],
-        "boxes": [[round(v, 3) for v in t.box.xyxy] for t in targets],
-        "labels": [t.label for t in targets],
-        "raw_numbers": [[_finite(v) for v in t.raw] for t in targets],
-    }
-
-
-def _seconds(outcome: SampleOutcome) -> dict[str, float]:
-    """Per stage; `total` leaves out the time for which a sample waited for others."""
-    answer = outcome.answer
-    stages = dict(answer.value.timings) if answer.value else {}
-    stages[STAGE_TOTAL] = answer.seconds
-    if outcome.oracle is not None:
-        stages[STAGE_ORACLE] = outcome.oracle.seconds
-    return {stage: round(seconds, 6) for stage, seconds in stages.items()}
 
 
 def _finite(value: float) -> float | None:

@@ -10,12 +10,13 @@ Other fields are not read: a run's `records.jsonl` is such a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import is_finite, spans
+from rsvp.evaluation.metrics import is_number, spans
 from rsvp.evaluation.metrics.spans import Spans
 from rsvp.masks import rle_runs
 from rsvp.platform.files import parse_json
@@ -25,38 +26,22 @@ _LOWEST_SCORE = -1e300  # of a record's null: a score that was not finite ranks 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line.
-
-    Attributes:
-        id: of the sample.
-        masks: COCO RLE as the line has them, not checked yet.
-        scores: one a mask; None where the line has none.
-        text: what the model wrote; empty where the line has none.
-        failed: the line says itself that there was no answer.
-        where: file, line and id, as errors begin.
-    """
+    """One line."""
 
     id: str
-    masks: tuple[Any, ...] = field(default=(), repr=False)
-    scores: tuple[float, ...] | None = None
+    masks: tuple[Any, ...] = field(default=(), repr=False)  # COCO RLE, not checked yet
+    scores: tuple[float, ...] | None = None  # one a mask; None where the line has none
     text: str = field(default="", repr=False)
-    failed: bool = False
-    where: str = ""
+    failed: bool = False  # the line says itself that there was no answer
+    where: str = ""  # file, line and id, as errors begin
 
     def spans(self, size: tuple[int, int]) -> Spans:
-        """The union of the masks.
-
-        Args:
-            size: (H, W) of the image.
-
-        Raises:
-            BadInput: a mask is broken or of another size.
-        """
+        """The union of the masks; BadInput where one is broken or not of (H, W) `size`."""
         runs = (rle_runs(mask, size, self.where) for mask in self.masks)
         return spans.union([spans.from_runs(one) for one in runs])
 
 
-class PredictionFile:
+class PredictionFile(AbstractContextManager["PredictionFile"]):
     """The predictions of a file, by the samples' ids; only the lines' offsets are in memory.
 
     Attributes:
@@ -65,10 +50,7 @@ class PredictionFile:
     """
 
     def __init__(self, file: Path, ids: Sequence[str]) -> None:
-        """Read the file once and check its lines, but for the masks.
-
-        Args:
-            ids: of the benchmark's samples.
+        """Read the file once and check its lines, but for the masks, for the samples of `ids`.
 
         Raises:
             BadInput: the file cannot be read, or a line is not a prediction, is of an unknown
@@ -103,9 +85,6 @@ class PredictionFile:
         number, offset = self._lines[sample_id]
         self._stream.seek(offset)
         return self._parse(self._stream.readline(), number)
-
-    def __enter__(self) -> PredictionFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
@@ -150,6 +129,6 @@ def _scores(found: object, count: int, where: str) -> tuple[float, ...] | None:
         raise BadInput(f"{where}: {count} masks need as many scores, found {number}")
     values = [_LOWEST_SCORE if v is None else v for v in found]
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not is_finite(value):
+        if not is_number(value):
             raise BadInput(f"{where}: a score is a number, found {value!r}")
     return tuple(float(v) for v in values)

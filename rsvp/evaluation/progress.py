@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from rsvp.evaluation.summary import RunAggregator
 
 
-class RunProgress:
-    """A bar on stderr while inside `with`; nothing at all where stderr is no terminal."""
+@contextlib.contextmanager
+def show_progress(
+    name: str, total: int, aggregator: RunAggregator, *, shown: bool
+) -> Iterator[Callable[[], None]]:
+    """A bar on stderr inside `with`, where that is a terminal; gives what updates it."""
+    bar = progress.Progress(
+        "{task.description}",
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        "gIoU {task.fields[giou]}",
+        "{task.fields[tokens]} tokens",
+        "{task.fields[failed]} failed",
+        progress.TimeElapsedColumn(),
+        "left",
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not (shown and sys.stderr.isatty()),
+    )
 
-    def __init__(self, name: str, total: int, aggregator: RunAggregator, *, shown: bool) -> None:
-        self._aggregator = aggregator
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("gIoU {task.fields[giou]}"),
-            TextColumn("{task.fields[tokens]} tokens"),
-            TextColumn("{task.fields[failed]} failed"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not (shown and sys.stderr.isatty()),
-        )
-        self._task = self._bar.add_task(
-            name, total=total, completed=aggregator.n, giou="–", tokens=0, failed=0
-        )
+    def fields() -> dict[str, Any]:
+        giou = aggregator.mean_iou
+        return {
+            "completed": aggregator.n,
+            "giou": "–" if giou is None else f"{giou:.3f}",
+            "tokens": f"{aggregator.tokens:,}",
+            "failed": aggregator.failed,
+        }
 
-    def update(self) -> None:
-        """Show the numbers so far."""
-        giou = self._aggregator.mean_iou
-        self._bar.update(
-            self._task,
-            completed=self._aggregator.n,
-            giou="–" if giou is None else f"{giou:.3f}",
-            tokens=f"{self._aggregator.tokens:,}",
-            failed=self._aggregator.failed,
-        )
-
-    def __enter__(self) -> RunProgress:
-        self._bar.start()
-        self.update()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    with bar:
+        task = bar.add_task(name, total=total, **fields())
+        yield lambda: bar.update(task, **fields())

@@ -1,18 +1,28 @@
-"""One line of `records.jsonl`: a sample with its answer and its score.
+"""The append-only `records.jsonl` of a run: one line a sample, with its answer and its score.
+
+A record is written once, whole, when its sample is done. A kill can only tear the last line, which
+is dropped when the run is resumed. A complete run puts its records into the order of the samples,
+so that the file is the same whatever happened before.
 
 `records.jsonl` is also a predictions file: `rsvp score` reads `id`, `masks`, `scores` and `text`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.records_file import read_records
+from rsvp.platform.files import atomic_write, writable
+
+RECORDS = "records.jsonl"
+SYNC_EVERY = 16  # records between two fsyncs; a power cut costs at most these, a kill none
 
 Numbers = list[float | None]  # JSON has no NaN: null stands for it
 
@@ -91,11 +101,50 @@ class Record(_RecordModel):
         """As the line has it; `text` only where there is one."""
         return self.model_dump(exclude={"text"} if self.text is None else None)
 
-    @classmethod
-    def parse(cls, entry: dict[str, Any], file: Path) -> Record:
-        """A record from its line; BadInput, with file and id, where a field is missing or wrong."""
+
+class RecordsFile(AbstractContextManager["RecordsFile"]):
+    """The records of a run, open for appending; use it as a context manager."""
+
+    def __init__(self, file: Path, *, sync_every: int = SYNC_EVERY) -> None:
+        """Open or create the file and drop a torn last line; BadInput where this fails."""
+        self.file = file
+        self._sync_every = sync_every
+        self._unsynced = 0
+        with writable(file):
+            self._stream: BinaryIO = file.open("ab")
+            _drop_torn_line(file)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; BadInput where the disk refuses it."""
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        with writable(self.file):
+            # A query may hold half a surrogate pair, which UTF-8 cannot.
+            self._stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            self._stream.flush()
+            self._unsynced += 1
+            if self._unsynced >= self._sync_every:
+                self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._stream.fileno())
+        self._unsynced = 0
+
+    def __exit__(self, *_: object) -> None:
         try:
-            return cls.model_validate(entry)
+            self._sync()
+        finally:
+            self._stream.close()
+
+
+def read(file: Path) -> Iterator[Record]:
+    """The records of a run, one after the other; BadInput where one is broken or comes twice."""
+    seen: set[str] = set()
+    for entry in read_records(file):
+        if entry["id"] in seen:
+            raise BadInput(f"{file}: two records of sample {entry['id']!r}")
+        seen.add(entry["id"])
+        try:
+            yield Record.model_validate(entry)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
@@ -104,15 +153,70 @@ class Record(_RecordModel):
             ) from error
 
 
-def read(file: Path) -> Iterator[Record]:
-    """The records of a run, one after the other, each sample once.
+def read_records(file: Path) -> Iterator[dict[str, Any]]:
+    """The records as they are in the file; BadInput, with its number, where a line is none."""
+    for record, _ in _read(file):
+        yield record
 
-    Raises:
-        BadInput: a line is no record, or a second one of its sample; one line with file and id.
+
+def keep_records(file: Path, ids: Sequence[str]) -> bool:
+    """Put the records into the order of these ids, and drop those of other ids.
+
+    The file is replaced whole or not at all, and left alone where it is in order already; memory
+    holds where the lines begin, not the lines. Returns whether the file has changed; BadInput where
+    a line is not a record, or the disk refuses the new file.
     """
-    seen: set[str] = set()
-    for entry in read_records(file):
-        if entry["id"] in seen:
-            raise BadInput(f"{file}: two records of sample {entry['id']!r}")
-        seen.add(entry["id"])
-        yield Record.parse(entry, file)
+    spans: dict[str, tuple[int, int]] = {}
+    start = 0
+    for record, line in _read(file):
+        spans[record["id"]] = (start, len(line))
+        start += len(line)
+    wanted = [spans[sample_id] for sample_id in ids if sample_id in spans]
+    if wanted == list(spans.values()):
+        return False
+    with file.open("rb") as stream:
+
+        def lines() -> Iterator[bytes]:
+            for begin, length in wanted:
+                stream.seek(begin)
+                yield stream.read(length)
+
+        atomic_write(file, lines(), sync=True)
+    return True
+
+
+def drop_failed(file: Path) -> None:
+    """Remove the records of failed samples, so that these are pending again."""
+    if file.is_file():
+        _drop_torn_line(file)
+        answered = [r["id"] for r in read_records(file) if r.get("failure") is None]
+        keep_records(file, answered)
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut off a last line without its end, or, after a power cut, one that is not JSON."""
+    with file.open("r+b") as stream:
+        start, end, line = 0, 0, b""
+        for line in stream:
+            start, end = end, end + len(line)
+        if end and not (line.endswith(b"\n") and _parse(line) is not None):
+            stream.truncate(start)
+
+
+def _read(file: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every record with its line."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            record = _parse(line)
+            if record is None:
+                raise BadInput(f"{file}: line {number} is not a record")
+            yield record, line
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None where it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None

@@ -14,15 +14,14 @@ from typing import Any
 
 from rsvp.datasets import Dataset
 from rsvp.errors import BadInput
-from rsvp.evaluation import benchmarks, config, records, records_file
+from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
-from rsvp.evaluation.engines import Engine, Work
-from rsvp.evaluation.engines.local import LocalEngine
+from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline
-from rsvp.evaluation.progress import RunProgress
-from rsvp.evaluation.records_file import RECORDS, RecordsFile
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
+from rsvp.evaluation.progress import show_progress
+from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
@@ -36,8 +35,7 @@ def check(
 ) -> tuple[Benchmark, ScoringProtocol]:
     """The benchmark and the protocol of these names, before any model is loaded.
 
-    Raises:
-        BadInput: one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
+    BadInput where one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
     """
     benchmark = benchmarks.find(name)
     if not benchmark.asks_for_masks:
@@ -73,11 +71,8 @@ def evaluate(
     that was never stopped.
 
     Args:
-        name: of the benchmark, see `rsvp.evaluation.benchmarks`.
-        data: its folder.
+        name, data, protocol, split: see `rsvp.evaluation.score.score`.
         out: the run's folder; it must be new or empty, unless the run is resumed.
-        protocol: by which it is scored, the benchmark's first by default.
-        split: where the folder holds several, e.g. RefCOCO's ``testA``.
         limit: take the first so many samples.
         retry_failed: resume, and ask the failed samples again.
         progress: show a bar where stderr is a terminal.
@@ -88,8 +83,7 @@ def evaluate(
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
 
     Raises:
-        BadInput: unknown benchmark, malformed data, a folder that is not empty, or that holds
-            another run.
+        BadInput: unknown benchmark, malformed data, or a folder that holds anything else.
         ModelUnavailable, MissingExtra: a model is missing, so that no sample could be answered.
     """
     engine = engine or LocalEngine(pipeline, concurrency)
@@ -97,7 +91,9 @@ def evaluate(
     open_dataset = functools.partial(benchmark.open, split=split)
     dataset: Dataset = open_dataset(Path(data))
     dataset.check_images()
-    ids = _ids(dataset, limit)
+    if limit is not None and limit < 1:
+        raise BadInput(f"the limit is at least 1 sample, found {limit}")
+    ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
     folder = Path(out)
     run = RunSettings(
         benchmark=name,
@@ -112,7 +108,7 @@ def evaluate(
     _prepare(folder, run, Path(data), resume=resume or retry_failed)
     file = folder / RECORDS
     if retry_failed:
-        records_file.drop_failed(file)
+        records.drop_failed(file)
     aggregator = RunAggregator(rules)
     with RecordsFile(file) as stream:
         done = _replay(file, ids, aggregator)
@@ -120,34 +116,24 @@ def evaluate(
         options = EvalOptions(oracle, benchmark.scores_path)
         work = Work(Path(data), open_dataset, dataset, pending, rules, options)
         with (
-            RunProgress(name, len(ids), aggregator, shown=progress) as bar,
+            show_progress(name, len(ids), aggregator, shown=progress) as update,
             contextlib.closing(engine(work)) as answered,
         ):
             for record in answered:
                 stream.append(record.to_dict())
                 aggregator.add(record)
-                bar.update()
-    if records_file.keep_records(file, ids):  # the order decides the bootstrap's draws
+                update()
+    if records.keep_records(file, ids):  # the order decides the bootstrap's draws
         aggregator = RunAggregator(rules)
         _replay(file, ids, aggregator)
-    complete = len(ids) == len(dataset)  # AP would count the other samples as missed
-    official = (
-        score_samples(name, benchmark, dataset, file, rules.name)
-        if benchmark.scores_more and complete
-        else None
-    )
+    official = None
+    if benchmark.scores_more and len(ids) == len(dataset):  # AP counts other samples as missed
+        official = score_samples(name, benchmark, dataset, file, rules.name)
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
     html = page.page(EvalConfig.read(folder), summary.to_dict(), records.read(file), dataset)
     write_text(folder / REPORT, html, sync=True)
     return summary
-
-
-def _ids(dataset: Dataset, limit: int | None) -> list[str]:
-    if limit is not None and limit < 1:
-        raise BadInput(f"the limit is at least 1 sample, found {limit}")
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    return [dataset.sample_id(i) for i in range(count)]
 
 
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
@@ -171,11 +157,7 @@ def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> Non
 
 
 def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
-    """Add the records that are there; the ids of their samples.
-
-    Raises:
-        BadInput: a record of no sample, a second one of the same, or one that lacks a field.
-    """
+    """Add the records that are there; the ids of their samples. BadInput where one is broken."""
     expected, done = set(ids), set()
     for record in records.read(file):
         if record.id not in expected:

@@ -24,8 +24,7 @@ class Score:
 
     Attributes:
         samples: how many the benchmark has.
-        missing: ids (of official results: files) without a prediction, in the benchmark's order.
-        failed: how many lines say themselves that there was no answer.
+        missing, failed: see `PredictionFile`; of official results, `missing` names files.
         numbers: name -> interval, number, or None where no sample has it.
         by_kind, by_tag: the same for parts of the samples; empty where the metric has none.
     """
@@ -72,8 +71,7 @@ def score(
         split: where the folder holds several, e.g. RefCOCO's ``testA``.
 
     Raises:
-        BadInput: unknown benchmark, protocol or split, malformed data or predictions: one line
-            with the file, the line and the id.
+        BadInput: unknown benchmark, protocol or split, malformed data or predictions.
         MissingExtra: an optional library is missing.
     """
     benchmark = benchmarks.find(name)
@@ -91,7 +89,8 @@ def score_samples(
     rules = benchmark.protocol(protocol)
     official = benchmark.score_official(dataset, source)
     if official is not None:
-        return Score(name, rules.name, len(dataset), official.missing, 0, official.numbers)
+        numbers, missing = official
+        return Score(name, rules.name, len(dataset), missing, failed=0, numbers=numbers)
     scorer = benchmark.scorer(dataset, rules)
     ids = [dataset.sample_id(i) for i in range(len(dataset))]
     with PredictionFile(source, ids) as predictions:

@@ -1,13 +1,17 @@
-"""Confidence intervals: seeded percentile bootstrap at 95 %.
+"""Confidence intervals (seeded percentile bootstrap at 95 %), of all samples and of groups.
 
-Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The same
-values in the same order give the same interval, on every machine.
+The same values in the same order give the same interval, on every machine. All raise BadInput
+where there are no values, one is not finite, or those of two runs differ in number.
+
+Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +24,8 @@ SEED = 0
 
 _CHUNK = 1_000_000  # indices drawn at once; bounds memory, not results
 
+T = TypeVar("T")
+S = TypeVar("S")
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -46,21 +52,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference(Interval):
-    """By how much run B is better than run A on the same samples: B - A.
+    """By how much run B is better than run A on the same samples: B - A."""
 
-    Attributes:
-        better: share of the resamples in which B beats A, ties counted half; 0.5 is undecided.
-    """
-
-    better: float
+    better: float  # share of the resamples in which B beats A, ties counted half
 
 
 def mean_interval(values: ArrayLike) -> Interval:
-    """The mean of one value a sample.
-
-    Raises:
-        BadInput: no values, or one that is not finite.
-    """
+    """The mean of one value a sample."""
     array = _checked(values)
     means = _resampled(lambda i: array[i].mean(axis=1), len(array))
     return _interval(float(array.mean()), means)
@@ -72,11 +70,7 @@ def mean_or_none(values: Sequence[float]) -> Interval | None:
 
 
 def ratio_interval(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    *,
-    empty: float = 1.0,
-    epsilon: float = 0.0,
+    numerators: ArrayLike, denominators: ArrayLike, *, empty: float = 1.0, epsilon: float = 0.0
 ) -> Interval:
     """Summed numerators over summed denominators, one pair a sample: cIoU, recall over objects.
 
@@ -85,9 +79,6 @@ def ratio_interval(
     Args:
         empty: the ratio where the denominators sum to 0.
         epsilon: added to the sum of the denominators.
-
-    Raises:
-        BadInput: no values, one that is not finite, or different lengths.
     """
     numerator, denominator = _paired(numerators, denominators)
     ratios = _resampled(
@@ -98,11 +89,7 @@ def ratio_interval(
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
-    """mean(b) - mean(a) over the same samples in the same order.
-
-    Raises:
-        BadInput: no values, one that is not finite, or different lengths.
-    """
+    """mean(b) - mean(a) over the same samples in the same order."""
     first, second = _paired(a, b)
     gain = second - first
     gains = _resampled(lambda i: gain[i].mean(axis=1), len(gain))
@@ -110,20 +97,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
 
 
 def paired_ratio_difference(
-    a: tuple[ArrayLike, ArrayLike],
-    b: tuple[ArrayLike, ArrayLike],
-    *,
-    empty: float = 1.0,
+    a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], *, empty: float = 1.0
 ) -> Difference:
-    """The difference b - a of two ratios of sums (cIoU) over the same samples.
-
-    Args:
-        a: numerators and denominators of the first run.
-        b: those of the second.
-
-    Raises:
-        BadInput: as in `ratio_interval`.
-    """
+    """The difference b - a of two ratios of sums (cIoU), given as numerators and denominators."""
     above_a, below_a = _paired(*a)
     above_b, below_b = _paired(*b)
     _paired(above_a, above_b)
@@ -180,3 +156,51 @@ def _checked(values: ArrayLike) -> Floats:
     if not np.isfinite(array).all():
         raise BadInput("an interval needs finite values")
     return array
+
+
+class Aggregator(Generic[T, S]):
+    """Collects one value a sample and summarizes groups of them.
+
+    Values stay in the order in which they come: it decides the bootstrap's draws. `summarize` gives
+    the numbers of some of the values.
+    """
+
+    def __init__(self, summarize: Callable[[Sequence[T]], S]) -> None:
+        self.values: list[T] = []
+        self._summarize = summarize
+        self._kinds: dict[str, list[int]] = defaultdict(list)
+        self._tags: dict[str, list[int]] = defaultdict(list)
+        self._overall: tuple[int, S] | None = None  # (number of values, their numbers)
+
+    def append(self, value: T, kinds: Sequence[str] = (), tags: Sequence[str] = ()) -> None:
+        """Add the value of the next sample."""
+        for groups, names in ((self._kinds, kinds), (self._tags, tags)):
+            for name in names:
+                groups[name].append(len(self.values))
+        self.values.append(value)
+
+    def overall(self) -> S:
+        """The numbers of all samples."""
+        if self._overall is None or self._overall[0] != len(self.values):
+            self._overall = len(self.values), self._summarize(self.values)
+        return self._overall[1]
+
+    def numbers(self) -> S | Mapping[str, Any]:
+        """The numbers to report of all samples."""
+        return self.overall()
+
+    def by_kind(self) -> dict[str, S]:
+        """The numbers of each kind, in the order in which the kinds first appear."""
+        return self._grouped(self._kinds)
+
+    def by_tag(self) -> dict[str, S]:
+        """The numbers of each tag, likewise."""
+        return self._grouped(self._tags)
+
+    def _grouped(self, groups: Mapping[str, list[int]]) -> dict[str, S]:
+        return {
+            name: self.overall()  # a group of all samples is not resampled again
+            if len(indices) == len(self.values)
+            else self._summarize([self.values[i] for i in indices])
+            for name, indices in groups.items()
+        }

@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers
 from rsvp.evaluation.records import Record
 from rsvp.evaluation.score import Score
-from rsvp.evaluation.stats import Interval, mean_or_none, ratio_interval
+from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
 
 
-class GroupSummary(BaseModel):
+class GroupSummary(BaseModel, frozen=True):
     """The scores of some of the samples."""
-
-    model_config = ConfigDict(frozen=True)
 
     n: int
     skipped: int = Field(default=0, description="How many the protocol leaves out of gIoU.")
@@ -33,23 +30,19 @@ class GroupSummary(BaseModel):
     ciou: Interval | None = None
 
 
-class Duration(BaseModel):
+class Duration(BaseModel, frozen=True):
     """Seconds a sample in one stage."""
-
-    model_config = ConfigDict(frozen=True)
 
     mean: float
     p95: float
 
 
-class Summary(GroupSummary):
+class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalProperties": True}):
     """A run's scores, as `summary.json` and `rsvp eval --json` have them.
 
     Besides these keys there is one a tag (``seen``, ``unseen``) with a `GroupSummary`, and what
     else the benchmark scores, as in `rsvp score --json`. Null stands where no sample has a value.
     """
-
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
     schema_version: Literal[1] = 1
     failed: int = Field(description="Samples without an answer, scored as empty predictions.")
@@ -90,17 +83,12 @@ class Summary(GroupSummary):
 
 
 class RunAggregator(Aggregator[Overlap, GroupSummary]):
-    """Aggregates records; keeps a few numbers of each, never its masks.
-
-    Attributes:
-        failed: samples without an answer, so far.
-        tokens: that the MLLM read and wrote, so far.
-    """
+    """Aggregates records; keeps a few numbers of each, never its masks."""
 
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
-        self.failed = 0
-        self.tokens = 0
+        self.failed = 0  # samples without an answer, so far
+        self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
         self._boxes: list[tuple[float, int]] = []

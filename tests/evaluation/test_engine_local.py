@@ -14,7 +14,7 @@ from staged import Filler, Server, pipeline
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
 from rsvp.evaluation.engines import local
 from rsvp.evaluation.engines.local import LocalEngine
-from rsvp.evaluation.records_file import read_records
+from rsvp.evaluation.records import read_records
 from rsvp.evaluation.runner import evaluate
 
 

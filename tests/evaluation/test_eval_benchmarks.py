@@ -19,8 +19,7 @@ from PIL import Image as Pil
 from pyarrow import parquet
 
 from rsvp.errors import BadInput
-from rsvp.evaluation import tracing
-from rsvp.evaluation.metrics.vrt import seg_indices
+from rsvp.evaluation.metrics import vrt
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
@@ -146,11 +145,11 @@ def test_a_text_has_one_mark_for_each_mask_and_none_of_the_models_own():
         tuple(Target("", box, 1.0, mask) for box in (b, a)),
         names,
     )
-    path = tracing.path_targets(cut, result)
+    path = vrt.path_targets(cut, result)
     assert [target.box for target in path] == [a, b]
-    text = tracing.as_text(result, path)
+    text = vrt.as_text(result, path)
     assert text == ("<think>first   [SEG] [SEG] again</think><answer>cup [SEG]</answer>")
-    assert seg_indices(text) == ([0, 1], [2])
+    assert vrt.seg_indices(text) == ([0, 1], [2])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import staged
 from rectangles import A, B, FakePipeline, filled, write_scenes
 
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
-from rsvp.evaluation.records_file import RecordsFile, read_records
+from rsvp.evaluation.records import RecordsFile, read_records
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
 

@@ -1,4 +1,4 @@
-"""The benchmarks: one class each, in a file of its own, found by its name in `rsvp.registry`.
+"""The benchmarks: one class each, found by its name in `rsvp.registry`.
 
 A class says how to open the samples, which protocols and splits there are, how predictions are
 scored, and how a run is exported. A plug-in adds one by the entry point ``benchmark.NAME``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,31 +26,15 @@ class Scorer(Protocol):
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Score the prediction of sample `index`; BadInput where a mask is broken."""
-        ...
 
     def numbers(self) -> Numbers:
         """The scores of all samples."""
-        ...
 
     def by_kind(self) -> Mapping[str, Numbers]:
         """The scores of each kind."""
-        ...
 
     def by_tag(self) -> Mapping[str, Numbers]:
         """The scores of each tag."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OfficialScore:
-    """The scores of files in the benchmark's own form.
-
-    Attributes:
-        missing: names of the files that are not there.
-    """
-
-    numbers: Numbers
-    missing: tuple[str, ...] = ()
 
 
 class Benchmark(ABC):
@@ -81,12 +64,7 @@ class Benchmark(ABC):
         """A new scorer for the samples of `dataset`."""
 
     def open(self, data: Path, split: str | None = None) -> Any:
-        """The samples in a folder; None opens the reader's default split.
-
-        Raises:
-            BadInput: no such split, or malformed data.
-            MissingExtra: an optional library is missing.
-        """
+        """The samples in a folder; None opens the reader's default split."""
         self.check_split(split)
         return type(self).reader(data, **({} if split is None else {"split": split}))
 
@@ -105,32 +83,30 @@ class Benchmark(ABC):
         known = ", ".join(p.name for p in self.protocols)
         raise BadInput(f"unknown protocol {name!r}; known here: {known}")
 
-    def score_official(self, dataset: Any, source: Path) -> OfficialScore | None:
-        """The score of predictions in the benchmark's own form; None where `source` has another."""
-        del dataset, source
+    def score_official(self, dataset: Any, source: Path) -> tuple[Numbers, tuple[str, ...]] | None:
+        """Score predictions in the benchmark's own form.
+
+        Returns:
+            The numbers, and the names of missing files; None where `source` has another form.
+        """
         return None
 
     def export(self, records: Iterable[Json], folder: Path, data: Path | None) -> list[Path]:
-        """Write predictions as the benchmark's own evaluation reads them.
+        """Write predictions as the benchmark's own evaluation reads them; the files written.
 
         Args:
             records: with `id`, `masks`, `scores`, `text`, see `rsvp.evaluation.predictions`.
             data: the folder that the run's samples came from, where it is known.
 
-        Returns:
-            The files written.
-
         Raises:
             BadInput: an id is not the benchmark's, or a file cannot be written.
             KeyError, TypeError: a record lacks a field.
         """
-        del data
-        lines = map(self.export_line, records)
-        target = folder / self.export_file
-        encoded = (
-            (files.dumps(one, indent=None, ascii_only=True) + "\n").encode() for one in lines
+        lines = (
+            (files.dumps(self.export_line(one), indent=None, ascii_only=True) + "\n").encode()
+            for one in records
         )
-        return [files.atomic_write(target, encoded)]
+        return [files.atomic_write(folder / self.export_file, lines)]
 
     def export_line(self, record: Json) -> Json:
         """A line of the exported file: as `rsvp score` reads it."""
@@ -140,11 +116,6 @@ class Benchmark(ABC):
 
 
 def find(name: str) -> Benchmark:
-    """A benchmark by name.
-
-    Raises:
-        BadInput: no such benchmark; the message lists the known ones.
-        ModelUnavailable: a plug-in's module cannot be imported.
-    """
+    """A benchmark by name; BadInput lists the known ones."""
     benchmark: Benchmark = registry.make("benchmark", registry.Spec(name))
     return benchmark

@@ -16,7 +16,7 @@ from typing import Any
 from rsvp.datasets.instances import encode
 from rsvp.datasets.seginw import FOLDER, SETS, SeginwDataset
 from rsvp.errors import BadInput
-from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers, OfficialScore
+from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, ap
 from rsvp.evaluation.predictions import Prediction
 from rsvp.platform import files
@@ -34,11 +34,7 @@ class ApScorer:
         self._ap: dict[str, float | None] = {}
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Take the prediction of sample `index`; samples come in their order.
-
-        Raises:
-            BadInput: there are no scores, or a mask is broken or of another size.
-        """
+        """Take the prediction of sample `index`; BadInput where scores lack or a mask is broken."""
         place = self._dataset.place(self._dataset.sample_id(index))
         assert place is not None  # its own id
         if place.set_name != self._set:
@@ -76,23 +72,22 @@ class Seginw(Benchmark):
     protocols = (ScoringProtocol("coco"),)
 
     def scorer(self, dataset: SeginwDataset, protocol: ScoringProtocol) -> ApScorer:
-        """See `Benchmark.scorer`."""
-        del protocol
         return ApScorer(dataset)
 
-    def score_official(self, dataset: SeginwDataset, source: Path) -> OfficialScore | None:
-        """The scores of a folder of results files, or of one set's file.
+    def score_official(
+        self, dataset: SeginwDataset, source: Path
+    ) -> tuple[Numbers, tuple[str, ...]] | None:
+        """The scores of a folder of results files, or of one set's file; a missing one is empty.
 
-        A set whose file is missing has no result.
-
-        Raises:
-            BadInput: no such file, one of a set that SegInW and the data do not have, or a result
-                that is broken or fits nothing: one line with the file and the result's number.
+        BadInput where there is no such file, one is of an unknown set, or a result is broken.
         """
         if not source.is_dir() and not _OFFICIAL.fullmatch(source.name):
             return None
-        found = {_OFFICIAL.fullmatch(file.name): file for file in _candidates(source)}
-        by_set = {match[1]: file for match, file in found.items() if match}
+        try:
+            found = sorted(source.iterdir()) if source.is_dir() else [source]
+        except OSError as error:
+            raise BadInput(f"cannot read {source}: {error.strerror}") from error
+        by_set = {match[1]: file for file in found if (match := _OFFICIAL.fullmatch(file.name))}
         if not by_set.keys() & dataset.sets.keys():
             raise BadInput(f"{source}: no seginw_<Name>_val.json of {', '.join(dataset.sets)}")
         for name, file in by_set.items():
@@ -103,7 +98,7 @@ class Seginw(Benchmark):
             for name, truth in dataset.sets.items()
         }
         missing = tuple(f"seginw_{name}_val.json" for name in dataset.sets if name not in by_set)
-        return OfficialScore(ap.summarize(values), missing)
+        return ap.summarize(values), missing
 
     def export(self, records: Iterable[Json], folder: Path, data: Path | None) -> list[Path]:
         """Write COCO results, a file a set, also of a set without a mask."""
@@ -111,20 +106,15 @@ class Seginw(Benchmark):
         for record in records:
             name, image, category = _parse_id(record["id"], data)
             scores = [0.0 if s is None else s for s in record["scores"]]
-            of_set = results.setdefault(name, [])
-            of_set += ap.as_results(image, category, record["masks"], scores)
-        texts = {
-            folder / f"seginw_{name}_val.json": files.dumps(found, indent=None, ascii_only=True)
+            found = ap.as_results(image, category, record["masks"], scores)
+            results.setdefault(name, []).extend(found)
+        return [
+            files.write_text(
+                folder / f"seginw_{name}_val.json",
+                files.dumps(found, indent=None, ascii_only=True),
+            )
             for name, found in results.items()
-        }
-        return [files.write_text(file, text) for file, text in texts.items()]
-
-
-def _candidates(source: Path) -> list[Path]:
-    try:
-        return sorted(source.iterdir()) if source.is_dir() else [source]
-    except OSError as error:
-        raise BadInput(f"cannot read {source}: {error.strerror}") from error
+        ]
 
 
 def _results(file: Path | None) -> list[Any]:

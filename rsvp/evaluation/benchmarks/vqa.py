@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from rsvp.datasets import vqa as readers
 from rsvp.datasets.vqa import Question, QuestionDataset
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, vqa
 from rsvp.evaluation.metrics.vqa import MarkedReply, Scores
 from rsvp.evaluation.predictions import Prediction
+from rsvp.evaluation.stats import Aggregator
 
 
 class AnswerScorer(Aggregator[MarkedReply, Scores]):
@@ -59,8 +59,6 @@ class QuestionBenchmark(Benchmark):
     count: ClassVar[Callable[[Sequence[MarkedReply]], Scores]]
 
     def scorer(self, dataset: QuestionDataset, protocol: ScoringProtocol) -> AnswerScorer:
-        """See `Benchmark.scorer`."""
-        del protocol
         return AnswerScorer(dataset, self)
 
     def mark(self, question: Question, reply: str) -> MarkedReply:
@@ -69,11 +67,8 @@ class QuestionBenchmark(Benchmark):
 
     def export_line(self, record: Json) -> Json:
         """As LLaVA's evaluations read it."""
-        text = record.get("text")
-        return {
-            "question_id": record["id"],
-            "text": record.get("raw", "") if text is None else text,
-        }
+        text = record.get("raw", "") if record.get("text") is None else record["text"]
+        return {"question_id": record["id"], "text": text}
 
 
 class VStar(QuestionBenchmark):
@@ -106,7 +101,7 @@ class HallusionBench(QuestionBenchmark):
     reader, read, count = readers.hallusionbench, vqa.read_yes_no, vqa.consistency_scores
 
     def mark(self, question: Question, reply: str) -> MarkedReply:
-        """Asked without the figure, "I cannot tell" is right."""
+        # Asked without the figure, "I cannot tell" is right.
         return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
 
 

@@ -1,18 +1,16 @@
 """VRT-Bench: the reply and its masks against the reasoning's objects and the answer's.
 
-r_lq r_sq a_miou          the published numbers, 0 to 1; see `rsvp.evaluation.metrics.vrt`
-r_miou a_lq a_sq          the same of the other part
-r_precision a_precision   share of the masks that found an object
+`rsvp.evaluation.metrics.vrt` has the metric and the names of its numbers.
 """
 
 from __future__ import annotations
 
 from rsvp.datasets.vrt import VrtDataset
-from rsvp.evaluation.aggregator import Aggregator
 from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.metrics.vrt import VrtScore
 from rsvp.evaluation.predictions import Prediction
+from rsvp.evaluation.stats import Aggregator
 
 
 class VrtScorer(Aggregator[VrtScore, Numbers]):
@@ -23,19 +21,10 @@ class VrtScorer(Aggregator[VrtScore, Numbers]):
         self._dataset = dataset
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Score the prediction of sample `index`.
-
-        Raises:
-            BadInput: a mask is broken or of another size.
-            MissingExtra: scipy is not installed.
-        """
+        """Score the prediction of sample `index`; raises what `vrt.score` does."""
         truth = self._dataset.truth(index)
         score = vrt.score(truth, prediction.text, prediction.masks, prediction.where)
         self.append(score, truth.classes)
-
-    def numbers(self) -> Numbers:
-        """The scores of all samples."""
-        return self.overall()
 
     def by_kind(self) -> dict[str, Numbers]:
         """The scores of each class, by name; a sample may be of several."""
@@ -50,8 +39,6 @@ class Vrt(Benchmark):
     scores_path = True
 
     def scorer(self, dataset: VrtDataset, protocol: ScoringProtocol) -> VrtScorer:
-        """See `Benchmark.scorer`."""
-        del protocol
         return VrtScorer(dataset)
 
     def export_line(self, record: Json) -> Json:

@@ -1,6 +1,6 @@
-"""The default engine: this process, with the MLLM and the segmenter at work at the same time.
+"""What every engine gets, and the default one: threads of this process.
 
-Several threads ask the MLLM, one thread segments; samples are read and scored in the caller's.
+Several threads ask the MLLM while one segments; samples are read and scored in the caller's.
 Records come as they get done, so that a kill loses no reply that has been paid for.
 """
 
@@ -15,22 +15,27 @@ from queue import SimpleQueue
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput
 from rsvp.evaluation import outcomes
-from rsvp.evaluation.engines import Work
-from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline
+from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline, Work
 from rsvp.evaluation.records import Record
 from rsvp.mllm import is_remote as is_remote_mllm
 
 REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
 GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
 
+Engine = Callable[[Work], Generator[Record, None, None]]
+"""One record a sample, as they get done.
+
+Raises BadInput where a sample's image is broken or does not fit its truth, ModelUnavailable and
+MissingExtra where a model is missing.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
     """Answers samples with a pipeline.
 
-    Attributes:
-        concurrency: how many questions the MLLM works on at once. None is `REMOTE_CONCURRENCY` for
-            a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
+    `concurrency` is how many questions the MLLM works on at once: None is `REMOTE_CONCURRENCY` for
+    a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
     """
 
     pipeline: SegmentingPipeline
@@ -41,7 +46,7 @@ class LocalEngine:
             raise BadInput(f"the concurrency is 0 or more, found {self.concurrency}")
 
     def __call__(self, work: Work) -> Generator[Record, None, None]:
-        """See `rsvp.evaluation.engines.Engine`."""
+        """See `Engine`."""
         if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
             remote = is_remote(self.pipeline)
             concurrency = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
@@ -105,10 +110,7 @@ class ThreadPool:
     """Daemon threads that run jobs in the order in which they come.
 
     (The process would wait at its end for the threads of a `ThreadPoolExecutor`, and so for a
-    server that does not answer.)
-
-    Args:
-        on_error: gets what a job raises.
+    server that does not answer.) `on_error` gets what a job raises.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ must lie at the same path on every node, and rsvp be installed there.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -22,9 +23,8 @@ from typing import Any
 from rsvp.datasets import Sample
 from rsvp.errors import BadInput, ModelUnavailable, RsvpError
 from rsvp.evaluation import outcomes
-from rsvp.evaluation.engines import Work
 from rsvp.evaluation.engines.local import is_remote
-from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline
+from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline, Work
 from rsvp.evaluation.records import Record
 from rsvp.platform.extras import require
 from rsvp.reasoning import ReasoningOutput
@@ -38,15 +38,10 @@ _BATCH = 4  # samples that a reasoner actor takes at once by default
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Actors of one kind.
-
-    Attributes:
-        actors: how many.
-        cpus, gpus: of each; a fraction lets several share one.
-    """
+    """Actors of one kind."""
 
     actors: int = 1
-    cpus: float = 1.0
+    cpus: float = 1.0  # of each; a fraction lets several share one
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,12 +71,7 @@ class RayEngine:
     concurrency: int | None = None
 
     def __call__(self, work: Work) -> Generator[Record, None, None]:
-        """See `rsvp.evaluation.engines.Engine`.
-
-        Raises:
-            BadInput: no such cluster, or it is too small for the pools.
-            MissingExtra: Ray is not installed.
-        """
+        """See `Engine`; BadInput where the cluster is missing or too small for the pools."""
         if not work.indices:
             return
         ray = _connected(self.address)
@@ -100,32 +90,31 @@ class RayEngine:
         blocks = -(-len(work.indices) // size)
         # The open dataset stays here: an actor opens its own.
         portable = replace(work, data=work.data.absolute(), dataset=None)  # type: ignore[arg-type]
-        shared = {"work": portable, "environment": _environment()}
-        return (
-            data.from_items([{"index": i} for i in work.indices], override_num_blocks=blocks)
-            .map_batches(
-                _Reasoner,
-                batch_size=size,
-                fn_constructor_kwargs={**shared, "make": self.reasoner},
-                **_shares(data, self.reasoners),
+        variables = {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES)}
+        shared = {"work": portable, "environment": variables}
+        rows = data.from_items([{"index": i} for i in work.indices], override_num_blocks=blocks)
+        for actor, make, pool, batch_size in (
+            (_Reasoner, self.reasoner, self.reasoners, size),
+            (_Segmenter, self.segmenter, self.segmenters, 1),
+        ):
+            rows = rows.map_batches(
+                actor,
+                batch_size=batch_size,
+                fn_constructor_kwargs={**shared, "make": make},
+                compute=data.ActorPoolStrategy(size=pool.actors),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus,
             )
-            .map_batches(
-                _Segmenter,
-                batch_size=1,
-                fn_constructor_kwargs={**shared, "make": self.segmenter},
-                **_shares(data, self.segmenters),
-            )
-        )
+        return rows
 
     def _check_capacity(self, resources: Mapping[str, float]) -> None:
         """Refuse pools that the cluster has no room for; Ray would wait for ever."""
         pools = (self.reasoners, self.segmenters)
-        for what, key in (("CPUs", "CPU"), ("GPUs", "GPU")):
-            share = "cpus" if key == "CPU" else "gpus"
-            wanted = sum(pool.actors * getattr(pool, share) for pool in pools)
-            if wanted > resources.get(key, 0.0):
+        for key in ("CPU", "GPU"):
+            wanted = sum(pool.actors * getattr(pool, f"{key.lower()}s") for pool in pools)
+            if wanted > (has := resources.get(key, 0.0)):
                 raise BadInput(
-                    f"the pools need {wanted:g} {what}, Ray has {resources.get(key, 0.0):g}: "
+                    f"the pools need {wanted:g} {key}s, Ray has {has:g}: "
                     "ask for fewer actors or smaller shares"
                 )
 
@@ -141,13 +130,7 @@ class _Actor:
     ) -> None:
         os.environ.update(environment)
         self._work = work
-        self._make = make
-        self._loaded: tuple[TwoStagePipeline, Any] | None = None
-
-    def _load(self) -> tuple[TwoStagePipeline, Any]:
-        if self._loaded is None:
-            self._loaded = self._make(), self._work.open_dataset(self._work.data)
-        return self._loaded
+        self._load = functools.cache(lambda: (make(), work.open_dataset(work.data)))
 
 
 class _Reasoner(_Actor):
@@ -155,12 +138,11 @@ class _Reasoner(_Actor):
 
     def __call__(self, batch: Batch) -> Batch:
         indices = [int(i) for i in batch["index"]]
+        message = ""
         try:
             output = [pickle.dumps(one) for one in self._reason(indices)]
         except RsvpError as error:
             output, message = [b""] * len(indices), _to_line(error)
-        else:
-            message = ""
         return {"index": indices, "output": output, "error": [message] * len(indices)}
 
     def _reason(self, indices: list[int]) -> list[Outcome[ReasoningOutput]]:
@@ -212,21 +194,9 @@ def _connected(address: str | None) -> Any:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"to the Ray cluster {address}" if address else "start Ray"
-        message = " ".join(str(error).split())
-        verb = "connect " if address else ""
-        raise BadInput(f"cannot {verb}{where}: {message}") from error
+        task = f"connect to the Ray cluster {address}" if address else "start Ray"
+        raise BadInput(f"cannot {task}: {' '.join(str(error).split())}") from error
     return ray
-
-
-def _shares(data: Any, pool: Pool) -> dict[str, Any]:
-    """A pool as Ray Data takes it."""
-    actors = data.ActorPoolStrategy(size=pool.actors)
-    return {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES)}
 
 
 def _to_line(error: RsvpError) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 
@@ -37,18 +37,15 @@ class ScoringProtocol:
         ignored_pixels: pixels marked "don't care" leave both masks, or belong to the target.
         overlap_pixels: pixels in two annotations belong to the target, or to the background. (LISA
             sums the masks and tests == 1, so that overlaps become background.)
-        iou_epsilon: added to each U.
-        mean_epsilon: added to the number of samples, of gIoU.
-        sum_epsilon: added to the sum of U, of cIoU.
     """
 
     name: str
     empty_iou: float | None = 1.0
     ignored_pixels: Literal["left out", "target"] = "left out"
     overlap_pixels: Literal["target", "background"] = "target"
-    iou_epsilon: float = 0.0
-    mean_epsilon: float = 0.0
-    sum_epsilon: float = 0.0
+    iou_epsilon: float = 0.0  # added to each U
+    mean_epsilon: float = 0.0  # added to the number of samples, of gIoU
+    sum_epsilon: float = 0.0  # added to the sum of U, of cIoU
 
 
 SCENES = ScoringProtocol("scenes")
@@ -71,15 +68,10 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a prediction is compared with.
-
-    Attributes:
-        mask: (H, W) bool, the target.
-        ignore: (H, W) bool, pixels outside `mask` that count for nothing; None when there are none.
-    """
+    """What a prediction is compared with: (H, W) bool masks."""
 
     mask: BoolMask = field(repr=False)
-    ignore: BoolMask | None = field(default=None, repr=False)
+    ignore: BoolMask | None = field(default=None, repr=False)  # pixels outside that do not count
 
 
 def truth(sample: Sample, protocol: ScoringProtocol = SCENES) -> Truth:
@@ -95,14 +87,7 @@ def truth(sample: Sample, protocol: ScoringProtocol = SCENES) -> Truth:
 
 
 def overlap(prediction: BoolMask, truth: BoolMask, ignore: BoolMask | None = None) -> Overlap:
-    """I and U of two (H, W) bool masks.
-
-    Args:
-        ignore: (H, W) bool, pixels that leave both.
-
-    Raises:
-        BadInput: the shapes differ.
-    """
+    """I and U of two (H, W) bool masks without the pixels of `ignore`; BadInput if sizes differ."""
     for mask in (truth, ignore):
         if mask is not None and prediction.shape != mask.shape:
             raise BadInput(f"a mask of {prediction.shape} cannot be scored on one of {mask.shape}")
@@ -114,11 +99,7 @@ def overlap(prediction: BoolMask, truth: BoolMask, ignore: BoolMask | None = Non
 
 
 def overlap_spans(prediction: Spans, truth: Truth) -> Overlap:
-    """I and U of a prediction that is not decoded; the fastest way to score one.
-
-    Args:
-        prediction: spans (`rsvp.evaluation.metrics.spans`) within the truth's size.
-    """
+    """`overlap` for a prediction that is not decoded, within the truth's size; far faster."""
     both = spans.shared(prediction, truth.mask)
     size = spans.area(prediction)
     if truth.ignore is not None:
@@ -132,11 +113,7 @@ def skips(shared: Overlap, protocol: ScoringProtocol) -> bool:
 
 
 def iou(shared: Overlap, protocol: ScoringProtocol = SCENES) -> float:
-    """Intersection over union, 0 to 1.
-
-    Raises:
-        BadInput: the protocol leaves such a sample out, see `skips`.
-    """
+    """Intersection over union, 0 to 1; BadInput where the protocol leaves such a sample out."""
     if shared.union:
         return shared.intersection / (shared.union + protocol.iou_epsilon)
     if protocol.empty_iou is None:
@@ -187,6 +164,8 @@ def matched_boxes(truth: Sequence[Box], predicted: Sequence[Box], threshold: flo
     return sum(match(i, set()) for i in range(len(truth)))
 
 
-def is_finite(number: float) -> bool:
-    """False for NaN, infinities, and whole numbers that no float holds."""
-    return abs(number) <= sys.float_info.max
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a float holds it; False for NaN, infinities and bool too."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

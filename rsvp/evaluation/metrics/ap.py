@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rsvp.datasets.instances import Instances, encode
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import is_finite
+from rsvp.evaluation.metrics import is_number
 from rsvp.evaluation.stats import mean_or_none
 
 Json = Mapping[str, Any]
@@ -44,8 +44,8 @@ def average_precision(
         0 to 100; None where `truth` has no object that counts.
 
     Raises:
-        BadInput: a result refers to an unknown image or category, its score is not a number, its
-            mask is of another size; one line with its place.
+        BadInput: a result refers to an unknown image or category, its score is not a number, or its
+            mask is of another size.
     """
     expected = COCO()
     expected.dataset = _ground_truth(truth)
@@ -68,17 +68,13 @@ def average_precision(
 
 
 def summarize(ap: Mapping[str, float | None]) -> dict[str, Any]:
-    """AP over sets, by its names in the JSON.
+    """The AP of each set, and over the sets that have one the ``mean`` and ``median``.
 
     Args:
         ap: set -> AP times 100; None where the set has no object that counts.
 
     Returns:
-        ``ap``, and over the sets that have one: ``mean``, unweighted, an interval over sets, and
-        ``median``; ``sets`` is the number of all sets.
-
-    Raises:
-        BadInput: there are no sets.
+        By name in the JSON; ``mean`` is an interval over sets, ``sets`` counts all of them.
     """
     if not ap:
         raise BadInput("a mean AP needs at least one set")
@@ -94,12 +90,7 @@ def summarize(ap: Mapping[str, float | None]) -> dict[str, Any]:
 def as_results(
     image_id: int, category_id: int, masks: Sequence[Json], scores: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """A sample's prediction as COCO results, one a mask.
-
-    Args:
-        masks: COCO RLE.
-        scores: one a mask; of these AP sees only the order.
-    """
+    """A sample's prediction as COCO results, one a mask; of the scores AP sees only the order."""
     return [
         {"image_id": image_id, "category_id": category_id, "segmentation": dict(m), "score": s}
         for m, s in zip(masks, scores, strict=True)
@@ -119,9 +110,8 @@ def _ground_truth(truth: Instances) -> dict[str, Any]:
         ],
         "categories": [{"id": number, "name": name} for number, name in truth.categories.items()],
         "annotations": [
-            _annotation(
-                truth, one, one["id"], f"{truth.file}: annotations {one['id']}", one.get("iscrowd")
-            )
+            _annotation(truth, one, one["id"], f"{truth.file}: annotations {one['id']}")
+            | {"iscrowd": int(bool(one.get("iscrowd")))}
             for one in truth.annotations
         ],
     }
@@ -133,14 +123,12 @@ def _predictions(results: Sequence[Json], truth: Instances, where: str) -> list[
     for place, result in enumerate(results):
         line = f"{where}: result {place}"
         _check(result, truth, line)
-        annotation = _annotation(truth, result, place + 1, line, crowd=False)
-        checked.append({**annotation, "score": float(result["score"])})
+        annotation = _annotation(truth, result, place + 1, line)
+        checked.append(annotation | {"score": float(result["score"])})
     return checked
 
 
-def _annotation(
-    truth: Instances, one: Json, number: int, where: str, crowd: object
-) -> dict[str, Any]:
+def _annotation(truth: Instances, one: Json, number: int, where: str) -> dict[str, Any]:
     mask = encode(one["segmentation"], truth.size(one["image_id"]), where)
     return {
         "id": number,
@@ -148,7 +136,7 @@ def _annotation(
         "category_id": one["category_id"],
         "segmentation": mask,
         "area": float(coco_mask.area(mask)),
-        "iscrowd": int(bool(crowd)),
+        "iscrowd": 0,
     }
 
 
@@ -160,7 +148,7 @@ def _check(result: object, truth: Instances, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value not in known:
             raise BadInput(f"{where}: {name} {value!r} is not in {truth.file}")
     score = result.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not is_finite(score):
+    if not is_number(score):
         raise BadInput(f"{where}: the score is a number, found {score!r}")
     if "segmentation" not in result:
         raise BadInput(f"{where}: there is no segmentation")

@@ -21,8 +21,7 @@ _COLUMNS = 256  # compared at once: what a processor's cache holds of them
 def from_runs(runs: NDArray[np.int64]) -> Spans:
     """The spans of alternating run lengths that start with 0, as `rle.check` gives them."""
     ends = np.cumsum(runs)
-    pairs = np.stack([ends[0:-1:2], ends[1::2]], axis=1)
-    return union([pairs])
+    return union([np.stack([ends[0:-1:2], ends[1::2]], axis=1)])
 
 
 def union(parts: Sequence[Spans]) -> Spans:
@@ -53,7 +52,9 @@ def shared(spans: Spans, mask: BoolMask) -> int:
     height = mask.shape[0]
     left, right = int(spans[0, 0]) // height, (int(spans[-1, 1]) - 1) // height + 1
     top, bottom = _rows(spans, height)
-    columns = _filled(spans - left * height, (right - left) * height).reshape(-1, height)
+    edges = np.concatenate(([0], (spans - left * height).ravel(), [(right - left) * height]))
+    filled = np.repeat(np.arange(len(edges) - 1) % 2 == 1, np.diff(edges))
+    columns = filled.reshape(-1, height)
     return sum(
         int(
             np.count_nonzero(
@@ -71,9 +72,3 @@ def _rows(spans: Spans, height: int) -> tuple[int, int]:
     if (start // height != last // height).any():  # a span that goes on in the next column
         return 0, height
     return int((start % height).min()), int((last % height).max()) + 1
-
-
-def _filled(spans: Spans, length: int) -> BoolMask:
-    """The spans as (length,) bool."""
-    edges = np.concatenate(([0], spans.ravel(), [length]))
-    return np.repeat(np.arange(len(edges) - 1) % 2 == 1, np.diff(edges))

@@ -14,7 +14,7 @@ a language model whether a free reply is right; here a rule reads it, see `read_
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,18 +39,12 @@ _BRACKETED = re.compile(r"\(([A-Za-z])\)")
 
 @dataclass(frozen=True, slots=True)
 class MarkedReply:
-    """A question with what the reply was taken to say.
-
-    Attributes:
-        given: a letter, "yes" or "no"; None where there is no reply, or none that says one.
-        right: whether it counts as right.
-        answered: whether there is a reply.
-    """
+    """A question with what the reply was taken to say."""
 
     question: Question
-    given: str | None
+    given: str | None  # a letter, "yes" or "no"; None where the reply says none of these
     right: bool
-    answered: bool = True
+    answered: bool = True  # there is a reply
 
 
 def mark(
@@ -60,14 +54,11 @@ def mark(
     *,
     undecided_is_right: bool = False,
 ) -> MarkedReply:
-    """Read a reply and compare it; a blank one is wrong.
+    """Read a reply and compare it; a blank one is wrong. BadInput where the answer is secret.
 
     Args:
         read: the answer that a reply gives; None where it gives none.
         undecided_is_right: whether a reply that gives none is right.
-
-    Raises:
-        BadInput: the right answer is secret.
     """
     if question.answer is None:
         raise BadInput(f"{question.id}: this split's answers are secret, it cannot be scored here")
@@ -116,9 +107,7 @@ def accuracy(marked: Sequence[MarkedReply]) -> Scores:
 
 def rotation_accuracy(marked: Sequence[MarkedReply]) -> Scores:
     """HR-Bench: the accuracy of each rotation, averaged over the rotations."""
-    sizes: dict[tuple[str, ...], int] = defaultdict(int)
-    for one in marked:
-        sizes[one.question.group] += 1
+    sizes = Counter(one.question.group for one in marked)
     # Weights make the mean over questions that over rotations; they are 1 in the official files.
     weights = {group: len(marked) / (len(sizes) * size) for group, size in sizes.items()}
     return {"accuracy": mean_interval([one.right * weights[one.question.group] for one in marked])}
@@ -145,7 +134,7 @@ def pair_accuracy(marked: Sequence[MarkedReply]) -> Scores:
 
 
 def circular_accuracy(marked: Sequence[MarkedReply]) -> Scores:
-    """MMBench: a question counts when every rotation of it is right; and the plain accuracy."""
+    """MMBench: a question counts when every rotation of it is right."""
     return {"circular_accuracy": _all_right(marked, 0), **accuracy(marked)}
 
 

@@ -1,10 +1,11 @@
 """VRT-Bench's metric: are the objects of the reasoning found, and those of the answer.
 
 A reply is ``<think>… [SEG] …</think><answer>… [SEG] …</answer>``; its k-th ``[SEG]`` is its k-th
-mask. Reasoning and answer are matched to their true objects separately, one to one, so that the
-summed IoU is largest; a true object without a match scores 0, a mask without one costs nothing.
-The IoUs of all objects of all samples are pooled: LQ (localization quality) is the share above
-0.5, SQ (segmentation quality) the mean of those, mIoU the mean of all.
+mask: `as_text` writes one, `seg_indices` reads it. Reasoning and answer are matched to their true
+objects separately, one to one, so that the summed IoU is largest; a true object without a match
+scores 0, a mask without one costs nothing. The IoUs of all objects of all samples are pooled: LQ
+(localization quality) is the share above 0.5, SQ (segmentation quality) the mean of those, mIoU the
+mean of all.
 
 Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/2512.05091, and its
 ``vrt_sa2va/evaluation``. Precision is ours: surplus masks are free in the official numbers.
@@ -24,30 +25,26 @@ from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.evaluation.stats import Interval, ratio_interval
 from rsvp.masks import RLE
 from rsvp.platform.extras import require
+from rsvp.result import Result
+from rsvp.types import Box, Target
 
 FOUND = 0.5  # an object is found above this IoU
 
 SEG = "[SEG]"  # in a reply, stands for the next mask
 
+_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # removed from the model's own text
 _OPEN, _CLOSE = "<answer>", "</answer>"
+_NAMES = (  # the published ones first
+    "r_lq", "r_sq", "a_miou", "r_miou", "a_lq", "a_sq", "r_precision", "a_precision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PartScore:
-    """How well the masks of one part of a reply, reasoning or answer, match its true objects.
+    """How well the masks of one part of a reply, reasoning or answer, match its true objects."""
 
-    Attributes:
-        ious: of each true object, in its order; 0 for one that was not matched.
-        predicted: how many masks there are in this part.
-    """
-
-    ious: tuple[float, ...]
-    predicted: int
-
-    @property
-    def found(self) -> tuple[float, ...]:
-        """The IoUs above 0.5."""
-        return tuple(iou for iou in self.ious if iou > FOUND)
+    ious: tuple[float, ...]  # of each true object; 0 for one that was not matched
+    predicted: int  # how many masks there are in this part
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +73,35 @@ def seg_indices(text: str) -> tuple[list[int], list[int]]:
     return reasoning, answer
 
 
+def step_boxes(result: Result) -> tuple[Box, ...]:
+    """The boxes of all steps, each once."""
+    return tuple(dict.fromkeys(box for step in result.reasoning.steps for box in step.boxes))
+
+
+def path_targets(segmented: Result | None, result: Result | None) -> tuple[Target, ...]:
+    """The targets that the segmenter made of the steps' boxes, in the steps' order."""
+    if segmented is None or result is None:
+        return ()
+    by_box = {target.box: target for target in segmented.targets}
+    return tuple(by_box[box] for box in step_boxes(result) if box in by_box)
+
+
+def as_text(result: Result, path: Sequence[Target]) -> str:
+    """``<think>…</think><answer>…</answer>`` with a mark for each mask, the path's first."""
+    unmarked = {target.box for target in path}
+    steps = []
+    for step in result.reasoning.steps:
+        named = [box for box in dict.fromkeys(step.boxes) if box in unmarked]
+        unmarked -= set(named)
+        steps.append(" ".join([_RESERVED.sub("", step.text), *[SEG] * len(named)]))
+    answer = ", ".join(f"{_RESERVED.sub('', target.label)} {SEG}" for target in result.targets)
+    return f"<think>{' '.join(steps)}</think><answer>{answer}</answer>"
+
+
 def matched_ious(predicted: Sequence[RLE], truth: Sequence[RLE]) -> tuple[float, ...]:
     """The IoU of each true object with the mask that it is matched to, 0 without one.
 
-    Args:
-        predicted, truth: compressed COCO RLEs of one size.
-
-    Raises:
-        MissingExtra: scipy is not installed.
+    All are compressed COCO RLEs of one size. MissingExtra where scipy is not installed.
     """
     if not predicted or not truth:
         return (0.0,) * len(truth)
@@ -110,53 +128,38 @@ def score(truth: VrtTruth, text: str, masks: Sequence[object], where: str = "") 
     """
     where = where or truth.id
     predicted = [encode(m, truth.size, f"{where}: mask {k}") for k, m in enumerate(masks)]
-    reasoning, answer = (
-        [predicted[k] for k in part if k < len(predicted)] for part in seg_indices(text)
-    )
+
+    def part(indices: Sequence[int], objects: Sequence[VrtObject]) -> PartScore:
+        found = [predicted[k] for k in indices if k < len(predicted)]
+        return PartScore(matched_ious(found, [one.mask for one in objects]), len(found))
+
+    reasoning, answer = seg_indices(text)
     return VrtScore(
-        id=truth.id,
-        classes=truth.classes,
-        reasoning=_part(reasoning, truth.reasoning),
-        answer=_part(answer, truth.answer),
+        truth.id, truth.classes, part(reasoning, truth.reasoning), part(answer, truth.answer)
     )
 
 
 def summarize(scores: Sequence[VrtScore]) -> dict[str, Interval | int]:
     """The pooled scores of some samples, 0 to 1; r of the reasoning, a of the answer.
 
-    lq is the share of the true objects found at IoU > 0.5, sq the mean IoU of those, miou the mean
-    IoU of all true objects, precision the share of the masks that found an object. Where there is
-    nothing to divide by a value is 0, as in the official code. Intervals resample samples, never
-    the objects in them.
-
-    Raises:
-        BadInput: there are no samples.
+    Precision is the share of the masks that found an object. Where there is nothing to divide by a
+    value is 0, as in the official code. Intervals resample samples, never the objects in them.
+    BadInput where there are no samples.
     """
-    r = _pooled([one.reasoning for one in scores])
-    a = _pooled([one.answer for one in scores])
-    return {
-        "n": len(scores),
-        "r_lq": r["lq"],  # the published ones first
-        "r_sq": r["sq"],
-        "a_miou": a["miou"],
-        "r_miou": r["miou"],
-        "a_lq": a["lq"],
-        "a_sq": a["sq"],
-        "r_precision": r["precision"],
-        "a_precision": a["precision"],
+    pooled = {
+        "r": _pooled([one.reasoning for one in scores]),
+        "a": _pooled([one.answer for one in scores]),
     }
-
-
-def _part(predicted: Sequence[RLE], truth: Sequence[VrtObject]) -> PartScore:
-    return PartScore(matched_ious(predicted, [one.mask for one in truth]), len(predicted))
+    return {"n": len(scores)} | {name: pooled[name[0]][name[2:]] for name in _NAMES}
 
 
 def _pooled(parts: Sequence[PartScore]) -> dict[str, Interval]:
     objects = [len(part.ious) for part in parts]
-    found = [len(part.found) for part in parts]
+    found_ious = [[iou for iou in part.ious if iou > FOUND] for part in parts]
+    found = [len(ious) for ious in found_ious]
     return {
         "lq": ratio_interval(found, objects, empty=0.0),
-        "sq": ratio_interval([sum(part.found) for part in parts], found, empty=0.0),
+        "sq": ratio_interval([sum(ious) for ious in found_ious], found, empty=0.0),
         "miou": ratio_interval([sum(part.ious) for part in parts], objects, empty=0.0),
         "precision": ratio_interval(found, [part.predicted for part in parts], empty=0.0),
     }

@@ -49,12 +49,9 @@ LABELS: Mapping[str, str] = {
 
 
 def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: Dataset) -> str:
-    """The report of a run.
+    """The report of a run from `config.json`, `summary.json` and its records.
 
-    Args:
-        summary: of `summary.json`.
-        records: every record, one after the other; only the examples are held.
-        dataset: where the pictures are.
+    Of the records only the examples are held; their pictures come from `dataset`.
     """
     examples = Examples(EXAMPLES)
     bins = {False: [0] * BINS, True: [0] * BINS}  # by failed
@@ -65,33 +62,26 @@ def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: 
     index = {dataset.sample_id(i): i for i in range(len(dataset))}
     sorts = {"Failed": examples.failed, "Worst": examples.worst, "Best": examples.best}
     models = [config.run.pipeline.get(name) for name in ("mllm", "strategy", "segmenter")]
-    return (
-        templates()
-        .get_template("page.html.jinja")
-        .render(
-            title=config.run.benchmark,
-            models=[model for model in models if model],
-            protocol=config.run.protocol,
-            n=summary["n"],
-            failed=summary["failed"],
-            **_scores(summary),
-            bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
-            seconds=summary.get("seconds", {}),
-            examples=[
-                (title, [_sample(record, dataset, index) for record in found])
-                for title, found in sorts.items()
-                if found
-            ],
-            legend={
-                "hit": COLOURS["hit"],
-                "missed": COLOURS["missed"],
-                "too much": COLOURS["surplus"],
-            },
-            config={
-                name: list(_facts(facts))
-                for name, facts in config.model_dump(exclude={"schema_version"}).items()
-            },
-        )
+    template = templates().get_template("page.html.jinja")
+    return template.render(
+        title=config.run.benchmark,
+        models=[model for model in models if model],
+        protocol=config.run.protocol,
+        n=summary["n"],
+        failed=summary["failed"],
+        **_scores(summary),
+        bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
+        seconds=summary.get("seconds", {}),
+        examples=[
+            (title, [_sample(record, dataset, index) for record in found])
+            for title, found in sorts.items()
+            if found
+        ],
+        legend={"hit": COLOURS["hit"], "missed": COLOURS["missed"], "too much": COLOURS["surplus"]},
+        config={
+            name: list(_facts(facts))
+            for name, facts in config.model_dump(exclude={"schema_version"}).items()
+        },
     )
 
 
@@ -106,7 +96,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
+    environment.filters["number"] = lambda x: f"{x:.1f}" if x > 1 else f"{x:.3f}"
     return environment
 
 
@@ -115,13 +105,6 @@ def _printable(value: object) -> object:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join(c if c.isprintable() or c == "\n" else " " for c in value)
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if value > 1 else f"{value:.3f}"
-
-
-# ---------------------------------------------------------------- scores
 
 
 def _scores(summary: Json) -> dict[str, Any]:
@@ -167,48 +150,35 @@ def _label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
-# ---------------------------------------------------------------- samples
-
-
 def _sample(record: Record, dataset: Dataset, index: Mapping[str, int]) -> dict[str, Any]:
     query, picture, no_picture = "", None, ""
+    masks: Sequence[object] = record.masks
+    if record.text is not None:  # the masks of the answer, without those of the path to it
+        masks = [masks[k] for k in seg_indices(record.text)[1] if k < len(masks)]
     try:
         sample = dataset[index[record.id]]
         query = sample.query
-        picture = pictures.data_uri(sample, _answer_masks(record))
+        picture = pictures.data_uri(sample, masks)
     except (BadInput, KeyError) as error:  # the data may have gone since the run
         no_picture = str(error)
-    raw = record.raw
-    return {
-        "query": query,
-        "picture": picture,
-        "no_picture": no_picture,
-        "caption": _caption(record),
-        "failure": record.failure,
-        "steps": record.steps,
-        "reason": record.reason,
-        "reply": raw
-        if len(raw) <= MAX_REPLY
-        else f"{raw[:MAX_REPLY]}\n… {len(raw) - MAX_REPLY} characters more",
-    }
-
-
-def _answer_masks(record: Record) -> Sequence[object]:
-    """The masks of the answer, without those of the path to it."""
-    if record.text is None:
-        return record.masks
-    return [record.masks[k] for k in seg_indices(record.text)[1] if k < len(record.masks)]
-
-
-def _caption(record: Record) -> str:
-    parts = (
+    caption = (
         "" if record.iou is None else f"IoU {record.iou:.3f}",
         record.kind,
         record.id,
         "answered: no such thing" if record.no_target else "",
         "truly absent" if record.absent else "",
     )
-    return " · ".join(part for part in parts if part)
+    surplus = len(record.raw) - MAX_REPLY
+    return {
+        "query": query,
+        "picture": picture,
+        "no_picture": no_picture,
+        "caption": " · ".join(filter(None, caption)),
+        "failure": record.failure,
+        "steps": record.steps,
+        "reason": record.reason,
+        "reply": record.raw[:MAX_REPLY] + (f"\n… {surplus} characters more" if surplus > 0 else ""),
+    }
 
 
 def _facts(facts: Json, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +31,17 @@ QUALITY = 82
 
 
 def data_uri(sample: Sample, masks: Sequence[object]) -> str:
-    """The sample's picture with its truth and a prediction, as the data URI of a JPEG.
+    """The sample's picture with its truth and predicted COCO RLEs, as the data URI of a JPEG.
 
-    Args:
-        masks: of the prediction, COCO RLEs.
-
-    Raises:
-        BadInput: the image or a mask is broken, or of another size than the truth.
+    BadInput where the image or a mask is broken, or of another size than the truth.
     """
     predicted = np.zeros_like(sample.mask)
     for mask in masks:
         predicted |= decode_rle(mask, (predicted.shape[0], predicted.shape[1]), sample.id)
     rgb = shrink(open_image(sample).rgb, SIDE)
-    return _jpeg(painted(rgb, sample, predicted))
+    buffer = io.BytesIO()
+    Pil.fromarray(painted(rgb, sample, predicted)).save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
@@ -88,12 +86,6 @@ def _edges(classes: NDArray[np.uint8]) -> BoolMask:
     return edges
 
 
-def _jpeg(rgb: RgbArray) -> str:
-    buffer = io.BytesIO()
-    Pil.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
 class Examples:
     """The best, the worst and the failed records, a few of each.
 
@@ -113,18 +105,7 @@ class Examples:
         if record.failure is not None:
             self.failed = [*self.failed, record][: self._most]
         elif record.iou is not None:
-            self.best = self._first(self.best, record, _rank_best)
-            self.worst = self._first(self.worst, record, _rank_worst)
-
-    def _first(
-        self, found: list[Record], record: Record, rank: Callable[[Record], tuple[float, ...]]
-    ) -> list[Record]:
-        return sorted([*found, record], key=rank)[: self._most]
-
-
-def _rank_best(record: Record) -> tuple[float, ...]:
-    return record.union == 0, -(record.iou or 0.0), -record.union
-
-
-def _rank_worst(record: Record) -> tuple[float, ...]:
-    return record.iou or 0.0, -record.union
+            best, worst = [*self.best, record], [*self.worst, record]
+            best.sort(key=lambda one: (one.union == 0, -(one.iou or 0.0), -one.union))
+            worst.sort(key=lambda one: (one.iou or 0.0, -one.union))
+            self.best, self.worst = best[: self._most], worst[: self._most]

@@ -26,11 +26,7 @@ _SCORE_COLUMNS = 3  # with their intervals as many as a terminal is wide
 
 
 def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> str:
-    """Rows as aligned columns.
-
-    Args:
-        widths: the least width of each column; a positive one is aligned to the right.
-    """
+    """Rows as columns of these least widths; one of a positive width is aligned to the right."""
     count = max((len(row) for row in rows), default=0)
     least = [*widths, *[0] * (count - len(widths))]
     width = [max(abs(least[i]), *(len(row[i]) for row in rows)) for i in range(count)]
@@ -43,27 +39,19 @@ def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> str:
     )
 
 
-# ---------------------------------------------------------------- rsvp score
-
-
 def format_score(score: Score) -> str:
     """Every number of all samples, then the first ones of each part."""
     head = f"{score.benchmark} ({score.protocol}): {score.samples} samples, "
     head += f"{len(score.missing)} without a prediction; mean [95 % bootstrap interval]"
-    numbers = table([(name, _shown(value)) for name, value in _flat(score.numbers).items()])
-    parts = {**score.by_kind, **score.by_tag}
-    return _blocks(head, numbers, _parts(parts) if len(parts) > 1 else "")
-
-
-def _flat(numbers: Numbers) -> Numbers:
-    """Numbers of numbers (AP a set) in one dictionary."""
-    flat: dict[str, Any] = {}
-    for name, value in numbers.items():
+    flat: dict[str, Any] = {}  # numbers of numbers (AP a set) in one dictionary
+    for name, value in score.numbers.items():
         if isinstance(value, Mapping):
             flat |= {f"{name} {inner}": one for inner, one in value.items()}
         else:
             flat[name] = value
-    return flat
+    numbers = table([(name, _shown(value)) for name, value in flat.items()])
+    parts = {**score.by_kind, **score.by_tag}
+    return _blocks(head, numbers, _parts(parts) if len(parts) > 1 else "")
 
 
 def _parts(parts: Mapping[str, Numbers]) -> str:
@@ -78,9 +66,6 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-# ---------------------------------------------------------------- rsvp eval
 
 
 def format_summary(summary: Summary) -> str:
@@ -108,9 +93,6 @@ def format_summary(summary: Summary) -> str:
         table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
         format_score(summary.official) if summary.official else "",
     )
-
-
-# ---------------------------------------------------------------- rsvp compare
 
 
 def format_comparison(found: Comparison) -> str:
