@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from rsvp.datasets import Sample
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets import BaseDataset, Sample
 from rsvp.datasets.instances import read_instances
 
 FILE = "instances.json"

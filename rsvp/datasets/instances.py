@@ -20,8 +20,7 @@ from pycocotools import mask as coco
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from rsvp.datasets import GroundTruthObject, unite
-from rsvp.datasets.base import check_size, inside
+from rsvp.datasets import GroundTruthObject, check_size, inside, unite
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate

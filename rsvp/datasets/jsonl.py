@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import AnnotationModel, BaseDataset, mask_size
+from rsvp.datasets import AnnotationModel, BaseDataset, Sample, mask_size, unite
 from rsvp.errors import BadInput
 from rsvp.images import image_size
 from rsvp.masks import decode_rle, rle_runs
-from rsvp.platform.files import parse_json, validate
+from rsvp.platform.files import parse_json, readable, validate
 
 
 class _JsonlEntry(AnnotationModel):
@@ -81,15 +80,10 @@ class JsonlDataset(BaseDataset):
 def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
     """(number from 1, offset in bytes, line) of every line."""
     offset = 0
-    try:
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                yield number, offset, line
-                offset += len(line)
-    except FileNotFoundError:
-        raise BadInput(f"no such file: {file}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from error
+    with readable(file), file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            yield number, offset, line
+            offset += len(line)
 
 
 def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsvp.datasets import Dataset, GroundTruthObject, Sample
-from rsvp.datasets.base import AnnotationModel, BaseDataset
+from rsvp.datasets import AnnotationModel, BaseDataset, Dataset, GroundTruthObject, Sample
 from rsvp.datasets.polygons import Canvas, Points, draw, to_points
 from rsvp.datasets.reasonseg_parquet import ReasonSegParquet
 from rsvp.datasets.tables import find_parquet

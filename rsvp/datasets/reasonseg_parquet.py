@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets import BaseDataset, Sample, unite
 from rsvp.datasets.tables import ParquetTable, packed_image
 from rsvp.errors import BadInput
 from rsvp.types import BoolMask

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets import BaseDataset, Sample, unite
 from rsvp.datasets.instances import Instances, encode_parts, read_instances
 from rsvp.datasets.refer import find_refs, read_phrases
 from rsvp.errors import BadInput

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import field_validator
 
-from rsvp.datasets.base import AnnotationModel
+from rsvp.datasets import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, validate
 

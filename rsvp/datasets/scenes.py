@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from rsvp.datasets import GroundTruthObject, Sample
-from rsvp.datasets.base import AnnotationModel, BaseDataset, check_size
+from rsvp.datasets import AnnotationModel, BaseDataset, GroundTruthObject, Sample, check_size
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate

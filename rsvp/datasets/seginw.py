@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rsvp.datasets import Sample
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets import BaseDataset, Sample
 from rsvp.datasets.instances import Instances, read_instances
 from rsvp.errors import BadInput
 

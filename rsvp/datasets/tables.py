@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, one_line
 from rsvp.platform.extras import require
+from rsvp.platform.files import readable
 
 IMAGE, INDEX, SUFFIX = "image", "index", ".parquet"
 
@@ -33,16 +34,25 @@ def open_table(source: Path) -> ParquetTable | TsvTable:
         BadInput: there is none, there are several, or it is broken.
         MissingExtra: it is Parquet, and pyarrow is not installed.
     """
-    if source.is_file() and source.suffix == ".tsv":
-        return TsvTable(source)
-    found = sorted(source.glob("*.tsv"))
-    if len(found) > 1:
-        raise BadInput(f"{source}: several tables, name one: {', '.join(f.name for f in found)}")
-    if found:
-        return TsvTable(found[0])
+    if tsv := find_file(source, ".tsv", "tables"):
+        return TsvTable(tsv)
     if parquet := find_parquet(source):
         return ParquetTable(parquet)
     raise BadInput(f"{source}: neither a TSV nor a Parquet file")
+
+
+def find_file(source: Path, suffix: str, what: str) -> Path | None:
+    """The file that `source` is, or the only one in it; None without any.
+
+    Raises:
+        BadInput: there are several; the message calls them `what`.
+    """
+    if source.is_file() and source.suffix == suffix:
+        return source
+    found = sorted(source.glob(f"*{suffix}"))
+    if len(found) > 1:
+        raise BadInput(f"{source}: several {what}, name one: {', '.join(f.name for f in found)}")
+    return found[0] if found else None
 
 
 def find_parquet(source: Path, split: str | None = None) -> list[Path]:
@@ -203,8 +213,7 @@ class ParquetTable:
         try:
             yield
         except self._errors as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BadInput(f"{what}: {reason}") from error
+            raise BadInput(f"{what}: {one_line(error)}") from error
 
 
 class TsvTable:
@@ -220,7 +229,7 @@ class TsvTable:
         self._spans: list[tuple[int, int]] = []
         self._texts: dict[str, list[str]] = {}
         self._references: list[str] = []
-        with _reading(file) as stream:
+        with open_csv(file) as stream:
             records = _records(stream, digest.update)
             self.columns = tuple(next(records, (0, 0, []))[2])
             for start, end, values in records:
@@ -248,7 +257,7 @@ class TsvTable:
                 raise BadInput(f"{where}: no row has the image {reference!r}")
             row = indices.index(reference)
         start, end = self._spans[row]
-        with _reading(self.file) as stream:
+        with open_csv(self.file) as stream:
             stream.seek(start)
             text = stream.read(end - start).decode()
             values = next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
@@ -269,15 +278,13 @@ class TsvTable:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[BinaryIO]:
-    """Open a file for csv with fields of any length; its faults become one line."""
+def open_csv(file: Path) -> Iterator[BinaryIO]:
+    """Open a file for csv with fields of any length; BadInput where it is missing or broken."""
     # The limit is global: resetting it would break another thread that is reading.
     csv.field_size_limit(_MAX_FIELD)
     try:
-        with file.open("rb") as stream:
+        with readable(file), file.open("rb") as stream:
             yield stream
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: broken table: {error}") from error
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
+from rsvp.platform.files import readable
 
 Features = Mapping[str, tuple[Any, ...]]
 
@@ -40,13 +41,10 @@ class TfRecords:
         self._crc: Callable[[bytes], int] = require("crc32c", "eval").crc32c
         digest = hashlib.sha256()
         self._offsets: list[int] = []
-        try:
-            with file.open("rb") as stream:
-                while data := self._next(stream):
-                    self._offsets.append(stream.tell() - len(data))
-                    digest.update(data)
-        except OSError as error:
-            raise BadInput(f"cannot read {file}: {error.strerror}") from error
+        with readable(file), file.open("rb") as stream:
+            while data := self._next(stream):
+                self._offsets.append(stream.tell() - len(data))
+                digest.update(data)
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -58,21 +56,19 @@ class TfRecords:
         Raises:
             BadInput: the record is no `tf.train.Example`, or the file has changed.
         """
-        try:
-            with self.file.open("rb") as stream:
-                stream.seek(self._offsets[index])
-                data = self._next(stream)[_HEADER.size : -_CRC.size]
-        except OSError as error:
-            raise BadInput(f"cannot read {self.file}: {error.strerror}") from error
+        with readable(self.file), self.file.open("rb") as stream:
+            stream.seek(self._offsets[index])
+            data = self._next(stream)[_HEADER.size : -_CRC.size]
         try:
             features = self._example.FromString(data).features.feature
         except self._errors:
             raise BadInput(f"{self.file}: record {index} is no tf.train.Example") from None
-        return {name: _values(feature) for name, feature in features.items()}
+        kinds = ((name, one, one.WhichOneof("kind")) for name, one in features.items())
+        return {name: tuple(getattr(one, kind).value) for name, one, kind in kinds if kind}
 
     def image(self, index: int, where: str) -> bytes:
         """The encoded image of a record; BadInput, beginning with `where`, if there is none."""
-        values = self[index].get("image", ())
+        values = self[index].get("image")
         if not values or not isinstance(values[0], bytes):
             raise BadInput(f"{where}: the record holds no image bytes")
         return values[0]
@@ -100,8 +96,3 @@ class TfRecords:
         """The format's checksum: CRC-32C, rotated and shifted."""
         crc = self._crc(data)
         return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
-
-
-def _values(feature: Any) -> tuple[Any, ...]:
-    kind = feature.WhichOneof("kind")
-    return tuple(getattr(feature, kind).value) if kind else ()

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets.base import AnnotationModel, BaseDataset, inside
+from rsvp.datasets import AnnotationModel, BaseDataset, inside
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_table
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate

@@ -16,10 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel, StrictInt, TypeAdapter
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset, mask_size
+from rsvp.datasets import BaseDataset, Sample, mask_size, unite
 from rsvp.datasets.instances import encode
-from rsvp.datasets.tables import ParquetTable, find_parquet
+from rsvp.datasets.tables import ParquetTable, find_file, find_parquet
 from rsvp.datasets.tfrecord import TfRecords
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle
@@ -96,12 +95,11 @@ class VrtDataset(BaseDataset):
             MissingExtra: tfd-utils or pyarrow is not installed.
         """
         source = Path(folder)
-        records = _find_records(source)
+        records = find_file(source, ".tfrecord", "TFRecord files")
         parquet = [] if records else find_parquet(source)
         if not records and not parquet:
             raise BadInput(f"{source}: neither a TFRecord nor a Parquet file")
-        self._data = TfRecords(records) if records else ParquetTable(parquet)
-        data = self._data
+        self._data = data = TfRecords(records) if records else ParquetTable(parquet)
         rows = _record_rows(data) if isinstance(data, TfRecords) else _table_rows(data)
         where = f"{data.file}: record"
         self._truths = [_truth(row, data.file, f"{where} {n}") for n, row in enumerate(rows)]
@@ -127,30 +125,19 @@ class VrtDataset(BaseDataset):
         )
 
 
-def _find_records(source: Path) -> Path | None:
-    if source.is_file() and source.suffix == ".tfrecord":
-        return source
-    found = sorted(source.glob("*.tfrecord"))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise BadInput(f"{source}: several TFRecord files, name one: {names}")
-    return found[0] if found else None
-
-
 def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:
     for index in range(len(records)):
-        features = records[index]
         # An empty list is a feature without values, or none at all.
-        texts = {name: features[name][0] for name in _TEXTS if features.get(name)}
-        yield texts | {name: list(features.get(name, ())) for name in _LISTS}
+        features = {name: values for name, values in records[index].items() if values}
+        yield {n: list(v) if n in _LISTS else v[0] for n, v in features.items()}
 
 
 def _table_rows(table: ParquetTable) -> Iterator[Mapping[str, Any]]:
     table.check_column("image")
-    columns = [table.column(name) for name in (*_TEXTS, *_LISTS)]
-    for values in zip(*columns, strict=True):
-        row = dict(zip((*_TEXTS, *_LISTS), values, strict=True))
-        yield row | {name: row[name] or [] for name in _LISTS}
+    names = (*_TEXTS, *_LISTS)
+    for values in zip(*map(table.column, names), strict=True):
+        row = zip(names, values, strict=True)
+        yield {name: value or [] if name in _LISTS else value for name, value in row}
 
 
 def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:

@@ -38,13 +38,13 @@ Rounded = Annotated[float, AfterValidator(lambda value: round(value, 4))]
 Xyxy = Annotated[list[float], BeforeValidator(_xyxy), Field(min_length=4, max_length=4)]
 
 
-class _Model(BaseModel):
+class _DocumentModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, from_attributes=True, use_attribute_docstrings=True
     )
 
 
-class ImageEntry(_Model):
+class ImageEntry(_DocumentModel):
     """The image that was segmented."""
 
     path: str | None
@@ -54,7 +54,7 @@ class ImageEntry(_Model):
     """Hex digest of the file, or of the pixels where there was no file."""
 
 
-class StepEntry(_Model):
+class StepEntry(_DocumentModel):
     """One step of the reasoning."""
 
     text: str
@@ -62,7 +62,7 @@ class StepEntry(_Model):
     """x0, y0, x1, y1 of the objects that the step names."""
 
 
-class MaskEntry(_Model):
+class MaskEntry(_DocumentModel):
     """A COCO run-length encoding."""
 
     size: Annotated[list[int], Field(min_length=2, max_length=2)]
@@ -70,7 +70,7 @@ class MaskEntry(_Model):
     counts: str
 
 
-class TargetEntry(_Model):
+class TargetEntry(_DocumentModel):
     """One object that answers the query."""
 
     label: str
@@ -92,7 +92,7 @@ class TargetEntry(_Model):
         return values
 
 
-class ResultDocument(_Model):
+class ResultDocument(_DocumentModel):
     """The answer to one query on one image."""
 
     schema_version: Literal[1]
