@@ -78,6 +78,11 @@ def find_parquet(source: Path, split: str | None = None) -> list[Path]:
     return found
 
 
+def optional_texts(table: ParquetTable | TsvTable, name: str, default: str = "") -> list[str]:
+    """A column as stripped text; `default` in every row where it is missing."""
+    return table.texts(name) if name in table.columns else [default] * len(table)
+
+
 def packed_image(value: object, where: str) -> bytes:
     """The encoded image in a cell: bytes, base64 text, or a struct with ``bytes`` as on the hub.
 
