@@ -54,16 +54,7 @@ class CocoDataset(BaseDataset):
         return self._truth.image_file(self._pairs[index][0])
 
     def __getitem__(self, index: int) -> Sample:
-        image_id, category_id = self._pairs[index]
-        mask, objects, ignore = self._truth.category_masks(
-            image_id, category_id, self._annotations[image_id, category_id]
-        )
-        return Sample(
-            id=self._ids[index],
-            image=self._image_file(index),
-            query=self._truth.categories[category_id],
-            kind=KIND,
-            mask=mask,
-            objects=objects,
-            ignore=ignore,
+        pair, image = self._pairs[index], self._image_file(index)
+        return self._truth.category_sample(
+            *pair, self._annotations[pair], sample_id=self._ids[index], image=image, kind=KIND
         )

@@ -20,7 +20,7 @@ from pycocotools import mask as coco
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from rsvp.datasets import GroundTruthObject, check_size, inside, unite
+from rsvp.datasets import Sample, check_size, inside, unite
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -110,24 +110,28 @@ class Instances:
         where = f"{self.file}: annotations {annotation['id']}"
         return decode_rle(encode(annotation["segmentation"], size, where), size, where)
 
-    def category_masks(
-        self, image_id: int, category_id: int, annotations: Iterable[CocoAnnotation]
-    ) -> tuple[BoolMask, tuple[GroundTruthObject, ...], BoolMask | None]:
-        """The ground truth of a category on an image.
-
-        Returns:
-            The union of its objects, (H, W) bool; the objects; and (H, W) bool, the crowds outside
-            the union, None without any.
-        """
-        objects, crowd = [], np.zeros(self.size(image_id), dtype=np.bool_)
+    def category_sample(
+        self,
+        image_id: int,
+        category_id: int,
+        annotations: Iterable[CocoAnnotation],
+        *,
+        sample_id: str,
+        image: Path,
+        kind: str,
+    ) -> Sample:
+        """A category on an image, given its annotations there; its crowds are ignored."""
+        query, objects = self.categories[category_id], []
+        crowd = np.zeros(self.size(image_id), dtype=np.bool_)
         for annotation in annotations:
             mask = self.mask(annotation)
             if annotation.get("iscrowd"):
                 crowd |= mask
             else:
-                objects.append((self.categories[category_id], mask))
-        union, found = unite(objects, self.size(image_id))
-        return union, found, crowd & ~union if crowd.any() else None
+                objects.append((query, mask))
+        union, found = unite(objects, crowd.shape)
+        ignore = crowd & ~union if crowd.any() else None
+        return Sample(sample_id, image, query, kind, union, found, ignore=ignore)
 
     def by_image(self) -> dict[int, list[CocoAnnotation]]:
         """The annotations of each image that has any; both in the file's order."""

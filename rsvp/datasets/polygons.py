@@ -85,15 +85,20 @@ def draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
     return canvas
 
 
+def extent(points: Points) -> tuple[slice, slice]:
+    """The rows and columns of an image that a shape can cover."""
+    x0, y0 = np.clip(points.min(axis=0), 0, None)
+    x1, y1 = np.clip(points.max(axis=0) + 1, 0, None)
+    return slice(y0, y1), slice(x0, x1)
+
+
 def _areas(cv2: Any, shapes: Sequence[Points], size: tuple[int, int]) -> NDArray[np.uint64]:
     """How many pixels each shape covers when it is drawn alone."""
     alone = np.zeros(size, dtype=np.uint8)
     areas = np.zeros(len(shapes), dtype=np.uint64)
     for index, points in enumerate(shapes):
         _draw_one(cv2, alone, points, 1)
-        x0, y0 = np.clip(points.min(axis=0), 0, None)
-        x1, y1 = np.clip(points.max(axis=0) + 1, 0, None)
-        drawn = alone[y0:y1, x0:x1]
+        drawn = alone[extent(points)]
         areas[index] = np.count_nonzero(drawn)
         drawn[:] = 0
     return areas

@@ -10,7 +10,6 @@ Source: X. Zou et al., Generalized Decoding for Pixel, Image and Language (2022)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,32 +123,25 @@ class SeginwDataset(BaseDataset):
         return truth.file.parent / truth.images[query.image_id]["file_name"]
 
     def __getitem__(self, index: int) -> Sample:
-        name, image, category = self._queries[index]
-        truth = self.sets[name]
-        annotations = self._annotations[name].get((image, category), ())
-        mask, objects, ignore = truth.category_masks(image, category, annotations)
-        return Sample(
-            id=self._ids[index],
+        name, image_id, category = self._queries[index]
+        return self.sets[name].category_sample(
+            image_id,
+            category,
+            self._annotations[name].get((image_id, category), ()),
+            sample_id=self._ids[index],
             image=self._image_file(index),
-            query=truth.categories[category],
             kind=name,
-            mask=mask,
-            objects=objects,
-            ignore=ignore,
         )
 
 
-def _set_folders(folder: Path) -> Iterator[Path]:
+def _set_folders(folder: Path) -> list[Path]:
     """The ``valid`` folders, in the order of the published tables."""
-    if (folder / FOLDER / FILE).is_file():
-        yield (folder / FOLDER).resolve()
-        return
-    if (folder / FILE).is_file():
-        yield folder.resolve()
-        return
+    for own in (folder / FOLDER, folder):
+        if (own / FILE).is_file():
+            return [own.resolve()]
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder}")
     rank = {name: number for number, name in enumerate(SETS)}
     found = (one for one in folder.iterdir() if (one / FOLDER / FILE).is_file())
-    for one in sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name)):
-        yield one / FOLDER
+    ordered = sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name))
+    return [one / FOLDER for one in ordered]
