@@ -106,8 +106,8 @@ def unite(
 class Dataset(Protocol):
     """A benchmark's reader, made from its folder.
 
-    Opening it checks the annotations without decoding an image, and raises BadInput with the file
-    and the id. Where the annotations hold the size of an image, the image file may be missing:
+    Opening it checks the annotations without decoding an image; its BadInput is one line with the
+    file and the id. Where the annotations hold the size of an image, the image file may be missing:
     `check_images` says so before a run starts.
 
     Attributes:

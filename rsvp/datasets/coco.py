@@ -21,28 +21,21 @@ class CocoDataset(BaseDataset):
 
     The query is the category's name, the objects are its instances; a crowd is ignored. A sample's
     id is ``<image id>/<category id>``. A category with nothing but crowds on an image is no sample.
+
+    Args:
+        source: a folder with ``instances.json``, or a file of that form.
+        split: only images whose ``split`` it is; None for all.
     """
 
     def __init__(self, source: str | Path, *, split: str | None = None) -> None:
-        """Open annotations.
-
-        Args:
-            source: a folder with ``instances.json``, or a file of that form.
-            split: only images whose ``split`` it is; None for all.
-
-        Raises:
-            BadInput: the file is missing or broken, or there is no such split.
-        """
         source = Path(source)
         file = source / FILE if source.is_dir() else source
         self._truth = read_instances(file).of_split(split)
         self._annotations = self._truth.by_image_and_category()
         rank = {number: place for place, number in enumerate(self._truth.images)}
-        self._pairs = [
-            pair
-            for pair in sorted(self._annotations, key=lambda pair: (rank[pair[0]], pair[1]))
-            if not all(one.get("iscrowd") for one in self._annotations[pair])
-        ]
+        pairs = sorted(self._annotations, key=lambda pair: (rank[pair[0]], pair[1]))
+        crowds = {p for p in pairs if all(one.get("iscrowd") for one in self._annotations[p])}
+        self._pairs = [pair for pair in pairs if pair not in crowds]
         digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
         super().__init__(file, digest, [f"{image}/{category}" for image, category in self._pairs])
 

@@ -148,11 +148,7 @@ class Instances:
         return dict(grouped)
 
     def of_split(self, split: str | None) -> Instances:
-        """The images whose ``split`` it is, with their annotations; everything for None.
-
-        Raises:
-            BadInput: no image has this split; the message lists those that are there.
-        """
+        """The images of a split, with their annotations; everything for None. BadInput if none."""
         if split is None:
             return self
         images = {n: image for n, image in self.images.items() if image.get("split") == split}
@@ -186,9 +182,7 @@ def read_instances(
             to check, see `encode_parts`.
 
     Raises:
-        BadInput: the file is missing or broken, an id appears twice, is missing or refers to
-            nothing, a segmentation is neither polygons nor RLE of the image's size. One line with
-            the file and the id.
+        BadInput: something is missing or broken; one line with the file and the id.
     """
     data = read_bytes(file)
     document = validate(_DOCUMENT, parse_json(data, str(file)), str(file))
@@ -232,14 +226,9 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
 
 
 def encode_parts(segmentation: object, size: tuple[int, int], where: str) -> list[RLE]:
-    """The parts of a segmentation, unmerged: an RLE for each polygon; none for an empty list.
+    """Like `encode`, but unmerged: an RLE for each polygon; none for an empty list.
 
-    Args:
-        segmentation: see `encode`; here also a list of RLEs, as RefCOCO has it.
-        size, where: see `encode`.
-
-    Raises:
-        BadInput: see `encode`.
+    The segmentation may also be a list of RLEs, as RefCOCO has it.
     """
     if not isinstance(segmentation, list):
         return [encode(segmentation, size, where)]

@@ -32,15 +32,13 @@ class _JsonlEntry(AnnotationModel):
 
 
 class JsonlDataset(BaseDataset):
-    """The lines of a file. Only ids and offsets are kept: a file may be larger than memory."""
+    """The lines of a file, all checked on opening.
+
+    Only ids and offsets are kept: a file may be larger than memory. The image of a line without
+    masks must be there, as it alone has the size.
+    """
 
     def __init__(self, file: str | Path) -> None:
-        """Open a file, checking every line.
-
-        Raises:
-            BadInput: the file is missing, a line or mask is broken, an id comes twice, a line
-                without masks has no image. One line with the file, the line's number and the id.
-        """
         file = Path(file)
         ids: list[str] = []
         self._image_names: list[str] = []

@@ -33,20 +33,17 @@ SHORT, LONG, ALL = "short", "long", "all"
 
 
 class ReasonSegDataset(BaseDataset):
-    """The samples of one split, in the order of their file names (in a mirror: of its rows)."""
+    """The samples of one split, in the order of their file names (in a mirror: of its rows).
+
+    Args:
+        folder: the split's folder; a folder with Parquet files, or one such file.
+        split: the split, where `folder` holds several.
+
+    Raises:
+        MissingExtra: the annotations are Parquet files, and pyarrow is not installed.
+    """
 
     def __init__(self, folder: str | Path, *, split: str | None = None) -> None:
-        """Open a split.
-
-        Args:
-            folder: the split's folder; a folder with Parquet files, or one such file.
-            split: the split, where `folder` holds several.
-
-        Raises:
-            BadInput: nothing of the kind is there, an image or annotation is missing or broken.
-                One line with the file and the id.
-            MissingExtra: reading Parquet needs pyarrow.
-        """
         folder = Path(folder)
         if split is not None and (folder / split).is_dir():
             folder, split = folder / split, None
@@ -191,12 +188,6 @@ class ReasonSegParquet(BaseDataset):
     """
 
     def __init__(self, parquet: Sequence[Path]) -> None:
-        """Open the files.
-
-        Raises:
-            BadInput: a file is broken, lacks a column, or has a row without a query or an id.
-            MissingExtra: pyarrow is not installed.
-        """
         self._table = ParquetTable(parquet)
         for name in ("image", "mask", "text"):
             self._table.check_column(name)

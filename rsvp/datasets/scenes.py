@@ -67,12 +67,6 @@ class SceneDataset(BaseDataset):
     """The samples of a folder of rendered scenes."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a folder.
-
-        Raises:
-            BadInput: ``scenes.json`` is missing or broken, an id appears twice, a mask has the
-                wrong size. One line with the file and the id.
-        """
         self.folder = Path(folder)
         file = self.folder / FILE
         if not file.is_file():
@@ -102,15 +96,12 @@ class SceneDataset(BaseDataset):
             )
             for one in (scene.objects[place] for place in query.targets)
         )
-        union = np.zeros(size, dtype=np.bool_)
-        for one in objects:
-            union |= one.mask
         return Sample(
             id=query.id,
             image=self._image_file(index),
             query=query.text,
             kind=query.kind,
-            mask=union,
+            mask=np.logical_or.reduce([np.zeros(size, np.bool_), *(o.mask for o in objects)]),
             objects=objects,
             tags=("unseen" if query.unseen else "seen",),
         )

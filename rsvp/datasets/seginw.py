@@ -76,18 +76,15 @@ class SeginwDataset(BaseDataset):
     several sets are open. Its query is the category's name in the file, which in the official files
     is the prompt in `SETS`.
 
+    Args:
+        folder: holds ``<Name>/valid/…``, or is such a ``<Name>`` itself.
+
     Attributes:
         sets: name -> ground truth, in the order of `SETS`, others after them by name.
         digest: SHA-256 over the sets' names and files.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open ``folder`` where it holds ``<Name>/valid/…`` or is such a ``<Name>`` itself.
-
-        Raises:
-            BadInput: no set is there, or a file is broken: one line with the file and the id, see
-                `rsvp.datasets.instances.read_instances`.
-        """
         folder = Path(folder)
         self.sets: dict[str, Instances] = {
             place.parent.name: read_instances(place / FILE) for place in _set_folders(folder)

@@ -84,16 +84,15 @@ class VrtDataset(BaseDataset):
 
     A sample's mask and objects are the answer's; its tags are the classes. `truth` has the
     reasoning's objects too.
+
+    Args:
+        folder: holds one TFRecord file or Parquet files, or is such a file.
+
+    Raises:
+        MissingExtra: tfd-utils or pyarrow is not installed.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a folder with one TFRecord file or with Parquet files, or such a file.
-
-        Raises:
-            BadInput: there is none, it is broken, a key comes twice, an object is missing, or a
-                mask is of another size than the others: one line with the file and the key.
-            MissingExtra: tfd-utils or pyarrow is not installed.
-        """
         source = Path(folder)
         records = find_file(source, ".tfrecord", "TFRecord files")
         parquet = [] if records else find_parquet(source)
