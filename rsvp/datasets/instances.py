@@ -101,8 +101,15 @@ class Instances:
         return image["height"], image["width"]
 
     def image_file(self, image_id: int) -> Path:
-        """The file of an image in `image_folder`; it may be missing."""
-        return image_folder(self.file) / self.images[image_id]["file_name"]
+        """The file of an image; it may be missing.
+
+        Its folder is ``images/`` beside the instances file, COCO's ``../val2017`` of
+        ``instances_val2017.json``, or where neither exists that of the file itself.
+        """
+        file = self.file
+        folders = (file.parent / "images", file.parent.parent / file.stem.rpartition("_")[2])
+        folder = next((one for one in folders if one.is_dir()), file.parent)
+        return folder / self.images[image_id]["file_name"]
 
     def mask(self, annotation: CocoAnnotation) -> BoolMask:
         """(H, W) bool, the decoded mask of an annotation."""
@@ -159,15 +166,6 @@ class Instances:
         return replace(self, images=images, annotations=kept)
 
 
-def image_folder(file: Path) -> Path:
-    """``images/`` beside an instances file, COCO's ``../val2017`` of ``instances_val2017.json``.
-
-    Where neither exists, the folder of the file itself.
-    """
-    candidates = (file.parent / "images", file.parent.parent / file.stem.rpartition("_")[2])
-    return next((folder for folder in candidates if folder.is_dir()), file.parent)
-
-
 def read_instances(
     file: Path,
     *,
@@ -199,9 +197,17 @@ def read_instances(
         where = f"{file}: images {number}"
         check_size((image["height"], image["width"]), where)
         inside(Path(), image["file_name"], where)
-    if annotations is None:
-        for annotation in found.annotations:
-            _check_annotation(annotation, found)
+    for one in found.annotations if annotations is None else ():
+        where = f"{file}: annotations {one['id']}"
+        if one["image_id"] not in found.images:
+            raise BadInput(f"{where}: there is no image_id {one['image_id']}")
+        if one["category_id"] not in categories:
+            raise BadInput(f"{where}: there is no category_id {one['category_id']}")
+        size, segmentation = found.size(one["image_id"]), one.get("segmentation")
+        if isinstance(segmentation, list):
+            _polygons(segmentation, size, where)
+        else:
+            rle_runs(segmentation, size, where)
     return found
 
 
@@ -212,9 +218,6 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
         segmentation: a list of polygons, merged into one mask, or an RLE with text or plain counts.
         size: (H, W) of the image.
         where: names the segmentation in error messages.
-
-    Raises:
-        BadInput: it is neither, or of another size.
     """
     if isinstance(segmentation, list):
         return cast(RLE, coco.merge(coco.frPyObjects(_polygons(segmentation, size, where), *size)))
@@ -260,19 +263,6 @@ def _entries(
     if missing:
         raise BadInput(f"{file}: no {name} with the id {min(missing)}")
     return found
-
-
-def _check_annotation(annotation: CocoAnnotation, truth: Instances) -> None:
-    where = f"{truth.file}: annotations {annotation['id']}"
-    if annotation["image_id"] not in truth.images:
-        raise BadInput(f"{where}: there is no image_id {annotation['image_id']}")
-    if annotation["category_id"] not in truth.categories:
-        raise BadInput(f"{where}: there is no category_id {annotation['category_id']}")
-    size, segmentation = truth.size(annotation["image_id"]), annotation.get("segmentation")
-    if isinstance(segmentation, list):
-        _polygons(segmentation, size, where)
-    else:
-        rle_runs(segmentation, size, where)
 
 
 def _polygons(segmentation: list[Any], size: tuple[int, int], where: str) -> list[list[float]]:

@@ -26,11 +26,7 @@ _MAX_SHAPES = np.iinfo(np.uint16).max
 
 
 def opencv() -> Any:
-    """OpenCV as the benchmark needs it.
-
-    Raises:
-        MissingExtra: it is not installed, or of a version that fills polygons differently.
-    """
+    """OpenCV; MissingExtra without it, and for a version that fills polygons differently."""
     cv2 = require("cv2", "eval", "drawing ReasonSeg's polygons")
     version = tuple(int(n) for n in re.findall(r"\d+", cv2.__version__)[:2])
     if version >= FIRST_DIFFERENT:
@@ -42,11 +38,7 @@ def opencv() -> Any:
 
 
 def to_points(points: object, where: str) -> Points:
-    """(n, 2) int32 from a JSON list of (x, y), truncated towards zero.
-
-    Raises:
-        BadInput: not a list of at least one pair of finite numbers up to `MAX_COORDINATE`.
-    """
+    """(n, 2) int32 from a JSON list of (x, y), at least one, truncated towards zero."""
     try:
         found = np.array(points, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -59,7 +51,7 @@ def to_points(points: object, where: str) -> Points:
 
 
 def draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
-    """Draw shapes; each pixel holds the number of its topmost shape.
+    """Draw shapes, largest first.
 
     Args:
         shapes: (n, 2) int32 points each, x before y.
@@ -68,9 +60,6 @@ def draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
 
     Returns:
         (H, W) unsigned: 0 where no shape is, else 1 + the index of the topmost shape.
-
-    Raises:
-        BadInput: there are more shapes than fit 16 bits.
     """
     if len(shapes) > _MAX_SHAPES:
         raise BadInput(f"{where}: {len(shapes)} shapes, at most {_MAX_SHAPES} can be drawn")

@@ -101,23 +101,14 @@ class ReasonSegFolder(BaseDataset):
         topmost = draw(sample.polygons, image_size(sample.image), where)
         # The canvas holds the shapes' numbers from 1; this table says which of them are ignored.
         ignored = np.array([False, *("ignore" in label.lower() for label in sample.labels)])
-        shapes = zip(sample.labels, sample.polygons, strict=True)
-        mask, objects = unite(
-            (
-                (label, _visible(polygon, topmost, number))
-                for number, (label, polygon) in enumerate(shapes, start=1)
-                if not ignored[number]
-            ),
-            topmost.shape,
+        targets = (
+            (sample.labels[n - 1], _visible(sample.polygons[n - 1], topmost, n))
+            for n in np.flatnonzero(~ignored)[1:].tolist()
         )
+        mask, objects = unite(targets, topmost.shape)
+        ignore = ignored[topmost] if ignored.any() else None
         return Sample(
-            id=sample_id,
-            image=sample.image,
-            query=sample.query,
-            kind=sample.kind,
-            mask=mask,
-            objects=objects,
-            ignore=ignored[topmost] if ignored.any() else None,
+            sample_id, sample.image, sample.query, sample.kind, mask, objects, ignore=ignore
         )
 
 
@@ -202,15 +193,10 @@ class ReasonSegParquet(BaseDataset):
         where = f"{self.file}: {self.sample_id(index)}"
         row = self._table.row(index, ("image", "mask"))
         mask = _mask(row["mask"], where)
-        query = self._queries[index]
-        return Sample(
-            id=self._ids[index],
-            image=packed_image(row["image"][0].as_py(), where),
-            query=query,
-            kind=self._kinds[index] or ALL,
-            mask=mask,
-            objects=unite([(query, mask)], mask.shape)[1],
-        )
+        query, kind = self._queries[index], self._kinds[index] or ALL
+        mask, objects = unite([(query, mask)], mask.shape)
+        image = packed_image(row["image"][0].as_py(), where)
+        return Sample(self._ids[index], image, query, kind, mask, objects)
 
 
 def _unique_ids(table: ParquetTable) -> list[str]:

@@ -160,17 +160,11 @@ class RefCocoDataset(BaseDataset):
         counts = {number: self._count(number, size) for number in phrase.annotations}
         masks = ((self._labels[number], count > 0) for number, count in counts.items())
         mask, objects = unite(masks, size)
+        keys = (self._ids[index], self._image_file(index), phrase.text)
+        if self.general:
+            return Sample(*keys, TARGET if phrase.annotations else NO_TARGET, mask, objects)
         overlap = np.any([count > 1 for count in counts.values()], axis=0)
-        general_kind = TARGET if phrase.annotations else NO_TARGET
-        return Sample(
-            id=self._ids[index],
-            image=self._image_file(index),
-            query=phrase.text,
-            kind=general_kind if self.general else KIND,
-            mask=mask,
-            objects=objects,
-            overlap_mask=overlap if overlap.any() and not self.general else None,
-        )
+        return Sample(*keys, KIND, mask, objects, overlap_mask=overlap if overlap.any() else None)
 
     def _count(self, annotation: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """(H, W): how many polygons of an annotation cover each pixel, 2 for two and more."""

@@ -96,15 +96,9 @@ class SceneDataset(BaseDataset):
             )
             for one in (scene.objects[place] for place in query.targets)
         )
-        return Sample(
-            id=query.id,
-            image=self._image_file(index),
-            query=query.text,
-            kind=query.kind,
-            mask=np.logical_or.reduce([np.zeros(size, np.bool_), *(o.mask for o in objects)]),
-            objects=objects,
-            tags=("unseen" if query.unseen else "seen",),
-        )
+        image, tag = self._image_file(index), "unseen" if query.unseen else "seen"
+        mask = np.logical_or.reduce([np.zeros(size, np.bool_), *(one.mask for one in objects)])
+        return Sample(query.id, image, query.text, query.kind, mask, objects, tags=(tag,))
 
 
 def _checked(entry: object, number: int, file: Path) -> _SceneEntry:

@@ -1,6 +1,7 @@
 """Tables row by row: Parquet, and TSV as VLMEvalKit has it.
 
-Texts are read at once, an image or a mask when its row is asked for.
+Texts are read at once, an image or a mask when its row is asked for. What is missing or broken
+raises BadInput with the name of the file.
 """
 
 from __future__ import annotations
@@ -28,12 +29,7 @@ _MAX_REFERENCE = 64  # a shorter image text is the index of the row that has the
 
 
 def open_table(source: Path) -> ParquetTable | TsvTable:
-    """The table that a file is, or the only one in a folder.
-
-    Raises:
-        BadInput: there is none, there are several, or it is broken.
-        MissingExtra: it is Parquet, and pyarrow is not installed.
-    """
+    """The table that a file is, or the only one in a folder; MissingExtra without pyarrow."""
     if tsv := find_file(source, ".tsv", "tables"):
         return TsvTable(tsv)
     if parquet := find_parquet(source):
@@ -44,8 +40,7 @@ def open_table(source: Path) -> ParquetTable | TsvTable:
 def find_file(source: Path, suffix: str, what: str) -> Path | None:
     """The file that `source` is, or the only one in it; None without any.
 
-    Raises:
-        BadInput: there are several; the message calls them `what`.
+    BadInput where there are several; the message calls them `what`.
     """
     if source.is_file() and source.suffix == suffix:
         return source
@@ -60,10 +55,7 @@ def find_parquet(source: Path, split: str | None = None) -> list[Path]:
 
     Args:
         source: such a file, a folder of them, or one with a ``data`` folder, as the hub has it.
-        split: only the files named ``<split>-…``.
-
-    Raises:
-        BadInput: the files belong to several splits and none was chosen, or it has no file.
+        split: only the files named ``<split>-…``; required where there are several splits.
     """
     if source.is_file() and source.suffix == SUFFIX:
         return [source]
@@ -84,11 +76,7 @@ def optional_texts(table: ParquetTable | TsvTable, name: str, default: str = "")
 
 
 def packed_image(value: object, where: str) -> bytes:
-    """The encoded image in a cell: bytes, base64 text, or a struct with ``bytes`` as on the hub.
-
-    Raises:
-        BadInput: there is none; begins with `where`.
-    """
+    """The encoded image in a cell: bytes, base64 text, or a struct with ``bytes`` as on the hub."""
     data = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(data, str):
         try:
@@ -115,12 +103,6 @@ class ParquetTable:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Open the files.
-
-        Raises:
-            BadInput: one is broken, or of other columns than the first.
-            MissingExtra: pyarrow is not installed.
-        """
         parquet = require("pyarrow.parquet", "eval", "reading Parquet files")
         self._errors = (require("pyarrow", "eval").ArrowException, OSError, StopIteration)
         self._files, self.file = tuple(files), files[0]
@@ -134,7 +116,18 @@ class ParquetTable:
             with self._reading(f"cannot read {file}"):
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
-                self._add(file, parquet.ParquetFile(file, memory_map=True))
+                opened = parquet.ParquetFile(file, memory_map=True)
+                columns = tuple(opened.schema_arrow.names)
+                rows = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+            if self._open and columns != self.columns:
+                raise BadInput(f"{file}: other columns than {self.file.name}")
+            self.columns = columns
+            self._open.append((file, opened))
+            for group, count in enumerate(rows):
+                if count:
+                    self._groups.append((file, opened, group))
+                    self._starts.append(self._rows)
+                    self._rows += count
         self.digest = digest.hexdigest()
         self._lock = threading.Lock()
         self._cursor: Iterator[Any] = iter(())
@@ -147,11 +140,7 @@ class ParquetTable:
         return ParquetTable, (self._files,)
 
     def column(self, name: str) -> list[Any]:
-        """A whole column as Python values; for small ones.
-
-        Raises:
-            BadInput: there is no such column, or the file is broken.
-        """
+        """A whole column as Python values; for small ones."""
         self.check_column(name)
         values: list[Any] = []
         for file, opened in self._open:
@@ -160,18 +149,13 @@ class ParquetTable:
         return values
 
     def texts(self, name: str) -> list[str]:
-        """A column as stripped text, "" where a row has nothing; BadInput where it is missing."""
+        """A column as stripped text, "" where a row has nothing."""
         # NaN, which pandas writes for nothing, is the one value that differs from itself.
         values = self.column(name)
         return ["" if v is None or v != v else str(v).strip() for v in values]  # noqa: PLR0124
 
     def row(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Some columns of a row: arrow arrays of length 1, by name.
-
-        Raises:
-            IndexError: beyond the last row.
-            BadInput: the file is broken.
-        """
+        """Some columns of a row: arrow arrays of length 1, by name; IndexError beyond the last."""
         if not 0 <= index < self._rows:
             raise IndexError(index)
         group = bisect.bisect_right(self._starts, index) - 1
@@ -190,7 +174,7 @@ class ParquetTable:
         return {name: batch.column(name) for name in columns}
 
     def image(self, row: int, where: str | None = None) -> bytes:
-        """The encoded image of a row; BadInput, beginning with `where`, if there is none."""
+        """The encoded image of a row; `where` begins the message if there is none."""
         self.check_column(IMAGE)
         value = self.row(row, (IMAGE,))[IMAGE][0].as_py()
         return packed_image(value, where or f"{self.file}: row {row}")
@@ -199,18 +183,6 @@ class ParquetTable:
         """Raise BadInput unless there is such a column."""
         if name not in self.columns:
             raise BadInput(f"{self.file}: no column {name!r}; found {', '.join(self.columns)}")
-
-    def _add(self, file: Path, opened: Any) -> None:
-        names = tuple(opened.schema_arrow.names)
-        if self._open and names != self.columns:
-            raise BadInput(f"{file}: other columns than {self.file.name}")
-        self.columns = names
-        self._open.append((file, opened))
-        for group in range(opened.num_row_groups):
-            if rows := opened.metadata.row_group(group).num_rows:
-                self._groups.append((file, opened, group))
-                self._starts.append(self._rows)
-                self._rows += rows
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -237,21 +209,31 @@ class TsvTable:
         with open_csv(file) as stream:
             records = _records(stream, digest.update)
             self.columns = tuple(next(records, (0, 0, []))[2])
-            for start, end, values in records:
-                self._add(start, end, values)
+            for row, (start, end, values) in enumerate(records):
+                if len(values) != len(self.columns):
+                    raise BadInput(
+                        f"{file}: row {row}: {len(values)} fields, "
+                        f"the header has {len(self.columns)}"
+                    )
+                self._spans.append((start, end))
+                for name, value in zip(self.columns, values, strict=True):
+                    if name != IMAGE:
+                        self._texts.setdefault(name, []).append(value.strip())
+                    else:
+                        self._references.append(value if len(value) <= _MAX_REFERENCE else "")
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def texts(self, name: str) -> list[str]:
-        """A column as stripped text; BadInput where it is missing."""
+        """A column as stripped text."""
         if name not in self.columns or name == IMAGE:
             raise BadInput(f"{self.file}: no column {name!r}; found {', '.join(self.columns)}")
         return self._texts.get(name, [])
 
     def image(self, row: int) -> bytes:
-        """The encoded image of a row; BadInput if there is none."""
+        """The encoded image of a row."""
         where = f"{self.file}: row {row}"
         if IMAGE not in self.columns:
             raise BadInput(f"{self.file}: no column {IMAGE!r}")
@@ -267,19 +249,6 @@ class TsvTable:
             text = stream.read(end - start).decode()
             values = next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
         return packed_image(values[self.columns.index(IMAGE)], where)
-
-    def _add(self, start: int, end: int, values: list[str]) -> None:
-        if len(values) != len(self.columns):
-            raise BadInput(
-                f"{self.file}: row {len(self._spans)}: {len(values)} fields, "
-                f"the header has {len(self.columns)}"
-            )
-        self._spans.append((start, end))
-        for name, value in zip(self.columns, values, strict=True):
-            if name != IMAGE:
-                self._texts.setdefault(name, []).append(value.strip())
-            else:
-                self._references.append(value if len(value) <= _MAX_REFERENCE else "")
 
 
 @contextmanager

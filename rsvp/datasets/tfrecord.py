@@ -26,15 +26,13 @@ _MASK = 0xA282EAD8
 
 
 class TfRecords:
-    """The records of a TFRecord file, read one at a time."""
+    """The records of a TFRecord file, read one at a time.
+
+    Opening it reads the file once, to find its records and verify their checksums: BadInput has the
+    offset of the first that is truncated or damaged. MissingExtra without tfd-utils.
+    """
 
     def __init__(self, file: Path) -> None:
-        """Read the file once, to find its records and verify their checksums.
-
-        Raises:
-            BadInput: it is missing, truncated or damaged; with the offset of the first such record.
-            MissingExtra: tfd-utils is not installed.
-        """
         self.file = file
         self._example = require("tfd_utils.pb2", "eval", "reading TFRecord files").Example
         self._errors = require("google.protobuf.message", "eval").DecodeError
@@ -51,11 +49,7 @@ class TfRecords:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Features:
-        """The features of a record: name -> its values, bytes, ints or floats.
-
-        Raises:
-            BadInput: the record is no `tf.train.Example`, or the file has changed.
-        """
+        """The features of a record: name -> its values, bytes, ints or floats."""
         with readable(self.file), self.file.open("rb") as stream:
             stream.seek(self._offsets[index])
             data = self._next(stream)[_HEADER.size : -_CRC.size]

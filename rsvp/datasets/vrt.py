@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, StrictInt, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, StrictInt, TypeAdapter
 
 from rsvp.datasets import BaseDataset, Sample, mask_size, unite
 from rsvp.datasets.instances import encode
@@ -71,7 +71,7 @@ class _VrtRow(BaseModel):
 class _VrtObjectEntry(BaseModel):
     # An entry of ``objects_info_json``
     mask: dict[str, Any]
-    caption: Any = ""
+    caption: Annotated[str, BeforeValidator(lambda c: c if isinstance(c, str) else "")] = ""
 
 
 _ENTRIES = TypeAdapter(dict[int, Any]).validate_python
@@ -113,15 +113,8 @@ class VrtDataset(BaseDataset):
         where = f"{self.file}: {truth.id}"
         masks = ((one.caption, decode_rle(one.mask, truth.size, where)) for one in truth.answer)
         union, objects = unite(masks, truth.size)
-        return Sample(
-            id=truth.id,
-            image=self._data.image(index, where),
-            query=truth.question,
-            kind=KIND,
-            mask=union,
-            objects=objects,
-            tags=truth.classes,
-        )
+        image = self._data.image(index, where)
+        return Sample(truth.id, image, truth.question, KIND, union, objects, tags=truth.classes)
 
 
 def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:
@@ -148,22 +141,19 @@ def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:
         raise BadInput(f"{where}: objects_info_json has no objects")
     # Every mask has the size of the first one.
     size = mask_size(_entry(next(iter(entries)), entries, where).mask, where)
+
+    def labelled(number: int) -> VrtObject:
+        entry = _entry(number, entries, where)
+        return VrtObject(entry.caption, encode(entry.mask, size, f"{where}: object {number}"))
+
     return VrtTruth(
         id=row.key,
         question=row.question,
         classes=tuple(dict.fromkeys(row.class_ids)),
         size=size,
-        reasoning=tuple(_object(n, entries, size, where) for n in row.human_labeled_r_objs),
-        answer=tuple(_object(n, entries, size, where) for n in row.human_labeled_a_objs),
+        reasoning=tuple(map(labelled, row.human_labeled_r_objs)),
+        answer=tuple(map(labelled, row.human_labeled_a_objs)),
     )
-
-
-def _object(
-    number: int, entries: Mapping[int, Any], size: tuple[int, int], where: str
-) -> VrtObject:
-    entry = _entry(number, entries, where)
-    caption = entry.caption if isinstance(entry.caption, str) else ""
-    return VrtObject(caption, encode(entry.mask, size, f"{where}: object {number}"))
 
 
 def _entry(number: int, entries: Mapping[int, Any], where: str) -> _VrtObjectEntry:
