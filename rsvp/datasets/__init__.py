@@ -118,19 +118,15 @@ class Dataset(Protocol):
 
     def __len__(self) -> int:
         """How many samples there are."""
-        ...
 
     def sample_id(self, index: int) -> str:
         """The id of a sample, without decoding its masks."""
-        ...
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, 0 to len - 1; IndexError beyond."""
-        ...
 
     def check_images(self) -> None:
         """Raise BadInput, with the annotations and the id, for the first missing image file."""
-        ...
 
 
 @runtime_checkable
@@ -139,7 +135,6 @@ class ByImage(Protocol):
 
     def image_key(self, index: int) -> str:
         """The same for samples of the same image."""
-        ...
 
 
 class AnnotationModel(BaseModel):

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,16 @@ class JsonlDataset(BaseDataset):
         self._image_names: list[str] = []
         self._lines: list[tuple[int, int]] = []  # (line number, offset)
         digest = hashlib.sha256()
-        for number, offset, line in _lines(file):
-            digest.update(line)
-            if line.strip():
-                entry = _checked(line, file, number)
-                ids.append(entry.id)
-                self._image_names.append(entry.image)
-                self._lines.append((number, offset))
+        offset = 0
+        with readable(file), file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                digest.update(line)
+                if line.strip():
+                    entry = _checked(line, file, number)
+                    ids.append(entry.id)
+                    self._image_names.append(entry.image)
+                    self._lines.append((number, offset))
+                offset += len(line)
         super().__init__(file, digest.hexdigest(), ids)
 
     def image_key(self, index: int) -> str:
@@ -73,15 +75,6 @@ class JsonlDataset(BaseDataset):
         decoded = (decode_rle(mask, size, where) for mask in masks)
         union, objects = unite(zip(labels, decoded, strict=True), size)
         return Sample(entry.id, image, entry.query, entry.kind, union, objects)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, offset in bytes, line) of every line."""
-    offset = 0
-    with readable(file), file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            yield number, offset, line
-            offset += len(line)
 
 
 def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:

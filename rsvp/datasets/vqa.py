@@ -236,7 +236,7 @@ def hrbench(folder: str | Path) -> QuestionDataset:
     """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation."""
     table = open_table(Path(folder))
     rotations = optional_texts(table, "cycle_category", "0")
-    entries = _choices(table, [(rotation,) for rotation in rotations])
+    entries = list(_choices(table, [(rotation,) for rotation in rotations]))
     return QuestionDataset(entries, table.digest, table.file)
 
 
@@ -250,7 +250,7 @@ def mmbench(folder: str | Path) -> QuestionDataset:
     for index in indices:
         if not re.fullmatch("[0-9]{1,12}", index):
             raise BadInput(f"{table.file}: the index {index!r} is not a whole number")
-    entries = _choices(table, [(str(int(index) % ROTATION),) for index in indices])
+    entries = list(_choices(table, [(str(int(index) % ROTATION),) for index in indices]))
     if all(int(index) < ROTATION for index in indices):
         entries = [(rotated, p) for question, p in entries for rotated in _rotations(question)]
     return QuestionDataset(entries, table.digest, table.file)
@@ -300,19 +300,18 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
     return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
 
 
-def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> list[Entry]:
+def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> Iterator[Entry]:
     """The rows of a table of multiple-choice questions."""
     columns = [table.texts(name) for name in LETTERS if name in table.columns]
     indices, questions, kinds = (table.texts(n) for n in ("index", "question", "category"))
     hints, answers = optional_texts(table, "hint"), optional_texts(table, "answer")
-    entries = []
     for row, index in enumerate(indices):
         options = [column[row] for column in columns]
         while options and not options[-1]:
             options.pop()
         if len(options) < 2:
             raise BadInput(f"{table.file}: {index}: fewer than two options")
-        entry = _entry(
+        yield _entry(
             str(table.file),
             partial(table.image, row),
             id=index,
@@ -322,8 +321,6 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> l
             kind=kinds[row],
             group=groups[row],
         )
-        entries.append(entry)
-    return entries
 
 
 def _rotations(question: Question) -> Iterator[Question]:
