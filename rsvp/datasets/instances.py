@@ -140,13 +140,6 @@ class Instances:
         ignore = crowd & ~union if crowd.any() else None
         return Sample(sample_id, image, query, kind, union, found, ignore=ignore)
 
-    def by_image(self) -> dict[int, list[CocoAnnotation]]:
-        """The annotations of each image that has any; both in the file's order."""
-        grouped: dict[int, list[CocoAnnotation]] = {number: [] for number in self.images}
-        for annotation in self.annotations:
-            grouped[annotation["image_id"]].append(annotation)
-        return {number: found for number, found in grouped.items() if found}
-
     def by_image_and_category(self) -> dict[tuple[int, int], list[CocoAnnotation]]:
         """The annotations of each (image id, category id) that has any, in the file's order."""
         grouped: dict[tuple[int, int], list[CocoAnnotation]] = defaultdict(list)

@@ -8,28 +8,40 @@ Three forms are read:
   text, mask ((H, W) nested lists), image_id, ann_id; the masks were made with ``astype(bool)``, so
   that ignored pixels are target;
 - ReasonSeg-X and -R (``sj9909/…``), which add a ``reasoning_type``, their kind.
+
+Polygons are drawn exactly as the benchmark's own code draws them: points are truncated to integers;
+a shape is its outline of thickness 1 and its filling; larger shapes are drawn first, so that a
+smaller one lies on top. OpenCV draws them; from version 4.11 it fills polygons differently, which
+would change the ground truth.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsvp.datasets import AnnotationModel, BaseDataset, Sample, digest_files, unite
-from rsvp.datasets.polygons import Canvas, Points, draw, extent, to_points
 from rsvp.datasets.tables import ParquetTable, find_parquet, optional_texts, packed_image
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, MissingExtra
 from rsvp.images import image_size
+from rsvp.platform.extras import require
 from rsvp.platform.files import parse_json, read_bytes, validate
 from rsvp.types import BoolMask
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # the official ones are .jpg
 
-SHORT, LONG, ALL = "short", "long", "all"
+Points = NDArray[np.int32]
+Canvas = NDArray[np.unsignedinteger]
+
+_FIRST_DIFFERENT = (4, 11)  # the version of OpenCV
+_MAX_COORDINATE = 1_000_000  # OpenCV walks every line of a polygon, also outside of the image
+_MAX_SHAPES = np.iinfo(np.uint16).max
 
 
 class ReasonSegDataset(BaseDataset):
@@ -98,7 +110,7 @@ class ReasonSegFolder(BaseDataset):
     def __getitem__(self, index: int) -> Sample:
         sample_id, sample = self._ids[index], self._samples[index]
         where = f"{self.file}: {sample_id}"
-        topmost = draw(sample.polygons, image_size(sample.image), where)
+        topmost = _draw(sample.polygons, image_size(sample.image), where)
         # The canvas holds the shapes' numbers from 1; this table says which of them are ignored.
         ignored = np.array([False, *("ignore" in label.lower() for label in sample.labels)])
         targets = (
@@ -115,7 +127,7 @@ class ReasonSegFolder(BaseDataset):
 def _visible(points: Points, topmost: Canvas, number: int) -> BoolMask:
     """Where a shape is topmost; compared only within its extent, as images have 20 megapixels."""
     mask = np.zeros(topmost.shape, dtype=np.bool_)
-    part = extent(points)
+    part = _extent(points)
     np.equal(topmost[part], number, out=mask[part])
     return mask
 
@@ -155,9 +167,9 @@ def _annotated(file: Path, image: Path, data: bytes) -> _Annotated:
     return _Annotated(
         image=image,
         query=query,
-        kind=LONG if entry.is_sentence else SHORT,
+        kind="long" if entry.is_sentence else "short",
         labels=[one.label for _, one in numbered],
-        polygons=[to_points(one.points, f"{where}: shape {n}") for n, one in numbered],
+        polygons=[_to_points(one.points, f"{where}: shape {n}") for n, one in numbered],
     )
 
 
@@ -193,7 +205,7 @@ class ReasonSegParquet(BaseDataset):
         where = f"{self.file}: {self.sample_id(index)}"
         row = self._table.row(index, ("image", "mask"))
         mask = _mask(row["mask"], where)
-        query, kind = self._queries[index], self._kinds[index] or ALL
+        query, kind = self._queries[index], self._kinds[index] or "all"
         mask, objects = unite([(query, mask)], mask.shape)
         image = packed_image(row["image"][0].as_py(), where)
         return Sample(self._ids[index], image, query, kind, mask, objects)
@@ -223,3 +235,76 @@ def _mask(column: Any, where: str) -> BoolMask:
     if not widths.size or widths[0] < 1 or (widths != widths[0]).any():
         raise BadInput(f"{where}: the lines of the mask are empty or of different lengths")
     return np.asarray(pixels.reshape(widths.size, -1) != 0)
+
+
+def _opencv() -> Any:
+    """OpenCV; MissingExtra without it, and for a version that fills polygons differently."""
+    cv2 = require("cv2", "eval", "drawing ReasonSeg's polygons")
+    version = tuple(int(n) for n in re.findall(r"\d+", cv2.__version__)[:2])
+    if version >= _FIRST_DIFFERENT:
+        raise MissingExtra(
+            f"drawing ReasonSeg's polygons as OpenCV did before 4.11 (found {cv2.__version__})",
+            "eval",
+        )
+    return cv2
+
+
+def _to_points(points: object, where: str) -> Points:
+    """(n, 2) int32 from a JSON list of (x, y), at least one, truncated towards zero."""
+    try:
+        found = np.array(points, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput(f"{where}: the points are not pairs of numbers") from None
+    if found.ndim != 2 or found.shape[1] != 2 or not len(found):
+        raise BadInput(f"{where}: the points are not pairs of numbers")
+    if not (np.abs(found) <= _MAX_COORDINATE).all():  # False for NaN, too
+        raise BadInput(f"{where}: a point lies beyond ±{_MAX_COORDINATE:,}")
+    return found.astype(np.int32)
+
+
+def _draw(shapes: Sequence[Points], size: tuple[int, int], where: str) -> Canvas:
+    """Draw shapes, largest first.
+
+    Args:
+        shapes: (n, 2) int32 points each, x before y.
+        size: (H, W).
+        where: names the shapes in error messages.
+
+    Returns:
+        (H, W) unsigned: 0 where no shape is, else 1 + the index of the topmost shape.
+    """
+    if len(shapes) > _MAX_SHAPES:
+        raise BadInput(f"{where}: {len(shapes)} shapes, at most {_MAX_SHAPES} can be drawn")
+    canvas = np.zeros(size, dtype=np.uint8 if len(shapes) < 256 else np.uint16)
+    if not shapes:
+        return canvas
+    cv2 = _opencv()
+    # The same call as in the official code: it decides the order of equal areas.
+    order = np.argsort(_areas(cv2, shapes, size))[::-1]
+    for index in order.tolist():
+        _draw_one(cv2, canvas, shapes[index], index + 1)
+    return canvas
+
+
+def _extent(points: Points) -> tuple[slice, slice]:
+    """The rows and columns of an image that a shape can cover."""
+    x0, y0 = np.clip(points.min(axis=0), 0, None)
+    x1, y1 = np.clip(points.max(axis=0) + 1, 0, None)
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _areas(cv2: Any, shapes: Sequence[Points], size: tuple[int, int]) -> NDArray[np.uint64]:
+    """How many pixels each shape covers when it is drawn alone."""
+    alone = np.zeros(size, dtype=np.uint8)
+    areas = np.zeros(len(shapes), dtype=np.uint64)
+    for index, points in enumerate(shapes):
+        _draw_one(cv2, alone, points, 1)
+        drawn = alone[_extent(points)]
+        areas[index] = np.count_nonzero(drawn)
+        drawn[:] = 0
+    return areas
+
+
+def _draw_one(cv2: Any, canvas: Canvas, points: Points, value: int) -> None:
+    cv2.polylines(canvas, points[None], isClosed=True, color=value, thickness=1)
+    cv2.fillPoly(canvas, points[None], color=value)
