@@ -18,13 +18,10 @@ from pydantic import BaseModel, BeforeValidator, StrictInt, TypeAdapter
 
 from rsvp.datasets import BaseDataset, Sample, mask_size, unite
 from rsvp.datasets.instances import encode
-from rsvp.datasets.tables import ParquetTable, find_file, find_parquet
-from rsvp.datasets.tfrecord import TfRecords
+from rsvp.datasets.tables import ParquetTable, TfRecords, find_file, find_parquet
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle
 from rsvp.platform.files import parse_json, validate
-
-KIND = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class VrtDataset(BaseDataset):
         masks = ((one.caption, decode_rle(one.mask, truth.size, where)) for one in truth.answer)
         union, objects = unite(masks, truth.size)
         image = self._data.image(index, where)
-        return Sample(truth.id, image, truth.question, KIND, union, objects, tags=truth.classes)
+        return Sample(truth.id, image, truth.question, "all", union, objects, tags=truth.classes)
 
 
 def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:
