@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from rsvp.errors import BadInput
 from rsvp.images import MAX_PIXELS
@@ -137,12 +136,6 @@ class ByImage(Protocol):
         """The same for samples of the same image."""
 
 
-class AnnotationModel(BaseModel):
-    """Base of the models of annotation files: strict types, unknown fields ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
 class BaseDataset:
     """Numbered samples with unique ids, see `Dataset`. A subclass adds ``__getitem__``.
 
@@ -214,11 +207,7 @@ def mask_size(rle: object, where: str) -> tuple[int, int]:
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-    """The file `name` of `folder`, as annotations name it; it may be missing.
-
-    Raises:
-        BadInput: no file can have this name, or it leads out of the folder; begins with `where`.
-    """
+    """The file `name` of `folder`, which may be missing; BadInput if it leads out of the folder."""
     path = Path(name)
     too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in path.parts)
     if not path.name or "\0" in name or too_long or len(name) > 10 * _LONGEST_NAME:

@@ -13,7 +13,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import AnnotationModel, BaseDataset, Sample, mask_size, unite
+from rsvp.datasets import BaseDataset, Sample, mask_size, unite
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.images import image_size
 from rsvp.masks import decode_rle, rle_runs

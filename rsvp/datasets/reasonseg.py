@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.datasets import AnnotationModel, BaseDataset, Sample, digest_files, unite
+from rsvp.datasets import BaseDataset, Sample, digest_files, unite
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, find_parquet, optional_texts, packed_image
 from rsvp.errors import BadInput, MissingExtra
 from rsvp.images import image_size

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from rsvp.datasets import AnnotationModel, BaseDataset, Sample, unite
+from rsvp.datasets import BaseDataset, Sample, unite
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.instances import encode_parts, read_instances
 from rsvp.errors import BadInput, one_line
 from rsvp.masks import decode_rle
@@ -40,8 +41,6 @@ IMAGE_FOLDERS = (
     "../train2014",
     "../images",
 )
-
-KIND, TARGET, NO_TARGET = "all", "target", "no-target"
 
 _NO_ANNOTATION = -1  # gRefCOCO: the phrase refers to nothing in this image
 _PREFERRED = ("unc", "umd")  # where a folder holds several divisions into splits
@@ -162,9 +161,9 @@ class RefCocoDataset(BaseDataset):
         mask, objects = unite(masks, size)
         keys = (self._ids[index], self._image_file(index), phrase.text)
         if self.general:
-            return Sample(*keys, TARGET if phrase.annotations else NO_TARGET, mask, objects)
+            return Sample(*keys, "target" if phrase.annotations else "no-target", mask, objects)
         overlap = np.any([count > 1 for count in counts.values()], axis=0)
-        return Sample(*keys, KIND, mask, objects, overlap_mask=overlap if overlap.any() else None)
+        return Sample(*keys, "all", mask, objects, overlap_mask=overlap if overlap.any() else None)
 
     def _count(self, annotation: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """(H, W): how many polygons of an annotation cover each pixel, 2 for two and more."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from rsvp.datasets import AnnotationModel, BaseDataset, GroundTruthObject, Sample, check_size
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
 from rsvp.types import Box
 
-FILE = "scenes.json"
-VERSION = 1
+VERSION = 1  # of ``scenes.json``
 
 
 class _SceneObjectEntry(AnnotationModel):
@@ -68,10 +68,10 @@ class SceneDataset(BaseDataset):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        file = self.folder / FILE
+        file = self.folder / "scenes.json"
         if not file.is_file():
             hint = "make a folder of them with python -m rsvp.embedded.scenes"
-            raise BadInput(f"no {FILE} in {self.folder}; {hint}")
+            raise BadInput(f"no scenes.json in {self.folder}; {hint}")
         data = read_bytes(file)
         document = validate(_SceneFile.model_validate, parse_json(data, str(file)), str(file))
         if document.version != VERSION:
@@ -89,11 +89,9 @@ class SceneDataset(BaseDataset):
 
     def __getitem__(self, index: int) -> Sample:
         scene, query = self._samples[index]
-        size = (scene.height, scene.width)
+        size, where = (scene.height, scene.width), f"{self.file}: {query.id}"
         objects = tuple(
-            GroundTruthObject(
-                one.name, Box(*one.box), decode_rle(one.mask, size, f"{self.file}: {query.id}")
-            )
+            GroundTruthObject(one.name, Box(*one.box), decode_rle(one.mask, size, where))
             for one in (scene.objects[place] for place in query.targets)
         )
         image, tag = self._image_file(index), "unseen" if query.unseen else "seen"

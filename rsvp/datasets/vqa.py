@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets import AnnotationModel, BaseDataset, digest_files, inside
+from rsvp.datasets import BaseDataset, digest_files, inside
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_csv, open_table, optional_texts
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate
