@@ -39,7 +39,12 @@ class AnnotatedPhotos:
 
     def __init__(self, folder: Path, split: str) -> None:
         self._truth = read_instances(folder / "instances.json").of_split(split)
-        self._by_image = self._truth.by_image()
+        annotated = {one["image_id"] for one in self._truth.annotations}
+        self._by_image: dict[int, list[CocoAnnotation]] = {
+            number: [] for number in self._truth.images if number in annotated
+        }
+        for one in self._truth.annotations:
+            self._by_image[one["image_id"]].append(one)
         if not self._by_image:
             raise BadInput(f"{self._truth.file}: no annotated image of split {split!r}")
 

@@ -53,6 +53,11 @@ class MissingExtra(RsvpError):
         self.extra = extra
 
 
+def one_line(error: BaseException) -> str:
+    """An error's whole message on one line; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, not too long; its class where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

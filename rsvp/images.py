@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as Pil
 
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, one_line
 from rsvp.types import Image, RgbArray
 
 ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[np.uint8] | Image
@@ -163,7 +163,7 @@ def _opened(data: bytes, name: str) -> Pil.Image:
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this format
             except Exception as error:
-                raise BadInput(f"{name} is a broken image: {_one_line(error)}") from error
+                raise BadInput(f"{name} is a broken image: {one_line(error)}") from error
     known = ", ".join(FORMATS)
     raise BadInput(f"{name} is not an image in a format that rsvp reads ({known})")
 
@@ -180,7 +180,7 @@ def _decoded(image: Pil.Image, name: str, max_pixels: int) -> RgbArray:
     except MemoryError:
         raise BadInput(f"{name} needs more memory than there is; make it smaller") from None
     except Exception as error:  # decoders of hostile files raise nearly anything
-        raise BadInput(f"{name} is broken or cut short: {_one_line(error)}") from error
+        raise BadInput(f"{name} is broken or cut short: {one_line(error)}") from error
     return rgb
 
 
@@ -248,7 +248,3 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return np.array(_to_rgb(Pil.fromarray(np.ascontiguousarray(array))))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from rsvp.masks import mask_to_box
+from rsvp.masks import clip_mask, mask_to_box
 from rsvp.request import Hint
-from rsvp.types import BoolMask, Box, Image, Masks, Point, Proposal, Target
+from rsvp.types import Box, Image, Masks, Point, Proposal, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
 MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
@@ -47,7 +45,7 @@ def apply_hint(hint: Hint, targets: Iterable[Target]) -> tuple[Target, ...]:
     """The targets that no point excludes, their masks clipped to the hint's box."""
     kept: list[Target] = []
     for target in targets:
-        mask = target.mask if hint.within is None else _clip_mask(target.mask, hint.within)
+        mask = target.mask if hint.within is None else clip_mask(target.mask, hint.within)
         lost = target.mask.any() and not mask.any()
         if not lost and not any(mask[int(p.y), int(p.x)] for p in hint.exclude):
             kept.append(replace(target, mask=mask))
@@ -85,7 +83,7 @@ def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
     box = proposal.box.intersection(within)
     if box is None or box.area < MIN_INSIDE * proposal.box.area:
         return None
-    mask = None if proposal.mask is None else _clip_mask(proposal.mask, within)
+    mask = None if proposal.mask is None else clip_mask(proposal.mask, within)
     if mask is not None and not mask.any():
         return None
     return replace(proposal, box=box, points=points, mask=mask)
@@ -93,14 +91,6 @@ def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
 
 def _contains(box: Box, point: Point) -> bool:
     return box.x0 <= point.x < box.x1 and box.y0 <= point.y < box.y1
-
-
-def _clip_mask(mask: BoolMask, box: Box) -> BoolMask:
-    """The mask without the pixels whose centre lies outside the box."""
-    x0, y0, x1, y1 = (round(edge) for edge in box.xyxy)
-    kept = np.zeros_like(mask)
-    kept[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
-    return kept
 
 
 def _box_of_points(points: Sequence[Point], image: Image) -> Box:

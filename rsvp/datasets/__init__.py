@@ -1,8 +1,12 @@
-"""Files -> samples, for training and evaluation alike. A reader answers: how many, and give one."""
+"""Files -> samples, for training and evaluation alike. A reader answers: how many, and give one.
+
+This module has the samples, what every reader offers, and the base of the built-in readers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,8 +14,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from rsvp.errors import BadInput
+from rsvp.images import MAX_PIXELS
 from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, Box
+
+_LONGEST_NAME = 255  # bytes of a part of a path, on every common file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,8 @@ def unite(
 class Dataset(Protocol):
     """A benchmark's reader, made from its folder.
 
-    Opening it checks the annotations without decoding an image, and raises BadInput with the file
-    and the id. Where the annotations hold the size of an image, the image file may be missing:
+    Opening it checks the annotations without decoding an image; its BadInput is one line with the
+    file and the id. Where the annotations hold the size of an image, the image file may be missing:
     `check_images` says so before a run starts.
 
     Attributes:
@@ -110,19 +117,15 @@ class Dataset(Protocol):
 
     def __len__(self) -> int:
         """How many samples there are."""
-        ...
 
     def sample_id(self, index: int) -> str:
         """The id of a sample, without decoding its masks."""
-        ...
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, 0 to len - 1; IndexError beyond."""
-        ...
 
     def check_images(self) -> None:
         """Raise BadInput, with the annotations and the id, for the first missing image file."""
-        ...
 
 
 @runtime_checkable
@@ -131,4 +134,84 @@ class ByImage(Protocol):
 
     def image_key(self, index: int) -> str:
         """The same for samples of the same image."""
-        ...
+
+
+class BaseDataset:
+    """Numbered samples with unique ids, see `Dataset`. A subclass adds ``__getitem__``.
+
+    Args:
+        file: the annotations, a file or a folder; error messages begin with it.
+        digest: hex digest of the annotations.
+        ids: of all samples.
+
+    Raises:
+        BadInput: there are no samples, or two have the same id.
+    """
+
+    def __init__(self, file: Path, digest: str, ids: Sequence[str]) -> None:
+        self.file, self.digest, self._ids = file, digest, ids
+        if not ids:
+            raise BadInput(f"{file}: no samples")
+        seen: set[str] = set()
+        for one in ids:
+            if one in seen:
+                raise BadInput(f"{file}: two samples have the id {one!r}")
+            seen.add(one)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def sample_id(self, index: int) -> str:
+        """See `Dataset.sample_id`."""
+        return self._ids[index]
+
+    def image_file(self, index: int) -> Path | None:  # noqa: ARG002
+        """The image file of a sample; it may be missing. None where it has none of its own."""
+        return None
+
+    def check_images(self) -> None:
+        """See `Dataset.check_images`."""
+        found: set[Path] = set()
+        for index, sample_id in enumerate(self._ids):
+            file = self.image_file(index)
+            if file is not None and file not in found:
+                if not file.is_file():
+                    raise BadInput(f"{self.file}: {sample_id}: no such image file: {file}")
+                found.add(file)
+
+
+def digest_files(files: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 over the names and contents of several files."""
+    digest = hashlib.sha256()
+    for name, data in files:
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
+def check_size(size: tuple[int, int], where: str) -> None:
+    """Raise BadInput, beginning with `where`, unless an image can have this (H, W)."""
+    height, width = size
+    if height < 1 or width < 1:
+        raise BadInput(f"{where}: the size {width}x{height} is not positive")
+    if height * width > MAX_PIXELS:
+        raise BadInput(f"{where}: {width}x{height} pixels are too many for an image")
+
+
+def mask_size(rle: object, where: str) -> tuple[int, int]:
+    """The (H, W) that an RLE itself names; BadInput unless an image can have this size."""
+    size = rle.get("size") if isinstance(rle, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
+        raise BadInput(f"{where}: a mask is COCO RLE with size and counts")
+    check_size((size[0], size[1]), where)
+    return size[0], size[1]
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """The file `name` of `folder`, which may be missing; BadInput if it leads out of the folder."""
+    path = Path(name)
+    too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in path.parts)
+    if not path.name or "\0" in name or too_long or len(name) > 10 * _LONGEST_NAME:
+        raise BadInput(f"{where}: {name[:60]!r} is no file name")
+    if path.is_absolute() or ".." in path.parts:
+        raise BadInput(f"{where}: {name[:60]!r} leads out of the folder")
+    return folder / path

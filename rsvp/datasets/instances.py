@@ -1,4 +1,4 @@
-"""The reader of COCO instances files: images, categories and annotations, all checked on opening.
+"""COCO instances files: images, categories and annotations, all checked on opening.
 
 pycocotools does not check its input: a polygon with wild coordinates makes it allocate all memory,
 an odd number of them makes it read past the end. So everything is checked before it gets there.
@@ -20,8 +20,7 @@ from pycocotools import mask as coco
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from rsvp.datasets import GroundTruthObject, unite
-from rsvp.datasets.base import check_size, inside
+from rsvp.datasets import BaseDataset, Sample, check_size, inside, unite
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -102,8 +101,15 @@ class Instances:
         return image["height"], image["width"]
 
     def image_file(self, image_id: int) -> Path:
-        """The file of an image in `image_folder`; it may be missing."""
-        return image_folder(self.file) / self.images[image_id]["file_name"]
+        """The file of an image; it may be missing.
+
+        Its folder is ``images/`` beside the instances file, COCO's ``../val2017`` of
+        ``instances_val2017.json``, or where neither exists that of the file itself.
+        """
+        file = self.file
+        folders = (file.parent / "images", file.parent.parent / file.stem.rpartition("_")[2])
+        folder = next((one for one in folders if one.is_dir()), file.parent)
+        return folder / self.images[image_id]["file_name"]
 
     def mask(self, annotation: CocoAnnotation) -> BoolMask:
         """(H, W) bool, the decoded mask of an annotation."""
@@ -111,31 +117,28 @@ class Instances:
         where = f"{self.file}: annotations {annotation['id']}"
         return decode_rle(encode(annotation["segmentation"], size, where), size, where)
 
-    def category_masks(
-        self, image_id: int, category_id: int, annotations: Iterable[CocoAnnotation]
-    ) -> tuple[BoolMask, tuple[GroundTruthObject, ...], BoolMask | None]:
-        """The ground truth of a category on an image.
-
-        Returns:
-            The union of its objects, (H, W) bool; the objects; and (H, W) bool, the crowds outside
-            the union, None without any.
-        """
-        objects, crowd = [], np.zeros(self.size(image_id), dtype=np.bool_)
+    def category_sample(
+        self,
+        image_id: int,
+        category_id: int,
+        annotations: Iterable[CocoAnnotation],
+        *,
+        sample_id: str,
+        image: Path,
+        kind: str,
+    ) -> Sample:
+        """A category on an image, given its annotations there; its crowds are ignored."""
+        query, objects = self.categories[category_id], []
+        crowd = np.zeros(self.size(image_id), dtype=np.bool_)
         for annotation in annotations:
             mask = self.mask(annotation)
             if annotation.get("iscrowd"):
                 crowd |= mask
             else:
-                objects.append((self.categories[category_id], mask))
-        union, found = unite(objects, self.size(image_id))
-        return union, found, crowd & ~union if crowd.any() else None
-
-    def by_image(self) -> dict[int, list[CocoAnnotation]]:
-        """The annotations of each image that has any; both in the file's order."""
-        grouped: dict[int, list[CocoAnnotation]] = {number: [] for number in self.images}
-        for annotation in self.annotations:
-            grouped[annotation["image_id"]].append(annotation)
-        return {number: found for number, found in grouped.items() if found}
+                objects.append((query, mask))
+        union, found = unite(objects, crowd.shape)
+        ignore = crowd & ~union if crowd.any() else None
+        return Sample(sample_id, image, query, kind, union, found, ignore=ignore)
 
     def by_image_and_category(self) -> dict[tuple[int, int], list[CocoAnnotation]]:
         """The annotations of each (image id, category id) that has any, in the file's order."""
@@ -145,11 +148,7 @@ class Instances:
         return dict(grouped)
 
     def of_split(self, split: str | None) -> Instances:
-        """The images whose ``split`` it is, with their annotations; everything for None.
-
-        Raises:
-            BadInput: no image has this split; the message lists those that are there.
-        """
+        """The images of a split, with their annotations; everything for None. BadInput if none."""
         if split is None:
             return self
         images = {n: image for n, image in self.images.items() if image.get("split") == split}
@@ -158,15 +157,6 @@ class Instances:
             raise BadInput(f"{self.file}: no image of split {split!r}; found {found}")
         kept = [one for one in self.annotations if one["image_id"] in images]
         return replace(self, images=images, annotations=kept)
-
-
-def image_folder(file: Path) -> Path:
-    """``images/`` beside an instances file, COCO's ``../val2017`` of ``instances_val2017.json``.
-
-    Where neither exists, the folder of the file itself.
-    """
-    candidates = (file.parent / "images", file.parent.parent / file.stem.rpartition("_")[2])
-    return next((folder for folder in candidates if folder.is_dir()), file.parent)
 
 
 def read_instances(
@@ -183,9 +173,7 @@ def read_instances(
             to check, see `encode_parts`.
 
     Raises:
-        BadInput: the file is missing or broken, an id appears twice, is missing or refers to
-            nothing, a segmentation is neither polygons nor RLE of the image's size. One line with
-            the file and the id.
+        BadInput: something is missing or broken; one line with the file and the id.
     """
     data = read_bytes(file)
     document = validate(_DOCUMENT, parse_json(data, str(file)), str(file))
@@ -202,10 +190,58 @@ def read_instances(
         where = f"{file}: images {number}"
         check_size((image["height"], image["width"]), where)
         inside(Path(), image["file_name"], where)
-    if annotations is None:
-        for annotation in found.annotations:
-            _check_annotation(annotation, found)
+    for one in found.annotations if annotations is None else ():
+        where = f"{file}: annotations {one['id']}"
+        if one["image_id"] not in found.images:
+            raise BadInput(f"{where}: there is no image_id {one['image_id']}")
+        if one["category_id"] not in categories:
+            raise BadInput(f"{where}: there is no category_id {one['category_id']}")
+        size, segmentation = found.size(one["image_id"]), one.get("segmentation")
+        if isinstance(segmentation, list):
+            _polygons(segmentation, size, where)
+        else:
+            rle_runs(segmentation, size, where)
     return found
+
+
+class CocoDataset(BaseDataset):
+    """Every category of an image is a query: one sample an (image, category), in image order.
+
+    A folder holds ``instances.json`` and ``images/``; an image may name a ``split``. COCO's layout
+    is read too: ``annotations/instances_val2017.json`` beside ``val2017/``.
+
+    The query is the category's name, the objects are its instances; a crowd is ignored. A sample's
+    id is ``<image id>/<category id>``. A category with nothing but crowds on an image is no sample.
+
+    Args:
+        source: a folder with ``instances.json``, or a file of that form.
+        split: only images whose ``split`` it is; None for all.
+    """
+
+    def __init__(self, source: str | Path, *, split: str | None = None) -> None:
+        source = Path(source)
+        file = source / "instances.json" if source.is_dir() else source
+        self._truth = read_instances(file).of_split(split)
+        self._annotations = self._truth.by_image_and_category()
+        rank = {number: place for place, number in enumerate(self._truth.images)}
+        pairs = sorted(self._annotations, key=lambda pair: (rank[pair[0]], pair[1]))
+        crowds = {p for p in pairs if all(one.get("iscrowd") for one in self._annotations[p])}
+        self._pairs = [pair for pair in pairs if pair not in crowds]
+        digest = hashlib.sha256(f"{self._truth.digest}\0{split}".encode()).hexdigest()
+        super().__init__(file, digest, [f"{image}/{category}" for image, category in self._pairs])
+
+    def image_key(self, index: int) -> str:
+        """The id of a sample's image."""
+        return str(self._pairs[index][0])
+
+    def image_file(self, index: int) -> Path:
+        return self._truth.image_file(self._pairs[index][0])
+
+    def __getitem__(self, index: int) -> Sample:
+        pair, image = self._pairs[index], self.image_file(index)
+        return self._truth.category_sample(
+            *pair, self._annotations[pair], sample_id=self._ids[index], image=image, kind="all"
+        )
 
 
 def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
@@ -215,9 +251,6 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
         segmentation: a list of polygons, merged into one mask, or an RLE with text or plain counts.
         size: (H, W) of the image.
         where: names the segmentation in error messages.
-
-    Raises:
-        BadInput: it is neither, or of another size.
     """
     if isinstance(segmentation, list):
         return cast(RLE, coco.merge(coco.frPyObjects(_polygons(segmentation, size, where), *size)))
@@ -229,14 +262,9 @@ def encode(segmentation: object, size: tuple[int, int], where: str) -> RLE:
 
 
 def encode_parts(segmentation: object, size: tuple[int, int], where: str) -> list[RLE]:
-    """The parts of a segmentation, unmerged: an RLE for each polygon; none for an empty list.
+    """Like `encode`, but unmerged: an RLE for each polygon; none for an empty list.
 
-    Args:
-        segmentation: see `encode`; here also a list of RLEs, as RefCOCO has it.
-        size, where: see `encode`.
-
-    Raises:
-        BadInput: see `encode`.
+    The segmentation may also be a list of RLEs, as RefCOCO has it.
     """
     if not isinstance(segmentation, list):
         return [encode(segmentation, size, where)]
@@ -268,19 +296,6 @@ def _entries(
     if missing:
         raise BadInput(f"{file}: no {name} with the id {min(missing)}")
     return found
-
-
-def _check_annotation(annotation: CocoAnnotation, truth: Instances) -> None:
-    where = f"{truth.file}: annotations {annotation['id']}"
-    if annotation["image_id"] not in truth.images:
-        raise BadInput(f"{where}: there is no image_id {annotation['image_id']}")
-    if annotation["category_id"] not in truth.categories:
-        raise BadInput(f"{where}: there is no category_id {annotation['category_id']}")
-    size, segmentation = truth.size(annotation["image_id"]), annotation.get("segmentation")
-    if isinstance(segmentation, list):
-        _polygons(segmentation, size, where)
-    else:
-        rle_runs(segmentation, size, where)
 
 
 def _polygons(segmentation: list[Any], size: tuple[int, int], where: str) -> list[list[float]]:

@@ -10,16 +10,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import AnnotationModel, BaseDataset, mask_size
+from rsvp.datasets import BaseDataset, Sample, mask_size, unite
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.images import image_size
 from rsvp.masks import decode_rle, rle_runs
-from rsvp.platform.files import parse_json, validate
+from rsvp.platform.files import parse_json, readable, validate
 
 
 class _JsonlEntry(AnnotationModel):
@@ -33,34 +32,35 @@ class _JsonlEntry(AnnotationModel):
 
 
 class JsonlDataset(BaseDataset):
-    """The lines of a file. Only ids and offsets are kept: a file may be larger than memory."""
+    """The lines of a file, all checked on opening.
+
+    Only ids and offsets are kept: a file may be larger than memory. The image of a line without
+    masks must be there, as it alone has the size.
+    """
 
     def __init__(self, file: str | Path) -> None:
-        """Open a file, checking every line.
-
-        Raises:
-            BadInput: the file is missing, a line or mask is broken, an id comes twice, a line
-                without masks has no image. One line with the file, the line's number and the id.
-        """
         file = Path(file)
         ids: list[str] = []
         self._image_names: list[str] = []
         self._lines: list[tuple[int, int]] = []  # (line number, offset)
         digest = hashlib.sha256()
-        for number, offset, line in _lines(file):
-            digest.update(line)
-            if line.strip():
-                entry = _checked(line, file, number)
-                ids.append(entry.id)
-                self._image_names.append(entry.image)
-                self._lines.append((number, offset))
+        offset = 0
+        with readable(file), file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                digest.update(line)
+                if line.strip():
+                    entry = _checked(line, file, number)
+                    ids.append(entry.id)
+                    self._image_names.append(entry.image)
+                    self._lines.append((number, offset))
+                offset += len(line)
         super().__init__(file, digest.hexdigest(), ids)
 
     def image_key(self, index: int) -> str:
         """The name of a sample's image, as its line has it."""
         return self._image_names[index]
 
-    def _image_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         return self.file.parent / self._image_names[index]
 
     def __getitem__(self, index: int) -> Sample:
@@ -70,26 +70,12 @@ class JsonlDataset(BaseDataset):
             line = stream.readline()
         where = f"{self.file}: line {number}"
         entry = validate(_JsonlEntry.model_validate, parse_json(line, where), where)
-        image, masks = self._image_file(index), entry.masks
+        image, masks = self.image_file(index), entry.masks
         size = mask_size(masks[0], where) if masks else image_size(image)
         labels = [entry.query] * len(masks) if entry.labels is None else entry.labels
         decoded = (decode_rle(mask, size, where) for mask in masks)
         union, objects = unite(zip(labels, decoded, strict=True), size)
         return Sample(entry.id, image, entry.query, entry.kind, union, objects)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, offset in bytes, line) of every line."""
-    offset = 0
-    try:
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                yield number, offset, line
-                offset += len(line)
-    except FileNotFoundError:
-        raise BadInput(f"no such file: {file}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from error
 
 
 def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from rsvp.datasets import GroundTruthObject, Sample
-from rsvp.datasets.base import AnnotationModel, BaseDataset, check_size
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size
+from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.platform.files import parse_json, read_bytes, validate
 from rsvp.types import Box
 
-FILE = "scenes.json"
-VERSION = 1
+VERSION = 1  # of ``scenes.json``
 
 
 class _SceneObjectEntry(AnnotationModel):
@@ -68,17 +67,11 @@ class SceneDataset(BaseDataset):
     """The samples of a folder of rendered scenes."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a folder.
-
-        Raises:
-            BadInput: ``scenes.json`` is missing or broken, an id appears twice, a mask has the
-                wrong size. One line with the file and the id.
-        """
         self.folder = Path(folder)
-        file = self.folder / FILE
+        file = self.folder / "scenes.json"
         if not file.is_file():
             hint = "make a folder of them with python -m rsvp.embedded.scenes"
-            raise BadInput(f"no {FILE} in {self.folder}; {hint}")
+            raise BadInput(f"no scenes.json in {self.folder}; {hint}")
         data = read_bytes(file)
         document = validate(_SceneFile.model_validate, parse_json(data, str(file)), str(file))
         if document.version != VERSION:
@@ -91,30 +84,19 @@ class SceneDataset(BaseDataset):
         ids = [query.id for _, query in self._samples]
         super().__init__(file, hashlib.sha256(data).hexdigest(), ids)
 
-    def _image_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         return self.folder / self._samples[index][0].image
 
     def __getitem__(self, index: int) -> Sample:
         scene, query = self._samples[index]
-        size = (scene.height, scene.width)
+        size, where = (scene.height, scene.width), f"{self.file}: {query.id}"
         objects = tuple(
-            GroundTruthObject(
-                one.name, Box(*one.box), decode_rle(one.mask, size, f"{self.file}: {query.id}")
-            )
+            GroundTruthObject(one.name, Box(*one.box), decode_rle(one.mask, size, where))
             for one in (scene.objects[place] for place in query.targets)
         )
-        union = np.zeros(size, dtype=np.bool_)
-        for one in objects:
-            union |= one.mask
-        return Sample(
-            id=query.id,
-            image=self._image_file(index),
-            query=query.text,
-            kind=query.kind,
-            mask=union,
-            objects=objects,
-            tags=("unseen" if query.unseen else "seen",),
-        )
+        image, tag = self.image_file(index), "unseen" if query.unseen else "seen"
+        mask = np.logical_or.reduce([np.zeros(size, np.bool_), *(one.mask for one in objects)])
+        return Sample(query.id, image, query.text, query.kind, mask, objects, tags=(tag,))
 
 
 def _checked(entry: object, number: int, file: Path) -> _SceneEntry:

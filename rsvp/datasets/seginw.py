@@ -10,57 +10,22 @@ Source: X. Zou et al., Generalized Decoding for Pixel, Image and Language (2022)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rsvp.datasets import Sample
-from rsvp.datasets.base import BaseDataset
+from rsvp.datasets import BaseDataset, Sample
 from rsvp.datasets.instances import Instances, read_instances
 from rsvp.errors import BadInput
 
 FOLDER, FILE = "valid", "_annotations_min1cat.coco.json"
 
-# The sets in the order of the published tables, each with its prompts in the order of the ids.
-SETS: dict[str, tuple[str, ...]] = {
-    "Elephants": ("elephant",),
-    "Hand-Metal": ("hand", "metal"),
-    "Watermelon": ("watermelon",),
-    "House-Parts": (
-        "aluminium door", "aluminium window", "cellar window", "mint cond roof", "plaster",
-        "plastic door", "plastic window", "plate fascade", "wooden door", "wooden fascade",
-        "wooden window", "worn cond roof",
-    ),
-    "HouseHold-Items": ("bottle", "mouse", "perfume", "phone"),
-    "Strawberry": ("R_strawberry", "people"),
-    "Fruits": ("apple", "lemon", "orange", "pear", "strawberry"),
-    "Nutterfly-Squireel": ("butterfly", "squirrel"),
-    "Hand": ("Hand-Segmentation", "hand"),
-    "Garbage": ("bin", "garbage", "pavement", "road"),
-    "Chicken": ("chicken",),
-    "Rail": ("rail",),
-    "Airplane-Parts": ("Airplane", "Body", "Cockpit", "Engine", "Wing"),
-    "Brain-Tumor": ("tumor",),
-    "Poles": ("poles",),
-    "Electric-Shaver": ("caorau",),
-    "Bottles": ("bottle", "can", "label"),
-    "Toolkits": (
-        "Allen-key", "block", "gasket", "plier", "prism", "screw", "screwdriver", "wrench",
-    ),
-    "Trash": (
-        "Aluminium foil", "Cigarette", "Clear plastic bottle", "Corrugated carton",
-        "Disposable plastic cup", "Drink Can", "Egg Carton", "Foam cup", "Food Can", "Garbage bag",
-        "Glass bottle", "Glass cup", "Metal bottle cap", "Other carton", "Other plastic bottle",
-        "Paper cup", "Plastic bag - wrapper", "Plastic bottle cap", "Plastic lid",
-        "Plastic straw", "Pop tab", "Styrofoam piece",
-    ),
-    "Salmon-Fillet": ("Salmon_fillet",),
-    "Puppies": ("puppy",),
-    "Tablets": ("tablets",),
-    "Phones": ("phone",),
-    "Cows": ("cow",),
-    "Ginger-Garlic": ("garlic", "ginger"),
-}  # fmt: skip
+# The sets, in the order of the published tables.
+SETS = (
+    "Elephants", "Hand-Metal", "Watermelon", "House-Parts", "HouseHold-Items", "Strawberry",
+    "Fruits", "Nutterfly-Squireel", "Hand", "Garbage", "Chicken", "Rail", "Airplane-Parts",
+    "Brain-Tumor", "Poles", "Electric-Shaver", "Bottles", "Toolkits", "Trash", "Salmon-Fillet",
+    "Puppies", "Tablets", "Phones", "Cows", "Ginger-Garlic",
+)  # fmt: skip
 
 
 class CategoryQuery(NamedTuple):
@@ -75,8 +40,10 @@ class SeginwDataset(BaseDataset):
     """One sample an (image, category), of all sets of a folder or of a single set.
 
     A sample's kind is its set. Its id is ``<image id>/<category id>``, after ``<Name>/`` where
-    several sets are open. Its query is the category's name in the file, which in the official files
-    is the prompt in `SETS`.
+    several sets are open. Its query is the category's name in the file.
+
+    Args:
+        folder: holds ``<Name>/valid/…``, or is such a ``<Name>`` itself.
 
     Attributes:
         sets: name -> ground truth, in the order of `SETS`, others after them by name.
@@ -84,12 +51,6 @@ class SeginwDataset(BaseDataset):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open ``folder`` where it holds ``<Name>/valid/…`` or is such a ``<Name>`` itself.
-
-        Raises:
-            BadInput: no set is there, or a file is broken: one line with the file and the id, see
-                `rsvp.datasets.instances.read_instances`.
-        """
         folder = Path(folder)
         self.sets: dict[str, Instances] = {
             place.parent.name: read_instances(place / FILE) for place in _set_folders(folder)
@@ -119,38 +80,31 @@ class SeginwDataset(BaseDataset):
         """What a sample id asks for; None for an unknown one."""
         return self._by_id.get(sample_id)
 
-    def _image_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         query = self._queries[index]
         truth = self.sets[query.set_name]
         return truth.file.parent / truth.images[query.image_id]["file_name"]
 
     def __getitem__(self, index: int) -> Sample:
-        name, image, category = self._queries[index]
-        truth = self.sets[name]
-        annotations = self._annotations[name].get((image, category), ())
-        mask, objects, ignore = truth.category_masks(image, category, annotations)
-        return Sample(
-            id=self._ids[index],
-            image=self._image_file(index),
-            query=truth.categories[category],
+        name, image_id, category = self._queries[index]
+        return self.sets[name].category_sample(
+            image_id,
+            category,
+            self._annotations[name].get((image_id, category), ()),
+            sample_id=self._ids[index],
+            image=self.image_file(index),
             kind=name,
-            mask=mask,
-            objects=objects,
-            ignore=ignore,
         )
 
 
-def _set_folders(folder: Path) -> Iterator[Path]:
+def _set_folders(folder: Path) -> list[Path]:
     """The ``valid`` folders, in the order of the published tables."""
-    if (folder / FOLDER / FILE).is_file():
-        yield (folder / FOLDER).resolve()
-        return
-    if (folder / FILE).is_file():
-        yield folder.resolve()
-        return
+    for own in (folder / FOLDER, folder):
+        if (own / FILE).is_file():
+            return [own.resolve()]
     if not folder.is_dir():
         raise BadInput(f"no such folder: {folder}")
     rank = {name: number for number, name in enumerate(SETS)}
     found = (one for one in folder.iterdir() if (one / FOLDER / FILE).is_file())
-    for one in sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name)):
-        yield one / FOLDER
+    ordered = sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name))
+    return [one / FOLDER for one in ordered]

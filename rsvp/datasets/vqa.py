@@ -12,23 +12,27 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets.base import AnnotationModel, BaseDataset, inside
-from rsvp.datasets.tables import ParquetTable, TsvTable, open_table
+from rsvp.datasets import BaseDataset, digest_files, inside
+from rsvp.datasets.annotations import AnnotationModel
+from rsvp.datasets.tables import ParquetTable, TsvTable, open_csv, open_table, optional_texts
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate
 
 YES, NO = "yes", "no"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-IMAGE_TOPS = ("", "val2014/", "images/")  # POPE: where the images may be
+# Where the images may be.
+POPE_TOPS = ("", "val2014/", "images/")
+MMVP_TOPS = ("MMVP Images/", "images/", "")
 HALLUSION_TOPS = ("", "hallusion_bench/")
+VSTAR_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".webp")
 ROTATION = 1_000_000  # MMBench: the k-th rotation of question i has the index i + k times this
 
 
@@ -50,8 +54,8 @@ class Question:
     id: str
     image: Path | bytes | None = field(repr=False)
     question: str
-    options: tuple[str, ...]
-    answer: str | None
+    options: tuple[str, ...] = ()
+    answer: str | None = None
     kind: str = "all"
     group: tuple[str, ...] = ()
 
@@ -63,7 +67,6 @@ class Question:
 
 QuestionImage = Path | Callable[[], bytes] | None
 Entry = tuple[Question, QuestionImage]
-T = TypeVar("T", bound=AnnotationModel)
 
 
 class QuestionDataset(BaseDataset):
@@ -74,17 +77,12 @@ class QuestionDataset(BaseDataset):
         questions: all of them, without their images.
     """
 
-    def __init__(self, entries: Iterable[Entry], digest: str, file: Path) -> None:
-        """
-        Raises:
-            BadInput: there are no questions, or an id comes twice.
-        """
-        found = list(entries)
-        self.questions = [question for question, _ in found]
-        self._images = [image for _, image in found]
+    def __init__(self, entries: Sequence[Entry], digest: str, file: Path) -> None:
+        self.questions = [question for question, _ in entries]
+        self._images = [image for _, image in entries]
         super().__init__(file, digest, [question.id for question in self.questions])
 
-    def _image_file(self, index: int) -> Path | None:
+    def image_file(self, index: int) -> Path | None:
         image = self._images[index]
         return image if isinstance(image, Path) else None
 
@@ -108,11 +106,38 @@ class _VstarLine(AnnotationModel):
     label: str
     category: str
 
+    def entry(self, root: Path, where: str) -> Entry:
+        options = re.findall(r"^\(([A-Z])\) *(.*)$", self.text, re.MULTILINE)
+        if not options or [letter for letter, _ in options] != list(LETTERS[: len(options)]):
+            raise BadInput(f"{where}: the options are not (A), (B), …")
+        return _entry(
+            where,
+            _find_image(root, [self.image], where),
+            id=Path(self.image).with_suffix("").as_posix(),
+            question=self.text.partition("\n(A)")[0].strip(),
+            options=tuple(option.strip() for _, option in options),
+            answer=self.label,
+            kind=self.category,
+        )
+
 
 class _VstarFile(AnnotationModel):
     # ``<kind>/<name>.json``; the first option is the right one
     question: str
     options: Annotated[list[str], Field(min_length=2, max_length=len(LETTERS))]
+
+    def entry(self, root: Path, where: str, name: str) -> Entry:
+        order = list(range(len(self.options)))
+        random.Random(name).shuffle(order)
+        return _entry(
+            where,
+            _find_image(root, [name + suffix for suffix in VSTAR_SUFFIXES], where),
+            id=name,
+            question=self.question.strip(),
+            options=tuple(self.options[place] for place in order),
+            answer=LETTERS[order.index(0)],
+            kind=name.partition("/")[0],
+        )
 
 
 class _PopeLine(AnnotationModel):
@@ -121,6 +146,16 @@ class _PopeLine(AnnotationModel):
     image: str
     text: str
     label: str
+
+    def entry(self, root: Path, where: str, prefix: str, kind: str) -> Entry:
+        return _entry(
+            where,
+            _find_image(root, [top + self.image for top in POPE_TOPS], where),
+            id=f"{prefix}{self.question_id}",
+            question=self.text,
+            answer=self.label,
+            kind=kind,
+        )
 
 
 class _MmvpRow(AnnotationModel):
@@ -131,6 +166,21 @@ class _MmvpRow(AnnotationModel):
     question: Annotated[str, Field(alias="Question")]
     options: Annotated[str, Field(alias="Options")]
     answer: Annotated[str, Field(alias="Correct Answer")]
+
+    def entry(self, root: Path, where: str) -> Entry:
+        _, *parts = re.split(r"\(([a-z])\)", self.options)
+        letters = "".join(parts[::2])
+        if not letters or not LETTERS.lower().startswith(letters):
+            raise BadInput(f"{where}: the options are not (a), (b), …")
+        return _entry(
+            where,
+            _find_image(root, [f"{top}{self.index}.jpg" for top in MMVP_TOPS], where),
+            id=self.index,
+            question=self.question,
+            options=tuple(part.strip() for part in parts[1::2]),
+            answer=self.answer.strip("() ").upper(),
+            group=(str((int(self.index) + 1) // 2),),
+        )
 
 
 class _HallusionEntry(AnnotationModel):
@@ -144,6 +194,24 @@ class _HallusionEntry(AnnotationModel):
     question: str
     gt_answer: Annotated[Literal["0", "1"], BeforeValidator(_as_text)]
 
+    def entry(self, root: Path, where: str) -> Entry:
+        image = None
+        if self.visual_input != "0":
+            name = f"{self.category}/{self.subcategory}/{self.set_id}_{self.figure_id}.png"
+            image = _find_image(root, [top + name for top in HALLUSION_TOPS], where)
+        key = f"{self.category}_{self.subcategory}_{self.set_id}"
+        # VS questions are asked without their figure first; VD's first figure is the original one.
+        figure = "" if (self.category, self.figure_id) == ("VS", "0") else f"{key}_{self.figure_id}"
+        return _entry(
+            where,
+            image,
+            id=f"{key}_{self.figure_id}_{self.question_id}",
+            question=self.question,
+            answer=YES if self.gt_answer == "1" else NO,
+            kind=self.category,
+            group=(figure, f"{key}_{self.question_id}"),
+        )
+
 
 def vstar(folder: str | Path) -> QuestionDataset:
     """V*Bench: ``test_questions.jsonl``, else ``<kind>/*.json`` beside the images.
@@ -154,23 +222,22 @@ def vstar(folder: str | Path) -> QuestionDataset:
     listed = root / "test_questions.jsonl"
     if listed.is_file():
         data = read_bytes(listed)
-        lines = _json_lines(data, listed, _VstarLine)
-        entries = [_listed_vstar(row, where, root) for row, where in lines]
+        entries = _entries(_VstarLine, _json_lines(data, listed), root)
         return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), listed)
-    found = {
-        file.relative_to(root).with_suffix("").as_posix(): (file, read_bytes(file))
-        for file in sorted(root.glob("*/*.json"))
-    }
-    digest = _digest((name, data) for name, (_, data) in found.items())
-    entries = [_single_vstar(name, *one) for name, one in found.items()]
-    return QuestionDataset(entries, digest, root)
+    files = sorted(root.glob("*/*.json"))
+    found = {f.relative_to(root).with_suffix("").as_posix(): read_bytes(f) for f in files}
+    entries = []
+    for file, (name, data) in zip(files, found.items(), strict=True):
+        where = str(file)
+        entries += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
+    return QuestionDataset(entries, digest_files(found.items()), root)
 
 
 def hrbench(folder: str | Path) -> QuestionDataset:
     """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation."""
     table = open_table(Path(folder))
-    rotations = _optional(table, "cycle_category", "0")
-    entries = _choices(table, [(rotation,) for rotation in rotations])
+    rotations = optional_texts(table, "cycle_category", "0")
+    entries = list(_choices(table, [(rotation,) for rotation in rotations]))
     return QuestionDataset(entries, table.digest, table.file)
 
 
@@ -197,23 +264,13 @@ def pope(folder: str | Path) -> QuestionDataset:
     """
     root = Path(folder)
     files = [root] if root.is_file() else sorted(root.glob("*pope_*.json*"))
-    folder = root.parent if root.is_file() else root
+    images = root.parent if root.is_file() else root
     found = {file: read_bytes(file) for file in files}
     entries: list[Entry] = []
     for file, data in found.items():
-        prefix = f"{file.stem}/" if len(found) > 1 else ""
-        for row, where in _json_lines(data, file, _PopeLine):
-            question = _question(
-                where,
-                id=f"{prefix}{row.question_id}",
-                question=row.text,
-                options=(),
-                answer=row.label,
-                kind=file.stem.rpartition("pope_")[2],
-            )
-            images = (inside(folder, f"{top}{row.image}", where) for top in IMAGE_TOPS)
-            entries.append((question, _first_file(images)))
-    digest = _digest((file.name, data) for file, data in found.items())
+        prefix, kind = f"{file.stem}/" * (len(found) > 1), file.stem.rpartition("pope_")[2]
+        entries += _entries(_PopeLine, _json_lines(data, file), images, prefix, kind)
+    digest = digest_files((file.name, data) for file, data in found.items())
     return QuestionDataset(entries, digest, root)
 
 
@@ -221,12 +278,10 @@ def mmvp(folder: str | Path) -> QuestionDataset:
     """MMVP: ``Questions.csv`` and ``MMVP Images/<index>.jpg``; group is the pair."""
     root = Path(folder)
     file = root / "Questions.csv"
-    data = read_bytes(file)
-    try:
+    with open_csv(file) as stream:
+        data = stream.read()
         rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: broken table: {error}") from error
-    entries = [_mmvp(row, root, f"{file}: row {n}") for n, row in enumerate(rows)]
+    entries = _entries(_MmvpRow, ((row, f"{file}: row {n}") for n, row in enumerate(rows)), root)
     return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
 
 
@@ -238,58 +293,28 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
     root = Path(folder)
     file = root / "HallusionBench.json"
     data = read_bytes(file)
-    document = parse_json(data, str(file))
-    if not isinstance(document, list):
-        raise BadInput(f"{file}: expected a list, found {type(document).__name__}")
-    entries = [_hallusion(entry, root, f"{file}: entry {n}") for n, entry in enumerate(document)]
+    rows = parse_json(data, str(file))
+    if not isinstance(rows, list):
+        raise BadInput(f"{file}: expected a list, found {type(rows).__name__}")
+    numbered = ((row, f"{file}: entry {n}") for n, row in enumerate(rows))
+    entries = _entries(_HallusionEntry, numbered, root)
     return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
-
-
-def _listed_vstar(row: _VstarLine, where: str, root: Path) -> Entry:
-    options = re.findall(r"^\(([A-Z])\) *(.*)$", row.text, re.MULTILINE)
-    if not options or [letter for letter, _ in options] != list(LETTERS[: len(options)]):
-        raise BadInput(f"{where}: the options are not (A), (B), …")
-    image = inside(root, row.image, where)
-    question = _question(
-        where,
-        id=Path(row.image).with_suffix("").as_posix(),
-        question=row.text.partition("\n(A)")[0].strip(),
-        options=tuple(option.strip() for _, option in options),
-        answer=row.label,
-        kind=row.category,
-    )
-    return question, image
-
-
-def _single_vstar(name: str, file: Path, data: bytes) -> Entry:
-    row = validate(_VstarFile.model_validate, parse_json(data, str(file)), str(file))
-    order = list(range(len(row.options)))
-    random.Random(name).shuffle(order)
-    question = _question(
-        str(file),
-        id=name,
-        question=row.question.strip(),
-        options=tuple(row.options[place] for place in order),
-        answer=LETTERS[order.index(0)],
-        kind=file.parent.name,
-    )
-    suffixes = (".jpg", ".jpeg", ".png", ".JPG", ".webp")
-    return question, _first_file(file.with_suffix(suffix) for suffix in suffixes)
 
 
 def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> Iterator[Entry]:
     """The rows of a table of multiple-choice questions."""
     columns = [table.texts(name) for name in LETTERS if name in table.columns]
     indices, questions, kinds = (table.texts(n) for n in ("index", "question", "category"))
-    hints, answers = _optional(table, "hint"), _optional(table, "answer")
+    hints, answers = optional_texts(table, "hint"), optional_texts(table, "answer")
     for row, index in enumerate(indices):
         options = [column[row] for column in columns]
         while options and not options[-1]:
             options.pop()
         if len(options) < 2:
             raise BadInput(f"{table.file}: {index}: fewer than two options")
-        question = _question(
+        yield _entry(
             str(table.file),
+            partial(table.image, row),
             id=index,
             question="\n".join(filter(None, (hints[row], questions[row]))),
             options=tuple(options),
@@ -297,88 +322,46 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> I
             kind=kinds[row],
             group=groups[row],
         )
-        yield question, partial(table.image, row)
-
-
-def _optional(table: ParquetTable | TsvTable, column: str, default: str = "") -> list[str]:
-    return table.texts(column) if column in table.columns else [default] * len(table)
 
 
 def _rotations(question: Question) -> Iterator[Question]:
-    n = len(question.options)
-    for shift in range(n):
-        place = None if question.answer is None else LETTERS.index(question.answer)
+    options, answer = question.options, question.answer
+    for shift in range(len(options)):
         yield replace(
             question,
             id=str(int(question.id) + shift * ROTATION),
-            options=question.options[shift:] + question.options[:shift],
-            answer=None if place is None else LETTERS[(place - shift) % n],
+            options=options[shift:] + options[:shift],
+            answer=answer and LETTERS[(LETTERS.index(answer) - shift) % len(options)],
         )
 
 
-def _mmvp(values: object, root: Path, where: str) -> Entry:
-    row = validate(_MmvpRow.model_validate, values, where)
-    _, *parts = re.split(r"\(([a-z])\)", row.options)
-    letters, options = "".join(parts[::2]), tuple(part.strip() for part in parts[1::2])
-    if not letters or not LETTERS.lower().startswith(letters):
-        raise BadInput(f"{where}: the options are not (a), (b), …")
-    question = _question(
-        where,
-        id=row.index,
-        question=row.question,
-        options=options,
-        answer=row.answer.strip("() ").upper(),
-        group=(str((int(row.index) + 1) // 2),),
-    )
-    folders = ("MMVP Images", "images", "")
-    return question, _first_file(root / name / f"{row.index}.jpg" for name in folders)
+def _entries(
+    model: type[Any], rows: Iterable[tuple[object, str]], root: Path, *args: str
+) -> list[Entry]:
+    """The entries of rows, each with how errors name it; `args` are passed to the model."""
+    return [
+        validate(model.model_validate, values, where).entry(root, where, *args)
+        for values, where in rows
+    ]
 
 
-def _hallusion(values: object, root: Path, where: str) -> Entry:
-    row = validate(_HallusionEntry.model_validate, values, where)
-    key = f"{row.category}_{row.subcategory}_{row.set_id}"
-    # VS questions are asked without their figure first; VD's first figure is the original one.
-    without_figure = row.category == "VS" and row.figure_id == "0"
-    question = _question(
-        where,
-        id=f"{key}_{row.figure_id}_{row.question_id}",
-        question=row.question,
-        options=(),
-        answer=YES if row.gt_answer == "1" else NO,
-        kind=row.category,
-        group=("" if without_figure else f"{key}_{row.figure_id}", f"{key}_{row.question_id}"),
-    )
-    if row.visual_input == "0":
-        return question, None
-    name = f"{row.category}/{row.subcategory}/{row.set_id}_{row.figure_id}.png"
-    return question, _first_file(inside(root, f"{top}{name}", where) for top in HALLUSION_TOPS)
-
-
-def _question(where: str, **values: Any) -> Question:
-    """A question without its image; its faults with the file."""
+def _entry(where: str, image: QuestionImage, **values: Any) -> Entry:
+    """A question and its image; a fault of the question begins with `where`."""
     try:
-        return Question(image=None, **values)
+        return Question(image=None, **values), image
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
 
 
-def _first_file(candidates: Iterable[Path]) -> Path:
-    """The first candidate that is there, else the first of all."""
-    files = list(candidates)
+def _find_image(root: Path, names: Iterable[str], where: str) -> Path:
+    """The first of these files that is there, else the first of all."""
+    files = [inside(root, name, where) for name in names]
     return next((file for file in files if file.is_file()), files[0])
 
 
-def _json_lines(data: bytes, file: Path, model: type[T]) -> Iterator[tuple[T, str]]:
-    """The row of each line that is not blank, and how errors name it."""
+def _json_lines(data: bytes, file: Path) -> Iterator[tuple[Any, str]]:
+    """The document of each line that is not blank, and how errors name it."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             where = f"{file}: line {number}"
-            yield validate(model.model_validate, parse_json(line, where), where), where
-
-
-def _digest(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over the names and contents of several files."""
-    digest = hashlib.sha256()
-    for name, data in files:
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    return digest.hexdigest()
+            yield parse_json(line, where), where

@@ -12,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, StrictInt, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, StrictInt, TypeAdapter
 
-from rsvp.datasets import Sample, unite
-from rsvp.datasets.base import BaseDataset, mask_size
+from rsvp.datasets import BaseDataset, Sample, mask_size, unite
 from rsvp.datasets.instances import encode
-from rsvp.datasets.tables import ParquetTable, find_parquet
-from rsvp.datasets.tfrecord import TfRecords
+from rsvp.datasets.tables import ParquetTable, TfRecords, find_file, find_parquet
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle
 from rsvp.platform.files import parse_json, validate
-
-KIND = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ class _VrtRow(BaseModel):
 class _VrtObjectEntry(BaseModel):
     # An entry of ``objects_info_json``
     mask: dict[str, Any]
-    caption: Any = ""
+    caption: Annotated[str, BeforeValidator(lambda c: c if isinstance(c, str) else "")] = ""
 
 
 _ENTRIES = TypeAdapter(dict[int, Any]).validate_python
@@ -85,23 +81,21 @@ class VrtDataset(BaseDataset):
 
     A sample's mask and objects are the answer's; its tags are the classes. `truth` has the
     reasoning's objects too.
+
+    Args:
+        folder: holds one TFRecord file or Parquet files, or is such a file.
+
+    Raises:
+        MissingExtra: tfd-utils or pyarrow is not installed.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a folder with one TFRecord file or with Parquet files, or such a file.
-
-        Raises:
-            BadInput: there is none, it is broken, a key comes twice, an object is missing, or a
-                mask is of another size than the others: one line with the file and the key.
-            MissingExtra: tfd-utils or pyarrow is not installed.
-        """
         source = Path(folder)
-        records = _find_records(source)
+        records = find_file(source, ".tfrecord", "TFRecord files")
         parquet = [] if records else find_parquet(source)
         if not records and not parquet:
             raise BadInput(f"{source}: neither a TFRecord nor a Parquet file")
-        self._data = TfRecords(records) if records else ParquetTable(parquet)
-        data = self._data
+        self._data = data = TfRecords(records) if records else ParquetTable(parquet)
         rows = _record_rows(data) if isinstance(data, TfRecords) else _table_rows(data)
         where = f"{data.file}: record"
         self._truths = [_truth(row, data.file, f"{where} {n}") for n, row in enumerate(rows)]
@@ -116,41 +110,23 @@ class VrtDataset(BaseDataset):
         where = f"{self.file}: {truth.id}"
         masks = ((one.caption, decode_rle(one.mask, truth.size, where)) for one in truth.answer)
         union, objects = unite(masks, truth.size)
-        return Sample(
-            id=truth.id,
-            image=self._data.image(index, where),
-            query=truth.question,
-            kind=KIND,
-            mask=union,
-            objects=objects,
-            tags=truth.classes,
-        )
-
-
-def _find_records(source: Path) -> Path | None:
-    if source.is_file() and source.suffix == ".tfrecord":
-        return source
-    found = sorted(source.glob("*.tfrecord"))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise BadInput(f"{source}: several TFRecord files, name one: {names}")
-    return found[0] if found else None
+        image = self._data.image(index, where)
+        return Sample(truth.id, image, truth.question, "all", union, objects, tags=truth.classes)
 
 
 def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:
     for index in range(len(records)):
-        features = records[index]
         # An empty list is a feature without values, or none at all.
-        texts = {name: features[name][0] for name in _TEXTS if features.get(name)}
-        yield texts | {name: list(features.get(name, ())) for name in _LISTS}
+        features = {name: values for name, values in records[index].items() if values}
+        yield {n: list(v) if n in _LISTS else v[0] for n, v in features.items()}
 
 
 def _table_rows(table: ParquetTable) -> Iterator[Mapping[str, Any]]:
     table.check_column("image")
-    columns = [table.column(name) for name in (*_TEXTS, *_LISTS)]
-    for values in zip(*columns, strict=True):
-        row = dict(zip((*_TEXTS, *_LISTS), values, strict=True))
-        yield row | {name: row[name] or [] for name in _LISTS}
+    names = (*_TEXTS, *_LISTS)
+    for values in zip(*map(table.column, names), strict=True):
+        row = zip(names, values, strict=True)
+        yield {name: value or [] if name in _LISTS else value for name, value in row}
 
 
 def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:
@@ -162,22 +138,19 @@ def _truth(values: Mapping[str, Any], file: Path, where: str) -> VrtTruth:
         raise BadInput(f"{where}: objects_info_json has no objects")
     # Every mask has the size of the first one.
     size = mask_size(_entry(next(iter(entries)), entries, where).mask, where)
+
+    def labelled(number: int) -> VrtObject:
+        entry = _entry(number, entries, where)
+        return VrtObject(entry.caption, encode(entry.mask, size, f"{where}: object {number}"))
+
     return VrtTruth(
         id=row.key,
         question=row.question,
         classes=tuple(dict.fromkeys(row.class_ids)),
         size=size,
-        reasoning=tuple(_object(n, entries, size, where) for n in row.human_labeled_r_objs),
-        answer=tuple(_object(n, entries, size, where) for n in row.human_labeled_a_objs),
+        reasoning=tuple(map(labelled, row.human_labeled_r_objs)),
+        answer=tuple(map(labelled, row.human_labeled_a_objs)),
     )
-
-
-def _object(
-    number: int, entries: Mapping[int, Any], size: tuple[int, int], where: str
-) -> VrtObject:
-    entry = _entry(number, entries, where)
-    caption = entry.caption if isinstance(entry.caption, str) else ""
-    return VrtObject(caption, encode(entry.mask, size, f"{where}: object {number}"))
 
 
 def _entry(number: int, entries: Mapping[int, Any], where: str) -> _VrtObjectEntry:

@@ -60,12 +60,8 @@ def dumps(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> st
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file; BadInput where it is missing or cannot be read."""
-    try:
+    with readable(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise BadInput(f"no such file: {path}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -107,8 +103,19 @@ def first_fault(error: ValidationError) -> str:
 
 
 @contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn errors of reading a file into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(f"no such file: {path}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into one line."""
+    """Turn errors of writing a file into one line."""
     try:
         yield
     except OSError as error:

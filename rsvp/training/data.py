@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset
 
 from rsvp import registry
 from rsvp.datasets import ByImage, Dataset, Sample
-from rsvp.datasets.coco import CocoDataset
+from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset

@@ -16,7 +16,7 @@ from benchmark_folders import (
 )
 from PIL import Image as Pil
 
-from rsvp.datasets.coco import CocoDataset
+from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset

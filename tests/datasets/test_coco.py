@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pil
 
 from rsvp.datasets import Dataset
-from rsvp.datasets.coco import CocoDataset
+from rsvp.datasets.instances import CocoDataset
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
 

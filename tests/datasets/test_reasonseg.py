@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset, polygons
+from rsvp.datasets import Dataset, reasonseg
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.errors import BadInput, MissingExtra
 from rsvp.images import load_image
@@ -167,7 +167,7 @@ def test_other_annotations_have_another_digest(tmp_path):
 
 def test_a_newer_opencv_is_refused_with_the_command(tmp_path, monkeypatch):
     write(tmp_path, "x", [shape("target", square(1, 2, 3, 4))])
-    monkeypatch.setattr(polygons, "require", lambda *_: SimpleNamespace(__version__="4.11.0.86"))
+    monkeypatch.setattr(reasonseg, "require", lambda *_: SimpleNamespace(__version__="4.11.0.86"))
     with pytest.raises(MissingExtra, match=r"4\.11\.0\.86.*pip install 'rsvp\[eval\]'"):
         only(tmp_path)
 
