@@ -63,7 +63,7 @@ class TransformersMLLM:
         dtype: ``bfloat16``, ``float16`` or ``float32``; chosen for the device when None.
         device: as torch names it, e.g. ``cuda:1``; the best one when None.
         load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp[quant]``.
-        max_new_tokens: the longest reply, in tokens.
+        max_tokens: the longest reply, in tokens.
         trust_remote_code: run Python code that comes with the model. Only if you have read it.
 
     Raises:
@@ -79,7 +79,7 @@ class TransformersMLLM:
         dtype: str | None = None,
         device: str | None = None,
         load_in_4bit: bool = False,
-        max_new_tokens: int = 1024,
+        max_tokens: int = 1024,
         trust_remote_code: bool = False,
     ) -> None:
         self.name, self.model = f"transformers:{model}", model
@@ -88,7 +88,7 @@ class TransformersMLLM:
             raise MissingExtra("4-bit loading", "quant")
         _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
         self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
-        self._max_new_tokens = max_new_tokens
+        self._max_tokens = max_tokens
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -151,13 +151,13 @@ class TransformersMLLM:
     def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
         if context_length is None:
-            return self._max_new_tokens
+            return self._max_tokens
         if prompt_tokens > context_length or start >= context_length:
             raise MLLMFailed(
                 f"{self.name} reads at most {context_length} tokens, image included, and this "
                 f"prompt has {prompt_tokens}: shorten the query or use a larger model"
             )
-        return min(self._max_new_tokens, context_length - start)
+        return min(self._max_tokens, context_length - start)
 
     def _ready(self) -> _Loaded:
         """The model, loaded once; the caller holds the lock."""

@@ -130,7 +130,7 @@ def test_the_served_model_replies_as_in_process(
     servers: dict[str, Server], family: str, stream: bool
 ) -> None:
     server = servers[family]
-    here = TransformersMLLM(str(server.folder), max_new_tokens=40, device="cpu").reply(ASK)
+    here = TransformersMLLM(str(server.folder), max_tokens=40, device="cpu").reply(ASK)
     served = OpenAIMLLM(str(server.folder), base_url=server.url, max_tokens=40, stream=stream)
     for schema in (SCHEMA, None):
         reply = served.reply(ASK, schema=schema)

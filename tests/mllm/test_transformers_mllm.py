@@ -42,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def backends(folders: dict[str, Path]) -> dict[str, TransformersMLLM]:
-    return {n: TransformersMLLM(str(f), max_new_tokens=12) for n, f in folders.items()}
+    return {n: TransformersMLLM(str(f), max_tokens=12) for n, f in folders.items()}
 
 
 def ask(text: str = "Box: the cup", image: np.ndarray | None = RGB) -> list[Message]:
@@ -102,7 +102,7 @@ def test_the_reply_equals_plain_transformers(
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_a_reply_ends_at_its_end_token(folders: dict[str, Path], family: str) -> None:
-    mllm = TransformersMLLM(str(folders[family]), max_new_tokens=5)
+    mllm = TransformersMLLM(str(folders[family]), max_tokens=5)
     assert mllm.reply(ask()).finish_reason == "length"
     mllm._loaded.generation.eos_token_id = list(range(263))  # any token ends it
     reply = mllm.reply(ask())
@@ -113,7 +113,7 @@ def test_a_reply_ends_at_its_end_token(folders: dict[str, Path], family: str) ->
 def test_loading_prints_no_warning_and_no_progress_bar(
     folders: dict[str, Path], family: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    TransformersMLLM(str(folders[family]), max_new_tokens=2).reply(ask())
+    TransformersMLLM(str(folders[family]), max_tokens=2).reply(ask())
     assert capfd.readouterr() == ("", "")
 
 
@@ -183,7 +183,7 @@ def test_a_template_without_a_system_role_gets_the_text_in_the_first_question(
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     )
     path.write_text(refusal + path.read_text())
-    mllm = TransformersMLLM(str(folder), max_new_tokens=2)
+    mllm = TransformersMLLM(str(folder), max_tokens=2)
     assert mllm.reply(ask()).usage.completion_tokens > 0
     text = mllm._loaded.chat.render(ask())
     assert text.startswith("<|im_start|>user\nBe brief.\n\n<|vision_start|>")
@@ -194,7 +194,7 @@ def test_a_template_without_a_system_role_gets_the_text_in_the_first_question(
 def test_a_template_without_parts_gets_plain_text(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["florence2"], tmp_path / "plain")
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}")
-    mllm = TransformersMLLM(str(folder), max_new_tokens=2)
+    mllm = TransformersMLLM(str(folder), max_tokens=2)
     mllm.reply(ask())
     assert mllm._loaded.chat.render(ask()) == "Box: the cup"
 
@@ -210,7 +210,7 @@ def test_a_prompt_beyond_the_context_length_is_an_error_and_the_reply_stays_with
     folders: dict[str, Path],
 ) -> None:
     """The learned positions end at 512; one more would be an IndexError deep inside."""
-    mllm = TransformersMLLM(str(folders["florence2"]), max_new_tokens=100_000)
+    mllm = TransformersMLLM(str(folders["florence2"]), max_tokens=100_000)
     reply = mllm.reply(ask())
     assert reply.usage.completion_tokens <= 511
     with pytest.raises(MLLMFailed, match=r"reads at most 512 tokens.*shorten the query"):
@@ -227,13 +227,11 @@ def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
     folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "rsvp")
-    mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_new_tokens=1, device="cpu")
+    mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=1, device="cpu")
     mllm.reply(ask())
     assert mllm._loaded.model.dtype == torch.float32
     assert "cpu (asked), float32 (usual there)" in caplog.text
-    chosen = TransformersMLLM(
-        str(folders["qwen3_vl"]), max_new_tokens=1, dtype="bf16", device="cpu"
-    )
+    chosen = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=1, dtype="bf16", device="cpu")
     chosen.reply(ask())
     assert chosen._loaded.model.dtype == torch.bfloat16
     assert "cpu (asked), bfloat16 (asked)" in caplog.text
@@ -262,7 +260,7 @@ def test_a_small_model_decodes_on_one_thread_and_restores_the_number(
 
 
 def test_threads_share_one_model(folders: dict[str, Path]) -> None:
-    mllm = TransformersMLLM(str(folders["llava"]), max_new_tokens=4)
+    mllm = TransformersMLLM(str(folders["llava"]), max_tokens=4)
     texts: list[str] = []
     threads = [
         threading.Thread(target=lambda: texts.append(mllm.reply(ask()).text)) for _ in range(4)
@@ -276,7 +274,7 @@ def test_threads_share_one_model(folders: dict[str, Path]) -> None:
 
 
 def test_loading_is_timed_apart(folders: dict[str, Path]) -> None:
-    mllm = TransformersMLLM(str(folders["llava"]), max_new_tokens=2)
+    mllm = TransformersMLLM(str(folders["llava"]), max_tokens=2)
     mllm.load()
     loaded = mllm._loaded
     assert loaded is not None
@@ -333,7 +331,7 @@ def test_the_embedded_reasoner_is_the_packaged_folder(
 ) -> None:
     where = {"reasoner": folders["florence2"]}
     monkeypatch.setattr("rsvp.mllm.transformers.embedded_folder", where.__getitem__)
-    mllm = registry.make("mllm", "transformers:embedded", max_new_tokens=3)
+    mllm = registry.make("mllm", "transformers:embedded", max_tokens=3)
     assert (mllm.name, mllm.model) == ("transformers:embedded", "embedded")
     assert mllm.reply(ask()).usage.prompt_tokens == 10 + len("Box: the cup") + 2
     monkeypatch.setattr("rsvp.mllm.transformers.embedded_folder", lambda kind: tmp_path)
@@ -352,7 +350,7 @@ def test_a_hub_id_in_the_cache_needs_no_network(
     shutil.copytree(folders["llava"], repo / "snapshots" / ("a" * 40))
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("a" * 40)
-    assert TransformersMLLM("someone/tiny", max_new_tokens=2).reply(ask()).usage.calls == 1
+    assert TransformersMLLM("someone/tiny", max_tokens=2).reply(ask()).usage.calls == 1
     with pytest.raises(ModelUnavailable, match="get them with: hf download someone/else") as error:
         TransformersMLLM("someone/else").reply(ask())
     assert "\n" not in str(error.value)
@@ -383,7 +381,7 @@ def test_a_broken_torchvision_does_not_matter(folders: dict[str, Path], tmp_path
         "import numpy as np\n"
         "from rsvp.mllm.transformers import TransformersMLLM\n"
         "from rsvp.types import Message\n"
-        f"mllm = TransformersMLLM({str(folders['qwen3_vl'])!r}, max_new_tokens=2)\n"
+        f"mllm = TransformersMLLM({str(folders['qwen3_vl'])!r}, max_tokens=2)\n"
         "image = np.zeros((64, 64, 3), np.uint8)\n"
         "print(mllm.reply([Message('user', (image, 'cup'))]).usage.calls)\n"
     )

@@ -74,7 +74,7 @@ def test_new_tokens_get_rows_of_their_own(trained_run) -> None:
 
 
 def test_the_export_replies_through_the_ordinary_backend(trained_run) -> None:
-    mllm = TransformersMLLM(str(trained_run / "model"), max_new_tokens=8)
+    mllm = TransformersMLLM(str(trained_run / "model"), max_tokens=8)
     rgb = next(iter(scenes(1, 5, size=100))).rgb
     reply = mllm.reply([Message("user", (rgb, "Think, then box: the dog"))])
     assert 1 <= reply.usage.completion_tokens <= 8
