@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rsvp import registry
 from rsvp.errors import BadInput, ModelUnavailable
@@ -143,6 +142,8 @@ def _missing_mllm(preset: Preset) -> Iterator[str]:
         return
     if not os.environ.get(API_MODEL, "").strip():
         yield f"no model is named: {_NAME_IT}"
+    from urllib.parse import urlsplit  # not needed for --help
+
     host = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
     if host in (None, "api.openai.com") and not os.environ.get("OPENAI_API_KEY", "").strip():
         yield "no key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -91,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if "--debug" in arguments:
+            import traceback
+
             traceback.print_exc()
             if isinstance(error, UnparsableReply):
                 console.print_err(f"the reply was:\n{error.raw}")

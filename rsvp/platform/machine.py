@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 GIB = 1 << 30
@@ -25,6 +24,8 @@ def memory_bytes() -> int | None:
 
 def gpu_memory_bytes() -> int:
     """Memory of the largest NVIDIA GPU, 0 where there is none or no driver."""
+    import subprocess  # not needed for --help
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0
