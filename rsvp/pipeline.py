@@ -358,7 +358,8 @@ async def _in_thread(call: Callable[[], T]) -> T:
     future: Future[T] = Future()
 
     def run() -> None:
-        future.set_running_or_notify_cancel()
+        if not future.set_running_or_notify_cancel():
+            return  # cancelled before the thread began
         try:
             future.set_result(call())
         except BaseException as error:
