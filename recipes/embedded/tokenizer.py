@@ -6,6 +6,7 @@ words of the queries come from ordinary BPE training.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -22,6 +23,7 @@ from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900
+WORD_START = "Ġ"  # byte-level BPE's letter for a space
 
 # The processor inserts the image itself; the model reads the last user message alone.
 CHAT_TEMPLATE = (
@@ -33,16 +35,18 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(
-    folder: Path, n: int = 4000, *, start: Path | None = None
+    folder: Path, n: int = 4000, *, start: Path | None = None, words: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """The tokenizer in `folder`, made first where there is none.
 
     Args:
         n: scenes whose queries a new tokenizer is trained on.
-        start: folder of a trained model; its tokenizer is extended instead.
+        start: folder of a trained model; its tokenizer is extended instead, by `words` too.
     """
     if not (folder / "tokenizer.json").exists():
-        made = train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start)
+        made = (
+            train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start, words)
+        )
         made.save_pretrained(folder)
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
@@ -73,6 +77,11 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         AddedToken(c.name, single_word=True, lstrip=True, normalized=False) for c in categories()
     ]
     core.add_tokens([*fixed, *names])
+    return wrap(core)
+
+
+def wrap(core: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer as transformers saves it, with its chat template."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<pad>",
@@ -85,13 +94,31 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def extended_tokenizer(model: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a trained model, with the fragments that it lacks added at its end."""
+def extended_tokenizer(model: Path, words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of a trained model, with the fragments and words that it lacks at its end.
+
+    A known word is one token, whatever the merges make of it.
+    """
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(model))
     known = tokenizer.get_vocab()
     missing = [text for text in (*FRAGMENTS, *NUMBERS) if text not in known]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in missing])
-    return tokenizer
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary |= {token["content"]: token["id"] for token in state["added_tokens"]}
+    for word in words:
+        vocabulary.setdefault(WORD_START + word, len(vocabulary))
+    state["model"]["ignore_merges"] = True
+    return wrap(Tokenizer.from_str(json.dumps(state)))
+
+
+def word_rows(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Word -> its token id, of the words that are one token after a space."""
+    return {
+        token.removeprefix(WORD_START): row
+        for token, row in tokenizer.get_vocab().items()
+        if token.startswith(WORD_START) and token[1:].isalpha()
+    }
 
 
 class ReplyTokens(NamedTuple):

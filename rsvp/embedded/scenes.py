@@ -1,7 +1,7 @@
 """Rendered scenes whose whole truth is known.
 
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
-                                   [--queries K] [--photos DIR]
+                                   [--queries K] [--photos DIR] [--wording plain|natural|unseen]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
 of every object; the kind, text, targets and reasoning objects of every query.
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from rsvp.embedded import backgrounds
-from rsvp.embedded.queries import KINDS, Query, make_query
+from rsvp.embedded.queries import ALL_KINDS, KINDS, Query, make_query
 from rsvp.embedded.rendering import (
     SceneObject,
     paint,
@@ -31,6 +31,7 @@ from rsvp.embedded.rendering import (
     sample_categories,
     visible_objects,
 )
+from rsvp.embedded.wording import PLAIN_WORDING, Wording
 from rsvp.errors import BadInput, RsvpError
 from rsvp.masks import encode_rle
 from rsvp.platform.files import write_text
@@ -39,6 +40,11 @@ from rsvp.types import RgbArray
 DEFAULT_SIZE = 320
 MIN_SIZE, MAX_SIZE = 64, 4096
 ATTEMPTS = 60
+WORDINGS = {
+    "plain": PLAIN_WORDING,
+    "natural": Wording(natural=True),
+    "unseen": Wording(natural=True, unseen=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ def render(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    wording: Wording = PLAIN_WORDING,
 ) -> Scene:
     """One scene with up to `count` queries, the first of a kind drawn from `kinds`.
 
@@ -100,7 +107,10 @@ def render(
         RsvpError: no scene allowed a query of the kind in `ATTEMPTS` attempts.
     """
     kind = kinds[int(rng.integers(len(kinds)))]
-    return compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds))
+    tries = len(kinds)
+    return compose(
+        kind, kinds, rng, size=size, photos=photos, count=count, tries=tries, wording=wording
+    )
 
 
 def scenes(
@@ -111,12 +121,15 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    wording: Wording = PLAIN_WORDING,
 ) -> Iterator[Scene]:
     """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
-        yield compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=tries)
+        yield compose(
+            kind, kinds, rng, size=size, photos=photos, count=count, tries=tries, wording=wording
+        )
 
 
 def compose(
@@ -128,6 +141,7 @@ def compose(
     photos: Sequence[RgbArray],
     count: int,
     tries: int,
+    wording: Wording = PLAIN_WORDING,
 ) -> Scene:
     """A scene composed anew until it allows a query of the first kind.
 
@@ -137,13 +151,13 @@ def compose(
         placed = place_sprites(sample_categories(first_kind, rng), first_kind, size, rng)
         canvas = backgrounds.draw(size, rng, photos)
         objects = visible_objects(paint(canvas, placed), placed)
-        if objects and (first := make_query(first_kind, objects, rng)):
+        if objects and (first := make_query(first_kind, objects, rng, wording)):
             break
     else:
         raise RsvpError(f"no scene allowed a query of kind {first_kind!r} in {ATTEMPTS} attempts")
     queries, others = [first], [kind for kind in kinds if kind != first_kind]
     for i in rng.permutation(len(others))[:tries]:
-        if len(queries) < count and (query := make_query(others[int(i)], objects, rng)):
+        if len(queries) < count and (query := make_query(others[int(i)], objects, rng, wording)):
             queries.append(query)
     return Scene(canvas, objects, tuple(queries))
 
@@ -155,14 +169,19 @@ def write(args: argparse.Namespace) -> None:
         raise BadInput("--n and --queries start at 1, --seed at 0")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {size}")
-    kinds = [k.strip() for k in args.kinds.split(",") if k.strip()]
-    unknown = ", ".join(k for k in kinds if k not in KINDS)
+    wording = WORDINGS[args.wording]
+    known = ALL_KINDS if wording.natural else KINDS
+    named = ",".join(known) if args.kinds is None else args.kinds
+    kinds = [k.strip() for k in named.split(",") if k.strip()]
+    unknown = ", ".join(k for k in kinds if k not in known)
     if unknown or not kinds:
-        raise BadInput(f"unknown query kind {unknown or args.kinds!r}; known: {', '.join(KINDS)}")
+        raise BadInput(f"unknown query kind {unknown or named!r}; known: {', '.join(known)}")
     out.mkdir(parents=True, exist_ok=True)
     photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    rendered = scenes(n, seed, kinds=kinds, size=size, count=args.queries, photos=photos)
+    rendered = scenes(
+        n, seed, kinds=kinds, size=size, count=args.queries, photos=photos, wording=wording
+    )
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
         Image.fromarray(scene.rgb).save(out / name, compress_level=3)
@@ -181,8 +200,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="side of the image, pixels")
-    known = ",".join(KINDS)
-    parser.add_argument("--kinds", default=known, help=f"comma-separated, of {known}")
+    natural = ",".join(ALL_KINDS[len(KINDS) :])
+    parser.add_argument(
+        "--kinds",
+        help=f"comma-separated, of {','.join(KINDS)}, and with another wording also {natural}",
+    )
+    parser.add_argument(
+        "--wording",
+        choices=WORDINGS,
+        default="plain",
+        help="natural: ordinary English; unseen: with descriptions that were never trained on",
+    )
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     args = parser.parse_args(argv)
