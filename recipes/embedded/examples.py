@@ -200,6 +200,7 @@ class ExampleBuffer:
         queries: of a scene, at most.
         shares: strategy -> its share of the images.
         styles: of the drawings; each object gets one at random.
+        grounds: (H, W, 3) uint8 arrays: backgrounds alone.
     """
 
     def __init__(
@@ -212,11 +213,12 @@ class ExampleBuffer:
         *,
         shares: Mapping[str, float] = STRATEGY_SHARES,
         styles: Sequence[str] = tuple(STYLES),
+        grounds: Sequence[RgbArray] = (),
     ) -> None:
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
         self.photos, self.queries, self.shares = photos, queries, shares
-        self.styles = styles
+        self.styles, self.backgrounds = styles, (*photos, *grounds)
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
@@ -241,7 +243,11 @@ class ExampleBuffer:
         while True:
             size = SIZE if self.rng.random() < 0.6 else int(self.rng.integers(260, 360))
             scene = render(
-                self.rng, size=size, count=self.queries, photos=self.photos, styles=self.styles
+                self.rng,
+                size=size,
+                count=self.queries,
+                photos=self.backgrounds,
+                styles=self.styles,
             )
             example = scene_example(scene, self.rng, self.shares)
             if example.turns:

@@ -78,12 +78,14 @@ def train(
     *,
     trainer_class: type[ReasonerTrainer] = ReasonerTrainer,
     start: Path | None = None,
+    grounds: Sequence[RgbArray] = (),
 ) -> None:
     """Train or resume training in `out`.
 
     Args:
         photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
         start: folder of a trained model to fine-tune, with new heads and optimisers.
+        grounds: (H, W, 3) uint8 arrays: backgrounds alone.
 
     Raises:
         BadInput: the checkpoint does not fit, or there is no model in `start`.
@@ -96,8 +98,9 @@ def train(
     # A resumed run draws new scenes: there is no end of them, so no position needs to be kept.
     seed = TRAIN_SEED + config.seed + loop.step
     buffer = ExampleBuffer(
-        seed, BUFFER, FRESH, photos, config.turns + 2, shares=config.shares, styles=config.styles
-    )
+        seed, BUFFER, FRESH, photos, config.turns + 2,
+        shares=config.shares, styles=config.styles, grounds=grounds,
+    )  # fmt: skip
     rng = random.Random(loop.step)
     none = TurnLosses(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)
     for step in loop.steps():
