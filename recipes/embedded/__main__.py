@@ -5,13 +5,15 @@
     python -m recipes.embedded segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
+    python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
     python -m recipes.embedded curve     RUN/log.csv
     python -m recipes.embedded compare   --out DIR --minutes M
 
 Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limits this call,
 `--steps` the whole run and with it the learning-rate schedule. `--photos` is a folder of `images/`
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
-it. The VLSM is trained on the packaged segmenter and reasoner: install them first.
+it, and from the folder of images `--grounds`. The VLSM is trained on the packaged segmenter and
+reasoner: install them first.
 `--from` fine-tunes a trained reasoner (`embedded` is the packaged one); its token embeddings do not
 change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
 `boxes=0.4,grid=0.25,marks=0.35`.
@@ -83,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shares", type=strategy_shares, help="STRATEGY=SHARE,... of the images")
     sub.add_argument("--lr", type=float, help="learning rate of AdamW")
     sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
+    sub.add_argument("--grounds", type=Path, help="folder of images, used as backgrounds alone")
     sub = commands.add_parser("install", help="copy trained models into the package")
     sub.set_defaults(run=install)
     for name in ("reasoner", "segmenter", "vlsm"):
@@ -90,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--residual-scale", "--strength", type=float, help="of the VLSM, 0 to 1; see VlsmConfig"
     )
+    sub = commands.add_parser("sprites", help="build the sprites, or those of another style")
+    sub.set_defaults(run=sprites)
+    sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
+    sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
+    sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
     sub = commands.add_parser("curve", help="print a run's learning curve")
     sub.set_defaults(run=curve)
     sub.add_argument("log", type=Path)
@@ -107,10 +115,11 @@ def train_reasoner(args: argparse.Namespace) -> None:
     if args.photos:  # split `val` is for measuring alone
         truth = read_instances(args.photos / "instances.json").of_split("train")
         photos = load_photos([truth.image_file(number) for number in truth.images])
+    grounds = load_photos(args.grounds) if args.grounds else ()
     start = None if args.start is None else trained_model(args.start)
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
-    reasoner.train(args.out, config, photos, choose_device(args), start=start)
+    reasoner.train(args.out, config, photos, choose_device(args), start=start, grounds=grounds)
 
 
 def train_segmenter(args: argparse.Namespace) -> None:
@@ -148,6 +157,18 @@ def install(args: argparse.Namespace) -> None:
 
     runs = {name: getattr(args, name) for name in installer.EXPORTS}
     installer.install(runs, residual_scale=args.residual_scale)
+
+
+def sprites(args: argparse.Namespace) -> None:
+    """Build the sprites of a style."""
+    from recipes.embedded import sprites as builder
+
+    if args.style is None:
+        builder.build()
+    elif args.source is None:
+        raise BadInput("--style needs --source, a folder of images")
+    else:
+        builder.build_style(args.style, args.source, args.out)
 
 
 def curve(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rsvp.datasets.instances import read_instances
 from rsvp.embedded.scenes import Scene, render, scenes
+from rsvp.embedded.vocabulary import STYLES
 from rsvp.errors import BadInput
 from rsvp.images import load_image
 from rsvp.masks import mask_to_box
@@ -98,7 +99,9 @@ class RenderedInstances:
         """A random object; one draw in eight renders a new scene."""
         if len(self.instances) < KEPT - 400 or rng.random() < FRESH:
             size = int(self.rng.integers(224, 400))
-            fresh = instances_of(render(self.rng, size=size, photos=self.photos))
+            fresh = instances_of(
+                render(self.rng, size=size, photos=self.photos, styles=tuple(STYLES))
+            )
             self.instances = (self.instances + fresh)[-KEPT:]
             return fresh[0]
         return self.instances[int(rng.integers(len(self.instances)))]
