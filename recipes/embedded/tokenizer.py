@@ -106,7 +106,7 @@ def extended_tokenizer(model: Path, words: Sequence[str]) -> PreTrainedTokenizer
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     vocabulary |= {token["content"]: token["id"] for token in state["added_tokens"]}
-    for word in words:
+    for word in filter(str.isalpha, words):
         vocabulary.setdefault(WORD_START + word, len(vocabulary))
     state["model"]["ignore_merges"] = True
     return wrap(Tokenizer.from_str(json.dumps(state)))

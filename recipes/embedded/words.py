@@ -1,8 +1,9 @@
 """The words that the reasoner learns, and what their embeddings begin with.
 
 Word vectors that others trained on much text say which words are alike, so that the reasoner may
-understand a word in a place where its own training never showed it. A linear map, fitted on the
-words whose embeddings it has, takes the vectors of the new ones into its table.
+understand a word in a place where its own training never showed it. From them, and from the
+descriptions, embeddings are made that lie near those of the names: the reasoner begins with
+"puppy" near "dog".
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsvp.embedded import descriptions
-from rsvp.embedded.language import inflected, normalize
+from rsvp.embedded.language import Lexicon, inflected, normalize
 from rsvp.embedded.vocabulary import categories, groups, keywords, plural, uses
 from rsvp.embedded.wording import NATURAL, REQUESTS, SYNONYMS
 from rsvp.errors import BadInput
 
 MOST_WORDS = 6000  # 3 MB of embeddings
 ENGLISH_WORDS = 40_000  # so many of the most frequent ones count as English words
-RIDGE = 10.0
+EPOCHS = 6
+CORRECTION_COST = 0.03
+NAME_COPIES = 5  # of a name among the descriptions
+LONGEST = 0.9  # quantile of the words' lengths that becomes the length of a name
+NOISE = 0.05
 
 Vectors = Mapping[str, NDArray[np.float32]]
 
@@ -92,27 +98,96 @@ def english(vectors: Vectors) -> list[str]:
     return sorted(words[:ENGLISH_WORDS])
 
 
-def initial_embeddings(
-    words: Sequence[str],
-    vectors: Vectors,
-    known: Mapping[str, int],
-    table: Tensor,
-) -> Tensor:
-    """(n, width) embeddings of new words, in the space of the table's own.
+def initial_embeddings(words: Sequence[str], vectors: Vectors, names: Tensor) -> Tensor:
+    """(n, width) embeddings of words that lie near the names which the words speak of.
+
+    A linear classifier learns them: the weighted mean of a description's words predicts its name.
+    A word's part in it is a linear map of its vector, and a correction of its own.
 
     Args:
-        known: words that have a row in the table -> its index.
-        table: (rows, width) float.
+        names: (categories, width) embeddings of the names.
     """
-    pairs = [(w, row) for w, row in known.items() if w in vectors]
-    x = torch.from_numpy(np.stack([vectors[w] for w, _ in pairs]))
-    y = table[[row for _, row in pairs]].float()
-    mean_x, mean_y, spread = x.mean(0), y.mean(0), x.std()
-    x = (x - mean_x) / spread
-    weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1]), x.T @ (y - mean_y))
-    blank = np.asarray(mean_x)
-    found = torch.from_numpy(np.stack([vectors.get(w, blank) for w in words]))
-    made = ((found - mean_x) / spread) @ weights
-    made *= y.sub(mean_y).norm(dim=1).median() / made.norm(dim=1, keepdim=True).clamp(min=1e-6)
-    noise = torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
-    return mean_y + made + 0.1 * y.std(0) * noise
+    generator = torch.Generator().manual_seed(0)
+    mean, spread = names.mean(0), names.sub(names.mean(0)).norm(dim=1).mean()
+    directions = F.normalize(names - mean, dim=1)
+    model = _BagOfWords(_vector_table(words, vectors), names.shape[1])
+    texts, wanted = _classified_texts(words, len(names))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(texts), generator=generator).split(128):
+            ids = texts[batch]
+            logits = model(ids) @ directions.T
+            loss = -(wanted[batch] * logits.log_softmax(1)).sum(1).mean()
+            (loss + CORRECTION_COST * model.correction(ids).square().sum(-1).mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        rows = torch.arange(1, len(words) + 1)
+        parts = model.parts(rows) * model.weights(rows)[:, None]
+        length = parts.norm(dim=1, keepdim=True)
+        scale = spread / length.quantile(LONGEST)
+        noise = torch.randn(parts.shape, generator=generator) * names.std(0)
+        return mean + parts * (scale * length).clamp(max=spread) / length + NOISE * noise
+
+
+class _BagOfWords(nn.Module):
+    """The mean of the parts of a text's words, each with its weight.
+
+    Args:
+        table: (1 + words, size) vectors; row 0 is for padding.
+    """
+
+    def __init__(self, table: Tensor, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.map = nn.Linear(table.shape[1], width, bias=False)
+        self.correction = nn.Embedding(len(table), width)
+        self.weight_map = nn.Linear(table.shape[1], 1)
+        self.weight_correction = nn.Embedding(len(table), 1)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        for embedding in (self.correction, self.weight_correction):
+            nn.init.zeros_(embedding.weight)
+
+    def parts(self, ids: Tensor) -> Tensor:
+        """(..., width)"""
+        return self.map(self.table[ids]) + self.correction(ids)  # type: ignore[no-any-return]
+
+    def weights(self, ids: Tensor) -> Tensor:
+        """(...) above 0"""
+        raw = self.weight_map(self.table[ids]) + self.weight_correction(ids)
+        return raw[..., 0].exp()  # type: ignore[no-any-return]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(n, width) of (n, length) word numbers, 0 for none."""
+        weights = self.weights(ids) * (ids > 0)
+        shares = weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
+        return self.scale * (self.parts(ids) * shares[..., None]).sum(1)
+
+
+def _vector_table(words: Sequence[str], vectors: Vectors) -> Tensor:
+    """(1 + words, size) unit vectors, 0 where a word has none."""
+    size = len(next(iter(vectors.values())))
+    rows = [vectors.get(word, np.zeros(size, np.float32)) for word in words]
+    table = torch.from_numpy(np.stack([np.zeros(size, np.float32), *rows]))
+    return F.normalize(table, dim=1)
+
+
+def _classified_texts(words: Sequence[str], categories_: int) -> tuple[Tensor, Tensor]:
+    """(n, length) word numbers of all descriptions and names, and (n, categories) shares."""
+    reader = Lexicon(words)
+    pairs = [(d.text, d.categories) for d in descriptions.descriptions() if not d.unseen]
+    pairs += [(c.name, frozenset([c.index])) for c in categories()] * NAME_COPIES
+    pairs += [
+        (text, fits)
+        for t in (keywords(), uses(), uses("uses_without_with"))
+        for text, fits in t.items()
+    ]
+    read = [(reader.read(text).text.split(), fits) for text, fits in pairs]
+    kept = [(found, fits) for found, fits in read if found]
+    texts = torch.zeros(len(kept), max(len(found) for found, _ in kept), dtype=torch.long)
+    wanted = torch.zeros(len(kept), categories_)
+    for row, (found, fits) in enumerate(kept):
+        numbers = [reader.rank[word] + 1 for word in found if word in reader.rank]
+        texts[row, : len(numbers)] = torch.tensor(numbers)
+        wanted[row, list(fits)] = 1 / len(fits)
+    return texts, wanted

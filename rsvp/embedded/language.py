@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from rsvp.embedded.vocabulary import FOLDER, categories
+from rsvp.platform.files import write_text
 
 WORDS_FILE = "words.txt"  # in the folder of the reasoner's weights
 SHORTEST_TYPO = 3  # letters; one letter changed makes a shorter word into any other
@@ -118,6 +119,7 @@ class Lexicon:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
         self.rank = {word: rank for rank, word in enumerate(words)}
 
     @classmethod
@@ -125,6 +127,11 @@ class Lexicon:
         """The lexicon in a folder of weights, if there is one."""
         file = folder / WORDS_FILE
         return cls(file.read_text(encoding="utf-8").split()) if file.exists() else None
+
+    def save(self, folder: Path) -> None:
+        """Write the lexicon into a folder of weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / WORDS_FILE, "\n".join(self.words) + "\n")
 
     def read(self, query: str) -> ReadQuery:
         """Normalise a query, correct its typing errors, and find its unknown words."""
