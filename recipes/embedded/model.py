@@ -102,8 +102,16 @@ def order_numbers(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
         table[ids] += 0.02 * features @ directions
 
 
-def export(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
+def export(
+    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, *, reply_tokens: int
+) -> None:
+    """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer.
+
+    Args:
+        reply_tokens: the tokens from this id on are never generated.
+    """
+    unwritten = list(range(reply_tokens, len(tokenizer)))
+    model.generation_config.suppress_tokens = unwritten or None
     save_bf16(model, folder)
     image_processor: Any = CLIPImageProcessorPil(
         do_resize=True, size={"height": SIZE, "width": SIZE},

@@ -121,6 +121,12 @@ def word_rows(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     }
 
 
+def first_word(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id from which on all tokens are words of the lexicon, which no reply holds."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return 1 + max(token["id"] for token in state["added_tokens"])
+
+
 class ReplyTokens(NamedTuple):
     """Replies as tokens, all (n, length) but the last.
 

@@ -28,7 +28,7 @@ from recipes.embedded.model import (
     load_model,
     order_numbers,
 )
-from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, word_rows
+from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, first_word, word_rows
 from recipes.embedded.words import Vectors, initial_embeddings
 from rsvp.embedded.vocabulary import categories
 
@@ -136,6 +136,7 @@ class ReasonerTrainer:
 
     Attributes:
         known: tokens of the trained model; those that follow are new.
+        reply_tokens: tokens that a reply may hold: all but the words of the lexicon, at the end.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class ReasonerTrainer:
         if start is None:
             order_numbers(self.model, tokenizer)
         prepare(self.model, device)
+        self.reply_tokens = first_word(tokenizer)
         self.heads = AuxiliaryHeads().to(device)
         self.turns = TurnEncoder(tokenizer, device)
 
@@ -202,7 +204,8 @@ class ReasonerTrainer:
     def token_loss(self, states: Tensor, replies: ReplyTokens) -> Tensor:
         """The replies' loss, of the (n, length, WIDTH) states that predict their tokens."""
         keep = replies.mask == 1
-        logs = self.model.lm_head(states[keep]).float().log_softmax(-1)
+        weight = self.model.lm_head.weight[: self.reply_tokens]
+        logs = F.linear(states[keep], weight).float().log_softmax(-1)
         coordinates = replies.coordinates[:, None].expand_as(keep)[keep]
         return losses.token_loss(logs, replies.ids[keep], coordinates, self.turns.number_ids)
 
@@ -345,7 +348,7 @@ class ReasonerTrainer:
 
     def export(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads."""
-        export(self.model, self.tokenizer, folder)
+        export(self.model, self.tokenizer, folder, reply_tokens=self.reply_tokens)
 
 
 def relevance(

@@ -124,7 +124,7 @@ def initial_embeddings(words: Sequence[str], vectors: Vectors, names: Tensor) ->
     with torch.no_grad():
         rows = torch.arange(1, len(words) + 1)
         parts = model.parts(rows) * model.weights(rows)[:, None]
-        length = parts.norm(dim=1, keepdim=True)
+        length = parts.norm(dim=1, keepdim=True).clamp(min=1e-6)
         scale = spread / length.quantile(LONGEST)
         noise = torch.randn(parts.shape, generator=generator) * names.std(0)
         return mean + parts * (scale * length).clamp(max=spread) / length + NOISE * noise
