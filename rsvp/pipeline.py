@@ -373,6 +373,8 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
     confidence, minimum = output.confidence, config.family.min_confidence
     if not output.reasoning.understood:
         yield f"{UNSURE}: it says that it cannot read images of this sort"
+    elif output.familiarity is not None and output.familiarity < 0:
+        yield f"{UNSURE}: it is unlike those that the model was trained on"
     elif confidence is not None and minimum is not None and confidence < minimum:
         yield (
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "

@@ -41,7 +41,7 @@ class ReasoningOutput:
     Attributes:
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
-        confidence, finish_reason: of the reply that was read, see `Reply`.
+        confidence, familiarity, finish_reason: of the reply that was read, see `Reply`.
         timings: seconds spent so far, by stage.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
@@ -51,6 +51,7 @@ class ReasoningOutput:
     usage: Usage
     prompt_sha256: str
     confidence: float | None = None
+    familiarity: float | None = None
     finish_reason: str = "stop"
     timings: Mapping[str, float] = field(default_factory=dict)
     shown: RgbArray | None = field(default=None, repr=False)
@@ -119,6 +120,7 @@ def propose(
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
+        familiarity=reply.familiarity,
         finish_reason=reply.finish_reason,
         shown=rgb,
     )

@@ -190,6 +190,8 @@ class Reply:
     Attributes:
         finish_reason: "stop", "length", or the server's own word.
         confidence: mean probability of the sampled tokens, 0 to 1, where the backend knows it.
+        familiarity: log-odds that the images are like those that the model was trained on, above
+            the threshold: below 0 they are unlike them. None where the backend cannot tell.
     """
 
     text: str
@@ -197,6 +199,7 @@ class Reply:
     seconds: float = 0.0
     finish_reason: str = "stop"
     confidence: float | None = None
+    familiarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
