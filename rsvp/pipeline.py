@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rsvp import postprocess, presets, registry
@@ -17,6 +18,7 @@ from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.images import ImageSource
+from rsvp.lexicon import Lexicon
 from rsvp.mllm import MLLM, is_remote, load
 from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
@@ -77,7 +79,8 @@ class Pipeline:
         family = registry.family(mllm.model if mllm is not None else "")
         frame = family.frame if frame is None else frame
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
-        self.prompt_config = PromptConfig(frame, family, cot, max_reasks)
+        lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
+        self.prompt_config = PromptConfig(frame, family, cot, max_reasks, lexicon)
         self.limits = limits or Limits()
         if mllm is not None and strategy is not None:
             if isinstance(strategy, NeedsSegmenter):
@@ -371,8 +374,12 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[str]:
     confidence, minimum = output.confidence, config.family.min_confidence
-    if not output.reasoning.understood:
-        yield f"{UNSURE}: it says that it cannot read images of this sort"
+    if words := output.reasoning.unknown_words:
+        yield f"the reasoner does not know {', '.join(map(repr, words))}, and was not asked"
+    elif not output.reasoning.understood:
+        yield f"{UNSURE}: {output.reasoning.reason or 'it cannot read images of this sort'}"
+    elif output.familiarity is not None and output.familiarity < 0:
+        yield f"{UNSURE}: it is unlike those that the model was trained on"
     elif confidence is not None and minimum is not None and confidence < minimum:
         yield (
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
@@ -380,6 +387,12 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
         )
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
+
+
+def _lexicon(model: str) -> Lexicon | None:
+    """The words that a local model with few of them knows."""
+    folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
+    return Lexicon.load(folder)
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

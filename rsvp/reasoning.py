@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
+from rsvp.lexicon import Lexicon
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
@@ -26,12 +28,14 @@ class PromptConfig:
         family: what is known of models of its kind.
         cot: ask for the chain of thought, or for the targets alone.
         max_reasks: how often to ask again after a reply that cannot be read.
+        lexicon: all words that the model knows, where these are few.
     """
 
     frame: Frame
     family: ModelFamily
     cot: bool = True
     max_reasks: int = 2
+    lexicon: Lexicon | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class ReasoningOutput:
     Attributes:
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
-        confidence, finish_reason: of the reply that was read, see `Reply`.
+        confidence, familiarity, finish_reason: of the reply that was read, see `Reply`.
         timings: seconds spent so far, by stage.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
@@ -51,6 +55,7 @@ class ReasoningOutput:
     usage: Usage
     prompt_sha256: str
     confidence: float | None = None
+    familiarity: float | None = None
     finish_reason: str = "stop"
     timings: Mapping[str, float] = field(default_factory=dict)
     shown: RgbArray | None = field(default=None, repr=False)
@@ -87,11 +92,16 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile = request.image, config.family, config.family.profile
+    query = request.query
+    if config.lexicon:
+        query, unknown = config.lexicon.read(query)
+        if unknown or not query:
+            return _not_asked(request.query, unknown, dialogue)
     view = strategy.view(image, request.query, max_side=family.max_side, cache=cache)
     variables: dict[str, str] = {
         **prompting.variables_for_frame(config.frame.kind, view.size[1], view.size[0]),
         **view.variables,
-        "query": request.query,
+        "query": query,
     }
     hints = hint_prompts(request.hint, profile)
     rgb = view.rgb
@@ -119,9 +129,19 @@ def propose(
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
+        familiarity=reply.familiarity,
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
+
+
+def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
+    """The output for a query with words that the model cannot know: it is not asked."""
+    words = " and ".join(repr(word) for word in unknown)
+    reason = f"It does not know {words}." if unknown else "The query names nothing that it knows."
+    text = json.dumps({"targets": [], "understood": False, "reason": reason})
+    reasoning = Reasoning((), (), reason, text, understood=False, unknown_words=unknown)
+    return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
 
 
 def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:

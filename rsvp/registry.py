@@ -124,6 +124,7 @@ class ModelFamily:
         single_turn: they were trained on conversations of one question and one reply.
         min_confidence: mean token probability below which their replies are doubted; None where
             that is unknown.
+        lexicon: their folder lists all words that they know.
     """
 
     frame: str = "0-1000"
@@ -131,11 +132,12 @@ class ModelFamily:
     max_side: int = MAX_SIDE
     single_turn: bool = False
     min_confidence: float | None = None
+    lexicon: bool = False
 
 
 # The embedded reasoner learned that a coordinate's neighbours are nearly right, so it is never sure
 # of one: on 180 scenes the first percentile of its confidence is 0.72, the median 0.78.
-_EMBEDDED = ModelFamily("percent", "compact", single_turn=True, min_confidence=0.68)
+_EMBEDDED = ModelFamily("percent", "compact", single_turn=True, min_confidence=0.68, lexicon=True)
 
 # The first pattern found anywhere in the model's name or folder, case ignored, decides. `.` after a
 # digit stands for the hub's "2.5", Ollama's "2.5vl" and the config's "2_5".

@@ -141,7 +141,9 @@ class Reasoning:
     """What stage 1 concluded. No proposals means that the model said: not in this image.
 
     Attributes:
-        understood: False when the model said that it cannot read images of this sort at all.
+        understood: False when the model said that it cannot read images of this sort at all, or
+            that it does not know words of the query.
+        unknown_words: these words.
     """
 
     steps: tuple[Step, ...]
@@ -149,6 +151,7 @@ class Reasoning:
     reason: str
     raw: str = field(default="", repr=False)
     understood: bool = True
+    unknown_words: tuple[str, ...] = ()
 
     @property
     def no_target(self) -> bool:
@@ -190,6 +193,8 @@ class Reply:
     Attributes:
         finish_reason: "stop", "length", or the server's own word.
         confidence: mean probability of the sampled tokens, 0 to 1, where the backend knows it.
+        familiarity: log-odds that the images are like those that the model was trained on, above
+            the threshold: below 0 they are unlike them. None where the backend cannot tell.
     """
 
     text: str
@@ -197,6 +202,7 @@ class Reply:
     seconds: float = 0.0
     finish_reason: str = "stop"
     confidence: float | None = None
+    familiarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "platform", "images", "prompting", "registry"),
+    ("types", "platform", "images", "lexicon", "prompting", "registry"),
     ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
     ("dialogue", "reasoning", "postprocess", "result", "pipeline", "training"),

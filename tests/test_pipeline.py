@@ -203,6 +203,16 @@ def test_a_model_that_cannot_read_such_images_says_so() -> None:
     assert result.warnings == (f"{UNSURE}: it says that it cannot read images of this sort",)
 
 
+@pytest.mark.parametrize(("familiarity", "warned"), [(-0.1, True), (0.1, False), (None, False)])
+def test_an_unfamiliar_image_is_warned_about_first_and_keeps_its_answer(
+    familiarity, warned
+) -> None:
+    reply = Reply(answer((0, 0, 500, 500)), finish_reason="length", familiarity=familiarity)
+    result = pipeline(reply).segment(picture(), "x")
+    assert len(result.targets) == 1
+    assert result.warnings[0].startswith(UNSURE) is warned
+
+
 def test_other_models_are_not_judged_by_the_embedded_ones_measure() -> None:
     reply = Reply(answer((0, 0, 500, 500)), confidence=0.3)
     assert pipeline(reply).segment(picture(), "x").warnings == ()

@@ -4,6 +4,7 @@
     python -m recipes.embedded reasoner  --out RUN --from RUN-OR-FOLDER [--shares marks=1,...]
     python -m recipes.embedded segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m recipes.embedded familiarity --model RUN-OR-FOLDER --others DIR [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
     python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
     python -m recipes.embedded curve     RUN/log.csv
@@ -17,6 +18,8 @@ reasoner: install them first.
 `--from` fine-tunes a trained reasoner (`embedded` is the packaged one); its token embeddings do not
 change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
 `boxes=0.4,grid=0.25,marks=0.35`.
+`familiarity` fits what tells scenes from other images, into the trained reasoner's folder: do so
+before `install`. `--others` holds a sub-folder of images for each kind that is no scene.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
 """
 
@@ -100,6 +103,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
     sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
     sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
+    sub = commands.add_parser("familiarity", help="fit what tells scenes from other images")
+    sub.set_defaults(run=fit_familiarity)
+    sub.add_argument("--model", required=True, help="a trained reasoner: run, folder or embedded")
+    sub.add_argument("--others", type=Path, required=True, help="a folder of images for each kind")
+    sub.add_argument("--photos", type=Path, help="folder of images/ and instances.json")
+    sub.add_argument("--scenes", type=int, default=6000)
+    sub.add_argument("--threads", type=int, default=1, help="CPU threads")
     sub = commands.add_parser("curve", help="print a run's learning curve")
     sub.set_defaults(run=curve)
     sub.add_argument("log", type=Path)
@@ -110,14 +120,10 @@ def parser() -> argparse.ArgumentParser:
 def train_reasoner(args: argparse.Namespace) -> None:
     """Train or fine-tune the reasoner."""
     from recipes.embedded import reasoner
-    from rsvp.datasets.instances import read_instances
     from rsvp.embedded.backgrounds import load_photos
 
-    photos: Sequence[RgbArray] = ()
-    if args.photos:  # split `val` is for measuring alone
-        truth = read_instances(args.photos / "instances.json").of_split("train")
-        photos = load_photos([truth.image_file(number) for number in truth.images])
-    grounds = load_photos(args.grounds) if args.grounds else ()
+    photos = training_photos(args.photos)
+    grounds: Sequence[RgbArray] = load_photos(args.grounds) if args.grounds else ()
     start = None if args.start is None else trained_model(args.start)
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
@@ -125,6 +131,21 @@ def train_reasoner(args: argparse.Namespace) -> None:
         args.out, config, photos, choose_device(args), start=start, grounds=grounds,
         vectors=args.word_vectors,
     )  # fmt: skip
+
+
+def fit_familiarity(args: argparse.Namespace) -> None:
+    """Fit what tells scenes from other images."""
+    import torch
+
+    from recipes.embedded import familiarity
+
+    torch.set_num_threads(args.threads)
+    kinds = familiarity.load_others(args.others)
+    if photos := training_photos(args.photos):
+        kinds["photos"] = photos
+    folder = trained_model(args.model)
+    for kind, share in familiarity.fit(folder, kinds, args.scenes).items():
+        print(f"{kind:<24} unlike the training's: {share:.3f}")
 
 
 def train_segmenter(args: argparse.Namespace) -> None:
@@ -198,6 +219,17 @@ def given_settings(args: argparse.Namespace, config: type[Any]) -> dict[str, Any
     """The fields of a configuration that were given on the command line."""
     given = {f.name: getattr(args, f.name, None) for f in fields(config)}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def training_photos(folder: Path | None) -> Sequence[RgbArray]:
+    """The photos of the split `train`; `val` is for measuring alone."""
+    from rsvp.datasets.instances import read_instances
+    from rsvp.embedded.backgrounds import load_photos
+
+    if folder is None:
+        return ()
+    truth = read_instances(folder / "instances.json").of_split("train")
+    return load_photos([truth.image_file(number) for number in truth.images])
 
 
 def choose_device(args: argparse.Namespace) -> str:

@@ -16,12 +16,12 @@ from recipes.embedded.marks import MarkedScene, mark_anything, mark_scene, restr
 from recipes.embedded.model import CELLS, SIZE
 from recipes.embedded.replies import GRID, NOT_UNDERSTOOD, Piece, reply_pieces
 from rsvp.drawing import grid_prompt
-from rsvp.embedded.language import Lexicon
 from rsvp.embedded.queries import ALL_KINDS, Query
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.scenes import Scene, render
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.embedded.wording import Wording
+from rsvp.lexicon import Lexicon
 from rsvp.prompting import render as render_prompt
 from rsvp.types import RgbArray
 

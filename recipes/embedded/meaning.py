@@ -14,9 +14,9 @@ from torch import Tensor
 from recipes.embedded.model import IMAGE_TOKENS
 from rsvp.embedded import descriptions
 from rsvp.embedded.drafts import choice
-from rsvp.embedded.language import Lexicon
 from rsvp.embedded.vocabulary import categories, keywords, uses
 from rsvp.embedded.wording import Wording
+from rsvp.lexicon import Lexicon
 from rsvp.prompting import render as render_prompt
 
 Rng = np.random.Generator

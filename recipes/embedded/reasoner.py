@@ -21,8 +21,8 @@ from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
 from recipes.embedded.meaning import sample_text
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
-from rsvp.embedded.language import Lexicon
 from rsvp.embedded.vocabulary import STYLES
+from rsvp.lexicon import Lexicon
 from rsvp.types import RgbArray
 
 BUFFER = 3000  # examples kept for several uses
@@ -150,7 +150,7 @@ def learned_words(folder: Path, vectors: words.Vectors, start: Path | None) -> L
     """The lexicon of a run: its own, or of the vectors, or of the model that it starts from."""
     made = Lexicon.load(folder)
     if made is None and vectors:
-        made = Lexicon(words.lexicon(vectors))
+        made = Lexicon(words.lexicon(vectors), words.english(vectors))
     if made is None and start is not None:
         made = Lexicon.load(start)
     if made is not None:

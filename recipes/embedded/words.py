@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rsvp.embedded import descriptions
-from rsvp.embedded.language import Lexicon, inflected, normalize
 from rsvp.embedded.vocabulary import categories, groups, keywords, plural, uses
 from rsvp.embedded.wording import NATURAL, REQUESTS, SYNONYMS
 from rsvp.errors import BadInput
+from rsvp.lexicon import Lexicon, inflected, normalize
 
 MOST_WORDS = 6000  # 3 MB of embeddings
 ENGLISH_WORDS = 40_000  # so many of the most frequent ones count as English words
@@ -43,8 +43,10 @@ def lexicon(vectors: Vectors) -> list[str]:
     frequent in English.
     """
     counts: Counter[str] = Counter()
+    hyphenated = {word for c in categories() for word in c.name.split() if "-" in word}
     for text in training_texts():
-        counts.update(word for word in normalize(text).split() if not word.isdecimal())
+        words = normalize(text, hyphenated).split()
+        counts.update(word for word in words if not word.isdecimal())
     nouns = {d.text.split()[-1] for d in descriptions.descriptions() if d.form == "nouns"}
     nouns |= {c.name.split()[-1] for c in categories()}
     kept: dict[str, None] = {}

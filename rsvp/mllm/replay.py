@@ -44,10 +44,18 @@ class RecordedReply(BaseModel):
     seconds: float
     finish_reason: str
     confidence: float | None
+    familiarity: float | None = None
 
     def reply(self) -> Reply:
         usage = Usage(**self.usage.model_dump())
-        return Reply(self.text, usage, self.seconds, self.finish_reason, self.confidence)
+        return Reply(
+            self.text,
+            usage,
+            self.seconds,
+            self.finish_reason,
+            self.confidence,
+            self.familiarity,
+        )
 
 
 class ReplayMLLM:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsvp.errors import MissingExtra, MLLMFailed, ModelUnavailable, first_line
 from rsvp.mllm.chat import Chat
+from rsvp.mllm.familiarity import Familiarity
 from rsvp.platform import machine
 from rsvp.platform.devices import DevicePlacement, choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
@@ -53,6 +54,7 @@ class _Loaded:
     generation: Any  # a greedy GenerationConfig
     context_length: int | None  # the most tokens that it can read; None where its config has none
     threads: int | None  # CPU threads to decode with; None to leave the number as it is
+    familiarity: Familiarity | None  # None where the folder has no classifier of images
 
 
 class TransformersMLLM:
@@ -146,7 +148,10 @@ class TransformersMLLM:
         )
         usage, reason = Usage(prompt_tokens, len(ids), calls=1), "stop" if ended else "length"
         mean = confidence.mean(len(ids))
-        return Reply(text.strip(), usage, finish_reason=reason, confidence=mean)
+        familiarity = loaded.familiarity.score() if loaded.familiarity else None
+        return Reply(
+            text.strip(), usage, finish_reason=reason, confidence=mean, familiarity=familiarity
+        )
 
     def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
@@ -179,13 +184,16 @@ class TransformersMLLM:
         try:
             chat = Chat(_processor(folder, self._trust_remote_code))
             model = self._load_model(folder, placement)
+            familiarity = Familiarity.of_folder(folder, model)
         except Exception as error:  # loaders, and a model's own code, raise anything
             raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         threads = 1 if placement.device.type == "cpu" and parameters < _SMALL else None
-        self._loaded = _Loaded(model, chat, _generation(model), context_length, threads)
+        self._loaded = _Loaded(
+            model, chat, _generation(model), context_length, threads, familiarity
+        )
         return self._loaded
 
     def _load_model(self, folder: Path, placement: DevicePlacement) -> Any:

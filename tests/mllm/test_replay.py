@@ -26,7 +26,7 @@ class CountingMLLM:
 
     def reply(self, messages: Sequence[Message], *, schema=None) -> Reply:
         self.calls += 1
-        return Reply(f"№ {self.calls}\n", Usage(5, 2, 1), 0.25, "stop", 0.875)
+        return Reply(f"№ {self.calls}\n", Usage(5, 2, 1), 0.25, "stop", 0.875, -0.5)
 
 
 def ask(text: str, image: np.ndarray = IMAGE) -> list[Message]:

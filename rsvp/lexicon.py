@@ -1,9 +1,9 @@
-"""Reads a query for the embedded reasoner: removes what says nothing, corrects typing errors, and
-finds the words that the reasoner cannot know.
+"""Reads queries for a small model that knows few words: removes what says nothing, corrects typing
+errors, and finds the words that the model cannot know.
 
-The reasoner learned the meaning of a few thousand words, `words.txt` beside its weights. Other
-English words, of `world/english.txt.gz`, are reported as unknown; what is no English word at all
-is a typing error where one of the known words is one letter away.
+The words that it learned stand in `words.txt` beside its weights. Other English words, those of
+`english.txt.gz` there, are reported as unknown. What is no English word at all is a typing error
+where one of the known words is one letter away.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import gzip
 import re
 import string
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from rsvp.embedded.vocabulary import FOLDER, categories
-from rsvp.platform.files import write_text
+from rsvp.platform.files import atomic_write, read_bytes, write_text
 
-WORDS_FILE = "words.txt"  # in the folder of the reasoner's weights
+WORDS_FILE, ENGLISH_FILE = "words.txt", "english.txt.gz"  # in the folder of the weights
 SHORTEST_TYPO = 3  # letters; one letter changed makes a shorter word into any other
 QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "…": " ", "–": " ", "—": " "})
 
@@ -76,8 +74,7 @@ _INFLECTIONS = (
 _ENDINGS_OF_WORDS = ("s", "es", "ed", "d", "ing", "'s")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadQuery:
+class ReadQuery(NamedTuple):
     """A query as the reasoner is asked it.
 
     Attributes:
@@ -90,11 +87,15 @@ class ReadQuery:
     unknown: tuple[str, ...] = ()
 
 
-def normalize(text: str) -> str:
-    """A query without what says nothing about the thing; empty only where it has no word at all."""
+def normalize(text: str, hyphenated: Collection[str] = ()) -> str:
+    """A query without what says nothing about the thing; empty only where it has no word at all.
+
+    Args:
+        hyphenated: words that keep their hyphens.
+    """
     plain = unicodedata.normalize("NFKC", text).translate(QUOTES).lower()
     words = _WORD.findall(plain.replace("i'm", "i am").replace("what's", "what is"))
-    text = " ".join(word if word in _hyphenated() else word.replace("-", " ") for word in words)
+    text = " ".join(word if word in hyphenated else word.replace("-", " ") for word in words)
     while True:
         text = _WHERE.sub(r"\1", text)
         shorter = _ENDINGS.sub("", _REQUESTS.sub("", text)).strip()
@@ -105,39 +106,41 @@ def normalize(text: str) -> str:
     return " ".join(kept) or text
 
 
-@cache
-def _hyphenated() -> frozenset[str]:
-    """The words of the vocabulary that are written with a hyphen."""
-    return frozenset(word for c in categories() for word in c.name.split() if "-" in word)
-
-
 class Lexicon:
-    """The words that a reasoner knows.
+    """The words that a model knows.
 
     Args:
         words: the most frequent ones first.
+        english: words that are no typing errors.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], english: Iterable[str] = ()) -> None:
         self.words = tuple(words)
         self.rank = {word: rank for rank, word in enumerate(words)}
+        self.english = frozenset(english)
+        self._hyphenated = frozenset(word for word in words if "-" in word)
 
     @classmethod
     def load(cls, folder: Path) -> Lexicon | None:
         """The lexicon in a folder of weights, if there is one."""
-        file = folder / WORDS_FILE
-        return cls(file.read_text(encoding="utf-8").split()) if file.exists() else None
+        words, english = folder / WORDS_FILE, folder / ENGLISH_FILE
+        if not words.exists():
+            return None
+        packed = read_bytes(english) if english.exists() else b""
+        return cls(read_bytes(words).decode().split(), gzip.decompress(packed).decode().split())
 
     def save(self, folder: Path) -> None:
         """Write the lexicon into a folder of weights."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / WORDS_FILE, "\n".join(self.words) + "\n")
+        packed = gzip.compress("\n".join(sorted(self.english)).encode(), mtime=0)
+        atomic_write(folder / ENGLISH_FILE, packed)
 
     def read(self, query: str) -> ReadQuery:
         """Normalise a query, correct its typing errors, and find its unknown words."""
         found: list[str] = []
         unknown: list[str] = []
-        for word in normalize(query).split():
+        for word in normalize(query, self._hyphenated).split():
             known = self.known_form(word)
             if known is None:
                 unknown.append(word)
@@ -156,7 +159,7 @@ class Lexicon:
         for i in range(3, len(word) - 2):
             if word[:i] in self.rank and word[i:] in self.rank:
                 return [word[:i], word[i:]]
-        if word in _english():
+        if word in self.english:
             return None
         near = [w for w in _one_letter_away(word) if w in self.rank]
         return [min(near, key=self.rank.__getitem__)] if near else None
@@ -188,10 +191,3 @@ def _one_letter_away(word: str) -> Iterator[str]:
             yield from (start + letter + end[1:] for letter in letters)
         if len(end) > 1:
             yield start + end[1] + end[0] + end[2:]
-
-
-@cache
-def _english() -> frozenset[str]:
-    """Common English words."""
-    data = gzip.decompress((FOLDER / "english.txt.gz").read_bytes())
-    return frozenset(data.decode().split())

@@ -1,0 +1,188 @@
+"""Fits the classifier that tells whether an image is like the reasoner's training images.
+
+The reasoner's vision tower is not trained further: a logistic regression reads means and standard
+deviations of its feature maps, early ones too, because the last ones keep little of what tells a
+photograph or an icon from a scene. Its negatives are images of many kinds, each kind in a folder.
+Scenes and other images get the same visual prompts, at their own size, or the prompt would tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import Florence2ForConditionalGeneration
+
+from recipes.embedded.examples import (
+    STRATEGY_SHARES,
+    Rng,
+    resize,
+    sample_strategy,
+    scene_example,
+)
+from recipes.embedded.replies import GRID
+from rsvp.drawing import draw_marks, grid_prompt
+from rsvp.embedded.backgrounds import load_photos
+from rsvp.embedded.scenes import render
+from rsvp.embedded.vocabulary import STYLES
+from rsvp.errors import BadInput
+from rsvp.masks import clip_box
+from rsvp.mllm.familiarity import CLIP, FeatureReader, score, write
+from rsvp.types import Box, RgbArray
+
+TOWER = "model.vision_tower"
+MODULES = tuple(
+    f"{TOWER}.{name}"
+    for name in ("blocks.0.0", "blocks.1.0", "convs.2", "blocks.2.1", "blocks.2.2")
+)
+SIZES = 224, 800  # side of a scene, pixels
+DOUBTED = 0.005  # share of the scenes held out that score below 0
+HELD_OUT = 4  # one in so many images chooses the threshold, or measures, and is not fitted on
+PENALTY = 1e-3  # of the squared weights
+BATCH = 16
+MOST_OF_A_KIND = 400  # images
+SEED = 7_000_003
+
+
+def fit(folder: Path, others: Mapping[str, Sequence[RgbArray]], scenes: int) -> dict[str, float]:
+    """Fit a classifier on a reasoner's features and write it into the reasoner's folder.
+
+    Args:
+        others: kind -> (H, W, 3) uint8 images that are no scenes; photographs are the kind
+            ``photos``, and backgrounds of scenes besides.
+        scenes: how many to render; as many other images are drawn from all kinds alike.
+
+    Returns:
+        Kind -> share of held-out images that score below 0; ``scenes`` is one of the kinds.
+    """
+    network = Florence2ForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    ).eval()
+    rng = np.random.default_rng(SEED)
+    scene_rows = features(network, islice(scene_images(rng, others.get("photos", ())), scenes))
+    n = max(HELD_OUT, scenes // len(others))
+    fitted, held_out = {}, {}
+    for kind, images in others.items():
+        cut = max(1, len(images) // HELD_OUT)
+        held_out[kind] = features(network, islice(other_images(rng, images[:cut]), n // HELD_OUT))
+        fitted[kind] = features(network, islice(other_images(rng, images[cut:] or images), n))
+    part = scenes // HELD_OUT
+    tensors = fit_classifier(scene_rows[2 * part :], torch.cat(list(fitted.values())))
+    tensors["bias"] -= score(scene_rows[:part], tensors).quantile(DOUBTED)
+    write(folder, tensors, MODULES)
+    rows = {"scenes": scene_rows[part : 2 * part], **held_out}
+    return {kind: float((score(row, tensors) < 0).float().mean()) for kind, row in rows.items()}
+
+
+def fit_classifier(familiar: Tensor, unfamiliar: Tensor) -> dict[str, Tensor]:
+    """The tensors of a `Familiarity` from (n, F) and (m, F) features; both classes weigh alike."""
+    mean, std = familiar.mean(0), familiar.std(0) + 1e-6
+    both = torch.cat([familiar, unfamiliar])
+    inputs = ((both - mean) / std).clamp(-CLIP, CLIP)
+    labels = torch.cat([torch.ones(len(familiar)), torch.zeros(len(unfamiliar))])
+    shares = torch.where(labels > 0, 0.5 / len(familiar), 0.5 / len(unfamiliar))
+    weight, bias = torch.zeros(inputs.shape[1]), torch.zeros(())
+    optimizer = torch.optim.LBFGS(
+        [weight.requires_grad_(), bias.requires_grad_()],
+        max_iter=300, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ weight + bias
+        total = F.binary_cross_entropy_with_logits(logits, labels, shares, reduction="sum")
+        total = total + PENALTY * weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return {"mean": mean, "std": std, "weight": weight.detach(), "bias": bias.detach()}
+
+
+@torch.inference_mode()
+def features(network: Any, images: Iterator[RgbArray]) -> Tensor:
+    """(n, F) features of images of the size that the reasoner sees."""
+    reader, rows = FeatureReader(network, MODULES), []
+    while batch := list(islice(images, BATCH)):
+        pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        network.get_submodule(TOWER)(pixels)
+        found = reader.take()
+        assert found is not None
+        rows.append(found)
+    return torch.cat(rows)
+
+
+def scene_images(rng: Rng, photos: Sequence[RgbArray]) -> Iterator[RgbArray]:
+    """Scenes of any size, in one style or in several, with a visual prompt or without."""
+    styles = list(STYLES)
+    while True:
+        chosen = rng.permutation(styles)[: int(rng.integers(1, len(styles) + 1))]
+        scene = render(
+            rng,
+            size=int(SIZES[0] * (SIZES[1] / SIZES[0]) ** rng.random()),
+            photos=photos if rng.random() < 0.5 else (),
+            styles=[str(style) for style in chosen],
+        )
+        yield scene_example(scene, rng).rgb
+
+
+def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
+    """Images that are no scenes, whole or in part, with a visual prompt or without."""
+    while True:
+        rgb = images[int(rng.integers(len(images)))]
+        if rng.random() < 0.5:
+            rgb = _crop(rgb, rng)
+        strategy = sample_strategy(STRATEGY_SHARES, rng)
+        if strategy == "grid":
+            rgb = grid_prompt(rgb, GRID)
+        elif strategy == "marks":
+            rgb = _mark(rgb, rng)
+        yield resize(rgb)
+
+
+def load_others(folder: Path) -> dict[str, tuple[RgbArray, ...]]:
+    """The images of each sub-folder, by its name.
+
+    Raises:
+        BadInput: there is none, or one has no image.
+    """
+    kinds = {
+        path.name: load_photos(path, MOST_OF_A_KIND)
+        for path in sorted(folder.iterdir())
+        if path.is_dir()
+    }
+    if not kinds:
+        raise BadInput(f"{folder} has no sub-folder of images, one for each kind")
+    return kinds
+
+
+def _crop(rgb: RgbArray, rng: Rng) -> RgbArray:
+    """A part of at least half the height and half the width."""
+    (h, w), (ph, pw) = rgb.shape[:2], rng.uniform(0.5, 1, 2)
+    height, width = max(1, int(h * ph)), max(1, int(w * pw))
+    y, x = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
+    return rgb[y : y + height, x : x + width]
+
+
+def _mark(rgb: RgbArray, rng: Rng) -> RgbArray:
+    """Random marks: boxes, or the darker or the brighter pixels in them as masks."""
+    h, w = rgb.shape[:2]
+    corners = rng.random((int(rng.integers(2, 13)), 2)) * 0.8
+    edges = np.concatenate([corners, corners + rng.uniform(0.1, 0.6, corners.shape)], axis=1)
+    clipped = (clip_box((e * [w, h, w, h]).tolist(), Box(0, 0, w, h)) for e in edges)
+    boxes = [box for box in clipped if box is not None]
+    if rng.random() < 0.5:
+        return draw_marks(rgb, boxes)[0]
+    gray, masks = rgb.mean(axis=-1), np.zeros((len(boxes), h, w), dtype=np.bool_)
+    for mask, box in zip(masks, boxes, strict=True):
+        window = tuple(slice(int(a), int(b) + 1) for a, b in ((box.y0, box.y1), (box.x0, box.x1)))
+        part = gray[window]
+        brighter = part >= np.quantile(part, rng.uniform(0.2, 0.8))
+        mask[window] = brighter if rng.random() < 0.5 else ~brighter
+    return draw_marks(rgb, boxes, masks)[0]
