@@ -27,7 +27,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 
 HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
-MAY_BE_HEAVY = ("platform/", "mllm/transformers.py", "detectors/", "segmenters/", "training/")
+MAY_BE_HEAVY = (
+    "platform/",
+    "mllm/familiarity.py",
+    "mllm/transformers.py",
+    "detectors/",
+    "segmenters/",
+    "training/",
+)
 
 # The VLSM is SAM 2 with prompt tokens for its decoder; rendered scenes are images as all others.
 BUILT_ON = {
