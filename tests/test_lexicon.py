@@ -4,45 +4,15 @@ import pytest
 
 from rsvp.lexicon import Lexicon, normalize
 
-WORDS = tuple(
-    [
-        "dog",
-        "puppy",
-        "guitar",
-        "t-shirt",
-        "helicopter",
-        "cup",
-        "cut",
-        "bread",
-        "what",
-        "thing",
-        "with",
-        "of",
-        "red",
-        "ice",
-        "cream",
-        "keeps",
-        "paper",
-        "together",
-        "animal",
-        "trunk",
-        "sandwich",
-        "would",
-        "you",
-        "make",
-        "saw",
-        "watch",
-        "dogs",
-        "barks",
-        "my",
-        "beside",
-    ]
-)
+TEXT = """
+    dog puppy guitar t-shirt helicopter cup cut bread what thing with of red ice cream keeps paper
+    together animal trunk sandwich would you make saw watch dogs barks my beside
+"""
 
 
 @pytest.fixture(scope="module")
 def lexicon() -> Lexicon:
-    return Lexicon(WORDS, ["carburettor", "boar", "bear", "kangaroo", "cap"])
+    return Lexicon(TEXT.split(), ["carburettor", "boar", "bear", "kangaroo", "cap"])
 
 
 @pytest.mark.parametrize(
