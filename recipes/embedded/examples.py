@@ -30,6 +30,10 @@ COT_SHARE = 0.65  # of the prompts ask for the chain of thought
 STRATEGY_SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.2, "points": 0.1, "marks": 0.3}
 NATURAL_SHARE = 0.75  # of the scenes are asked about in natural wording
 NATURAL_WORDING = Wording(natural=True)
+NATURAL_KINDS = (
+    *ALL_KINDS, "absent", "absent", "absent", "described", "described", "hidden", "hidden",
+    "ordinal", "ordinal", "relation", "relation", "everything",
+)  # fmt: skip
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
 
 Rng = np.random.Generator
@@ -161,7 +165,7 @@ def sample_wording(rng: Rng, lexicon: Lexicon | None) -> dict[str, Any]:
     """How a scene is asked about, as options of `render`; naturally only with a lexicon."""
     if lexicon is None or rng.random() >= NATURAL_SHARE:
         return {}
-    return {"kinds": ALL_KINDS, "wording": NATURAL_WORDING}
+    return {"kinds": NATURAL_KINDS, "wording": NATURAL_WORDING}
 
 
 def sample_strategy(shares: Mapping[str, float], rng: Rng) -> str:

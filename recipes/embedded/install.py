@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from recipes.embedded.tokenizer import first_word
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, write_json
 from rsvp.platform.pretrained import weights_digest
@@ -23,7 +24,7 @@ from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG = "config.json"
 EXPORTS = {"reasoner": "model", "segmenter": "model", "vlsm": "best"}  # the folder of each run
-MOST_ADDED = 64  # tokens at the end of the table that may be new
+MOST_ADDED = 512  # fragments at the end of the table that may be new, beside the lexicon
 
 
 def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = None) -> None:
@@ -68,8 +69,8 @@ def update_encoder_digest(vlsm: Path, source: str) -> bool:
     encoder = TextEncoder(source)
     if trained_on == encoder.digest:
         return True
-    size = len(cast(Tensor, encoder.net.weight))
-    earlier_sizes = range(size - 1, max(0, size - MOST_ADDED), -1)
+    size = min(first_word(encoder.tokenizer), len(cast(Tensor, encoder.net.weight)))
+    earlier_sizes = range(size, max(0, size - MOST_ADDED), -1)
     if not any(digest_of_first(n, encoder) == trained_on for n in earlier_sizes):
         return False
     config["text_encoder"]["sha256"] = encoder.digest

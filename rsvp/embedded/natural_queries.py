@@ -41,6 +41,10 @@ POSITIONS: Mapping[str, tuple[float | None, float | None]] = {
     "on the right": (1, None), "on the right side": (1, None), "at the right edge": (1, None),
     "at the top": (None, 0), "at the bottom": (None, 1),
 }  # fmt: skip
+# The same of two objects; what is said for each stands in `wording.SYNONYMS`.
+SIDES_OF_TWO = {"left one": (0, -1), "right one": (0, 1), "upper": (1, -1), "lower": (1, 1)}
+CLAUSE_WORDS = {"that", "with", "of", "to", "in", "for", "and", "on"}  # such nouns have no plural
+WIDE = 8  # names that a description fits at least, for its opposite to be clear
 CLOSER = 0.12  # by this share of the image's side nothing else is as near to the place
 
 
@@ -92,6 +96,22 @@ def except_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
     return None
 
 
+def complement_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
+    """What a shared description does not fit, where it fits something else in the scene."""
+    form = choice(("nouns", "phrases"), rng)
+    for text, fits in shuffled(
+        tuple(descriptions.shared(form, unseen=wording.unseen).items()), rng
+    ):
+        pool = fitting(objects, fits)
+        rest = [i for i in left_to_right(objects, range(len(objects))) if i not in pool]
+        if pool and 1 <= len(rest) <= MOST_TARGETS and len(fits) >= WIDE:
+            names = "complement" if len(rest) == 1 else "complements"
+            return Draft(
+                wording.text(names, rng, text), rest, [*left_to_right(objects, pool), *rest]
+            )
+    return None
+
+
 def comparative_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
     """The bigger or smaller of two things, by a clear margin."""
     word, sign = choice((("bigger", -1), ("smaller", 1)), rng)
@@ -135,13 +155,15 @@ def extreme_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
     """The object that lies clearly furthest to one side."""
     pools = [("object", list(range(len(objects)))), *_pools(objects, wording)]
     for noun, pool in shuffled(pools, rng):
-        word, (axis, sign) = choice(tuple(EXTREMES.items()), rng)
+        words = SIDES_OF_TWO if len(pool) == 2 and noun != "object" else EXTREMES
+        word, (axis, sign) = choice(tuple(words.items()), rng)
         order = sorted(pool, key=lambda i: -sign * objects[i].box.center[axis])
         if len(order) < 2:
             continue
         first, second = (objects[i].box.center[axis] for i in order[:2])
         if abs(first - second) >= 0.3 * square_side(objects[order[0]]):
-            return Draft(wording.text("extreme", rng, word, noun), order[:1], order[:2])
+            form = "extreme" if words is EXTREMES else "side of two"
+            return Draft(wording.text(form, rng, word, noun), order[:1], order[:2])
     return None
 
 
@@ -161,6 +183,17 @@ def position_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None
     return None
 
 
+def all_natural_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
+    """All objects, two to four, that a shared noun or phrase fits."""
+    several = [(n, pool) for n, pool in _pools(objects, wording) if 2 <= len(pool) <= MOST_TARGETS]
+    if not several:
+        return None
+    noun, pool = choice(several, rng)
+    order = left_to_right(objects, pool)
+    form = "both" if len(pool) == 2 and rng.random() < 0.3 else "all"
+    return Draft(wording.text(form, rng, noun), order, order)
+
+
 def _pools(objects: Objects, wording: Wording) -> list[tuple[str, list[int]]]:
     """What objects have in common: names, groups and shared nouns, and the objects of each."""
     pools = {
@@ -170,15 +203,17 @@ def _pools(objects: Objects, wording: Wording) -> list[tuple[str, list[int]]]:
     }
     for noun, fits in descriptions.shared("nouns", unseen=wording.unseen).items():
         pool = fitting(objects, fits)
-        if len(pool) >= 2:
+        if len(pool) >= 2 and not CLAUSE_WORDS & set(noun.split()):
             pools.setdefault(noun, pool)
     return list(pools.items())
 
 
 NATURAL_MAKERS: dict[str, Maker] = {
     "described": described_query,
+    "everything": all_natural_query,
     "several": several_query,
     "except": except_query,
+    "complement": complement_query,
     "comparative": comparative_query,
     "colour": colour_query,
     "counted": counted_query,

@@ -54,6 +54,10 @@ PLAIN: Phrases = {
     "several": ("the {} and the {}", "both the {} and the {}", "the {} as well as the {}"),
     "three": ("the {}, the {} and the {}", "{}, {} and {}", "the {} and the {} and the {}"),
     "except": ("every {0} except the {1}", "all {s} but the {1}", "the {s} other than the {1}"),
+    "complement": ("the thing that is not {a}", "what is no {}?"),
+    "complements": ("everything that is not {a}", "all that is no {}"),
+    "both": ("both {s}", "the two {s}"),
+    "side of two": ("the {} {}", "the {} of the two {s1}"),
     "other": ("the {} that is not the {}", "the {}, not the {}", "the other {}, not the {}"),
     "comparative": ("the {0} of the two {s1}", "the {0} one of the two {s1}", "which {1} is {0}?"),
     "comparative of two": ("the {} of the {} and the {}", "which is {}, the {} or the {}?"),
@@ -130,6 +134,19 @@ NATURAL: Phrases = {
         *PLAIN["except"], "everything that is {a} apart from the {}", "each {} besides the {}",
         "all the {s} without the {1}", "the {s}, but not the {1}", "every {} that is not the {}",
     ),
+    "complement": (
+        *PLAIN["complement"], "what is not {a}?", "the one which isn't {a}", "anything but {a}",
+        "which one is not {a}?", "the only thing that is not {a}", "not {a}",
+    ),
+    "complements": (
+        *PLAIN["complements"], "the things that are not {s}", "all things that aren't {s}",
+        "everything which is no {}", "what is not {a}?", "everything but the {s}",
+    ),
+    "both": (*PLAIN["both"], "both of the {s}", "the pair of {s}"),
+    "side of two": (
+        *PLAIN["side of two"], "the {1} on the {0}", "which of the two {s1} is further {0}?",
+        "the {1} that is further {0}", "the {} one of the {s1}",
+    ),
     "other": (
         *PLAIN["other"], "the {} which is not the {}", "{a} other than the {}",
         "the {} besides the {}", "not the {1}, the other {0}", "the {} but not the {}",
@@ -146,7 +163,8 @@ NATURAL: Phrases = {
     "counted": (*PLAIN["counted"], "{0} {s1}", "these {0} {s1}", "the group of {0} {s1}"),
     "extreme": (*PLAIN["extreme"], "which {1} is {0}?", "what is {0}?", "the {0} one of all {s1}"),
     "position": (
-        *PLAIN["position"], "the {0} that is {1}", "which {0} is {1}?", "what do you see {1}?",
+        *PLAIN["position"], "the {0} that is {1}", "whatever is {1}", "what is right {1}?",
+        "the thing {1}", "which {0} is {1}?", "what do you see {1}?",
     ),
 }  # fmt: skip
 
@@ -185,6 +203,10 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
     "rightmost": ("rightmost", "furthest right", "most right", "furthest to the right"),
     "topmost": ("topmost", "highest", "uppermost", "furthest up"),
     "bottommost": ("bottommost", "lowest", "lowermost", "furthest down"),
+    "left one": ("left", "left hand", "left"),
+    "right one": ("right", "right hand", "right"),
+    "upper": ("upper", "higher", "top"),
+    "lower": ("lower", "bottom", "lower"),
     "fruit": ("fruit", "piece of fruit"),
     "vegetable": ("vegetable", "veggie"),
     "dessert": ("dessert", "sweet", "sweet treat"),
