@@ -109,6 +109,23 @@ def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY
     )
 
 
+def assemble(
+    rgb: RgbArray,
+    objects: Sequence[SceneObject],
+    turns: list[Turn],
+    marked: MarkedScene | None = None,
+) -> Example:
+    """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels."""
+    return Example(
+        rgb,
+        cell_objects(objects, SIZE),
+        np.array([o.category.index for o in objects], np.int64),
+        np.array([o.box.xyxy for o in objects], np.float32).reshape(-1, 4) / np.float32(SIZE),
+        turns,
+        **_mark_fields(marked, len(objects)),
+    )
+
+
 def photo_example(
     photos: Sequence[RgbArray],
     queries: int,

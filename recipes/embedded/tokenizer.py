@@ -17,11 +17,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recipes.embedded.examples import TRAIN_SEED, Turn, prompt_text
 from recipes.embedded.replies import FRAGMENTS, NUMBERS
+from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS
+from recipes.embedded.tasks import task_prompts
 from rsvp.embedded.scenes import scenes
 from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900
+FIXED = (*FRAGMENTS, *TASK_FRAGMENTS, *NUMBERS)
 
 # The processor inserts the image itself; the model reads the last user message alone.
 CHAT_TEMPLATE = (
@@ -42,7 +45,10 @@ def make_tokenizer(
         start: folder of a trained model; its tokenizer is extended instead.
     """
     if not (folder / "tokenizer.json").exists():
-        made = train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start)
+        if start is None:
+            made = train_tokenizer([*scene_prompts(n), *task_prompts(n // 8, TRAIN_SEED)])
+        else:
+            made = extended_tokenizer(start)
         made.save_pretrained(folder)
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
@@ -68,11 +74,8 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(prompts, trainer)
-    fixed = [AddedToken(text, normalized=False) for text in (*FRAGMENTS, *NUMBERS)]
-    names = [
-        AddedToken(c.name, single_word=True, lstrip=True, normalized=False) for c in categories()
-    ]
-    core.add_tokens([*fixed, *names])
+    fixed = [AddedToken(text, normalized=False) for text in FIXED]
+    core.add_tokens([*fixed, *map(_word, (*(c.name for c in categories()), *WORDS))])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<pad>",
@@ -89,9 +92,15 @@ def extended_tokenizer(model: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a trained model, with the fragments that it lacks added at its end."""
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(model))
     known = tokenizer.get_vocab()
-    missing = [text for text in (*FRAGMENTS, *NUMBERS) if text not in known]
+    missing = [text for text in FIXED if text not in known]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in missing])
+    tokenizer.add_tokens([_word(text) for text in WORDS if text not in known])
     return tokenizer
+
+
+def _word(text: str) -> AddedToken:
+    """A name or an answer: one token where it stands as a word, with the space before it."""
+    return AddedToken(text, single_word=True, lstrip=True, normalized=False)
 
 
 class ReplyTokens(NamedTuple):

@@ -235,16 +235,21 @@ def _draw_arrow(
 def place(layout: Layout, window: Box, scale: float) -> list[PlacedSprite]:
     """The things as sprites to be painted on a canvas that shows a window of the scene.
 
+    A thing outside the window is an empty sprite, so that the order stays.
+
     Args:
         window: in fractions of the scene's side.
         scale: pixels of the canvas per side of the scene.
     """
+    canvas = (window.width * scale, window.height * scale)
     placed = []
     for thing in layout:
         rgba = tile(thing, thing.side * scale)
         height, width = rgba.shape[:2]
         x = round((thing.x - window.x0) * scale - width / 2)
         y = round((thing.y - window.y0) * scale - height / 2)
+        if not (-width < x < canvas[0] - 1 and -height < y < canvas[1] - 1):  # out of sight
+            rgba, x, y = rgba[:1, :1] * 0, 0, 0
         placed.append(PlacedSprite(thing.category, rgba, x, y))
     return placed
 

@@ -417,7 +417,7 @@ def presence_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None
     return _yes_no("presence", text, yes, targets, rng)
 
 
-def absent_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:
+def absent_question(seen: Seen, rng: Rng, describe: Describe) -> Choice:
     """A detail of a thing that is not there."""
     present = {o.category.index for o in seen.objects}
     missing = _choice([c for c in categories() if c.index not in present], rng)

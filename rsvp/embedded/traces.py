@@ -153,7 +153,7 @@ class Reference(NamedTuple):
     path: tuple[Step, ...]
 
     @property
-    def index(self) -> int:
+    def target(self) -> int:
         return self.path[-1].object
 
 
@@ -259,7 +259,7 @@ def between_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     if pair is None:
         return None
     first, second = pair
-    inside, unclear = _objects_between(objects, first.index, second.index)
+    inside, unclear = _objects_between(objects, first.target, second.target)
     if len(inside) != 1 or unclear:
         return None
     step = Step(inside[0], STEPS["between"])
@@ -279,7 +279,7 @@ def compare_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     first, second = pair
     if rng.random() < 0.4:
         second = _next(second, objects, rng, describe) or second
-    areas = {r.index: objects[r.index].box.area for r in (first, second)}
+    areas = {r.target: objects[r.target].box.area for r in (first, second)}
     used = [step.object for step in (*first.path, *second.path)]
     if len(set(used)) < len(used) or max(areas.values()) < MARGIN * min(areas.values()):
         return None
@@ -307,13 +307,13 @@ def absent_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
     side = _choice(tuple(SIDES), rng)
     where = f"{_choice(WORDINGS[side], rng)} {anchor.phrase}"
     text = _choice(BARE, rng).format(f"the {describe(missing, rng)} {where}")
-    others = [i for i in range(len(objects)) if i != anchor.index]
-    if not any(_beside(objects, others, anchor.index, side)):
+    others = [i for i in range(len(objects)) if i != anchor.target]
+    if not any(_beside(objects, others, anchor.target, side)):
         text = _choice((f"what is {where}?", f"the thing {where}"), rng)
     elif rng.random() < 0.5:  # something of that name, but elsewhere
         for o in _shuffled(objects, rng):
             noun, pool = _same(objects, o)
-            if anchor.index not in pool and not any(_beside(objects, pool, anchor.index, side)):
+            if anchor.target not in pool and not any(_beside(objects, pool, anchor.target, side)):
                 text = _choice(BARE, rng).format(f"the {noun} {where}")
                 break
     return TraceQuestion("absent", text, anchor.path, len(anchor.path) + 1, NONE, ())
@@ -330,8 +330,8 @@ MAKERS: dict[str, Callable[[Objects, Rng, Describe], TraceQuestion | None]] = {
 
 
 def _question(kind: str, text: str, found: Reference, objects: Objects) -> TraceQuestion:
-    name = objects[found.index].category.name
-    return TraceQuestion(kind, text, found.path, len(found.path), name, (found.index,))
+    name = objects[found.target].category.name
+    return TraceQuestion(kind, text, found.path, len(found.path), name, (found.target,))
 
 
 def _two_references(
@@ -339,7 +339,7 @@ def _two_references(
 ) -> tuple[Reference, Reference] | None:
     """Two different objects, each described by itself."""
     first, second = _reference(objects, rng, describe), _reference(objects, rng, describe)
-    if first is None or second is None or first.index == second.index:
+    if first is None or second is None or first.target == second.target:
         return None
     return first, second
 
@@ -409,13 +409,13 @@ _WAYS = (_by_use, _by_use, _by_group, _by_size, _by_row)
 def _next(anchor: Reference, objects: Objects, rng: Rng, describe: Describe) -> Reference | None:
     """A hop from the anchor: the only object at one of its sides, or the nearest one."""
     on_path = {step.object for step in anchor.path}
-    others = [i for i in range(len(objects)) if i != anchor.index]
+    others = [i for i in range(len(objects)) if i != anchor.target]
     for relation in _shuffled((*SIDES, "nearest to", "nearest to"), rng):
         for noun, pool, category in _shuffled(_nouns(objects, others, rng), rng):
             if relation == "nearest to":
-                found = _nearest(objects, pool, anchor.index)
+                found = _nearest(objects, pool, anchor.target)
             else:
-                clear, unclear = _beside(objects, pool, anchor.index, relation)
+                clear, unclear = _beside(objects, pool, anchor.target, relation)
                 found = clear[0] if len(clear) == 1 and not unclear else None
                 if len(pool) == 1 and rng.random() < 0.75:
                     continue  # the noun alone would be enough
