@@ -21,7 +21,7 @@ from recipes.embedded.task_replies import answer_pieces, look_pieces
 from rsvp.embedded import backgrounds
 from rsvp.embedded.details import VALUES, Layout, place, sample_layout
 from rsvp.embedded.questions import (
-    Choice,
+    ChoiceQuestion,
     Seen,
     absent_question,
     both_question,
@@ -106,7 +106,7 @@ def look_example(
 
 def _sample_look(
     kind: str, rng: Rng, describe: Describe
-) -> tuple[Seen, list[Choice], Sequence[int], Box]:
+) -> tuple[Seen, list[ChoiceQuestion], Sequence[int], Box]:
     """What a look of this kind is at: a layout, questions, the things shown, and the window."""
     counts = {"single": (1, 4), "region": (3, 6)}.get(kind, (2, 4))
     while True:
@@ -130,7 +130,9 @@ def _sample_look(
             return seen, readable, shown, window
 
 
-def _questions(kind: str, theme: str, seen: Seen, rng: Rng, describe: Describe) -> list[Choice]:
+def _questions(
+    kind: str, theme: str, seen: Seen, rng: Rng, describe: Describe
+) -> list[ChoiceQuestion]:
     """Questions about the things that a look of this kind shows; empty where there is none."""
     if kind == "cluttered":
         first = cluttered_question(seen, rng, describe)
@@ -153,7 +155,9 @@ def _questions(kind: str, theme: str, seen: Seen, rng: Rng, describe: Describe) 
     return found[:QUESTIONS]
 
 
-def _answer_turn(q: Choice, objects: Sequence[SceneObject], rng: Rng, *, close: bool) -> Turn:
+def _answer_turn(
+    q: ChoiceQuestion, objects: Sequence[SceneObject], rng: Rng, *, close: bool
+) -> Turn:
     listed = "" if rng.random() < OPEN else choice_list(q.choices)
     prompt = render_prompt("compact/answer", question=q.text, choices=listed)
     return Turn(prompt, answer_pieces(q, objects, close=close), q.targets, q.targets, False)

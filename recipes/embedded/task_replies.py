@@ -26,7 +26,7 @@ from recipes.embedded.replies import (
     number_list,
 )
 from rsvp.embedded.details import ARROWS, COLOURS, DIGITS, LETTERS
-from rsvp.embedded.questions import THERE_IS_NONE, Choice
+from rsvp.embedded.questions import THERE_IS_NONE, ChoiceQuestion
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.traces import STEPS, TraceQuestion
 from rsvp.types import BoolMask, Box
@@ -79,7 +79,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def look_pieces(question: Choice, objects: Sequence[SceneObject]) -> list[Piece]:
+def look_pieces(question: ChoiceQuestion, objects: Sequence[SceneObject]) -> list[Piece]:
     """The true reply to a question, before any look: what to look at, or the answer."""
     if not question.needs_look:
         return _answer(NO_LOOK[_reason(question)], question, objects)
@@ -90,7 +90,9 @@ def look_pieces(question: Choice, objects: Sequence[SceneObject]) -> list[Piece]
     return [*pieces, (LOOK_END, None)]
 
 
-def answer_pieces(question: Choice, objects: Sequence[SceneObject], *, close: bool) -> list[Piece]:
+def answer_pieces(
+    question: ChoiceQuestion, objects: Sequence[SceneObject], *, close: bool
+) -> list[Piece]:
     """The true answer to a question.
 
     Args:
@@ -102,12 +104,12 @@ def answer_pieces(question: Choice, objects: Sequence[SceneObject], *, close: bo
     return _answer(ANSWER[reason], question, objects)
 
 
-def _reason(question: Choice) -> str:
+def _reason(question: ChoiceQuestion) -> str:
     absent = question.kind in ("absent", "presence") and not question.targets
     return "absent" if absent else "seen"
 
 
-def _answer(start: str, question: Choice, objects: Sequence[SceneObject]) -> list[Piece]:
+def _answer(start: str, question: ChoiceQuestion, objects: Sequence[SceneObject]) -> list[Piece]:
     """The answer speaks of the object that it names, else of the first one asked about."""
     text = question.answer_text
     named = [i for i in question.targets if objects[i].category.name == text]
@@ -166,7 +168,7 @@ def inner_point(mask: BoolMask) -> tuple[float, float]:
     return float(xs[nearest]) + 0.5, float(ys[nearest]) + 0.5
 
 
-class Verdict(NamedTuple):
+class MaskVerdict(NamedTuple):
     """What is to be said about a target.
 
     Attributes:
@@ -181,7 +183,10 @@ class Verdict(NamedTuple):
 
 
 def verify_pieces(
-    verdicts: Sequence[Verdict], missing: Sequence[int], objects: Sequence[SceneObject], size: int
+    verdicts: Sequence[MaskVerdict],
+    missing: Sequence[int],
+    objects: Sequence[SceneObject],
+    size: int,
 ) -> list[Piece]:
     """The true verdicts on targets 1 … n and the objects that are missing.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recipes.embedded.examples import Example, Rng, Turn, assemble
 from recipes.embedded.marks import MarkedScene, tag_cells
 from recipes.embedded.model import SIZE
-from recipes.embedded.task_replies import MOST_TARGETS, Verdict, verify_pieces
+from recipes.embedded.task_replies import MOST_TARGETS, MaskVerdict, verify_pieces
 from rsvp.drawing import draw_marks
 from rsvp.embedded.queries import Query
 from rsvp.embedded.scenes import Scene, render
@@ -102,7 +102,9 @@ def bad_mask(scene: Scene, i: int, rng: Rng) -> BoolMask:
     return o.mask | scene.objects[near].mask
 
 
-def judge(masks: Sequence[BoolMask], scene: Scene, query: Query) -> tuple[list[Verdict], list[int]]:
+def judge(
+    masks: Sequence[BoolMask], scene: Scene, query: Query
+) -> tuple[list[MaskVerdict], list[int]]:
     """The true verdict on each mask, and the targets that none of them shows.
 
     A target's best mask is accepted or corrected; every other one is rejected.
@@ -124,9 +126,9 @@ def judge(masks: Sequence[BoolMask], scene: Scene, query: Query) -> tuple[list[V
             i, iou = best[k]
             right = iou >= ACCEPTED_IOU
             box = None if right else scene.objects[i].box
-            verdicts.append(Verdict("accept" if right else "correct", i, box))
+            verdicts.append(MaskVerdict("accept" if right else "correct", i, box))
         else:
-            verdicts.append(Verdict("reject", _shown(mask, scene)))
+            verdicts.append(MaskVerdict("reject", _shown(mask, scene)))
     found = {i for i, _ in best.values()}
     return verdicts, [i for i in query.targets if i not in found]
 

@@ -118,7 +118,7 @@ TURNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChoiceQuestion:
     """A question with choices about a scene; objects are given by their indices.
 
     Attributes:
@@ -146,7 +146,7 @@ class QaScene:
     rgb: RgbArray = field(repr=False)
     layout: Layout
     objects: tuple[SceneObject, ...]
-    questions: tuple[Choice, ...]
+    questions: tuple[ChoiceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
         """The scene's entry in `scenes.json`; `name` is its image file."""
@@ -244,7 +244,7 @@ def render_qa(
 
 def compose(
     kind: str, count: int, rng: Rng, describe: Describe = plain_name
-) -> tuple[Seen, tuple[Choice, ...]]:
+) -> tuple[Seen, tuple[ChoiceQuestion, ...]]:
     """A layout that allows a question of this kind, with up to `count` questions."""
     for _ in range(ATTEMPTS):
         theme = kind if kind in VALUES else _choice(tuple(VALUES), rng)
@@ -280,14 +280,14 @@ def see(layout: Layout) -> Seen | None:
 
 def make_question(
     kind: str, seen: Seen, rng: Rng, describe: Describe = plain_name
-) -> Choice | None:
+) -> ChoiceQuestion | None:
     """A question of this kind, or None where the scene allows none."""
     return MAKERS[kind](seen, rng, describe)
 
 
 def detail_question(
     seen: Seen, rng: Rng, describe: Describe, detail: str, among: Sequence[int] | None = None
-) -> Choice | None:
+) -> ChoiceQuestion | None:
     """What a detail of a thing shows; `among`: the things that may be asked about."""
     carriers = [i for i in seen.carriers(detail) if among is None or i in among]
     if not carriers:
@@ -297,7 +297,7 @@ def detail_question(
     return _detail_choice(detail, seen, i, others, rng, describe=describe)
 
 
-def cluttered_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:
+def cluttered_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:
     """A detail of a thing in whose box another thing shows another one, off its mask.
 
     What the other one shows is among the choices.
@@ -321,7 +321,7 @@ def cluttered_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | Non
 
 def both_question(
     seen: Seen, rng: Rng, describe: Describe, detail: str = "", among: Sequence[int] | None = None
-) -> Choice | None:
+) -> ChoiceQuestion | None:
     """A comparison of the details of two things that stand close together."""
     detail = detail or _choice(tuple(VALUES), rng)
     carriers = [i for i in seen.carriers(detail) if among is None or i in among]
@@ -341,7 +341,7 @@ def both_question(
         text = _choice(WHICH_PHRASES[detail], rng).format(value, *names)
         order = names if rng.random() < 0.5 else names[::-1]
         answer = order.index(names[shown.index(value)])
-        return Choice("both", text, order, answer, (i, k), True)
+        return ChoiceQuestion("both", text, order, answer, (i, k), True)
     words = (describe(seen.objects[j].category, rng) for j in (i, k))
     text = _choice(SAME_PHRASES[detail], rng).format(*words)
     return _yes_no("both", text, shown[0] == shown[1], (i, k), rng, look=True)
@@ -349,7 +349,7 @@ def both_question(
 
 def relation_question(
     seen: Seen, rng: Rng, describe: Describe, among: Sequence[int] | None = None
-) -> Choice | None:
+) -> ChoiceQuestion | None:
     """Whether one thing is left of, right of, above or below another one, by a clear margin."""
     side, (axis, sign) = _choice(tuple(SIDES.items()), rng)
     objects = seen.objects
@@ -367,7 +367,7 @@ def relation_question(
     return None
 
 
-def size_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:  # noqa: ARG001
+def size_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:  # noqa: ARG001
     """Which of two things is bigger or smaller, by a clear margin."""
     word = _choice(tuple(SIZE_PHRASES), rng)
     alone = [i for i in range(len(seen.objects)) if seen.alone(i)]
@@ -379,11 +379,11 @@ def size_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:  #
                 text = _choice(SIZE_PHRASES[word], rng).format(*names)
                 order = names if rng.random() < 0.5 else names[::-1]
                 best = names[int((second > first) == (word == "bigger"))]
-                return Choice("size", text, order, order.index(best), (i, k), False)
+                return ChoiceQuestion("size", text, order, order.index(best), (i, k), False)
     return None
 
 
-def count_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:  # noqa: ARG001
+def count_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:  # noqa: ARG001
     """How many things of a name or of a group there are."""
     form = "name" if rng.random() < 0.7 else "group"
     pools = [_same(seen.objects, o, form) for o in seen.objects]
@@ -396,10 +396,10 @@ def count_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:  
     low = max(1, len(pool) - int(rng.integers(4)))
     numbers = range(low, max(len(pool), low + int(rng.integers(1, 5))) + 1)
     choices = tuple(str(n) for n in numbers)
-    return Choice("count", text, choices, choices.index(str(len(pool))), tuple(pool), False)
+    return ChoiceQuestion("count", text, choices, choices.index(str(len(pool))), tuple(pool), False)
 
 
-def presence_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None:
+def presence_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:
     """Whether something is there."""
     yes = bool(rng.random() < 0.5)
     present = {o.category.index for o in seen.objects}
@@ -417,7 +417,7 @@ def presence_question(seen: Seen, rng: Rng, describe: Describe) -> Choice | None
     return _yes_no("presence", text, yes, targets, rng)
 
 
-def absent_question(seen: Seen, rng: Rng, describe: Describe) -> Choice:
+def absent_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion:
     """A detail of a thing that is not there."""
     present = {o.category.index for o in seen.objects}
     missing = _choice([c for c in categories() if c.index not in present], rng)
@@ -426,10 +426,10 @@ def absent_question(seen: Seen, rng: Rng, describe: Describe) -> Choice:
     others = [found[detail] for found in seen.details if detail in found]
     choices = _choices(detail, example, others, rng, none=True)
     text = _detail_text(detail, example, describe(missing, rng), rng)
-    return Choice("absent", text, choices, choices.index(THERE_IS_NONE), (), False)
+    return ChoiceQuestion("absent", text, choices, choices.index(THERE_IS_NONE), (), False)
 
 
-MAKERS: dict[str, Callable[[Seen, Rng, Describe], Choice | None]] = {
+MAKERS: dict[str, Callable[[Seen, Rng, Describe], ChoiceQuestion | None]] = {
     **{kind: partial(detail_question, detail=kind) for kind in VALUES},
     "cluttered": cluttered_question,
     "both": both_question,
@@ -450,12 +450,12 @@ def _detail_choice(
     *,
     describe: Describe,
     kind: str = "",
-) -> Choice:
+) -> ChoiceQuestion:
     """The question what the detail of thing i shows; `others`: wrong choices that come first."""
     right = seen.details[i][detail]
     choices = _choices(detail, right, others, rng, none=bool(rng.random() < DISTRACTED))
     text = _detail_text(detail, right, describe(seen.objects[i].category, rng), rng)
-    return Choice(kind or detail, text, choices, choices.index(right), (i,), True)
+    return ChoiceQuestion(kind or detail, text, choices, choices.index(right), (i,), True)
 
 
 def _detail_text(detail: str, value: str, thing: str, rng: Rng) -> str:
@@ -482,9 +482,9 @@ def _choices(
 
 def _yes_no(
     kind: str, text: str, yes: bool, targets: tuple[int, ...], rng: Rng, *, look: bool = False
-) -> Choice:
+) -> ChoiceQuestion:
     order = ("yes", "no") if rng.random() < 0.5 else ("no", "yes")
-    return Choice(kind, text, order, order.index("yes" if yes else "no"), targets, look)
+    return ChoiceQuestion(kind, text, order, order.index("yes" if yes else "no"), targets, look)
 
 
 def _holds(o: SceneObject, x: float, y: float) -> bool:

@@ -83,7 +83,7 @@ Describe = Callable[[Category, Rng], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Hop:
     """A step of a path: `before` and `after` stand around the name of its object."""
 
     object: int
@@ -106,7 +106,7 @@ class TraceQuestion:
 
     kind: str
     text: str
-    path: tuple[Step, ...]
+    path: tuple[Hop, ...]
     hops: int
     answer: str
     answer_objects: tuple[int, ...]
@@ -150,7 +150,7 @@ class Reference(NamedTuple):
     """A noun phrase with its article, and the path to the only object that it means."""
 
     phrase: str
-    path: tuple[Step, ...]
+    path: tuple[Hop, ...]
 
     @property
     def target(self) -> int:
@@ -262,7 +262,7 @@ def between_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     inside, unclear = _objects_between(objects, first.target, second.target)
     if len(inside) != 1 or unclear:
         return None
-    step = Step(inside[0], STEPS["between"])
+    step = Hop(inside[0], STEPS["between"])
     noun = _choice(("thing", "object"), rng)
     phrase = f"the {noun} between {first.phrase} and {second.phrase}"
     found = Reference(phrase, (*first.path, *second.path, step))
@@ -350,7 +350,7 @@ def _reference(objects: Objects, rng: Rng, describe: Describe) -> Reference | No
     for way in ways:
         for i in _shuffled(range(len(objects)), rng):
             if phrase := way(objects, i, rng, describe):
-                return Reference(phrase, (Step(i, after=IS_THERE),))
+                return Reference(phrase, (Hop(i, after=IS_THERE),))
     return None
 
 
@@ -423,7 +423,7 @@ def _next(anchor: Reference, objects: Objects, rng: Rng, describe: Describe) -> 
                 continue
             word = noun if category is None else describe(category, rng)
             phrase = f"the {word} {_choice(WORDINGS[relation], rng)} {anchor.phrase}"
-            return Reference(phrase, (*anchor.path, Step(found, STEPS[relation])))
+            return Reference(phrase, (*anchor.path, Hop(found, STEPS[relation])))
     return None
 
 

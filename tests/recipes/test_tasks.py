@@ -13,7 +13,7 @@ import torch
 from recipes.embedded.examples import CELLS, SIZE, scene_example, to_pixels
 from recipes.embedded.looking import LOOKS, look_example, take_away, view_example
 from recipes.embedded.paths import trace_example
-from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS, Verdict, inner_point
+from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS, MaskVerdict, inner_point
 from recipes.embedded.tasks import TASKS, task_example, task_prompts
 from recipes.embedded.tokenizer import extended_tokenizer, make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer
@@ -164,7 +164,7 @@ def test_verdicts_follow_from_masks_and_query() -> None:
         a, b = 0, len(scene.objects) - 1
         query = Query("all", "", (a, b), (a, b))
         right, wrong = scene.objects[a].mask, scene.objects[1].mask
-        assert judge([right], scene, query) == ([Verdict("accept", a)], [b])
+        assert judge([right], scene, query) == ([MaskVerdict("accept", a)], [b])
         assert judge([], scene, query) == ([], [a, b])
         only = Query("name", "", (a,), (a,))
         if b > 1:
