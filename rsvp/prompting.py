@@ -18,7 +18,8 @@ The full profile's prompts use these variables:
 | point_frame, point_example, point_* | `variables_for_frame` | how points are written |
 | problem | the repeated request | one line: why the last reply could not be read |
 
-The compact profile's use `query` alone: the embedded reasoner was trained on these texts.
+The embedded reasoner was trained on the texts of the compact profile. They use `query` alone, but
+for `question` (the user's) and `choices` (from `choice_list`) of look and answer.
 """
 
 from __future__ import annotations
@@ -116,6 +117,12 @@ def query_code(query: str) -> str:
     while code in query:
         code = hashlib.sha256(code.encode()).hexdigest()[:8]
     return code
+
+
+def choice_list(choices: Sequence[str]) -> str:
+    """The choices of a question as a prompt lists them: "red, blue or green"; empty without."""
+    *others, last = choices or ("",)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def frame_kinds() -> list[str]:

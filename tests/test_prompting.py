@@ -15,15 +15,22 @@ from rsvp.errors import BadInput
 from rsvp.parsing import parse_reply
 
 COMPACT = {
+    "compact/answer": "Answer: $question $choices",
     "compact/boxes.cot": "Think, then box: $query",
     "compact/boxes.direct": "Box: $query",
     "compact/grid.cot": "Think, then bands: $query",
     "compact/grid.direct": "Bands: $query",
+    "compact/look": "Look: $question",
     "compact/marks.cot": "Think, then marks: $query",
     "compact/marks.direct": "Marks: $query",
     "compact/reask.boxes": "Box: $query",
     "compact/reask.grid": "Bands: $query",
     "compact/reask.marks": "Marks: $query",
+    "compact/trace.boxes": "Think, then path: $query",
+    "compact/trace.grid": "Think, then path in bands: $query",
+    "compact/trace.marks": "Think, then path in marks: $query",
+    "compact/trace.points": "Think, then path in points: $query",
+    "compact/verify": "Check: $query",
 }
 POINTS = {"point_frame", "point_example", "query", "query_code"}
 POINTS_AND_BOX = POINTS | {"frame", "box_example"}
@@ -66,6 +73,8 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "marks_range": "1 to 12",
         "problem": "the reply has no JSON answer",
         "query": query,
+        "question": query,
+        "choices": "red or blue",
     }
 
 
@@ -114,7 +123,8 @@ def test_uses_no_variable_but_the_documented(name: str) -> None:
 @pytest.mark.parametrize(("name", "text"), COMPACT.items())
 def test_compact_texts_are_what_the_embedded_model_was_trained_on(name: str, text: str) -> None:
     assert prompting.load(name).text == text
-    assert prompting.render(name, query="a $cup") == text.replace("$query", "a $cup")
+    filled = re.sub(r"\$(query|question)", "a $cup", text).replace("$choices", "red or blue")
+    assert prompting.render(name, **everything("a $cup")) == filled
 
 
 @pytest.mark.parametrize("query", HOSTILE)
@@ -176,6 +186,13 @@ def test_an_unknown_partial_or_one_that_includes_itself_is_named(
     monkeypatch.setattr(prompting, "_texts", prompting._texts.__wrapped__)
     with pytest.raises(BadInput, match=f"full/task includes {text}"):
         prompting.load("full/task")
+
+
+def test_choices_are_listed_as_people_write_them() -> None:
+    assert prompting.choice_list(["red", "blue", "green"]) == "red, blue or green"
+    assert prompting.choice_list(("yes", "no")) == "yes or no"
+    assert prompting.choice_list(["3"]) == "3"
+    assert prompting.choice_list([]) == ""
 
 
 def test_hashes() -> None:

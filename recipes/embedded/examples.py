@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ NATURAL_KINDS = (
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
 
 Rng = np.random.Generator
+ReadText = Callable[[str], str]
+TaskMaker = Callable[[str, Rng, Sequence[RgbArray], Lexicon | None], "Example"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,23 @@ def read_query(query: Query, lexicon: Lexicon | None) -> Query:
     if lexicon is None:
         return query
     return replace(query, text=lexicon.read(query.text).text or query.text)
+
+
+def assemble(
+    rgb: RgbArray,
+    objects: Sequence[SceneObject],
+    turns: list[Turn],
+    marked: MarkedScene | None = None,
+) -> Example:
+    """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels."""
+    return Example(
+        rgb,
+        cell_objects(objects, SIZE),
+        np.array([o.category.index for o in objects], np.int64),
+        np.array([o.box.xyxy for o in objects], np.float32).reshape(-1, 4) / np.float32(SIZE),
+        turns,
+        **_mark_fields(marked, len(objects)),
+    )
 
 
 def photo_example(
@@ -247,7 +266,10 @@ class ExampleBuffer:
         styles: Sequence[str] = tuple(STYLES),
         grounds: Sequence[RgbArray] = (),
         lexicon: Lexicon | None = None,
+        task_shares: Mapping[str, float] | None = None,
+        task_example: TaskMaker | None = None,
     ) -> None:
+        self.task_shares, self.task_example = task_shares or {}, task_example
         self.lexicon = lexicon
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
@@ -271,7 +293,12 @@ class ExampleBuffer:
         return example
 
     def _new_example(self) -> Example:
-        """A new scene with at least one turn to train on, or a photograph."""
+        """A new scene with at least one turn to train on, a photograph, or one of a task."""
+        draw = self.rng.random()
+        for task, share in self.task_shares.items() if self.task_example else ():
+            draw -= share
+            if draw < 0 and self.task_example:
+                return self.task_example(task, self.rng, self.backgrounds, self.lexicon)
         if self.photos and self.rng.random() < PHOTO_SHARE:
             return photo_example(self.photos, self.queries, self.rng, self.shares, self.lexicon)
         while True:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from recipes.embedded.tokenizer import first_word
+from recipes.embedded.tokenizer import word_ids
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, write_json
 from rsvp.platform.pretrained import weights_digest
@@ -69,7 +69,7 @@ def update_encoder_digest(vlsm: Path, source: str) -> bool:
     encoder = TextEncoder(source)
     if trained_on == encoder.digest:
         return True
-    size = min(first_word(encoder.tokenizer), len(cast(Tensor, encoder.net.weight)))
+    size = min({len(cast(Tensor, encoder.net.weight)), *word_ids(encoder.tokenizer)})
     earlier_sizes = range(size, max(0, size - MOST_ADDED), -1)
     if not any(digest_of_first(n, encoder) == trained_on for n in earlier_sizes):
         return False

@@ -5,6 +5,7 @@ A bidirectional encoder reads the image and the prompt, a decoder writes the rep
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,14 @@ def order_numbers(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def export(
-    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, *, reply_tokens: int
+    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, *, unwritten: Collection[int] = ()
 ) -> None:
     """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer.
 
     Args:
-        reply_tokens: the tokens from this id on are never generated.
+        unwritten: tokens that are never generated.
     """
-    unwritten = list(range(reply_tokens, len(tokenizer)))
-    model.generation_config.suppress_tokens = unwritten or None
+    model.generation_config.suppress_tokens = sorted(unwritten) or None
     save_bf16(model, folder)
     image_processor: Any = CLIPImageProcessorPil(
         do_resize=True, size={"height": SIZE, "width": SIZE},

@@ -19,12 +19,14 @@ from recipes.embedded import words
 from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer, to_pixels
 from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
 from recipes.embedded.meaning import sample_text
+from recipes.embedded.tasks import task_example
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.lexicon import Lexicon
 from rsvp.types import RgbArray
 
+TASK_SHARES: Mapping[str, float] = {"qa": 0.15, "trace": 0.12, "verify": 0.1}
 BUFFER = 3000  # examples kept for several uses
 FRESH = 0.35  # share of the examples drawn that are new
 
@@ -38,6 +40,7 @@ class ReasonerConfig(LoopConfig):
         freeze_warmup: steps in which the auxiliary heads learn without training the model.
         turns: prompts an image.
         shares: strategy -> its share of the images.
+        task_shares: task -> its share of the examples; the rest are queries to segment.
         styles: of the drawings; each object gets one at random.
         texts: texts without an image a step, where there are word vectors.
     """
@@ -53,6 +56,7 @@ class ReasonerConfig(LoopConfig):
     freeze_warmup: int = 0
     turns: int = 4
     shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
+    task_shares: Mapping[str, float] = field(default_factory=lambda: TASK_SHARES)
     styles: Sequence[str] = tuple(STYLES)
     texts: int = 48
 
@@ -112,6 +116,7 @@ def train(
     buffer = ExampleBuffer(
         seed, BUFFER, FRESH, photos, config.turns + 2,
         shares=config.shares, styles=config.styles, grounds=grounds, lexicon=lexicon,
+        task_shares=config.task_shares, task_example=task_example,
     )  # fmt: skip
     rng = random.Random(loop.step)
     none = TurnLosses(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)

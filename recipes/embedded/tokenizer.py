@@ -18,12 +18,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recipes.embedded.examples import TRAIN_SEED, Turn, prompt_text
 from recipes.embedded.replies import FRAGMENTS, NUMBERS
+from recipes.embedded.task_replies import TASK_FRAGMENTS
+from recipes.embedded.tasks import task_prompts
 from rsvp.embedded.scenes import scenes
 from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900
 WORD_START = "Ġ"  # byte-level BPE's letter for a space
+FIXED = (*FRAGMENTS, *TASK_FRAGMENTS, *NUMBERS)
 
 # The processor inserts the image itself; the model reads the last user message alone.
 CHAT_TEMPLATE = (
@@ -44,9 +47,10 @@ def make_tokenizer(
         start: folder of a trained model; its tokenizer is extended instead, by `words` too.
     """
     if not (folder / "tokenizer.json").exists():
-        made = (
-            train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start, words)
-        )
+        if start is None:
+            made = train_tokenizer([*scene_prompts(n), *task_prompts(n // 8, TRAIN_SEED)])
+        else:
+            made = extended_tokenizer(start, words)
         made.save_pretrained(folder)
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
@@ -72,11 +76,8 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(prompts, trainer)
-    fixed = [AddedToken(text, normalized=False) for text in (*FRAGMENTS, *NUMBERS)]
-    names = [
-        AddedToken(c.name, single_word=True, lstrip=True, normalized=False) for c in categories()
-    ]
-    core.add_tokens([*fixed, *names])
+    fixed = [AddedToken(text, normalized=False) for text in FIXED]
+    core.add_tokens([*fixed, *(_word(c.name) for c in categories())])
     return wrap(core)
 
 
@@ -101,7 +102,7 @@ def extended_tokenizer(model: Path, words: Sequence[str]) -> PreTrainedTokenizer
     """
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(model))
     known = tokenizer.get_vocab()
-    missing = [text for text in (*FRAGMENTS, *NUMBERS) if text not in known]
+    missing = [text for text in FIXED if text not in known]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in missing])
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
@@ -121,10 +122,17 @@ def word_rows(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     }
 
 
-def first_word(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id from which on all tokens are words of the lexicon, which no reply holds."""
+def word_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """The ids of the lexicon's words, which no reply holds."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    return 1 + max(token["id"] for token in state["added_tokens"])
+    added = {token["id"] for token in state["added_tokens"]}
+    first = min(added - set(range(len(SPECIAL))))
+    return {row for row in state["model"]["vocab"].values() if row > first} - added
+
+
+def _word(text: str) -> AddedToken:
+    """A name: one token where it stands as a word, with the space before it."""
+    return AddedToken(text, single_word=True, lstrip=True, normalized=False)
 
 
 class ReplyTokens(NamedTuple):

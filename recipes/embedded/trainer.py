@@ -28,7 +28,7 @@ from recipes.embedded.model import (
     load_model,
     order_numbers,
 )
-from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, first_word, word_rows
+from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, word_ids, word_rows
 from recipes.embedded.words import Vectors, initial_embeddings
 from rsvp.embedded.vocabulary import categories
 
@@ -136,7 +136,7 @@ class ReasonerTrainer:
 
     Attributes:
         known: tokens of the trained model; those that follow are new.
-        reply_tokens: tokens that a reply may hold: all but the words of the lexicon, at the end.
+        unwritten: the tokens that no reply holds: the words of the lexicon.
     """
 
     def __init__(
@@ -152,7 +152,11 @@ class ReasonerTrainer:
         if start is None:
             order_numbers(self.model, tokenizer)
         prepare(self.model, device)
-        self.reply_tokens = first_word(tokenizer)
+        self.unwritten = word_ids(tokenizer)
+        written = [row for row in range(len(tokenizer)) if row not in self.unwritten]
+        self._written = torch.tensor(written, device=device)
+        self._place = torch.zeros(len(tokenizer), dtype=torch.long, device=device)
+        self._place[self._written] = torch.arange(len(written), device=device)
         self.heads = AuxiliaryHeads().to(device)
         self.turns = TurnEncoder(tokenizer, device)
 
@@ -204,10 +208,11 @@ class ReasonerTrainer:
     def token_loss(self, states: Tensor, replies: ReplyTokens) -> Tensor:
         """The replies' loss, of the (n, length, WIDTH) states that predict their tokens."""
         keep = replies.mask == 1
-        weight = self.model.lm_head.weight[: self.reply_tokens]
+        weight = self.model.lm_head.weight[self._written]
         logs = F.linear(states[keep], weight).float().log_softmax(-1)
         coordinates = replies.coordinates[:, None].expand_as(keep)[keep]
-        return losses.token_loss(logs, replies.ids[keep], coordinates, self.turns.number_ids)
+        labels, numbers = self._place[replies.ids[keep]], self._place[self.turns.number_ids]
+        return losses.token_loss(logs, labels, coordinates, numbers)
 
     @torch.no_grad()
     def embed_words(self, words: Sequence[str], vectors: Vectors) -> None:
@@ -348,7 +353,7 @@ class ReasonerTrainer:
 
     def export(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads."""
-        export(self.model, self.tokenizer, folder, reply_tokens=self.reply_tokens)
+        export(self.model, self.tokenizer, folder, unwritten=self.unwritten)
 
 
 def relevance(

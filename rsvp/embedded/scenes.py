@@ -2,10 +2,11 @@
 
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
                                    [--queries K] [--photos DIR] [--style STYLE]
-                                   [--wording plain|natural|unseen]
+                                   [--wording plain|natural|unseen] [--task segment|qa|trace]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
-of every object; the kind, text, targets and reasoning objects of every query.
+of every object; the kind, text, targets and reasoning objects of every query. The other tasks have
+questions in their place: `rsvp.embedded.questions` (qa), `rsvp.embedded.traces` (trace).
 An object whose drawing is not of the default style has a `style` too.
 Scene i of a seed is the same for every `--n`. Boxes are xyxy in pixels of the written image, tight
 around the visible mask.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from rsvp.platform.files import write_text
 from rsvp.types import RgbArray
 
 DEFAULT_SIZE = 320
+TASKS = ("segment", "qa", "trace")
 MIN_SIZE, MAX_SIZE = 64, 4096
 ATTEMPTS = 60
 WORDINGS = {
@@ -66,19 +68,7 @@ class Scene:
             "image": name,
             "height": height,
             "width": width,
-            "objects": [
-                {
-                    "name": o.category.name,
-                    "group": o.category.group,
-                    "keywords": list(o.category.keywords),
-                    "box": [int(v) for v in o.box.xyxy],
-                    "visible": round(o.visible, 4),
-                    "hidden_by": o.hidden_by,
-                    "mask": encode_rle(o.mask),
-                    **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
-                }
-                for o in self.objects
-            ],
+            "objects": [object_entry(o) for o in self.objects],
             "queries": [
                 {
                     "id": f"{Path(name).stem}/{k}",
@@ -91,6 +81,20 @@ class Scene:
                 for k, q in enumerate(self.queries)
             ],
         }
+
+
+def object_entry(o: SceneObject) -> dict[str, Any]:
+    """An object's entry in `scenes.json`."""
+    return {
+        "name": o.category.name,
+        "group": o.category.group,
+        "keywords": list(o.category.keywords),
+        "box": [int(v) for v in o.box.xyxy],
+        "visible": round(o.visible, 4),
+        "hidden_by": o.hidden_by,
+        "mask": encode_rle(o.mask),
+        **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
+    }
 
 
 def render(
@@ -185,10 +189,11 @@ def write(args: argparse.Namespace) -> None:
     n, seed, size, out = args.n, args.seed, args.size, args.out
     if n < 1 or args.queries < 1 or seed < 0:
         raise BadInput("--n and --queries start at 1, --seed at 0")
-    if not MIN_SIZE <= size <= MAX_SIZE:
+    if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {size}")
     wording = WORDINGS[args.wording]
-    known = ALL_KINDS if wording.natural else KINDS
+    maker, known = _task(args.task)
+    known = ALL_KINDS if wording.natural and args.task == "segment" else known
     named = ",".join(known) if args.kinds is None else args.kinds
     kinds = [k.strip() for k in named.split(",") if k.strip()]
     unknown = ", ".join(k for k in kinds if k not in known)
@@ -199,27 +204,36 @@ def write(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    rendered = scenes(
-        n,
-        seed,
-        kinds=kinds,
-        size=size,
-        count=args.queries,
-        photos=photos,
-        styles=styles,
-        wording=wording,
-    )
+    options: dict[str, Any] = {} if size is None else {"size": size}
+    if args.task == "segment":
+        options |= {"styles": styles, "wording": wording}
+    rendered = maker(n, seed, kinds=kinds, count=args.queries, photos=photos, **options)
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
         Image.fromarray(scene.rgb).save(out / name, compress_level=3)
         entries.append(scene.to_dict(name))
         if sys.stderr.isatty() and (i + 1) % 50 == 0:
             print(f"\r{i + 1}/{n} scenes", end="", file=sys.stderr)
-    document = {"version": 1, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
+    task = {} if args.task == "segment" else {"task": args.task}
+    size = DEFAULT_SIZE if size is None and args.task != "qa" else size
+    document = {"version": 1, **task, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
     write_text(out / "scenes.json", json.dumps(document))
     for style, names in missing.items():
         print(f"{style} does not draw {', '.join(names)}: {DEFAULT_STYLE} does", file=sys.stderr)
     print(f"{n} scenes in {out}", file=sys.stderr)
+
+
+def _task(name: str) -> tuple[Callable[..., Iterator[Any]], Sequence[str]]:
+    """What renders the scenes of a task, and the kinds of its questions, in turn."""
+    if name == "segment":
+        return scenes, KINDS
+    if name == "qa":
+        from rsvp.embedded import questions
+
+        return questions.qa_scenes, questions.TURNS
+    from rsvp.embedded import traces
+
+    return traces.trace_scenes, traces.TURNS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,7 +242,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, required=True, help="how many scenes")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="side of the image, pixels")
+    parser.add_argument(
+        "--size", type=int,
+        help=f"side of the image, pixels: {DEFAULT_SIZE}; of --task qa 1200 to 2400 at random",
+    )  # fmt: skip
+    parser.add_argument("--task", choices=TASKS, default="segment")
     natural = ",".join(ALL_KINDS[len(KINDS) :])
     parser.add_argument(
         "--kinds",
