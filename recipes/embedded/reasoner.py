@@ -19,7 +19,7 @@ from recipes.embedded import words
 from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer, to_pixels
 from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
 from recipes.embedded.meaning import sample_text
-from recipes.embedded.tasks import task_example
+from recipes.embedded.tasks import task_example, task_prompts
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
 from rsvp.embedded.vocabulary import STYLES
@@ -27,6 +27,7 @@ from rsvp.lexicon import Lexicon
 from rsvp.types import RgbArray
 
 TASK_SHARES: Mapping[str, float] = {"qa": 0.15, "trace": 0.12, "verify": 0.1}
+TASK_PICTURES = 100  # of each task, whose prompts' words are learned
 BUFFER = 3000  # examples kept for several uses
 FRESH = 0.35  # share of the examples drawn that are new
 
@@ -152,12 +153,15 @@ def train(
 
 
 def learned_words(folder: Path, vectors: words.Vectors, start: Path | None) -> Lexicon | None:
-    """The lexicon of a run: its own, or of the vectors, or of the model that it starts from."""
+    """The lexicon of a run: its own, or that of the model it starts from, extended by the vectors'
+    words."""
     made = Lexicon.load(folder)
-    if made is None and vectors:
-        made = Lexicon(words.lexicon(vectors), words.english(vectors))
     if made is None and start is not None:
         made = Lexicon.load(start)
+        if vectors:
+            known = made.words if made else ()
+            found = words.lexicon(vectors, known, task_prompts(TASK_PICTURES, TRAIN_SEED))
+            made = Lexicon(found, words.english(vectors))
     if made is not None:
         made.save(folder)
     return made

@@ -25,7 +25,7 @@ from rsvp.embedded.wording import NATURAL, REQUESTS, SYNONYMS
 from rsvp.errors import BadInput
 from rsvp.lexicon import Lexicon, inflected, normalize
 
-MOST_WORDS = 6000  # 3 MB of embeddings
+MOST_WORDS = 6200  # 3.2 MB of embeddings
 ENGLISH_WORDS = 40_000  # so many of the most frequent ones count as English words
 EPOCHS = 6
 CORRECTION_COST = 0.03
@@ -36,28 +36,34 @@ NOISE = 0.05
 Vectors = Mapping[str, NDArray[np.float32]]
 
 
-def lexicon(vectors: Vectors) -> list[str]:
+def lexicon(vectors: Vectors, known: Sequence[str] = (), texts: Iterable[str] = ()) -> list[str]:
     """The words of what is trained on, the most frequent ones first.
 
     Of a word's inflections mostly one is kept. Of the words that occur once those are kept that are
     frequent in English.
+
+    Args:
+        known: words that come first, as they are.
+        texts: other texts that are trained on.
     """
     counts: Counter[str] = Counter()
     hyphenated = {word for c in categories() for word in c.name.split() if "-" in word}
-    for text in training_texts():
+    for text in (*training_texts(), *texts):
         words = normalize(text, hyphenated).split()
         counts.update(word for word in words if not word.isdecimal())
     nouns = {d.text.split()[-1] for d in descriptions.descriptions() if d.form == "nouns"}
     nouns |= {c.name.split()[-1] for c in categories()}
-    kept: dict[str, None] = {}
+    kept: dict[str, None] = dict.fromkeys(known)
     for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         forms = (w for w in inflected(word) if w in kept and _alike(word, w, vectors))
         if word in nouns or not any(forms):
             kept[word] = None
     frequency = {word: rank for rank, word in enumerate(vectors)}
-    often = [word for word in kept if counts[word] > 1]
-    once = [word for word in kept if counts[word] == 1 and word in frequency]
-    return (often + sorted(once, key=frequency.__getitem__))[:MOST_WORDS]
+    new = [word for word in kept if word not in set(known)]
+    named = {word for c in categories() for word in c.name.split()}
+    often = [word for word in new if counts[word] > 1 or word in named]
+    once = [word for word in new if counts[word] == 1 and word in frequency]
+    return [*known, *often, *sorted(once, key=frequency.__getitem__)][:MOST_WORDS]
 
 
 def _alike(word: str, other: str, vectors: Vectors) -> bool:

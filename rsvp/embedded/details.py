@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from rsvp.drawing.palette import Colour
 from rsvp.drawing.tags import font_of
-from rsvp.embedded.queries import Rng, _choice
+from rsvp.embedded.drafts import Rng, choice
 from rsvp.embedded.rendering import PlacedSprite, SceneObject, transform_sprite
 from rsvp.embedded.vocabulary import Category, categories
 from rsvp.masks import mask_to_box
@@ -134,8 +134,8 @@ def add_details(thing: Thing, kinds: Sequence[str], rng: Rng) -> Thing:
 def sample_value(kind: str, rng: Rng) -> str:
     """What a detail of this kind may show; half of the tags are digits."""
     if kind == "tag":
-        return _choice(_choice((DIGITS, LETTERS), rng), rng)
-    return _choice(VALUES[kind], rng)
+        return choice(choice((DIGITS, LETTERS), rng), rng)
+    return choice(VALUES[kind], rng)
 
 
 def tile(thing: Thing, side: float) -> NDArray[np.uint8]:
@@ -328,7 +328,7 @@ def _with_details(thing: Thing, theme: str, rng: Rng, *, sure: bool) -> Thing:
     kinds = [theme] if sure or rng.random() < 0.75 else []
     others = [kind for kind in VALUES if kind != theme]
     if not kinds or rng.random() < 0.35:
-        kinds.append(_choice(others, rng))
+        kinds.append(choice(others, rng))
     return add_details(thing, kinds, rng)
 
 
@@ -361,7 +361,7 @@ def _place_inside(thing: Thing, host: Thing, theme: str, rng: Rng) -> Thing | No
     detail, hosted_detail = thing.detail(theme), host.detail(theme)
     if detail is None or hosted_detail is None:
         return None
-    value = _choice(alternatives(theme, hosted_detail.value), rng)
+    value = choice(alternatives(theme, hosted_detail.value), rng)
     changed = replace(detail, value=value)
     thing = replace(thing, details=tuple(changed if d is detail else d for d in thing.details))
     scale = 400.0

@@ -256,7 +256,7 @@ def _between(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft
         name, same = alike(objects, objects[other])
         if other == anchor or len(same) != 1:
             continue
-        inside, unclear = _objects_between(objects, anchor, other)
+        inside, unclear = objects_between(objects, anchor, other)
         if len(inside) == 1 and not unclear:
             start = objects[anchor].category.name
             text = wording.text("between", rng, "object", start, name)
@@ -264,7 +264,7 @@ def _between(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft
     return None
 
 
-def _objects_between(objects: Objects, start: int, end: int) -> tuple[list[int], list[int]]:
+def objects_between(objects: Objects, start: int, end: int) -> tuple[list[int], list[int]]:
     """The objects that lie clearly between two others, and those of which one could argue."""
     a = np.array(objects[start].box.center)
     line = np.array(objects[end].box.center) - a

@@ -28,7 +28,8 @@ from rsvp.embedded.details import (
     sample_layout,
     sample_value,
 )
-from rsvp.embedded.queries import MARGIN, SIDES, Rng, _choice, _same, _shuffled, _side
+from rsvp.embedded.drafts import MARGIN, Rng, alike, choice, shuffled, square_side
+from rsvp.embedded.queries import SIDES
 from rsvp.embedded.rendering import SceneObject, paint, visible_objects
 from rsvp.embedded.scenes import ATTEMPTS, object_entry
 from rsvp.embedded.traces import WORDINGS, Describe, plain_name
@@ -188,7 +189,7 @@ class Seen(NamedTuple):
 
     def alone(self, i: int) -> bool:
         """Whether no other object has its name."""
-        return len(_same(self.objects, self.objects[i])[1]) == 1
+        return len(alike(self.objects, self.objects[i])[1]) == 1
 
     def carriers(self, kind: str) -> list[int]:
         """The objects with a readable detail of a kind that are alone of their name."""
@@ -231,7 +232,7 @@ def render_qa(
     Raises:
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
     """
-    kind = kind or _choice(TURNS, rng)
+    kind = kind or choice(TURNS, rng)
     seen, questions = compose(kind, count, rng, describe)
     side = int(rng.integers(SMALLEST_SCENE, LARGEST_SCENE + 1)) if size is None else size
     canvas = backgrounds.draw(side, rng, photos)
@@ -247,7 +248,7 @@ def compose(
 ) -> tuple[Seen, tuple[ChoiceQuestion, ...]]:
     """A layout that allows a question of this kind, with up to `count` questions."""
     for _ in range(ATTEMPTS):
-        theme = kind if kind in VALUES else _choice(tuple(VALUES), rng)
+        theme = kind if kind in VALUES else choice(tuple(VALUES), rng)
         layout = sample_layout(
             rng,
             theme=theme,
@@ -261,7 +262,7 @@ def compose(
     else:
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
     questions = [first]
-    for other in _shuffled(TURNS, rng)[: 2 * (count - 1)]:
+    for other in shuffled(TURNS, rng)[: 2 * (count - 1)]:
         question = make_question(other, seen, rng, describe)
         if question and len(questions) < count and question.text not in {q.text for q in questions}:
             questions.append(question)
@@ -292,7 +293,7 @@ def detail_question(
     carriers = [i for i in seen.carriers(detail) if among is None or i in among]
     if not carriers:
         return None
-    i = _choice(carriers, rng)
+    i = choice(carriers, rng)
     others = [found[detail] for k, found in enumerate(seen.details) if k != i and detail in found]
     return _detail_choice(detail, seen, i, others, rng, describe=describe)
 
@@ -302,7 +303,7 @@ def cluttered_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuesti
 
     What the other one shows is among the choices.
     """
-    for detail in _shuffled(tuple(VALUES), rng):
+    for detail in shuffled(tuple(VALUES), rng):
         pairs = [
             (i, found[detail])
             for i in seen.carriers(detail)
@@ -312,7 +313,7 @@ def cluttered_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuesti
             and _holds(seen.objects[i], *seen.layout[k].place(other).center)
         ]
         if pairs:
-            i, intruder = _choice(pairs, rng)
+            i, intruder = choice(pairs, rng)
             return _detail_choice(
                 detail, seen, i, [intruder], rng, describe=describe, kind="cluttered"
             )
@@ -323,7 +324,7 @@ def both_question(
     seen: Seen, rng: Rng, describe: Describe, detail: str = "", among: Sequence[int] | None = None
 ) -> ChoiceQuestion | None:
     """A comparison of the details of two things that stand close together."""
-    detail = detail or _choice(tuple(VALUES), rng)
+    detail = detail or choice(tuple(VALUES), rng)
     carriers = [i for i in seen.carriers(detail) if among is None or i in among]
     near = [
         (i, k)
@@ -333,17 +334,17 @@ def both_question(
     ]
     if not near:
         return None
-    i, k = _choice(near, rng)
+    i, k = choice(near, rng)
     shown = seen.details[i][detail], seen.details[k][detail]
     if rng.random() < 0.5 and shown[0] != shown[1]:
         names = tuple(seen.objects[j].category.name for j in (i, k))
-        value = _choice(shown, rng)
-        text = _choice(WHICH_PHRASES[detail], rng).format(value, *names)
+        value = choice(shown, rng)
+        text = choice(WHICH_PHRASES[detail], rng).format(value, *names)
         order = names if rng.random() < 0.5 else names[::-1]
         answer = order.index(names[shown.index(value)])
         return ChoiceQuestion("both", text, order, answer, (i, k), True)
     words = (describe(seen.objects[j].category, rng) for j in (i, k))
-    text = _choice(SAME_PHRASES[detail], rng).format(*words)
+    text = choice(SAME_PHRASES[detail], rng).format(*words)
     return _yes_no("both", text, shown[0] == shown[1], (i, k), rng, look=True)
 
 
@@ -351,32 +352,32 @@ def relation_question(
     seen: Seen, rng: Rng, describe: Describe, among: Sequence[int] | None = None
 ) -> ChoiceQuestion | None:
     """Whether one thing is left of, right of, above or below another one, by a clear margin."""
-    side, (axis, sign) = _choice(tuple(SIDES.items()), rng)
+    side, (axis, sign) = choice(tuple(SIDES.items()), rng)
     objects = seen.objects
     yes = bool(rng.random() < 0.5)
     alone = [i for i in range(len(objects)) if seen.alone(i) and (among is None or i in among)]
-    for i in _shuffled(alone, rng):
-        for k in _shuffled(alone, rng):
-            gap = 0.5 * (_side(objects[i]) + _side(objects[k])) / 2
+    for i in shuffled(alone, rng):
+        for k in shuffled(alone, rng):
+            gap = 0.5 * (square_side(objects[i]) + square_side(objects[k])) / 2
             offset = sign * (objects[i].box.center[axis] - objects[k].box.center[axis])
             if i != k and abs(offset) > gap and (offset > 0) == yes:
                 words = [describe(objects[j].category, rng) for j in (i, k)]
-                phrase = _choice(RELATION_PHRASES, rng)
-                text = phrase.format(words[0], _choice(WORDINGS[side], rng), words[1])
+                phrase = choice(RELATION_PHRASES, rng)
+                text = phrase.format(words[0], choice(WORDINGS[side], rng), words[1])
                 return _yes_no("relation", text, yes, (i, k), rng)
     return None
 
 
 def size_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:  # noqa: ARG001
     """Which of two things is bigger or smaller, by a clear margin."""
-    word = _choice(tuple(SIZE_PHRASES), rng)
+    word = choice(tuple(SIZE_PHRASES), rng)
     alone = [i for i in range(len(seen.objects)) if seen.alone(i)]
-    for i in _shuffled(alone, rng):
-        for k in _shuffled(alone, rng):
+    for i in shuffled(alone, rng):
+        for k in shuffled(alone, rng):
             first, second = (seen.objects[j].box.area for j in (i, k))
             if i != k and max(first, second) >= MARGIN * min(first, second):
                 names = tuple(seen.objects[j].category.name for j in (i, k))
-                text = _choice(SIZE_PHRASES[word], rng).format(*names)
+                text = choice(SIZE_PHRASES[word], rng).format(*names)
                 order = names if rng.random() < 0.5 else names[::-1]
                 best = names[int((second > first) == (word == "bigger"))]
                 return ChoiceQuestion("size", text, order, order.index(best), (i, k), False)
@@ -386,13 +387,13 @@ def size_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | 
 def count_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:  # noqa: ARG001
     """How many things of a name or of a group there are."""
     form = "name" if rng.random() < 0.7 else "group"
-    pools = [_same(seen.objects, o, form) for o in seen.objects]
+    pools = [alike(seen.objects, o, form) for o in seen.objects]
     pools = [(noun, pool) for noun, pool in pools if " of " not in noun]
     several = [pool for pool in pools if len(pool[1]) > 1]
     if not pools or (not several and rng.random() < 0.7):
         return None
-    noun, pool = _choice(several if several and rng.random() < 0.8 else pools, rng)
-    text = _choice(COUNT_PHRASES, rng).format(plural(noun))
+    noun, pool = choice(several if several and rng.random() < 0.8 else pools, rng)
+    text = choice(COUNT_PHRASES, rng).format(plural(noun))
     low = max(1, len(pool) - int(rng.integers(4)))
     numbers = range(low, max(len(pool), low + int(rng.integers(1, 5))) + 1)
     choices = tuple(str(n) for n in numbers)
@@ -406,22 +407,22 @@ def presence_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestio
     targets: tuple[int, ...] = ()
     if rng.random() < 0.3:
         shown = {o.category.group for o in seen.objects}
-        noun = _choice([g for g in groups() if (g in shown) == yes], rng)
+        noun = choice([g for g in groups() if (g in shown) == yes], rng)
         targets = tuple(i for i, o in enumerate(seen.objects) if o.category.group == noun)
     else:
-        category = _choice([c for c in categories() if (c.index in present) == yes], rng)
+        category = choice([c for c in categories() if (c.index in present) == yes], rng)
         targets = tuple(i for i, o in enumerate(seen.objects) if o.category is category)
         noun = describe(category, rng)
     article = "an" if noun[0].lower() in "aeiou" else "a"
-    text = _choice(PRESENCE_PHRASES, rng).format(f"{article} {noun}")
+    text = choice(PRESENCE_PHRASES, rng).format(f"{article} {noun}")
     return _yes_no("presence", text, yes, targets, rng)
 
 
 def absent_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion:
     """A detail of a thing that is not there."""
     present = {o.category.index for o in seen.objects}
-    missing = _choice([c for c in categories() if c.index not in present], rng)
-    detail = _choice(tuple(VALUES), rng)
+    missing = choice([c for c in categories() if c.index not in present], rng)
+    detail = choice(tuple(VALUES), rng)
     example = sample_value(detail, rng)
     others = [found[detail] for found in seen.details if detail in found]
     choices = _choices(detail, example, others, rng, none=True)
@@ -460,7 +461,7 @@ def _detail_choice(
 
 def _detail_text(detail: str, value: str, thing: str, rng: Rng) -> str:
     kind = "digit" if value in DIGITS else "letter"
-    return _choice(DETAIL_PHRASES[detail], rng).format(thing, c=kind)
+    return choice(DETAIL_PHRASES[detail], rng).format(thing, c=kind)
 
 
 def _choices(
@@ -473,8 +474,8 @@ def _choices(
     """
     pool = alternatives(detail, right)
     shown = [v for v in dict.fromkeys(others) if v in pool][:2]
-    wrong = shown + [v for v in _shuffled(pool, rng) if v not in shown]
-    found = _shuffled([right, *wrong[: int(rng.integers(1, MOST_CHOICES - none))]], rng)
+    wrong = shown + [v for v in shuffled(pool, rng) if v not in shown]
+    found = shuffled([right, *wrong[: int(rng.integers(1, MOST_CHOICES - none))]], rng)
     if detail == "spots":
         found.sort()  # as people write numbers
     return (*found, THERE_IS_NONE) if none else tuple(found)

@@ -15,20 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsvp.embedded import backgrounds
-from rsvp.embedded.queries import (
-    EDGES,
+from rsvp.embedded.drafts import (
     MARGIN,
-    ORDINALS,
-    SIDES,
     Objects,
     Rng,
-    _choice,
-    _keyword_tables,
-    _objects_between,
-    _same,
-    _shuffled,
-    _side,
+    alike,
+    choice,
+    keyword_tables,
+    shuffled,
+    square_side,
 )
+from rsvp.embedded.queries import EDGES, ORDINALS, SIDES, objects_between
 from rsvp.embedded.rendering import (
     SceneObject,
     paint,
@@ -197,9 +194,9 @@ def render_trace(
     Raises:
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
     """
-    kind = kind or _choice(TURNS, rng)
+    kind = kind or choice(TURNS, rng)
     for _ in range(ATTEMPTS):
-        chosen = sample_categories(_choice(("name", "name", "relation", "attribute"), rng), rng)
+        chosen = sample_categories(choice(("name", "name", "relation", "attribute"), rng), rng)
         placed = place_sprites(chosen, "relation", size, rng)
         canvas = backgrounds.draw(size, rng, photos)
         objects = visible_objects(paint(canvas, placed), placed)
@@ -208,7 +205,7 @@ def render_trace(
     else:
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
     questions = [first]
-    for other in _shuffled(TURNS, rng)[: 2 * (count - 1)]:
+    for other in shuffled(TURNS, rng)[: 2 * (count - 1)]:
         question = make_trace(other, objects, rng, describe)
         if question and len(questions) < count and question.text not in {q.text for q in questions}:
             questions.append(question)
@@ -228,7 +225,7 @@ def make_trace(
 def direct_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
     """One hop: an object by its name, group, use, size or place in a row."""
     found = _reference(objects, rng, describe)
-    return found and _question("direct", _choice(DIRECT, rng).format(found.phrase), found, objects)
+    return found and _question("direct", choice(DIRECT, rng).format(found.phrase), found, objects)
 
 
 def relation_question(
@@ -241,10 +238,10 @@ def relation_question(
     found = anchor and _next(anchor, objects, rng, describe)
     if not anchor or not found:
         return None
-    text = _choice(BARE, rng).format(found.phrase)
+    text = choice(BARE, rng).format(found.phrase)
     noun, rest = found.phrase.removesuffix(anchor.phrase).removeprefix("the ").split(" ", 1)
     if noun in ("thing", "object") and rng.random() < 0.6:
-        text = _choice((f"what is {rest}", f"which {noun} is {rest}"), rng) + f"{anchor.phrase}?"
+        text = choice((f"what is {rest}", f"which {noun} is {rest}"), rng) + f"{anchor.phrase}?"
     return _question(kind, text, found, objects)
 
 
@@ -259,15 +256,15 @@ def between_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     if pair is None:
         return None
     first, second = pair
-    inside, unclear = _objects_between(objects, first.target, second.target)
+    inside, unclear = objects_between(objects, first.target, second.target)
     if len(inside) != 1 or unclear:
         return None
     step = Hop(inside[0], STEPS["between"])
-    noun = _choice(("thing", "object"), rng)
+    noun = choice(("thing", "object"), rng)
     phrase = f"the {noun} between {first.phrase} and {second.phrase}"
     found = Reference(phrase, (*first.path, *second.path, step))
     asked = (*BARE, "what is between {1} and {2}?", "which {3} is between {1} and {2}?")
-    text = _choice(asked, rng).format(phrase, first.phrase, second.phrase, noun)
+    text = choice(asked, rng).format(phrase, first.phrase, second.phrase, noun)
     return _question("between", text, found, objects)
 
 
@@ -283,10 +280,10 @@ def compare_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     used = [step.object for step in (*first.path, *second.path)]
     if len(set(used)) < len(used) or max(areas.values()) < MARGIN * min(areas.values()):
         return None
-    word = _choice(tuple(COMPARED), rng)
+    word = choice(tuple(COMPARED), rng)
     best = (max if word == "bigger" else min)(areas, key=areas.__getitem__)
     pair = (first, second) if rng.random() < 0.5 else (second, first)
-    text = _choice(COMPARED[word], rng).format(*(r.phrase for r in pair))
+    text = choice(COMPARED[word], rng).format(*(r.phrase for r in pair))
     path = tuple(step for r in pair for step in r.path)
     name = objects[best].category.name
     return TraceQuestion("compare", text, path, len(path), name, (best,))
@@ -295,26 +292,26 @@ def compare_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
 def absent_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
     """The last object is not there: nothing at that side, or nothing of that name."""
     present = {o.category.index for o in objects}
-    missing = _choice([c for c in categories() if c.index not in present], rng)
+    missing = choice([c for c in categories() if c.index not in present], rng)
     if rng.random() < 0.25:
-        text = _choice(BARE, rng).format(f"the {describe(missing, rng)}")
+        text = choice(BARE, rng).format(f"the {describe(missing, rng)}")
         return TraceQuestion("absent", text, (), 1, NONE, ())
     anchor = _reference(objects, rng, describe)
     if anchor and rng.random() < 0.3:
         anchor = _next(anchor, objects, rng, describe) or anchor
     if anchor is None:
         return None
-    side = _choice(tuple(SIDES), rng)
-    where = f"{_choice(WORDINGS[side], rng)} {anchor.phrase}"
-    text = _choice(BARE, rng).format(f"the {describe(missing, rng)} {where}")
+    side = choice(tuple(SIDES), rng)
+    where = f"{choice(WORDINGS[side], rng)} {anchor.phrase}"
+    text = choice(BARE, rng).format(f"the {describe(missing, rng)} {where}")
     others = [i for i in range(len(objects)) if i != anchor.target]
     if not any(_beside(objects, others, anchor.target, side)):
-        text = _choice((f"what is {where}?", f"the thing {where}"), rng)
+        text = choice((f"what is {where}?", f"the thing {where}"), rng)
     elif rng.random() < 0.5:  # something of that name, but elsewhere
-        for o in _shuffled(objects, rng):
-            noun, pool = _same(objects, o)
+        for o in shuffled(objects, rng):
+            noun, pool = alike(objects, o)
             if anchor.target not in pool and not any(_beside(objects, pool, anchor.target, side)):
-                text = _choice(BARE, rng).format(f"the {noun} {where}")
+                text = choice(BARE, rng).format(f"the {noun} {where}")
                 break
     return TraceQuestion("absent", text, anchor.path, len(anchor.path) + 1, NONE, ())
 
@@ -346,21 +343,21 @@ def _two_references(
 
 def _reference(objects: Objects, rng: Rng, describe: Describe) -> Reference | None:
     """An object described by itself: half of the time by its name, else in another way."""
-    ways = [_by_name] if rng.random() < 0.5 else _shuffled(_WAYS, rng)
+    ways = [_by_name] if rng.random() < 0.5 else shuffled(_WAYS, rng)
     for way in ways:
-        for i in _shuffled(range(len(objects)), rng):
+        for i in shuffled(range(len(objects)), rng):
             if phrase := way(objects, i, rng, describe):
                 return Reference(phrase, (Hop(i, after=IS_THERE),))
     return None
 
 
 def _by_name(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:
-    alone = len(_same(objects, objects[i])[1]) == 1
+    alone = len(alike(objects, objects[i])[1]) == 1
     return f"the {describe(objects[i].category, rng)}" if alone else None
 
 
 def _by_group(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:  # noqa: ARG001
-    noun, pool = _same(objects, objects[i], "group")
+    noun, pool = alike(objects, objects[i], "group")
     return f"the {noun}" if len(pool) == 1 else None
 
 
@@ -369,20 +366,20 @@ def _by_use(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | Non
     index, shown = objects[i].category.index, [o.category.index for o in objects]
     found = [
         phrase.format(topic)
-        for form, table, _ in _keyword_tables()
+        for form, table, _ in keyword_tables()
         for topic, fitting in table.items()
         if index in fitting and sum(k in fitting for k in shown) == 1
         for phrase in USES[form]
     ]
-    return _choice(found, rng) if found else None
+    return choice(found, rng) if found else None
 
 
 def _by_size(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:  # noqa: ARG001
     """The biggest or smallest of its name, of its group or of all, by a clear margin."""
-    word, sign = _choice((("biggest", -1), ("largest", -1), ("smallest", 1)), rng)
+    word, sign = choice((("biggest", -1), ("largest", -1), ("smallest", 1)), rng)
     pools = [("thing", list(range(len(objects))))]
-    pools += [_same(objects, objects[i], form) for form in ("name", "group")]
-    for noun, pool in _shuffled(pools, rng):
+    pools += [alike(objects, objects[i], form) for form in ("name", "group")]
+    for noun, pool in shuffled(pools, rng):
         order = sorted(pool, key=lambda j: sign * objects[j].box.area)
         if len(order) > 1 and order[0] == i:
             first, second = (objects[j].box.area for j in order[:2])
@@ -393,12 +390,12 @@ def _by_size(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | No
 
 def _by_row(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:  # noqa: ARG001
     """Its place among those of its name from an edge, where the order is clear."""
-    name, pool = _same(objects, objects[i])
-    edge, axis, sign = _choice(EDGES, rng)
+    name, pool = alike(objects, objects[i])
+    edge, axis, sign = choice(EDGES, rng)
     position = {j: sign * objects[j].box.center[axis] for j in pool}
     order = sorted(pool, key=position.__getitem__)
     gaps = [position[b] - position[a] for a, b in pairwise(order)]
-    if not 2 <= len(pool) <= len(ORDINALS) or min(gaps) < 0.25 * _side(objects[i]):
+    if not 2 <= len(pool) <= len(ORDINALS) or min(gaps) < 0.25 * square_side(objects[i]):
         return None
     return f"the {ORDINALS[order.index(i)]} {name} from the {edge}"
 
@@ -410,8 +407,8 @@ def _next(anchor: Reference, objects: Objects, rng: Rng, describe: Describe) -> 
     """A hop from the anchor: the only object at one of its sides, or the nearest one."""
     on_path = {step.object for step in anchor.path}
     others = [i for i in range(len(objects)) if i != anchor.target]
-    for relation in _shuffled((*SIDES, "nearest to", "nearest to"), rng):
-        for noun, pool, category in _shuffled(_nouns(objects, others, rng), rng):
+    for relation in shuffled((*SIDES, "nearest to", "nearest to"), rng):
+        for noun, pool, category in shuffled(_nouns(objects, others, rng), rng):
             if relation == "nearest to":
                 found = _nearest(objects, pool, anchor.target)
             else:
@@ -422,7 +419,7 @@ def _next(anchor: Reference, objects: Objects, rng: Rng, describe: Describe) -> 
             if found is None or found in on_path:
                 continue
             word = noun if category is None else describe(category, rng)
-            phrase = f"the {word} {_choice(WORDINGS[relation], rng)} {anchor.phrase}"
+            phrase = f"the {word} {choice(WORDINGS[relation], rng)} {anchor.phrase}"
             return Reference(phrase, (*anchor.path, Hop(found, STEPS[relation])))
     return None
 
@@ -432,11 +429,11 @@ def _nouns(
 ) -> list[tuple[str, list[int], Category | None]]:
     """Nouns for a hop: which of the other objects each may mean, and the category of a name."""
     found: list[tuple[str, list[int], Category | None]] = [
-        (_choice(("thing", "object"), rng), list(others), None)
+        (choice(("thing", "object"), rng), list(others), None)
     ]
     for form in ("group", "name"):
         for i in others:
-            noun, same = _same(objects, objects[i], form)
+            noun, same = alike(objects, objects[i], form)
             named = objects[i].category if form == "name" else None
             found.append((noun, [j for j in same if j in others], named))
     return found
@@ -457,7 +454,7 @@ def _beside(
 ) -> tuple[list[int], list[int]]:
     """The objects that lie clearly at a side of the anchor, and those of which one could argue."""
     axis, sign = SIDES[side]
-    center, gap = objects[anchor].box.center[axis], 0.4 * _side(objects[anchor])
+    center, gap = objects[anchor].box.center[axis], 0.4 * square_side(objects[anchor])
     offset = {j: sign * (objects[j].box.center[axis] - center) for j in pool}
     clear = [j for j in pool if offset[j] > gap]
     return clear, [j for j in pool if abs(offset[j]) <= gap]
