@@ -49,7 +49,7 @@ ABSENT = 0.15  # share of the close looks with a question about a thing that is 
 MASKED = 0.5  # share of the looks at one thing or two with everything else taken away
 STRETCHED = 0.35  # share of the looks whose window is no square
 JITTER = 0.06  # standard deviation of an edge of the reasoner's box, of the thing's side
-LEAST_SIDE = 50  # of a thing whose details are asked for, pixels of the look
+LEAST_SIDE = 76  # of a thing whose details are asked for, pixels of the look
 LEAST_PIXELS = 60  # of a thing in a close look; less is no object of it
 
 

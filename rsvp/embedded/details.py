@@ -53,8 +53,9 @@ SPOT_PLACES = (
 )
 
 SMALLEST, LARGEST = 0.09, 0.16  # side of a thing, of the scene's side
-PLATE, DOT = 0.25, 0.11  # side of a plate and of a dot, of the thing's side
-CAPITAL = 0.58  # height of a character, of its plate's side
+PLATE, DOT = 0.23, 0.07  # side of a plate and of a dot, of the thing's side
+CAPITAL = 0.5  # height of a character, of its plate's side
+ARROW, SPOT = 0.17, 0.065  # half an arrow's length, radius of one of three spots, of the plate
 APART = 0.3  # between the centres of two details, of the thing's side
 ALIKE = 0.35  # share of the near things whose detail shows what the first one's shows
 FINE = 64  # pixels; a smaller thing is drawn at this size, then reduced
@@ -181,25 +182,37 @@ def _picture(
     height, width = (n + 2 * pad for n, pad in zip(sprite.shape[:2], pads, strict=True))
     picture = Image.new("RGBA", (width, height))
     picture.paste(Image.fromarray(sprite), (pads[1], pads[0]))
-    draw, plate = ImageDraw.Draw(picture), PLATES[seed % len(PLATES)]
     for d in details:
         center = (width / 2 + d.x * side, height / 2 + d.y * side)
-        _draw_detail(draw, d, center, d.side * side, plate)
+        _draw_detail(picture, d, center, d.side * side, _plate_colour(seed))
     return picture
 
 
+def _plate_colour(seed: int) -> Colour:
+    """One of four light colours, more or less bright."""
+    gain = 0.8 + 0.2 * (seed // len(PLATES) % 101) / 100
+    red, green, blue = (round(gain * v) for v in PLATES[seed % len(PLATES)])
+    return red, green, blue
+
+
 def _draw_detail(
-    draw: ImageDraw.ImageDraw,
+    picture: Image.Image,
     detail: Detail,
     center: tuple[float, float],
     side: float,
     plate: Colour,
 ) -> None:
-    """Draw a detail of this side, pixels; `plate` is the colour of what it stands on."""
+    """Draw a detail of this side, pixels; `plate` is the colour of what it stands on.
+
+    What is left of it in a few pixels says nothing: a dot has a rim of the complementary colour,
+    all numbers of spots cover the same area, and an arrow's tail balances its head.
+    """
+    draw = ImageDraw.Draw(picture)
     (x, y), half, line = center, side / 2, max(1, round(side / 16))
     square = (round(x - half), round(y - half), round(x + half), round(y + half))
     if detail.kind == "dot":
-        draw.ellipse(square, COLOURS[detail.value], INK, max(1, round(side / 8)))
+        dot = _dot(detail.value, max(1, square[2] - square[0]))
+        picture.paste(dot, square[:2], dot.getchannel("A"))
         return
     draw.rounded_rectangle(square, side / 8, plate, INK, line)
     if detail.kind == "tag":
@@ -208,28 +221,38 @@ def _draw_detail(
         corner = (x - (left + right) / 2, y - (top + bottom) / 2)
         draw.text(corner, detail.value, INK, font, "lt")
     elif detail.kind == "arrow":
-        _draw_arrow(draw, ARROWS[detail.value], center, 0.34 * side)
+        _draw_arrow(draw, ARROWS[detail.value], center, ARROW * side)
     else:
+        radius = SPOT * side * math.sqrt(3 / int(detail.value))
         for dx, dy in SPOT_PLACES[int(detail.value) - 1]:
-            cx, cy, r = x + dx * half * 0.72, y + dy * half * 0.72, 0.085 * side
+            cx, cy, r = x + dx * half * 0.65, y + dy * half * 0.65, radius
             draw.ellipse((cx - r, cy - r, cx + r, cy + r), INK)
+
+
+@lru_cache(maxsize=256)
+def _dot(colour: str, side: int) -> Image.Image:
+    """RGBA, a dot of a colour with a rim of the complementary colour and of the same area."""
+    large = Image.new("RGBA", (4 * side, 4 * side))
+    draw, (red, green, blue) = ImageDraw.Draw(large), COLOURS[colour]
+    draw.ellipse((0, 0, 4 * side - 1, 4 * side - 1), (255 - red, 255 - green, 255 - blue))
+    gap = 2 * side * (1 - math.sqrt(0.5))
+    draw.ellipse((gap, gap, 4 * side - 1 - gap, 4 * side - 1 - gap), (red, green, blue))
+    return large.resize((side, side), Image.Resampling.BOX)
 
 
 def _draw_arrow(
     draw: ImageDraw.ImageDraw, way: tuple[int, int], center: tuple[float, float], reach: float
 ) -> None:
     """Draw an arrow that points this way, `reach` pixels from its centre to each end."""
-    (x, y), (dx, dy), head = center, way, 0.75 * reach
-    tip, neck = (x + dx * reach, y + dy * reach), (x + dx * 0.25 * reach, y + dy * 0.25 * reach)
-    draw.line([(x - dx * reach, y - dy * reach), neck], INK, max(1, round(0.32 * reach)))
-    draw.polygon(
-        [
-            tip,
-            (neck[0] - dy * head, neck[1] + dx * head),
-            (neck[0] + dy * head, neck[1] - dx * head),
-        ],
-        INK,
-    )
+    (x, y), (dx, dy) = center, way
+
+    def at(along: float, across: float) -> tuple[float, float]:
+        along, across = along * reach, across * reach
+        return x + dx * along - dy * across, y + dy * along + dx * across
+
+    draw.polygon([at(1, 0), at(0.1, 0.7), at(0.1, -0.7)], INK)
+    for low, high, half in ((-0.5, 0.1, 0.14), (-1, -0.5, 0.34)):
+        draw.polygon([at(low, half), at(high, half), at(high, -half), at(low, -half)], INK)
 
 
 def place(layout: Layout, window: Box, scale: float) -> list[PlacedSprite]:
