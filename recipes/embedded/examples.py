@@ -19,6 +19,7 @@ from rsvp.drawing import grid_prompt
 from rsvp.embedded.queries import ALL_KINDS, Query
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.scenes import Scene, render
+from rsvp.embedded.traces import Describe, plain_name
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.embedded.wording import Wording
 from rsvp.lexicon import Lexicon
@@ -91,6 +92,32 @@ class Example:
             if number:
                 owners[self.tag_numbers == number] = i
         return owners
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How the pictures and questions of the tasks are made.
+
+    Attributes:
+        photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
+        describe: how things are called in the questions.
+        read: what is done to a question before it is asked.
+        wording: of the queries of "verify", as options of `render`.
+        styles: of the drawings.
+    """
+
+    photos: Sequence[RgbArray] = ()
+    describe: Describe = plain_name
+    read: ReadText = str
+    wording: Mapping[str, Any] = field(default_factory=dict)
+    styles: Sequence[str] = tuple(STYLES)
+
+    def rendering(self) -> dict[str, Any]:
+        """What the scenes of questions are rendered with."""
+        return {"photos": self.photos, "describe": self.describe, "styles": self.styles}
+
+
+PLAIN = TaskOptions()
 
 
 def scene_example(

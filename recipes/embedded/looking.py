@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from recipes.embedded.examples import Example, ReadText, Rng, Turn, assemble
+from recipes.embedded.examples import PLAIN, Example, ReadText, Rng, TaskOptions, Turn, assemble
 from recipes.embedded.model import SIZE
 from recipes.embedded.task_replies import answer_pieces, look_pieces
 from rsvp.embedded import backgrounds
@@ -32,7 +32,7 @@ from rsvp.embedded.questions import (
     see,
 )
 from rsvp.embedded.rendering import SceneObject, paint
-from rsvp.embedded.traces import Describe, plain_name
+from rsvp.embedded.traces import Describe
 from rsvp.masks import mask_to_box
 from rsvp.prompting import choice_list
 from rsvp.prompting import render as render_prompt
@@ -53,40 +53,28 @@ LEAST_SIDE = 76  # of a thing whose details are asked for, pixels of the look
 LEAST_PIXELS = 60  # of a thing in a close look; less is no object of it
 
 
-def qa_example(
-    rng: Rng,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    read: ReadText = str,
-) -> Example:
+def qa_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
     """A view with what to look at, or a close look with answers."""
     if rng.random() < VIEWS:
-        return view_example(rng, photos, describe, read)
-    return look_example(rng, photos, describe, read)
+        return view_example(rng, options)
+    return look_example(rng, options)
 
 
-def view_example(
-    rng: Rng,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    read: ReadText = str,
-) -> Example:
+def view_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
     """The view of a whole scene: what to look at, answers at once, and guesses."""
-    scene = render_qa(rng, size=SIZE, count=QUESTIONS, photos=photos, describe=describe)
+    scene = render_qa(rng, size=SIZE, count=QUESTIONS, **options.rendering())
     turns = []
     for q in scene.questions:
-        prompt = render_prompt("compact/look", question=read(q.text))
+        prompt = render_prompt("compact/look", question=options.read(q.text))
         turns.append(Turn(prompt, look_pieces(q, scene.objects), q.targets, q.targets, False))
         if rng.random() < (GUESSED if q.needs_look else 0.5):
-            turns.append(_answer_turn(q, scene.objects, rng, read, close=False))
+            turns.append(_answer_turn(q, scene.objects, rng, options.read, close=False))
     return assemble(scene.rgb, scene.objects, turns)
 
 
 def look_example(
     rng: Rng,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    read: ReadText = str,
+    options: TaskOptions = PLAIN,
     kind: str | None = None,
 ) -> Example:
     """A close look at one or two things or at a region, with answers.
@@ -95,8 +83,8 @@ def look_example(
         kind: one of `LOOKS`; drawn by its share where it is None.
     """
     kind = kind or str(rng.choice(list(LOOKS), p=list(LOOKS.values())))
-    seen, questions, shown, window = _sample_look(kind, rng, describe)
-    rgb, masks = _draw(seen.layout, window, rng, photos)
+    seen, questions, shown, window = _sample_look(kind, rng, options)
+    rgb, masks = _draw(seen.layout, window, rng, options.photos)
     if kind != "region" and rng.random() < MASKED:
         rgb = take_away(rgb, np.logical_or.reduce([masks[i] for i in shown]), rng)
         masks = [m if i in shown else np.zeros_like(m) for i, m in enumerate(masks)]
@@ -107,22 +95,27 @@ def look_example(
     for q in questions:
         if set(q.targets) <= set(visible):
             renumbered = replace(q, targets=tuple(visible.index(i) for i in q.targets))
-            turns.append(_answer_turn(renumbered, objects, rng, read, close=True))
+            turns.append(_answer_turn(renumbered, objects, rng, options.read, close=True))
     return assemble(rgb, objects, turns)
 
 
 def _sample_look(
-    kind: str, rng: Rng, describe: Describe
+    kind: str, rng: Rng, options: TaskOptions
 ) -> tuple[Seen, list[ChoiceQuestion], Sequence[int], Box]:
     """What a look of this kind is at: a layout, questions, the things shown, and the window."""
     counts = {"single": (1, 4), "region": (3, 6)}.get(kind, (2, 4))
     while True:
         theme, count = str(rng.choice(list(VALUES))), int(rng.integers(*counts))
         layout = sample_layout(
-            rng, theme=theme, count=count, near=count - 1, inside=kind == "cluttered"
+            rng,
+            theme=theme,
+            count=count,
+            near=count - 1,
+            inside=kind == "cluttered",
+            styles=options.styles,
         )
         seen = None if layout is None else see(layout)
-        found = [] if seen is None else _questions(kind, theme, seen, rng, describe)
+        found = [] if seen is None else _questions(kind, theme, seen, rng, options.describe)
         if not seen or not found:
             continue
         shown = range(count) if kind == "region" else found[0].targets

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from recipes.embedded.examples import (
+    PLAIN,
     Example,
-    ReadText,
     Rng,
+    TaskOptions,
     Turn,
     assemble,
     sample_strategy,
@@ -18,9 +19,8 @@ from recipes.embedded.replies import GRID
 from recipes.embedded.task_replies import trace_pieces
 from rsvp.drawing import grid_prompt
 from rsvp.embedded.scenes import Scene
-from rsvp.embedded.traces import Describe, plain_name, render_trace
+from rsvp.embedded.traces import render_trace
 from rsvp.prompting import render as render_prompt
-from rsvp.types import RgbArray
 
 TRACE_SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.2, "points": 0.15, "marks": 0.25}
 QUESTIONS = 5  # of a scene, at most
@@ -28,16 +28,14 @@ QUESTIONS = 5  # of a scene, at most
 
 def trace_example(
     rng: Rng,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    read: ReadText = str,
+    options: TaskOptions = PLAIN,
     shares: Mapping[str, float] = TRACE_SHARES,
 ) -> Example:
     """A scene with the visual prompt of a random strategy, questions and their true paths."""
     strategy = sample_strategy(shares, rng)
     turns: list[Turn] = []
     while not turns:
-        scene = render_trace(rng, size=SIZE, count=QUESTIONS, photos=photos, describe=describe)
+        scene = render_trace(rng, size=SIZE, count=QUESTIONS, **options.rendering())
         rgb, marked, numbers = scene.rgb, None, None
         if strategy == "marks":
             marked = mark_scene(Scene(rgb, scene.objects, ()), rng)
@@ -46,7 +44,7 @@ def trace_example(
             rgb = grid_prompt(rgb, GRID)
         turns = [
             Turn(
-                render_prompt(f"compact/trace.{strategy}", query=read(q.text)),
+                render_prompt(f"compact/trace.{strategy}", query=options.read(q.text)),
                 trace_pieces(q, scene.objects, strategy, numbers),
                 q.answer_objects,
                 tuple(step.object for step in q.path),

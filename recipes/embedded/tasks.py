@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from recipes.embedded.examples import (
-    NATURAL_SHARE,
     NATURAL_WORDING,
     Example,
     Rng,
+    TaskOptions,
     sample_wording,
 )
 from recipes.embedded.looking import qa_example
@@ -38,16 +38,14 @@ def task_example(
         lexicon: what the questions are read with; with it they call things as people do.
     """
     if lexicon is None:
-        return TASKS[task](rng, photos)
+        return TASKS[task](rng, TaskOptions(photos))
 
     def read(text: str) -> str:
         return lexicon.read(text).text or text
 
-    if task == "verify":
-        return verify_example(rng, photos, read, **sample_wording(rng, lexicon))
-    return TASKS[task](
-        rng, photos, natural_name if rng.random() < NATURAL_SHARE else plain_name, read
-    )
+    wording = sample_wording(rng, lexicon)
+    describe = natural_name if wording else plain_name
+    return TASKS[task](rng, TaskOptions(photos, describe, read, wording))
 
 
 def natural_name(category: Category, rng: Rng) -> str:

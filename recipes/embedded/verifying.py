@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.embedded.examples import Example, ReadText, Rng, Turn, assemble
+from recipes.embedded.examples import PLAIN, Example, Rng, TaskOptions, Turn, assemble
 from recipes.embedded.marks import MarkedScene, tag_cells
 from recipes.embedded.model import SIZE
 from recipes.embedded.task_replies import MOST_TARGETS, MaskVerdict, verify_pieces
@@ -17,7 +16,7 @@ from rsvp.embedded.queries import Query
 from rsvp.embedded.scenes import Scene, render
 from rsvp.masks import mask_iou_matrix, mask_to_box
 from rsvp.prompting import render as render_prompt
-from rsvp.types import BoolMask, RgbArray
+from rsvp.types import BoolMask
 
 QUERIES = 4  # of a scene, at most
 # What stands in the place of a target: its mask, a bad one, another object's, or nothing.
@@ -29,19 +28,21 @@ SHOWN_SHARE = 0.3  # of a mask's pixels that an object needs to be what it shows
 LEAST_SIDE = 4  # of a mask's box, pixels
 
 
-def verify_example(
-    rng: Rng, photos: Sequence[RgbArray] = (), read: ReadText = str, **options: Any
-) -> Example:
+def verify_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
     """A scene with numbered masks as the pipeline draws them, made for one of its queries.
 
     Other queries are asked about the same masks: one at most of those that all masks are wrong for.
-
-    Args:
-        options: of `rsvp.embedded.scenes.render`, e.g. the wording.
     """
     queries: list[Query] = []
     while not queries:
-        scene = render(rng, size=SIZE, count=QUERIES, photos=photos, **options)
+        scene = render(
+            rng,
+            size=SIZE,
+            count=QUERIES,
+            photos=options.photos,
+            styles=options.styles,
+            **options.wording,
+        )
         queries = [q for q in scene.queries if not q.unseen]
     masks = sample_masks(scene, queries[0], rng)
     boxes = [box for m in masks if (box := mask_to_box(m))]
@@ -59,7 +60,7 @@ def verify_example(
             if all_wrong > 1:
                 continue
         reply = verify_pieces(verdicts, missing, scene.objects, SIZE)
-        prompt = render_prompt("compact/verify", query=read(q.text))
+        prompt = render_prompt("compact/verify", query=options.read(q.text))
         turns.append(Turn(prompt, reply, q.targets, q.reasoning, coordinates=True))
     return assemble(rgb, scene.objects, turns, marked)
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 from rsvp.drawing.palette import Colour
 from rsvp.drawing.tags import font_of
 from rsvp.embedded.drafts import Rng, choice
-from rsvp.embedded.rendering import PlacedSprite, SceneObject, transform_sprite
-from rsvp.embedded.vocabulary import Category, categories
+from rsvp.embedded.rendering import PlacedSprite, SceneObject, sample_style, transform_sprite
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, Category, categories
 from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, Box
 
@@ -94,6 +94,7 @@ class Thing:
     x: float
     y: float
     details: tuple[Detail, ...] = ()
+    style: str = DEFAULT_STYLE
 
     def detail(self, kind: str) -> Detail | None:
         """Its detail of a kind, if it has one."""
@@ -109,10 +110,17 @@ class Thing:
 Layout = tuple[Thing, ...]  # back to front
 
 
-def sample_thing(category: Category, rng: Rng, *, side: float | None = None) -> Thing:
+def sample_thing(
+    category: Category,
+    rng: Rng,
+    *,
+    side: float | None = None,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
+) -> Thing:
     """A thing of a random side, in the scene's left top corner, with no details."""
     drawn = float(rng.uniform(SMALLEST, LARGEST)) if side is None else side
-    return Thing(category, int(rng.integers(2**31)), drawn, 0.0, 0.0)
+    seed = int(rng.integers(2**31))
+    return Thing(category, seed, drawn, 0.0, 0.0, style=sample_style(category, styles, rng))
 
 
 def add_details(thing: Thing, kinds: Sequence[str], rng: Rng) -> Thing:
@@ -120,7 +128,7 @@ def add_details(thing: Thing, kinds: Sequence[str], rng: Rng) -> Thing:
 
     Each shows a random value; half of the tags are digits.
     """
-    opaque = _sprite(thing.category, thing.seed, FINE)[..., 3] > 127
+    opaque = _sprite(thing.category, thing.seed, FINE, thing.style)[..., 3] > 127
     (ys, xs), (height, width) = np.nonzero(opaque), opaque.shape
     found: list[Detail] = []
     for kind in kinds:
@@ -146,7 +154,7 @@ def tile(thing: Thing, side: float) -> NDArray[np.uint8]:
         side: of the thing, pixels.
     """
     drawn = max(side, FINE)
-    picture = _picture(thing.category, thing.seed, thing.details, drawn)
+    picture = _picture(thing.category, thing.seed, thing.details, drawn, thing.style)
     if drawn > side:
         width, height = (max(1, round(v * side / drawn)) for v in picture.size)
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -162,17 +170,17 @@ def alternatives(detail: str, value: str) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _sprite(category: Category, seed: int, side: float) -> NDArray[np.uint8]:
+def _sprite(category: Category, seed: int, side: float, style: str) -> NDArray[np.uint8]:
     """(h, w, 4) uint8 RGBA, the thing without its details."""
-    return transform_sprite(category, side, np.random.default_rng(seed))
+    return transform_sprite(category, side, np.random.default_rng(seed), style)
 
 
 @lru_cache(maxsize=64)
 def _picture(
-    category: Category, seed: int, details: tuple[Detail, ...], side: float
+    category: Category, seed: int, details: tuple[Detail, ...], side: float, style: str
 ) -> Image.Image:
     """A thing with its details, RGBA; the padding keeps the sprite in the middle."""
-    sprite = _sprite(category, seed, side)
+    sprite = _sprite(category, seed, side, style)
     if not details:
         return Image.fromarray(sprite)
     pads = []
@@ -314,6 +322,7 @@ def sample_layout(
     copies: int = 1,
     near: int = 0,
     inside: bool = False,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> Layout | None:
     """Small things with few overlaps; None where there was no place for one.
 
@@ -333,7 +342,9 @@ def sample_layout(
         side = None
         if inside and k < 2:
             side = float(rng.uniform(0.13, LARGEST) if k == 0 else rng.uniform(SMALLEST, 0.12))
-        thing = _with_details(sample_thing(category, rng, side=side), theme, rng, sure=k < 2)
+        thing = _with_details(
+            sample_thing(category, rng, side=side, styles=styles), theme, rng, sure=k < 2
+        )
         if 1 <= k <= near and rng.random() < ALIKE:
             thing = _with_value_of(things[0], thing, theme)
         if k == 1 and inside:

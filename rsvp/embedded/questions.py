@@ -33,7 +33,7 @@ from rsvp.embedded.queries import SIDES
 from rsvp.embedded.rendering import SceneObject, paint, visible_objects
 from rsvp.embedded.scenes import ATTEMPTS, object_entry
 from rsvp.embedded.traces import WORDINGS, Describe, plain_name
-from rsvp.embedded.vocabulary import categories, groups, plural
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, categories, groups, plural
 from rsvp.errors import RsvpError
 from rsvp.types import RgbArray
 
@@ -205,12 +205,15 @@ def qa_scenes(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> Iterator[QaScene]:
     """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_qa`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         kind = kinds[i % len(kinds)]
-        yield render_qa(rng, kind=kind, size=size, count=count, photos=photos, describe=describe)
+        yield render_qa(
+            rng, kind=kind, size=size, count=count, photos=photos, describe=describe, styles=styles
+        )
 
 
 def render_qa(
@@ -221,6 +224,7 @@ def render_qa(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> QaScene:
     """One scene with up to `count` questions, the first of this kind or of a random one.
 
@@ -233,7 +237,7 @@ def render_qa(
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
     """
     kind = kind or choice(TURNS, rng)
-    seen, questions = compose(kind, count, rng, describe)
+    seen, questions = compose(kind, count, rng, describe, styles)
     side = int(rng.integers(SMALLEST_SCENE, LARGEST_SCENE + 1)) if size is None else size
     canvas = backgrounds.draw(side, rng, photos)
     placed = place(seen.layout, WHOLE, side)
@@ -244,7 +248,11 @@ def render_qa(
 
 
 def compose(
-    kind: str, count: int, rng: Rng, describe: Describe = plain_name
+    kind: str,
+    count: int,
+    rng: Rng,
+    describe: Describe = plain_name,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> tuple[Seen, tuple[ChoiceQuestion, ...]]:
     """A layout that allows a question of this kind, with up to `count` questions."""
     for _ in range(ATTEMPTS):
@@ -255,6 +263,7 @@ def compose(
             copies=int(rng.choice((1, 2, 2, 3, 3, 4, 5))) if kind == "count" else 1,
             near=int(kind == "both"),
             inside=kind == "cluttered",
+            styles=styles,
         )
         seen = None if layout is None else see(layout)
         if seen and (first := make_question(kind, seen, rng, describe)):

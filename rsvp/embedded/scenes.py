@@ -204,9 +204,11 @@ def write(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    options: dict[str, Any] = {} if size is None else {"size": size}
+    options: dict[str, Any] = {"styles": styles}
+    if size is not None:
+        options["size"] = size
     if args.task == "segment":
-        options |= {"styles": styles, "wording": wording}
+        options["wording"] = wording
     rendered = maker(n, seed, kinds=kinds, count=args.queries, photos=photos, **options)
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"

@@ -34,7 +34,7 @@ from rsvp.embedded.rendering import (
     visible_objects,
 )
 from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_SIZE, object_entry
-from rsvp.embedded.vocabulary import Category, categories
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, Category, categories
 from rsvp.errors import RsvpError
 from rsvp.types import RgbArray
 
@@ -168,12 +168,15 @@ def trace_scenes(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> Iterator[TraceScene]:
     """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_trace`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         kind = kinds[i % len(kinds)]
-        yield render_trace(rng, kind=kind, size=size, count=count, photos=photos, describe=describe)
+        yield render_trace(
+            rng, kind=kind, size=size, count=count, photos=photos, describe=describe, styles=styles
+        )
 
 
 def render_trace(
@@ -184,6 +187,7 @@ def render_trace(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> TraceScene:
     """One scene with up to `count` questions, the first of this kind or of a random one.
 
@@ -197,7 +201,7 @@ def render_trace(
     kind = kind or choice(TURNS, rng)
     for _ in range(ATTEMPTS):
         chosen = sample_categories(choice(("name", "name", "relation", "attribute"), rng), rng)
-        placed = place_sprites(chosen, "relation", size, rng)
+        placed = place_sprites(chosen, "relation", size, rng, styles)
         canvas = backgrounds.draw(size, rng, photos)
         objects = visible_objects(paint(canvas, placed), placed)
         if objects and (first := make_trace(kind, objects, rng, describe)):
