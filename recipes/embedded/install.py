@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from recipes.embedded.tokenizer import word_ids
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, write_json
 from rsvp.platform.pretrained import weights_digest
@@ -24,7 +23,6 @@ from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG = "config.json"
 EXPORTS = {"reasoner": "model", "segmenter": "model", "vlsm": "best"}  # the folder of each run
-MOST_ADDED = 512  # fragments at the end of the table that may be new, beside the lexicon
 
 
 def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = None) -> None:
@@ -69,9 +67,8 @@ def update_encoder_digest(vlsm: Path, source: str) -> bool:
     encoder = TextEncoder(source)
     if trained_on == encoder.digest:
         return True
-    size = min({len(cast(Tensor, encoder.net.weight)), *word_ids(encoder.tokenizer)})
-    earlier_sizes = range(size, max(0, size - MOST_ADDED), -1)
-    if not any(digest_of_first(n, encoder) == trained_on for n in earlier_sizes):
+    sizes = range(1, len(cast(Tensor, encoder.net.weight)))
+    if not any(digest_of_first(n, encoder) == trained_on for n in sizes):
         return False
     config["text_encoder"]["sha256"] = encoder.digest
     write_json(vlsm / CONFIG, config)

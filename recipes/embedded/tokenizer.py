@@ -122,12 +122,9 @@ def word_rows(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     }
 
 
-def word_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """The ids of the lexicon's words, which no reply holds."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    added = {token["id"] for token in state["added_tokens"]}
-    first = min(added - set(range(len(SPECIAL))))
-    return {row for row in state["model"]["vocab"].values() if row > first} - added
+def unwritten_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """The ids of the tokens that no reply holds: the words and pieces of questions."""
+    return set(range(len(tokenizer))) - set(tokenizer.added_tokens_decoder)
 
 
 def _word(text: str) -> AddedToken:

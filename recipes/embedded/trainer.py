@@ -28,7 +28,7 @@ from recipes.embedded.model import (
     load_model,
     order_numbers,
 )
-from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, word_ids, word_rows
+from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, unwritten_ids, word_rows
 from recipes.embedded.words import Vectors, initial_embeddings
 from rsvp.embedded.vocabulary import categories
 
@@ -136,7 +136,7 @@ class ReasonerTrainer:
 
     Attributes:
         known: tokens of the trained model; those that follow are new.
-        unwritten: the tokens that no reply holds: the words of the lexicon.
+        unwritten: the tokens that no reply holds: the words and pieces of questions.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ReasonerTrainer:
         if start is None:
             order_numbers(self.model, tokenizer)
         prepare(self.model, device)
-        self.unwritten = word_ids(tokenizer)
+        self.unwritten = unwritten_ids(tokenizer)
         written = [row for row in range(len(tokenizer)) if row not in self.unwritten]
         self._written = torch.tensor(written, device=device)
         self._place = torch.zeros(len(tokenizer), dtype=torch.long, device=device)

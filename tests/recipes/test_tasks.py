@@ -15,7 +15,7 @@ from recipes.embedded.looking import LOOKS, look_example, take_away, view_exampl
 from recipes.embedded.paths import trace_example
 from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS, MaskVerdict, inner_point
 from recipes.embedded.tasks import TASKS, task_example, task_prompts
-from recipes.embedded.tokenizer import extended_tokenizer, make_tokenizer
+from recipes.embedded.tokenizer import extended_tokenizer, make_tokenizer, unwritten_ids
 from recipes.embedded.trainer import ReasonerTrainer
 from recipes.embedded.verifying import bad_mask, judge, sample_masks
 from rsvp.embedded.queries import Query
@@ -208,16 +208,18 @@ def test_verify_replies_number_the_targets_in_order(examples) -> None:
                        for box in shown)  # fmt: skip
 
 
-def test_fragments_and_words_are_one_token(tokenizer, tmp_path) -> None:
+def test_fragments_are_one_token_which_questions_do_not_hold(tokenizer, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path)
-    for made in (tokenizer, extended_tokenizer(tmp_path)):
-        for text in (*TASK_FRAGMENTS, *WORDS):
+    extended = extended_tokenizer(tmp_path, ["red", "carburettor"])
+    for made in (tokenizer, extended):
+        for text in TASK_FRAGMENTS:
             assert len(made(text, add_special_tokens=False).input_ids) == 1, text
-    ids = tokenizer("a red apple, red or there is none", add_special_tokens=False).input_ids
-    tokens = tokenizer.convert_ids_to_tokens(ids)
+    ids = extended(" a red apple, red carburettor", add_special_tokens=False).input_ids
+    tokens = extended.convert_ids_to_tokens(ids)
     assert "red apple" in tokens
-    assert "red" in tokens
-    assert "there is none" in tokens
+    assert "Ġred" in tokens
+    assert "Ġcarburettor" in tokens
+    assert unwritten_ids(extended) >= {extended.convert_tokens_to_ids("Ġcarburettor")}
 
 
 def test_replies_are_short_and_decode_to_themselves(examples, tokenizer) -> None:
