@@ -3,6 +3,7 @@
     python -m recipes.embedded reasoner  --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded reasoner  --out RUN --from RUN-OR-FOLDER [--shares marks=1,...]
     python -m recipes.embedded segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m recipes.embedded segmenter --out RUN --from RUN-OR-FOLDER [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
     python -m recipes.embedded curve     RUN/log.csv
@@ -12,8 +13,8 @@ Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limit
 `--steps` the whole run and with it the learning-rate schedule. `--photos` is a folder of `images/`
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
 it. The VLSM is trained on the packaged segmenter and reasoner: install them first.
-`--from` fine-tunes a trained reasoner (`embedded` is the packaged one); its token embeddings do not
-change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
+`--from` fine-tunes a trained reasoner or segmenter (`embedded` is the packaged one). The reasoner's
+token embeddings do not change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
 `boxes=0.4,grid=0.25,marks=0.35`.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
 """
@@ -76,13 +77,15 @@ def parser() -> argparse.ArgumentParser:
         "--perception-steps", "--perceive", type=int, help="steps before the first prompt"
     )
     sub.add_argument("--turns", "--asks", type=int, help="prompts an image")
-    sub.add_argument("--from", dest="start", help="a trained reasoner to fine-tune")
     sub.add_argument(
         "--freeze-warmup", "--settle", type=int, help="steps that train the auxiliary heads alone"
     )
     sub.add_argument("--shares", type=strategy_shares, help="STRATEGY=SHARE,... of the images")
-    sub.add_argument("--lr", type=float, help="learning rate of AdamW")
-    sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
+    for name in ("reasoner", "segmenter"):
+        sub = commands.choices[name]
+        sub.add_argument("--from", dest="start", help=f"a trained {name} to fine-tune")
+        sub.add_argument("--lr", type=float, help="learning rate of AdamW")
+        sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
     sub = commands.add_parser("install", help="copy trained models into the package")
     sub.set_defaults(run=install)
     for name in ("reasoner", "segmenter", "vlsm"):
@@ -107,7 +110,7 @@ def train_reasoner(args: argparse.Namespace) -> None:
     if args.photos:  # split `val` is for measuring alone
         truth = read_instances(args.photos / "instances.json").of_split("train")
         photos = load_photos([truth.image_file(number) for number in truth.images])
-    start = None if args.start is None else trained_model(args.start)
+    start = None if args.start is None else trained_model(args.start, "reasoner")
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
     reasoner.train(args.out, config, photos, choose_device(args), start=start)
@@ -117,8 +120,10 @@ def train_segmenter(args: argparse.Namespace) -> None:
     """Train the segmenter."""
     from recipes.embedded import segmenter
 
-    config = segmenter.SegmenterConfig(**given_settings(args, segmenter.SegmenterConfig))
-    segmenter.train(args.out, config, args.photos, choose_device(args))
+    start = None if args.start is None else trained_model(args.start, "segmenter")
+    kind = segmenter.SegmenterConfig if start is None else segmenter.FineTuningConfig
+    config = kind(**given_settings(args, kind))
+    segmenter.train(args.out, config, args.photos, choose_device(args), start=start)
 
 
 def train_vlsm(args: argparse.Namespace) -> None:
@@ -183,15 +188,15 @@ def choose_device(args: argparse.Namespace) -> str:
     return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def trained_model(name: str) -> Path:
-    """The folder of a trained reasoner: of the package, of a run, or itself."""
+def trained_model(name: str, kind: str) -> Path:
+    """The folder of a trained model of this kind: of the package, of a run, or itself."""
     from rsvp.registry import embedded_folder
 
-    folder = embedded_folder("reasoner") if name == "embedded" else Path(name)
+    folder = embedded_folder(kind) if name == "embedded" else Path(name)
     for found in (folder / "model", folder):
         if (found / "config.json").exists():
             return found
-    raise BadInput(f"{name} holds no trained reasoner: no config.json there or in its model/")
+    raise BadInput(f"{name} holds no trained {kind}: no config.json there or in its model/")
 
 
 def strategy_shares(text: str) -> dict[str, float]:
