@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from rsvp.embedded.vocabulary import STYLES
+
 ROOT = Path(__file__).parents[1]
 WEIGHTS = "rsvp/embedded/weights"
 MEGABYTE = 1_000_000
@@ -67,7 +69,8 @@ def test_it_holds_the_package_and_the_prompts_and_nothing_else(wheel: Path) -> N
     package = {f"rsvp/{name}" for name in files_below(ROOT / "rsvp")}
     prompts = {f"rsvp/_prompts/{name}" for name in files_below(ROOT / "prompts")}
     assert set(members(wheel)) == package | prompts
-    assert {"rsvp/py.typed", "rsvp/embedded/world/sprites.png"} <= package
+    sheets = {f"rsvp/embedded/world/{sheet}" for sheet in STYLES.values()}
+    assert {"rsvp/py.typed", *sheets} <= package
     assert "rsvp/_prompts/full/boxes.cot.txt" in prompts
 
 
@@ -82,6 +85,7 @@ def test_the_licences_come_with_it(wheel: Path) -> None:
     assert "Apache License" in texts["LICENSE"]
     assert "Noto Emoji" in texts["NOTICE"]
     assert "Unicode, Inc." in texts["NOTICE"]
+    assert all(sheet in texts["NOTICE"] for sheet in STYLES.values())
 
 
 def test_the_weights_are_small_enough_to_ship(wheel: Path) -> None:

@@ -6,6 +6,7 @@
     python -m recipes.embedded segmenter --out RUN --from RUN-OR-FOLDER [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
+    python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
     python -m recipes.embedded curve     RUN/log.csv
     python -m recipes.embedded compare   --out DIR --minutes M
 
@@ -14,8 +15,8 @@ Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limit
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
 it. The VLSM is trained on the packaged segmenter and reasoner: install them first.
 `--from` fine-tunes a trained reasoner or segmenter (`embedded` is the packaged one). The reasoner's
-token embeddings do not change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
-`boxes=0.4,grid=0.25,marks=0.35`.
+token embeddings do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be
+trained again. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
 """
 
@@ -93,6 +94,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--residual-scale", "--strength", type=float, help="of the VLSM, 0 to 1; see VlsmConfig"
     )
+    sub = commands.add_parser("sprites", help="build the sprites, or those of another style")
+    sub.set_defaults(run=sprites)
+    sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
+    sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
+    sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
     sub = commands.add_parser("curve", help="print a run's learning curve")
     sub.set_defaults(run=curve)
     sub.add_argument("log", type=Path)
@@ -153,6 +159,18 @@ def install(args: argparse.Namespace) -> None:
 
     runs = {name: getattr(args, name) for name in installer.EXPORTS}
     installer.install(runs, residual_scale=args.residual_scale)
+
+
+def sprites(args: argparse.Namespace) -> None:
+    """Build the sprites of a style."""
+    from recipes.embedded import sprites as builder
+
+    if args.style is None:
+        builder.build()
+    elif args.source is None:
+        raise BadInput("--style needs --source, a folder of images")
+    else:
+        builder.build_style(args.style, args.source, args.out)
 
 
 def curve(args: argparse.Namespace) -> None:

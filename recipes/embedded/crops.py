@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rsvp.datasets.instances import read_instances
 from rsvp.embedded.scenes import Scene, render, scenes
+from rsvp.embedded.vocabulary import STYLES
 from rsvp.errors import BadInput
 from rsvp.images import load_image
 from rsvp.masks import mask_to_box
@@ -107,23 +108,19 @@ class PhotoInstances:
 
 
 class RenderedInstances:
-    """Objects of rendered scenes; a scene serves several draws.
+    """Objects of rendered scenes; a scene serves several draws."""
 
-    Args:
-        options: of `render`.
-    """
-
-    def __init__(self, seed: int, photos: Sequence[RgbArray], **options: Any) -> None:
+    def __init__(self, seed: int, photos: Sequence[RgbArray]) -> None:
         self.rng = np.random.default_rng(seed)
-        self.options = {"photos": photos, **options}
+        self.photos = photos
         self.scenes: list[list[Instance]] = []
 
     def draw(self, rng: Rng, most: int = 1) -> Picture:
         """A random object and others of its scene; now and then of a new scene."""
         if len(self.scenes) < KEPT or rng.random() < FRESH:
             size = int(self.rng.integers(224, 400))
-            self.scenes.append(instances_of(render(self.rng, size=size, **self.options)))
-            self.scenes = self.scenes[-KEPT:]
+            scene = render(self.rng, size=size, photos=self.photos, styles=tuple(STYLES))
+            self.scenes = [*self.scenes, instances_of(scene)][-KEPT:]
             objects = self.scenes[-1]
         else:
             objects = self.scenes[int(rng.integers(len(self.scenes)))]

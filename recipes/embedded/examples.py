@@ -19,6 +19,7 @@ from rsvp.drawing import grid_prompt
 from rsvp.embedded.queries import Query
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.scenes import Scene, render
+from rsvp.embedded.vocabulary import STYLES
 from rsvp.prompting import render as render_prompt
 from rsvp.types import RgbArray
 
@@ -198,6 +199,7 @@ class ExampleBuffer:
         photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
         queries: of a scene, at most.
         shares: strategy -> its share of the images.
+        styles: of the drawings; each object gets one at random.
     """
 
     def __init__(
@@ -209,10 +211,12 @@ class ExampleBuffer:
         queries: int,
         *,
         shares: Mapping[str, float] = STRATEGY_SHARES,
+        styles: Sequence[str] = tuple(STYLES),
     ) -> None:
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
         self.photos, self.queries, self.shares = photos, queries, shares
+        self.styles = styles
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
@@ -236,7 +240,9 @@ class ExampleBuffer:
             return photo_example(self.photos, self.queries, self.rng, self.shares)
         while True:
             size = SIZE if self.rng.random() < 0.6 else int(self.rng.integers(260, 360))
-            scene = render(self.rng, size=size, count=self.queries, photos=self.photos)
+            scene = render(
+                self.rng, size=size, count=self.queries, photos=self.photos, styles=self.styles
+            )
             example = scene_example(scene, self.rng, self.shares)
             if example.turns:
                 return example

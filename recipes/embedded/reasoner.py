@@ -19,6 +19,7 @@ from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer
 from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
+from rsvp.embedded.vocabulary import STYLES
 from rsvp.types import RgbArray
 
 BUFFER = 3000  # examples kept for several uses
@@ -34,6 +35,7 @@ class ReasonerConfig(LoopConfig):
         freeze_warmup: steps in which the auxiliary heads learn without training the model.
         turns: prompts an image.
         shares: strategy -> its share of the images.
+        styles: of the drawings; each object gets one at random.
     """
 
     steps: int = 5000
@@ -47,6 +49,7 @@ class ReasonerConfig(LoopConfig):
     freeze_warmup: int = 0
     turns: int = 4
     shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
+    styles: Sequence[str] = tuple(STYLES)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def train(
     loop = Loop(out, config, parts, clip=2.0, unit="scenes", counts={"scenes": 0})
     # A resumed run draws new scenes: there is no end of them, so no position needs to be kept.
     seed = TRAIN_SEED + config.seed + loop.step
-    buffer = ExampleBuffer(seed, BUFFER, FRESH, photos, config.turns + 2, shares=config.shares)
+    buffer = ExampleBuffer(
+        seed, BUFFER, FRESH, photos, config.turns + 2, shares=config.shares, styles=config.styles
+    )
     rng = random.Random(loop.step)
     none = TurnLosses(torch.zeros((), device=device), torch.zeros((), device=device), 0.0)
     for step in loop.steps():

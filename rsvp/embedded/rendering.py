@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsvp.embedded.vocabulary import Category, categories, sprites
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, Category, categories, sprites
 from rsvp.masks import mask_to_box
 from rsvp.types import BoolMask, Box, RgbArray
 
@@ -27,6 +27,7 @@ class SceneObject:
     box: Box  # in pixels, tight around `mask`
     visible: float  # share of the object's own pixels that no other object hides, 0 to 1
     hidden_by: int | None  # index of the object that hides most of it
+    style: str = DEFAULT_STYLE  # of its drawing, see `vocabulary.sprites`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class PlacedSprite:
     rgba: NDArray[np.uint8]
     x: int
     y: int
+    style: str = DEFAULT_STYLE
 
     def inside(self, height: int, width: int) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
         """The rows and columns of the scene that the sprite covers, and its pixels there."""
@@ -65,28 +67,42 @@ def sample_categories(kind: str, rng: np.random.Generator) -> list[Category]:
 
 
 def place_sprites(
-    chosen: Sequence[Category], kind: str, size: int, rng: np.random.Generator
+    chosen: Sequence[Category],
+    kind: str,
+    size: int,
+    rng: np.random.Generator,
+    styles: Sequence[str] = (DEFAULT_STYLE,),
 ) -> list[PlacedSprite]:
-    """Sprites in random order and size; they may overlap, and most of a `hidden` scene's do."""
+    """Sprites in random order, size and style; they may overlap, most of a `hidden` scene's do."""
     order = rng.permutation(len(chosen))
     base = rng.uniform(0.24, 0.40) * min(1.0, (5.0 / max(len(chosen), 3)) ** 0.35)
     placed: list[PlacedSprite] = []
     for i in order:
         side = size * float(np.clip(base * np.exp(rng.normal(0, 0.28)), 0.15, 0.5))
-        rgba = transform_sprite(chosen[int(i)], side, rng)
+        style = sample_style(chosen[int(i)], styles, rng)
+        rgba = transform_sprite(chosen[int(i)], side, rng, style)
         h, w = rgba.shape[:2]
         x, y = free_corner(placed, w, h, size, rng)
         if kind == "hidden" and placed and rng.random() < 0.6:
             x, y = overlapping_corner(placed[-1], w, h, size, rng)
-        placed.append(PlacedSprite(chosen[int(i)], rgba, x, y))
+        placed.append(PlacedSprite(chosen[int(i)], rgba, x, y, style))
     return placed
 
 
+def sample_style(category: Category, styles: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the styles; DEFAULT_STYLE where that one does not draw the category.
+
+    Nothing is drawn from `rng` where there is no choice.
+    """
+    style = styles[int(rng.integers(len(styles))) if len(styles) > 1 else 0]
+    return style if sprites(style)[category.index, ..., 3].any() else DEFAULT_STYLE
+
+
 def transform_sprite(
-    category: Category, side: float, rng: np.random.Generator
+    category: Category, side: float, rng: np.random.Generator, style: str = DEFAULT_STYLE
 ) -> NDArray[np.uint8]:
     """The sprite scaled to `side` pixels, maybe mirrored, rotated and tinted; (h, w, 4) uint8."""
-    tile = Image.fromarray(sprites()[category.index])
+    tile = Image.fromarray(sprites(style)[category.index])
     side_px = max(8, round(side))
     tile = tile.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
     if rng.random() < 0.5:
@@ -163,7 +179,7 @@ def visible_objects(
         if box is None or visible < MIN_VISIBLE:
             return None
         occluder = main_occluder(i, top, sprite)
-        objects.append(SceneObject(sprite.category, mask, box, visible, occluder))
+        objects.append(SceneObject(sprite.category, mask, box, visible, occluder, sprite.style))
     return tuple(objects)
 
 

@@ -1,10 +1,11 @@
 """Rendered scenes whose whole truth is known.
 
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
-                                   [--queries K] [--photos DIR]
+                                   [--queries K] [--photos DIR] [--style STYLE]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
 of every object; the kind, text, targets and reasoning objects of every query.
+An object whose drawing is not of the default style has a `style` too.
 Scene i of a seed is the same for every `--n`. Boxes are xyxy in pixels of the written image, tight
 around the visible mask.
 """
@@ -31,6 +32,7 @@ from rsvp.embedded.rendering import (
     sample_categories,
     visible_objects,
 )
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, undrawn
 from rsvp.errors import BadInput, RsvpError
 from rsvp.masks import encode_rle
 from rsvp.platform.files import write_text
@@ -39,6 +41,7 @@ from rsvp.types import RgbArray
 DEFAULT_SIZE = 320
 MIN_SIZE, MAX_SIZE = 64, 4096
 ATTEMPTS = 60
+DEFAULT_STYLES = (DEFAULT_STYLE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Scene:
                     "visible": round(o.visible, 4),
                     "hidden_by": o.hidden_by,
                     "mask": encode_rle(o.mask),
+                    **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
                 }
                 for o in self.objects
             ],
@@ -89,18 +93,22 @@ def render(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Scene:
     """One scene with up to `count` queries, the first of a kind drawn from `kinds`.
 
     Args:
         size: side of the square image, pixels.
         photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
+        styles: of the drawings, see `vocabulary.sprites`; each object gets one at random.
 
     Raises:
         RsvpError: no scene allowed a query of the kind in `ATTEMPTS` attempts.
     """
     kind = kinds[int(rng.integers(len(kinds)))]
-    return compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds))
+    return compose(
+        kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds), styles=styles
+    )
 
 
 def scenes(
@@ -111,12 +119,15 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Iterator[Scene]:
     """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
-        yield compose(kind, kinds, rng, size=size, photos=photos, count=count, tries=tries)
+        yield compose(
+            kind, kinds, rng, size=size, photos=photos, count=count, tries=tries, styles=styles
+        )
 
 
 def compose(
@@ -128,13 +139,15 @@ def compose(
     photos: Sequence[RgbArray],
     count: int,
     tries: int,
+    styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Scene:
     """A scene composed anew until it allows a query of the first kind.
 
     It gets at most `count` queries, and at most `tries` other kinds are tried for them.
     """
     for _ in range(ATTEMPTS):
-        placed = place_sprites(sample_categories(first_kind, rng), first_kind, size, rng)
+        chosen = sample_categories(first_kind, rng)
+        placed = place_sprites(chosen, first_kind, size, rng, styles)
         canvas = backgrounds.draw(size, rng, photos)
         objects = visible_objects(paint(canvas, placed), placed)
         if objects and (first := make_query(first_kind, objects, rng)):
@@ -159,10 +172,14 @@ def write(args: argparse.Namespace) -> None:
     unknown = ", ".join(k for k in kinds if k not in KINDS)
     if unknown or not kinds:
         raise BadInput(f"unknown query kind {unknown or args.kinds!r}; known: {', '.join(KINDS)}")
+    styles = tuple(STYLES) if args.style == "mixed" else (args.style,)
+    missing = {style: names for style in styles if (names := undrawn(style))}
     out.mkdir(parents=True, exist_ok=True)
     photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    rendered = scenes(n, seed, kinds=kinds, size=size, count=args.queries, photos=photos)
+    rendered = scenes(
+        n, seed, kinds=kinds, size=size, count=args.queries, photos=photos, styles=styles
+    )
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
         Image.fromarray(scene.rgb).save(out / name, compress_level=3)
@@ -171,6 +188,8 @@ def write(args: argparse.Namespace) -> None:
             print(f"\r{i + 1}/{n} scenes", end="", file=sys.stderr)
     document = {"version": 1, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
     write_text(out / "scenes.json", json.dumps(document))
+    for style, names in missing.items():
+        print(f"{style} does not draw {', '.join(names)}: {DEFAULT_STYLE} does", file=sys.stderr)
     print(f"{n} scenes in {out}", file=sys.stderr)
 
 
@@ -185,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", default=known, help=f"comma-separated, of {known}")
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
+    styles = f"of the drawings: {', '.join(STYLES)}, mixed, or a sheet or a folder of images"
+    parser.add_argument("--style", default=DEFAULT_STYLE, help=styles)
     args = parser.parse_args(argv)
     try:
         write(args)

@@ -1,7 +1,8 @@
 """The vocabulary of the rendered scenes: categories with their groups, keywords, uses and sprites.
 
 `world/` holds it: `vocabulary.toml` (groups and uses, written by hand), `objects.json` (names and
-keywords of CLDR) and `sprites.png` (glyphs of Noto Color Emoji). See NOTICE.
+keywords of CLDR) and a sheet of sprites for each style: `sprites.png` (glyphs of Noto Color Emoji),
+Microsoft's Fluent Emoji in 3D and flat, and Twemoji. See NOTICE.
 """
 
 from __future__ import annotations
@@ -18,8 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsvp.errors import BadInput
+
 FOLDER = Path(__file__).parent / "world"
 SPRITE_SIZE = 128  # side of a sprite, pixels
+SHEET_COLUMNS = 12
+DEFAULT_STYLE = "noto"
+STYLES: Mapping[str, str] = {  # the shipped styles of drawing -> their sheets in FOLDER
+    "noto": "sprites.png",
+    "fluent-3d": "fluent-3d.webp",
+    "fluent-flat": "fluent-flat.webp",
+    "twemoji": "twemoji.webp",
+}
+IMAGE_SUFFIXES = (".png", ".webp")
 MOST_MEANINGS = 6  # a keyword that fits more categories says too little
 
 
@@ -31,6 +43,7 @@ class Category:
     name: str
     group: str
     keywords: tuple[str, ...]  # those of CLDR, without the name itself and its group
+    char: str  # its emoji
 
 
 @cache
@@ -44,7 +57,13 @@ def categories() -> tuple[Category, ...]:
     """The categories, in the order of the sprites."""
     entries = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))["objects"]
     return tuple(
-        Category(i, name, group, tuple(k for k in entry["keywords"] if k not in (name, group)))
+        Category(
+            i,
+            name,
+            group,
+            tuple(k for k in entry["keywords"] if k not in (name, group)),
+            entry["char"],
+        )
         for i, entry in enumerate(entries)
         for name, group in [(entry["name"], entry["group"])]
     )
@@ -81,14 +100,76 @@ def uses(table: str = "uses") -> dict[str, frozenset[int]]:
 
 
 @cache
-def sprites() -> NDArray[np.uint8]:
-    """(n, SPRITE_SIZE, SPRITE_SIZE, 4) uint8 RGBA, straight alpha, one sprite a category."""
-    with Image.open(FOLDER / "sprites.png") as sheet:
+def sprites(style: str = DEFAULT_STYLE) -> NDArray[np.uint8]:
+    """(n, SPRITE_SIZE, SPRITE_SIZE, 4) uint8 RGBA, straight alpha, one sprite a category.
+
+    A category that the style does not draw has a sprite of zeros.
+
+    Args:
+        style: one of STYLES, a sheet with the same layout, or a folder of images, each named like
+            its category (`red apple.png`) or its emoji (`1f34e.png`).
+
+    Raises:
+        BadInput: no such style, or its file cannot be read or does not have the layout.
+    """
+    path = FOLDER / STYLES[style] if style in STYLES else Path(style)
+    try:
+        found = _read_folder(path) if path.is_dir() else _read_sheet(path)
+    except FileNotFoundError:
+        known = ", ".join(STYLES)
+        raise BadInput(f"no style, file or folder {style!r}; styles: {known}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: no image with sprites: {error}") from error
+    if not found.any():
+        raise BadInput(f"{path}: no sprite of any category")
+    return found
+
+
+def undrawn(style: str) -> tuple[str, ...]:
+    """The names of the categories that a style does not draw; scenes show DEFAULT_STYLE instead."""
+    drawn = sprites(style)[..., 3].any((1, 2))
+    return tuple(c.name for c in categories() if not drawn[c.index])
+
+
+def _read_sheet(file: Path) -> NDArray[np.uint8]:
+    """The sprites of a sheet: SHEET_COLUMNS a row, in the order of the categories."""
+    with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGBA"))
-    side = SPRITE_SIZE
-    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    side, columns = SPRITE_SIZE, SHEET_COLUMNS
+    rows = -(-len(categories()) // columns)
+    if pixels.shape != (rows * side, columns * side, 4):
+        height, width = pixels.shape[:2]
+        expected = f"{columns * side} x {rows * side}"
+        raise BadInput(f"{file}: a sheet has {expected} pixels, found {width} x {height}")
     tiles = pixels.reshape(rows, side, columns, side, 4).swapaxes(1, 2)
     return np.ascontiguousarray(tiles.reshape(-1, side, side, 4)[: len(categories())])
+
+
+def _read_folder(folder: Path) -> NDArray[np.uint8]:
+    """The sprites of a folder of images."""
+    files = {p.stem.lower(): p for p in sorted(folder.iterdir()) if p.suffix in IMAGE_SUFFIXES}
+    tiles = np.zeros((len(categories()), SPRITE_SIZE, SPRITE_SIZE, 4), dtype=np.uint8)
+    for category in categories():
+        point = f"{ord(category.char):x}"
+        names = (category.name, point, f"{point}-fe0f")
+        file = next((files[name] for name in names if name in files), None)
+        if file is not None:
+            with Image.open(file) as image:
+                tiles[category.index] = fit_sprite(image.convert("RGBA"))
+    return tiles
+
+
+def fit_sprite(image: Image.Image) -> Image.Image:
+    """An RGBA image, cropped to its ink and fitted into an RGBA square of SPRITE_SIZE."""
+    ink = image.crop(image.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox())
+    scale = (SPRITE_SIZE - 2) / max(ink.size)
+    width, height = (max(1, round(side * scale)) for side in ink.size)
+    tile = Image.new("RGBA", (SPRITE_SIZE, SPRITE_SIZE))
+    tile.paste(
+        ink.resize((width, height), Image.Resampling.LANCZOS),
+        ((SPRITE_SIZE - width) // 2, (SPRITE_SIZE - height) // 2),
+    )
+    return tile
 
 
 def plural(name: str) -> str:

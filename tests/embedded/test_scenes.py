@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -8,9 +9,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from rsvp.embedded.queries import KINDS, held_out
-from rsvp.embedded.rendering import MIN_VISIBLE
+from rsvp.embedded.rendering import MIN_VISIBLE, sample_style
 from rsvp.embedded.scenes import main, scenes
-from rsvp.embedded.vocabulary import keywords, uses
+from rsvp.embedded.vocabulary import STYLES, categories, keywords, undrawn, uses
 from rsvp.masks import mask_to_box
 from rsvp.types import Box
 
@@ -29,6 +30,42 @@ def test_a_scene_does_not_depend_on_n(rendered) -> None:
     for a, b in zip(again, rendered, strict=False):
         np.testing.assert_array_equal(a.rgb, b.rgb)
         assert a.queries == b.queries
+
+
+def test_default_scenes_stay_as_they_are(rendered) -> None:
+    """The scenes of a seed are test data: no option that is off may change them."""
+    digest = hashlib.sha256()
+    for i, scene in enumerate(rendered[:18]):
+        digest.update(scene.rgb.tobytes())
+        digest.update(json.dumps(scene.to_dict(f"{i}.png"), sort_keys=True).encode())
+    assert digest.hexdigest()[:16] == "c654a55249fb42fc"
+    explicit = list(scenes(3, 4242, count=3, size=200, styles=("noto",)))
+    assert all((a.rgb == b.rgb).all() for a, b in zip(explicit, rendered, strict=False))
+
+
+def test_styles_are_mixed_and_repeatable() -> None:
+    twice = [list(scenes(12, 9, size=160, styles=tuple(STYLES))) for _ in range(2)]
+    for a, b in zip(*twice, strict=True):
+        np.testing.assert_array_equal(a.rgb, b.rgb)
+        assert [o.style for o in a.objects] == [o.style for o in b.objects]
+    objects = [o for scene in twice[0] for o in scene.objects]
+    assert {o.style for o in objects} == set(STYLES)
+    assert not any(o.category.name in undrawn(o.style) for o in objects)
+
+
+def test_one_style_draws_the_same_things(rendered) -> None:
+    """A single style takes no random numbers; what it does not draw is left to the default."""
+    rng = np.random.default_rng(3)
+    before = rng.bit_generator.state
+    names = {c.name: c for c in categories()}
+    assert sample_style(names["dog"], ("twemoji",), rng) == "twemoji"
+    assert sample_style(names["tennis"], ("twemoji",), rng) == "noto"
+    assert rng.bit_generator.state == before
+    first = next(iter(scenes(1, 4242, count=3, size=200, styles=("twemoji",))))
+    assert {o.category.name for o in first.objects} == {
+        o.category.name for o in rendered[0].objects
+    }
+    assert (first.rgb != rendered[0].rgb).any()
 
 
 def test_masks_are_disjoint_and_boxes_tight(rendered) -> None:
@@ -139,6 +176,15 @@ def test_command_writes_images_and_truth(tmp_path) -> None:
             assert mask_to_box(mask) == Box(*o["box"])
             assert all(isinstance(v, int) for v in o["box"])
             assert isinstance(o["keywords"], list)
+            assert "style" not in o
+
+
+def test_command_writes_the_style_of_each_object(tmp_path, capsys) -> None:
+    base = ["--n", "2", "--seed", "7", "--size", "96"]
+    assert main([*base, "--style", "twemoji", "--out", str(tmp_path)]) == 0
+    assert "twemoji does not draw tennis" in capsys.readouterr().err
+    document = json.loads((tmp_path / "scenes.json").read_text())
+    assert {o["style"] for s in document["scenes"] for o in s["objects"]} == {"twemoji"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +196,7 @@ def test_command_writes_images_and_truth(tmp_path) -> None:
         ["--kinds", "colour"],
         ["--kinds", ","],
         ["--photos", "/nowhere"],
+        ["--style", "nowhere"],
     ],
 )
 def test_bad_options_get_one_line(tmp_path, capsys, arguments) -> None:
