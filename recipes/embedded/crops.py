@@ -36,9 +36,9 @@ SMALLEST = 8  # shorter side of a photo's object, pixels
 KEPT = 500  # rendered scenes for several uses
 FRESH = 0.03  # share of the draws that render a new scene
 POINTED = 6  # objects of a window that are pointed at, some of them twice
-CROPS = 0.375  # share of the views that are crops
-WHOLE = 0.35  # share of the windows that show the whole image
-SMALLEST_WINDOW = 0.15  # of the image's sides
+CROPS = 0.3  # share of the views that are crops
+WHOLE = 0.2  # share of the windows that show the whole image
+SMALLEST_WINDOW = 0.1  # of the image's sides
 
 Rng = np.random.Generator
 Prompt = list[tuple[float, float, int]]  # x, y, label as in `rsvp.segmenters.point_prompts`
