@@ -24,6 +24,7 @@ ZOOMS = (
     0.25,
     0.125,
 )  # windows around points without a box, as shares of the image's sides
+CUT_OFF = 0.8  # what the predicted IoU counts for each side where the window cuts a mask off
 MAX_BATCH = 32  # proposals (or crops) in one batch of the network; bounds memory, not results
 _CHANNELS = 32  # of the mask decoder's largest feature map, in the official networks
 _REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the next allocation

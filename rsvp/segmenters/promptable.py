@@ -13,7 +13,9 @@ import torch
 
 from rsvp.masks import mask_to_box
 from rsvp.platform.devices import choose_placement
+from rsvp.segmenters.mask_filter import tight_boxes
 from rsvp.segmenters.point_prompts import (
+    CUT_OFF,
     MAX_BATCH,
     PromptBatch,
     box_on_image,
@@ -170,8 +172,9 @@ class PromptableSegmenter(ABC):
         """The proposal; with a crop margin, and points but no box, with a box of what they mean.
 
         A network that encodes crops sees a small thing best in a small part of the image. So it
-        gets several windows around the points, and the box is that of the mask with the best
-        predicted IoU. Where all masks are empty there is none.
+        gets several windows around the points, and the box is that of the best mask: by its
+        predicted IoU, times `CUT_OFF` for each side where it ends at the border of a window inside
+        the image. If that mask is empty there is no box.
         """
         if self.crop_margin is None or proposal.box is not None or not proposal.points:
             return proposal
@@ -180,10 +183,14 @@ class PromptableSegmenter(ABC):
         prompts = [prompt_points(proposal, window, self.preprocessing.size) for window in windows]
         batch = PromptBatch.stack(prompts, self.device)
         features = self.features([(image, window) for window in windows])
-        logits, scores, _ = best_mask(*self._predict(features, batch, multimask=batch.single_point))
-        best = int(scores.argmax())
+        logits, scores = self._predict(features, batch, multimask=batch.single_point)
+        borders = torch.tensor(Window.whole(logits.shape[2:]), device=self.device)
+        ends = tight_boxes(logits.flatten(0, 1) > 0) == borders
+        inner = torch.tensor(windows) != torch.tensor(Window.whole(size))
+        cuts = ends.view(*scores.shape, 4) & inner.to(self.device)[:, None]
+        best = int((scores * CUT_OFF ** cuts.sum(dim=2)).argmax())
         mask = np.zeros(size, dtype=np.bool_)
-        paste_logits(logits[best], windows[best], size, mask)
+        paste_logits(logits.flatten(0, 1)[best], windows[best // scores.shape[1]], size, mask)
         return replace(proposal, box=mask_to_box(mask))
 
     @torch.inference_mode()

@@ -90,7 +90,8 @@ def test_mask_loss_is_low_for_the_true_mask_alone() -> None:
     assert iou.item() == 0
 
 
-def test_views_hold_the_prompts_of_their_objects() -> None:
+def test_views_hold_the_prompts_of_their_objects(monkeypatch) -> None:
+    monkeypatch.setattr(crops, "WHOLE", 1)  # so that background is seen
     rng = np.random.default_rng(3)
     source = crops.RenderedInstances(12, [])
     for _ in range(4):

@@ -21,7 +21,7 @@ from rsvp.segmenters import Segmenter
 from rsvp.segmenters.point_prompts import point_windows, prompt_points
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing
-from rsvp.segmenters.transforms import Window
+from rsvp.segmenters.transforms import Window, paste_logits
 from rsvp.types import Box, Image, Point, Proposal
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -313,11 +313,20 @@ def test_points_alone_get_the_box_of_the_best_mask_of_their_windows(
     scores, boxes = [], []
     for window in point_windows(asked.points, (80, 120)):
         x0, y0, x1, y1 = window
-        part = Image(np.ascontiguousarray(image.rgb[y0:y1, x0:x1]), "")
-        [encoding] = segmenter.encode([part])
-        found = segmenter.masks(encoding, [Proposal("p", points=(Point(30 - x0, 40 - y0),))])
-        scores.append(found.scores[0])
-        boxes.append(mask_to_box(np.pad(found.masks[0], ((y0, 80 - y1), (x0, 120 - x1)))))
+        part = np.ascontiguousarray(image.rgb[y0:y1, x0:x1])
+        features = crops.features([(Image(part, ""), Window.whole(part.shape[:2]))])
+        point = torch.tensor([[(30 - x0) * 128 / (x1 - x0), (40 - y0) * 128 / (y1 - y0)]])
+        for logits, score in zip(
+            *(row[0] for row in crops.every_mask(features, point)), strict=True
+        ):
+            shown = (logits > 0).numpy()
+            sides = [shown[:, 0], shown[0], shown[:, -1], shown[-1]]
+            inner = [x0 > 0, y0 > 0, x1 < 120, y1 < 80]
+            cuts = sum(side.any() and i for side, i in zip(sides, inner, strict=True))
+            scores.append(float(score) * 0.8**cuts)
+            mask = np.zeros((80, 120), np.bool_)
+            paste_logits(logits, window, (80, 120), mask)
+            boxes.append(mask_to_box(mask))
     assert located == replace(asked, box=boxes[int(np.argmax(scores))])
     [encoding] = crops.encode([image])
     found, expected = crops.masks(encoding, [asked]), crops.masks(encoding, [located])
