@@ -1,128 +1,14 @@
-"""One row for each family of local models, and the folder that its real repository would be.
+"""The table of local families: what the files of each one's repository say, in tiny sizes.
 
-A row holds what the repository's files hold: config.json, the processor's files, special tokens and
-the chat template with its place. The sizes are tiny and the weights random. `write_folder` writes
-it; strings ``id:TOKEN`` in a config become the token's id, ``vocab`` the size of the vocabulary.
-Templates have the markers and switches of the real ones, in a few lines.
+See `family_folders.LocalFamily` for the columns.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from tiny_models import QWEN_TOKENS, tiny_tokenizer
-from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
-from transformers.utils import logging
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class LocalFamily:
-    """A family's repository.
-
-    Attributes:
-        repo: whose layout it is; its name decides nothing, `config` does.
-        tokens: special tokens, from id 256 on.
-        template: the chat template; empty where the repository has none.
-        template_in: the file that holds it.
-        files: the processor's files.
-        frame: how the family writes coordinates; rsvp/families.py has the sources.
-        markup: an answer in the family's own words, with its special tokens.
-        thinking: regular expressions that only the prompt with thinking has, and only the other.
-        needs: a package without which the processor cannot be made.
-    """
-
-    repo: str
-    config: Json
-    tokens: tuple[str, ...]
-    template: str
-    template_in: str
-    files: Mapping[str, Json]
-    tokenizer: Json = field(default_factory=dict)
-    frame: str = "0-1000"
-    markup: str = '{"targets": []}'
-    thinking: tuple[str, str] | None = None
-    needs: str = ""
-
-
-def write_folder(family: LocalFamily, folder: Path) -> Path:
-    """Write the family's repository into `folder`, its weights in several files."""
-    folder.mkdir(parents=True)
-    tokenizer = tiny_tokenizer(family.tokens, "", **_tokenizer_options(family))
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(folder)
-    config = _filled(family.config, family.tokens)
-    kind = config["model_type"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = CONFIG_MAPPING[kind].from_dict(config)
-        model = AutoModelForMultimodalLM.from_config(getattr(made, "thinker_config", made))
-    prefix = "thinker." if hasattr(made, "thinker_config") else ""
-    logging.disable_progress_bar()
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="20KB")
-    if prefix:
-        _prefix_weights(folder, prefix)
-    if (folder / "generation_config.json").exists():
-        (folder / "generation_config.json").unlink()
-    _write(folder / "config.json", {"architectures": [type(model).__name__], **config})
-    ends = {"eos_token_id": tokenizer.eos_token_id, "repetition_penalty": 1.5, "do_sample": True}
-    _write(folder / "generation_config.json", {**ends, "top_k": 20, "temperature": 0.7})
-    for name, settings in family.files.items():
-        _write(folder / name, settings)
-    _write_template(family, folder)
-    return folder
-
-
-def _write_template(family: LocalFamily, folder: Path) -> None:
-    place = folder / family.template_in
-    if family.template_in.endswith(".jinja"):
-        place.write_text(family.template)
-    elif family.template:
-        settings = json.loads(place.read_text()) if place.exists() else {}
-        template: Any = family.template
-        if family.template_in == "tokenizer_config.json":  # Cohere's way
-            names = {"default": template, "tool_use": "{{ 'for tools' }}"}
-            template = [{"name": name, "template": text} for name, text in names.items()]
-        _write(place, {**settings, "chat_template": template})
-
-
-def _tokenizer_options(family: LocalFamily) -> Json:
-    common = {"eos_token": family.tokens[0], "pad_token": family.tokens[1]}
-    return {"model_input_names": ["input_ids", "attention_mask"], **common, **family.tokenizer}
-
-
-def _prefix_weights(folder: Path, prefix: str) -> None:
-    from safetensors.torch import load_file, save_file
-
-    index = json.loads((folder / "model.safetensors.index.json").read_text())
-    index["weight_map"] = {prefix + key: file for key, file in index["weight_map"].items()}
-    for file in set(index["weight_map"].values()):
-        tensors = load_file(folder / file)
-        save_file({prefix + k: v for k, v in tensors.items()}, folder / file, {"format": "pt"})
-    _write(folder / "model.safetensors.index.json", index)
-
-
-def _filled(value: Any, tokens: tuple[str, ...]) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled(one, tokens) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, tokens) for one in value]
-    if value == "vocab":
-        return 256 + len(tokens)
-    if isinstance(value, str) and value.startswith("id:"):
-        return 256 + tokens.index(value.removeprefix("id:"))
-    return value
-
-
-def _write(path: Path, value: Json) -> None:
-    path.write_text(json.dumps(value, indent=2))
-
+from family_folders import Json, LocalFamily, chatml, turns
+from tiny_models import QWEN_TOKENS
 
 # ------------------------------------------------------------ parts that rows share
 
@@ -148,29 +34,6 @@ _QWEN_IDS: Json = {
 }  # fmt: skip
 _MEAN: Json = {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.27, 0.26, 0.28]}
 _PIXELS: Json = {"size": {"shortest_edge": 3136, "longest_edge": 12544}}
-
-
-def chatml(image: str, start: str = "") -> str:
-    """A ChatML template; `start` is what the assistant's turn begins with."""
-    return (
-        "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' }}"
-        "{%- if m.content is string -%}{{ m.content }}{%- else -%}{%- for p in m.content -%}"
-        f"{{{{ '{image}' if p.type == 'image' else p.text }}}}"
-        "{%- endfor -%}{%- endif -%}{{ '<|im_end|>\n' }}{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}" + start + "{%- endif -%}"
-    )
-
-
-def turns(user: str, end: str, assistant: str, image: str, *, before: str = "") -> str:
-    """A template without a system role of its own: its text stands in a user's turn."""
-    return (
-        before + "{%- for m in messages -%}"
-        f"{{{{ '{assistant}' if m.role == 'assistant' else '{user}' }}}}"
-        "{%- if m.content is string -%}{{ m.content }}{%- else -%}{%- for p in m.content -%}"
-        f"{{{{ '{image}' if p['type'] == 'image' else p['text'] }}}}"
-        f"{{%- endfor -%}}{{%- endif -%}}{{{{ '{end}' }}}}{{%- endfor -%}}"
-        f"{{%- if add_generation_prompt -%}}{{{{ '{assistant}' }}}}{{%- endif -%}}"
-    )
 
 
 def _qwen_files(processor: str, images: str, patch: int, **size: Any) -> dict[str, Json]:
@@ -252,947 +115,332 @@ _IDEFICS_VISION: Json = {**_ENCODER, "image_size": 56, "patch_size": 14}
 
 # ------------------------------------------------------------ the table
 
+# fmt: off
 FAMILIES: dict[str, LocalFamily] = {
-    "Qwen2-VL": LocalFamily(
-        "Qwen/Qwen2-VL-2B-Instruct",
-        {
-            **_QWEN2_5_VL,
-            "model_type": "qwen2_vl",
-            "vision_config": {
-                "depth": 1,
-                "embed_dim": 16,
-                "hidden_size": 32,
-                "mlp_ratio": 2,
-                "num_heads": 2,
-                "patch_size": 14,
-                "spatial_merge_size": 2,
-                "temporal_patch_size": 2,
-            },
-        },
+    "Qwen2-VL": LocalFamily("Qwen/Qwen2-VL-2B-Instruct",
+        {**_QWEN2_5_VL, "model_type": "qwen2_vl", "vision_config": {"depth": 1, "embed_dim": 16,
+            "hidden_size": 32, "mlp_ratio": 2, "num_heads": 2, "patch_size": 14,
+            "spatial_merge_size": 2, "temporal_patch_size": 2}},
         (*_QWEN, *_BOXES),
         chatml(_QWEN_IMAGE),
         "chat_template.json",
-        _qwen_files(
-            "Qwen2VLProcessor", "Qwen2VLImageProcessor", 14, min_pixels=3136, max_pixels=12544
-        ),
-        markup=_QWEN_ANSWER,
-    ),
-    "Qwen2.5-VL": LocalFamily(
-        "Qwen/Qwen2.5-VL-7B-Instruct",
+        _qwen_files("Qwen2VLProcessor", "Qwen2VLImageProcessor", 14, min_pixels=3136,
+            max_pixels=12544),
+        markup=_QWEN_ANSWER),
+    "Qwen2.5-VL": LocalFamily("Qwen/Qwen2.5-VL-7B-Instruct",
         _QWEN2_5_VL,
         (*_QWEN, *_BOXES),
         chatml(_QWEN_IMAGE),
         "chat_template.json",
-        _qwen_files(
-            "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", 14, min_pixels=3136, max_pixels=12544
-        ),
+        _qwen_files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", 14, min_pixels=3136,
+            max_pixels=12544),
         markup=_QWEN_ANSWER,
-        frame="resized-pixels",
-    ),
+        frame="resized-pixels"),
     # Nothing in the folder says how large an image may be: the class's own limit holds.
-    "MiMo-VL": LocalFamily(
-        "XiaomiMiMo/MiMo-VL-7B-RL",
+    "MiMo-VL": LocalFamily("XiaomiMiMo/MiMo-VL-7B-RL",
         _QWEN2_5_VL,
         (*_QWEN, *_BOXES),
         chatml(_QWEN_IMAGE),
         "chat_template.jinja",
         _qwen_files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessorFast", 14),
         markup=_QWEN_ANSWER,
-        frame="resized-pixels",
-    ),
-    "Qwen2.5-Omni": LocalFamily(
-        "Qwen/Qwen2.5-Omni-7B",
-        {
-            "model_type": "qwen2_5_omni",
-            "enable_audio_output": False,
-            "thinker_config": {
-                "model_type": "qwen2_5_omni_thinker",
-                "text_config": {**_LM, "rope_parameters": _mrope(2, 3, 3)},
-                "vision_config": _qwen_vision(14, fullatt_block_indexes=[0], window_size=56),
-                "audio_config": {
-                    "encoder_layers": 1,
-                    "encoder_attention_heads": 2,
-                    "encoder_ffn_dim": 24,
-                    "d_model": 16,
-                    "output_dim": 32,
-                    "num_mel_bins": 8,
-                },
-                "image_token_index": "id:<|image_pad|>",
-                "video_token_index": "id:<|video_pad|>",
-                "audio_token_index": "id:<|AUDIO|>",
-                "vision_start_token_id": "id:<|vision_start|>",
-                "vision_end_token_id": "id:<|vision_end|>",
-            },
-        },
+        frame="resized-pixels"),
+    "Qwen2.5-Omni": LocalFamily("Qwen/Qwen2.5-Omni-7B",
+        {"model_type": "qwen2_5_omni", "enable_audio_output": False,
+            "thinker_config": {"model_type": "qwen2_5_omni_thinker", "text_config": {**_LM,
+            "rope_parameters": _mrope(2, 3, 3)}, "vision_config": _qwen_vision(14,
+            fullatt_block_indexes=[0], window_size=56), "audio_config": {"encoder_layers": 1,
+            "encoder_attention_heads": 2, "encoder_ffn_dim": 24, "d_model": 16, "output_dim": 32,
+            "num_mel_bins": 8}, "image_token_index": "id:<|image_pad|>",
+            "video_token_index": "id:<|video_pad|>", "audio_token_index": "id:<|AUDIO|>",
+            "vision_start_token_id": "id:<|vision_start|>",
+            "vision_end_token_id": "id:<|vision_end|>"}},
         (*_QWEN, "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
         chatml(_QWEN_IMAGE),
         "chat_template.json",
-        {
-            "preprocessor_config.json": {
-                **_MEAN,
-                "min_pixels": 3136,
-                "max_pixels": 12544,
-                "patch_size": 14,
-                "temporal_patch_size": 2,
-                "merge_size": 2,
-                "feature_size": 8,
-                "image_processor_type": "Qwen2VLImageProcessor",
-                "feature_extractor_type": "WhisperFeatureExtractor",
-                "processor_class": "Qwen2_5OmniProcessor",
-            }
-        },
-        {
-            "extra_special_tokens": {
-                "image_token": "<|image_pad|>",
-                "video_token": "<|video_pad|>",
-                "audio_token": "<|AUDIO|>",
-                "vision_bos_token": "<|vision_start|>",
-                "vision_eos_token": "<|vision_end|>",
-                "audio_bos_token": "<|audio_bos|>",
-                "audio_eos_token": "<|audio_eos|>",
-            }
-        },
-        frame="resized-pixels",
-    ),
-    "Qwen3-VL": LocalFamily(
-        "Qwen/Qwen3-VL-2B-Instruct",
-        {
-            **_QWEN_IDS,
-            "model_type": "qwen3_vl",
-            "text_config": {
-                **_LM,
-                "model_type": "qwen3_vl_text",
-                "rope_parameters": _mrope(4, 2, 2, mrope_interleaved=True),
-            },
-            "vision_config": _qwen_vision(
-                16, num_position_embeddings=16, deepstack_visual_indexes=[0]
-            ),
-        },
+        {"preprocessor_config.json": {**_MEAN, "min_pixels": 3136, "max_pixels": 12544,
+            "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "feature_size": 8,
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "processor_class": "Qwen2_5OmniProcessor"}},
+        {"extra_special_tokens": {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+            "audio_token": "<|AUDIO|>", "vision_bos_token": "<|vision_start|>",
+            "vision_eos_token": "<|vision_end|>", "audio_bos_token": "<|audio_bos|>",
+            "audio_eos_token": "<|audio_eos|>"}},
+        frame="resized-pixels"),
+    "Qwen3-VL": LocalFamily("Qwen/Qwen3-VL-2B-Instruct",
+        {**_QWEN_IDS, "model_type": "qwen3_vl", "text_config": {**_LM,
+            "model_type": "qwen3_vl_text", "rope_parameters": _mrope(4, 2, 2,
+            mrope_interleaved=True)}, "vision_config": _qwen_vision(16, num_position_embeddings=16,
+            deepstack_visual_indexes=[0])},
         (*_QWEN, *_BOXES),
         chatml(_QWEN_IMAGE),
         "chat_template.json",
         _qwen_files("Qwen3VLProcessor", "Qwen2VLImageProcessorFast", 16, **_PIXELS),
-        markup='[{"bbox_2d": [10, 20, 30, 40], "label": "cup"}]',
-    ),
-    "Qwen3.5": LocalFamily(
-        "Qwen/Qwen3.5-9B",
-        {
-            **_QWEN_IDS,
-            "model_type": "qwen3_5",
-            "text_config": {
-                **_LM,
-                "model_type": "qwen3_5_text",
-                "num_hidden_layers": 2,
-                "layer_types": ["linear_attention", "full_attention"],
-                "linear_key_head_dim": 8,
-                "linear_value_head_dim": 8,
-                "linear_num_key_heads": 2,
-                "linear_num_value_heads": 2,
-                "rope_parameters": _mrope(
-                    2, 1, 1, mrope_interleaved=True, partial_rotary_factor=0.5
-                ),
-            },
-            "vision_config": _qwen_vision(16, num_position_embeddings=16),
-        },
+        markup='[{"bbox_2d": [10, 20, 30, 40], "label": "cup"}]'),
+    "Qwen3.5": LocalFamily("Qwen/Qwen3.5-9B",
+        {**_QWEN_IDS, "model_type": "qwen3_5", "text_config": {**_LM, "model_type": "qwen3_5_text",
+            "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+            "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2, "rope_parameters": _mrope(2, 1, 1, mrope_interleaved=True,
+            partial_rotary_factor=0.5)}, "vision_config": _qwen_vision(16,
+            num_position_embeddings=16)},
         (*_QWEN, "<think>", "</think>"),
-        chatml(
-            _QWEN_IMAGE,
-            "{%- if enable_thinking is defined and enable_thinking is false -%}"
-            "{{ '<think>\n\n</think>\n\n' }}{%- else -%}{{ '<think>\n' }}{%- endif -%}",
-        ),
+        chatml(_QWEN_IMAGE, "{%- if enable_thinking is defined and enable_thinking is false -%}"
+            "{{ '<think>\n\n</think>\n\n' }}{%- else -%}{{ '<think>\n' }}{%- endif -%}"),
         "chat_template.jinja",
         _qwen_files("Qwen3VLProcessor", "Qwen2VLImageProcessorFast", 16, **_PIXELS),
         markup="A cup.</think>[10, 20, 30, 40]",
-        thinking=(r"<think>\n\Z", r"</think>\n\n\Z"),
-    ),
-    "InternVL3": LocalFamily(
-        "OpenGVLab/InternVL3-1B-hf",
-        {
-            "model_type": "internvl",
-            "text_config": _QWEN2,
-            "image_seq_length": 4,
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "internvl_vision",
-                "image_size": [56, 56],
-                "patch_size": [14, 14],
-            },
-            "image_token_id": "id:<IMG_CONTEXT>",
-            "downsample_ratio": 0.5,
-        },
-        (
-            "<|im_end|>",
-            "<|endoftext|>",
-            "<|im_start|>",
-            "<img>",
-            "</img>",
-            "<IMG_CONTEXT>",
-            "<video>",
-            "<ref>",
-            "</ref>",
-            "<box>",
-            "</box>",
-        ),
+        thinking=(r"<think>\n\Z", r"</think>\n\n\Z")),
+    "InternVL3": LocalFamily("OpenGVLab/InternVL3-1B-hf",
+        {"model_type": "internvl", "text_config": _QWEN2, "image_seq_length": 4,
+            "vision_config": {**_ENCODER, "model_type": "internvl_vision", "image_size": [56, 56],
+            "patch_size": [14, 14]}, "image_token_id": "id:<IMG_CONTEXT>", "downsample_ratio": 0.5},
+        ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>",
+            "<video>", "<ref>", "</ref>", "<box>", "</box>"),
         chatml("<IMG_CONTEXT>\n"),
         "chat_template.jinja",
-        {
-            "processor_config.json": {
-                "image_seq_length": 4,
-                "processor_class": "InternVLProcessor",
-            },
-            "preprocessor_config.json": {
-                **_MEAN,
-                "crop_to_patches": True,
-                "min_patches": 1,
-                "max_patches": 4,
-                "size": {"height": 56, "width": 56},
-                "processor_class": "InternVLProcessor",
-                "image_processor_type": "GotOcr2ImageProcessorFast",
-            },
-            "video_preprocessor_config.json": {
-                "size": {"height": 56, "width": 56},
-                "processor_class": "InternVLProcessor",
-                "video_processor_type": "InternVLVideoProcessor",
-            },
-        },
-        {
-            "extra_special_tokens": {
-                "start_image_token": "<img>",
-                "end_image_token": "</img>",
-                "context_image_token": "<IMG_CONTEXT>",
-                "video_token": "<video>",
-            }
-        },
-        markup="<ref>cup</ref><box>[[10, 20, 30, 40]]</box>",
-    ),
-    "LLaVA-OneVision": LocalFamily(
-        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
-        {
-            "model_type": "llava_onevision",
-            "text_config": _QWEN2,
-            "vision_config": _SIGLIP,
-            "image_token_index": "id:<image>",
-            "video_token_index": "id:<video>",
+        {"processor_config.json": {"image_seq_length": 4, "processor_class": "InternVLProcessor"},
+            "preprocessor_config.json": {**_MEAN, "crop_to_patches": True, "min_patches": 1,
+            "max_patches": 4, "size": {"height": 56, "width": 56},
+            "processor_class": "InternVLProcessor",
+            "image_processor_type": "GotOcr2ImageProcessorFast"},
+            "video_preprocessor_config.json": {"size": {"height": 56, "width": 56},
+            "processor_class": "InternVLProcessor",
+            "video_processor_type": "InternVLVideoProcessor"}},
+        {"extra_special_tokens": {"start_image_token": "<img>", "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}},
+        markup="<ref>cup</ref><box>[[10, 20, 30, 40]]</box>"),
+    "LLaVA-OneVision": LocalFamily("llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        {"model_type": "llava_onevision", "text_config": _QWEN2, "vision_config": _SIGLIP,
+            "image_token_index": "id:<image>", "video_token_index": "id:<video>",
             "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56], [112, 112]],
-            "vision_feature_layer": -1,
-            "vision_feature_select_strategy": "full",
-            "vision_aspect_ratio": "anyres_max_9",
-        },
+            "vision_feature_layer": - 1, "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_9"},
         ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>"),
         chatml("<image>\n"),
         "chat_template.json",
-        {
-            "processor_config.json": {
-                "num_image_tokens": 16,
-                "vision_feature_select_strategy": "full",
-                "processor_class": "LlavaOnevisionProcessor",
-                "image_token": "<image>",
-                "video_token": "<video>",
-            },
-            "preprocessor_config.json": {
-                "image_processor_type": "LlavaOnevisionImageProcessor",
-                "size": {"height": 56, "width": 56},
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "do_pad": True,
-                "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56], [112, 112]],
-            },
-        },
-    ),
-    "LLaVA-NeXT": LocalFamily(
-        "llava-hf/llava-v1.6-mistral-7b-hf",
-        {
-            "model_type": "llava_next",
-            "text_config": {**_LM, "model_type": "mistral"},
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "clip_vision_model",
-                "image_size": 56,
-                "patch_size": 14,
-                "projection_dim": 16,
-            },
-            "image_token_index": "id:<image>",
-            "vision_feature_layer": -1,
-            "vision_feature_select_strategy": "default",
-            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
-        },
+        {"processor_config.json": {"num_image_tokens": 16, "vision_feature_select_strategy": "full",
+            "processor_class": "LlavaOnevisionProcessor", "image_token": "<image>",
+            "video_token": "<video>"},
+            "preprocessor_config.json": {"image_processor_type": "LlavaOnevisionImageProcessor",
+            "size": {"height": 56, "width": 56}, "image_mean": [0.5] *3, "image_std": [0.5] *3,
+            "do_pad": True, "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56], [112, 112]]}}),
+    "LLaVA-NeXT": LocalFamily("llava-hf/llava-v1.6-mistral-7b-hf",
+        {"model_type": "llava_next", "text_config": {**_LM, "model_type": "mistral"},
+            "vision_config": {**_ENCODER, "model_type": "clip_vision_model", "image_size": 56,
+            "patch_size": 14, "projection_dim": 16}, "image_token_index": "id:<image>",
+            "vision_feature_layer": - 1, "vision_feature_select_strategy": "default",
+            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]},
         ("</s>", "<pad>", "<s>", "<image>"),
         turns("[INST] ", " [/INST]", " ", "<image>\n"),
         "chat_template.json",
-        {
-            "processor_config.json": {
-                "patch_size": 14,
-                "vision_feature_select_strategy": "default",
-                "num_additional_image_tokens": 1,
-                "image_token": "<image>",
-                "processor_class": "LlavaNextProcessor",
-            },
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "LlavaNextImageProcessor",
-                "size": {"shortest_edge": 56},
-                "crop_size": {"height": 56, "width": 56},
-                "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
-            },
-        },
-        {"bos_token": "<s>"},
-    ),
-    "LLaVA-NeXT-Video": LocalFamily(
-        "llava-hf/LLaVA-NeXT-Video-7B-hf",
-        {
-            "model_type": "llava_next_video",
-            "text_config": _LLAMA,
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "clip_vision_model",
-                "image_size": 56,
-                "patch_size": 14,
-                "projection_dim": 16,
-            },
-            "image_token_index": "id:<image>",
-            "video_token_index": "id:<video>",
-            "vision_feature_layer": -1,
-            "vision_feature_select_strategy": "default",
-            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
-        },
+        {"processor_config.json": {"patch_size": 14, "vision_feature_select_strategy": "default",
+            "num_additional_image_tokens": 1, "image_token": "<image>",
+            "processor_class": "LlavaNextProcessor"}, "preprocessor_config.json": {**_MEAN,
+            "image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 56},
+            "crop_size": {"height": 56, "width": 56}, "image_grid_pinpoints": [[56, 112], [112, 56],
+            [112, 112]]}},
+        {"bos_token": "<s>"}),
+    "LLaVA-NeXT-Video": LocalFamily("llava-hf/LLaVA-NeXT-Video-7B-hf",
+        {"model_type": "llava_next_video", "text_config": _LLAMA, "vision_config": {**_ENCODER,
+            "model_type": "clip_vision_model", "image_size": 56, "patch_size": 14,
+            "projection_dim": 16}, "image_token_index": "id:<image>",
+            "video_token_index": "id:<video>", "vision_feature_layer": - 1,
+            "vision_feature_select_strategy": "default", "image_grid_pinpoints": [[56, 112], [112,
+            56], [112, 112]]},
         ("</s>", "<pad>", "<s>", "<image>", "<video>"),
         turns("USER: ", " ", "ASSISTANT: ", "<image>\n"),
         "processor_config.json",
-        {
-            "processor_config.json": {
-                "patch_size": 14,
-                "vision_feature_select_strategy": "default",
-                "num_additional_image_tokens": 1,
-                "image_token": "<image>",
-                "video_token": "<video>",
-                "processor_class": "LlavaNextVideoProcessor",
-            },
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "LlavaNextImageProcessor",
-                "size": {"shortest_edge": 56},
-                "crop_size": {"height": 56, "width": 56},
-                "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
-            },
-        },
-        {"bos_token": "<s>"},
-    ),
-    "Gemma 3": LocalFamily(
-        "google/gemma-3-4b-it",
-        {
-            "model_type": "gemma3",
-            "text_config": {**_LM, "model_type": "gemma3_text"},
-            "vision_config": _SIGLIP,
-            "mm_tokens_per_image": 4,
-            "boi_token_index": "id:<start_of_image>",
-            "eoi_token_index": "id:<end_of_image>",
-            "image_token_index": "id:<image_soft_token>",
-        },
-        (
-            "<end_of_turn>",
-            "<pad>",
-            "<eos>",
-            "<bos>",
-            "<start_of_turn>",
-            "<start_of_image>",
-            "<end_of_image>",
-            "<image_soft_token>",
-        ),
-        turns(
-            "<start_of_turn>user\n",
-            "<end_of_turn>\n",
-            "<start_of_turn>model\n",
-            "<start_of_image>",
-            before="{{ bos_token }}",
-        ),
+        {"processor_config.json": {"patch_size": 14, "vision_feature_select_strategy": "default",
+            "num_additional_image_tokens": 1, "image_token": "<image>", "video_token": "<video>",
+            "processor_class": "LlavaNextVideoProcessor"}, "preprocessor_config.json": {**_MEAN,
+            "image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 56},
+            "crop_size": {"height": 56, "width": 56}, "image_grid_pinpoints": [[56, 112], [112, 56],
+            [112, 112]]}},
+        {"bos_token": "<s>"}),
+    "Gemma 3": LocalFamily("google/gemma-3-4b-it",
+        {"model_type": "gemma3", "text_config": {**_LM, "model_type": "gemma3_text"},
+            "vision_config": _SIGLIP, "mm_tokens_per_image": 4,
+            "boi_token_index": "id:<start_of_image>", "eoi_token_index": "id:<end_of_image>",
+            "image_token_index": "id:<image_soft_token>"},
+        ("<end_of_turn>", "<pad>", "<eos>", "<bos>", "<start_of_turn>", "<start_of_image>",
+            "<end_of_image>", "<image_soft_token>"),
+        turns("<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>model\n",
+            "<start_of_image>", before="{{ bos_token }}"),
         "chat_template.json",
-        {
-            "processor_config.json": {"image_seq_length": 4, "processor_class": "Gemma3Processor"},
-            "preprocessor_config.json": {
-                "image_processor_type": "Gemma3ImageProcessor",
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "size": {"height": 56, "width": 56},
-                "processor_class": "Gemma3Processor",
-                "do_pan_and_scan": None,
-            },
-        },
-        {
-            "bos_token": "<bos>",
-            "extra_special_tokens": {
-                "boi_token": "<start_of_image>",
-                "eoi_token": "<end_of_image>",
-                "image_token": "<image_soft_token>",
-            },
-        },
+        {"processor_config.json": {"image_seq_length": 4, "processor_class": "Gemma3Processor"},
+            "preprocessor_config.json": {"image_processor_type": "Gemma3ImageProcessor",
+            "image_mean": [0.5] *3, "image_std": [0.5] *3, "size": {"height": 56, "width": 56},
+            "processor_class": "Gemma3Processor", "do_pan_and_scan": None}},
+        {"bos_token": "<bos>", "extra_special_tokens": {"boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}},
         markup='[{"box_2d": [20, 10, 40, 30], "label": "cup"}]',
-        frame="0-1000-yxyx",
-    ),
-    "Gemma 4": LocalFamily(
-        "google/gemma-4-E4B-it",
-        {
-            "model_type": "gemma4",
-            "text_config": {
-                **_LM,
-                "model_type": "gemma4_text",
-                "num_hidden_layers": 2,
-                "layer_types": ["sliding_attention", "full_attention"],
-                "hidden_size_per_layer_input": 0,
-                "vocab_size_per_layer_input": "vocab",
-            },
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "gemma4_vision",
-                "num_key_value_heads": 2,
-                "head_dim": 8,
-                "patch_size": 16,
-                "pooling_kernel_size": 3,
-                "position_embedding_size": 128,
-            },
-            "audio_config": None,
-            "boi_token_id": "id:<|image>",
-            "eoi_token_id": "id:<image|>",
-            "image_token_id": "id:<|image|>",
-            "video_token_id": "id:<|video|>",
-            "audio_token_id": "id:<|audio|>",
-            "boa_token_id": "id:<|audio>",
-        },
-        (
-            "<turn|>",
-            "<pad>",
-            "<eos>",
-            "<bos>",
-            "<|turn>",
-            "<|image>",
-            "<image|>",
-            "<|image|>",
-            "<|audio>",
-            "<audio|>",
-            "<|audio|>",
-            "<|video|>",
-            "<|channel>",
-            "<channel|>",
-            "<|think|>",
-        ),
-        turns(
-            "<|turn>user\n",
-            "<turn|>\n",
-            "<|turn>model\n",
-            "<|image|>",
+        frame="0-1000-yxyx"),
+    "Gemma 4": LocalFamily("google/gemma-4-E4B-it",
+        {"model_type": "gemma4", "text_config": {**_LM, "model_type": "gemma4_text",
+            "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+            "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": "vocab"},
+            "vision_config": {**_ENCODER, "model_type": "gemma4_vision", "num_key_value_heads": 2,
+            "head_dim": 8, "patch_size": 16, "pooling_kernel_size": 3,
+            "position_embedding_size": 128}, "audio_config": None, "boi_token_id": "id:<|image>",
+            "eoi_token_id": "id:<image|>", "image_token_id": "id:<|image|>",
+            "video_token_id": "id:<|video|>", "audio_token_id": "id:<|audio|>",
+            "boa_token_id": "id:<|audio>"},
+        ("<turn|>", "<pad>", "<eos>", "<bos>", "<|turn>", "<|image>", "<image|>", "<|image|>",
+            "<|audio>", "<audio|>", "<|audio|>", "<|video|>", "<|channel>", "<channel|>",
+            "<|think|>"),
+        turns("<|turn>user\n", "<turn|>\n", "<|turn>model\n", "<|image|>",
             before="{{ bos_token }}{%- if enable_thinking is defined and enable_thinking -%}"
-            "{{ '<|turn>system\n<|think|><turn|>\n' }}{%- endif -%}",
-        ),
+            "{{ '<|turn>system\n<|think|><turn|>\n' }}{%- endif -%}"),
         "chat_template.jinja",
-        {
-            "processor_config.json": {
-                "processor_class": "Gemma4Processor",
-                "image_seq_length": 70,
-                "image_processor": {
-                    "image_processor_type": "Gemma4ImageProcessor",
-                    "patch_size": 16,
-                    "max_soft_tokens": 70,
-                    "pooling_kernel_size": 3,
-                    "image_seq_length": 70,
-                },
-                "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"},
-                "video_processor": {"video_processor_type": "Gemma4VideoProcessor"},
-            }
-        },
-        {
-            "bos_token": "<bos>",
-            "extra_special_tokens": {
-                "boi_token": "<|image>",
-                "eoi_token": "<image|>",
-                "image_token": "<|image|>",
-                "audio_token": "<|audio|>",
-                "boa_token": "<|audio>",
-                "eoa_token": "<audio|>",
-            },
-        },
+        {"processor_config.json": {"processor_class": "Gemma4Processor", "image_seq_length": 70,
+            "image_processor": {"image_processor_type": "Gemma4ImageProcessor", "patch_size": 16,
+            "max_soft_tokens": 70, "pooling_kernel_size": 3, "image_seq_length": 70},
+            "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"},
+            "video_processor": {"video_processor_type": "Gemma4VideoProcessor"}}},
+        {"bos_token": "<bos>", "extra_special_tokens": {"boi_token": "<|image>",
+            "eoi_token": "<image|>", "image_token": "<|image|>", "audio_token": "<|audio|>",
+            "boa_token": "<|audio>", "eoa_token": "<audio|>"}},
         markup="<|channel>thought\nA cup.<channel|>[20, 10, 40, 30]",
         thinking=(r"<\|think\|>", r"\A<bos><\|turn>user"),
-        frame="0-1000-yxyx",
-    ),
-    "GLM-4.1V": LocalFamily(
-        "zai-org/GLM-4.1V-9B-Thinking",
+        frame="0-1000-yxyx"),
+    "GLM-4.1V": LocalFamily("zai-org/GLM-4.1V-9B-Thinking",
         {**_GLM_IDS, "model_type": "glm4v", "text_config": _GLM_TEXT, "vision_config": _GLM_VISION},
         _GLM,
         _GLM_TEMPLATE,
         "chat_template.jinja",
-        {
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "Glm4vImageProcessor",
-                "patch_size": 14,
-                "temporal_patch_size": 2,
-                "merge_size": 2,
-                "processor_class": "Glm4vProcessor",
-                "size": {"shortest_edge": 12544, "longest_edge": 25088},
-            },
-            "video_preprocessor_config.json": {
-                "video_processor_type": "Glm4vVideoProcessor",
-                "processor_class": "Glm4vProcessor",
-            },
-        },
-        markup="A cup is here.</think><answer><|begin_of_box|>[10, 20, 30, 40]<|end_of_box|>",
-    ),
-    "GLM-4.6V": LocalFamily(
-        "zai-org/GLM-4.6V-Flash",
-        {
-            **_GLM_IDS,
-            "model_type": "glm46v",
-            "text_config": _GLM_TEXT,
-            "vision_config": _GLM_VISION,
-        },
+        {"preprocessor_config.json": {**_MEAN, "image_processor_type": "Glm4vImageProcessor",
+            "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+            "processor_class": "Glm4vProcessor", "size": {"shortest_edge": 12544,
+            "longest_edge": 25088}},
+            "video_preprocessor_config.json": {"video_processor_type": "Glm4vVideoProcessor",
+            "processor_class": "Glm4vProcessor"}},
+        markup="A cup is here.</think><answer><|begin_of_box|>[10, 20, 30, 40]<|end_of_box|>"),
+    "GLM-4.6V": LocalFamily("zai-org/GLM-4.6V-Flash",
+        {**_GLM_IDS, "model_type": "glm46v", "text_config": _GLM_TEXT,
+            "vision_config": _GLM_VISION},
         _GLM,
         _GLM_TEMPLATE,
         "chat_template.jinja",
-        {
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "Glm46VImageProcessor",
-                "patch_size": 14,
-                "temporal_patch_size": 2,
-                "merge_size": 2,
-                "processor_class": "Glm46VProcessor",
-                "size": {"shortest_edge": 12544, "longest_edge": 25088},
-            },
-            "video_preprocessor_config.json": {
-                "video_processor_type": "Glm46VVideoProcessor",
-                "processor_class": "Glm46VProcessor",
-            },
-        },
+        {"preprocessor_config.json": {**_MEAN, "image_processor_type": "Glm46VImageProcessor",
+            "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+            "processor_class": "Glm46VProcessor", "size": {"shortest_edge": 12544,
+            "longest_edge": 25088}},
+            "video_preprocessor_config.json": {"video_processor_type": "Glm46VVideoProcessor",
+            "processor_class": "Glm46VProcessor"}},
         markup="<|begin_of_box|>[[10, 20, 30, 40]]<|end_of_box|>",
-        thinking=(r"<\|assistant\|>\n\Z", r"<think></think>\n\Z"),
-    ),
-    "Idefics3": LocalFamily(
-        "HuggingFaceM4/Idefics3-8B-Llama3",
-        {
-            "model_type": "idefics3",
-            "text_config": _LLAMA,
-            "scale_factor": 2,
-            "vision_config": _IDEFICS_VISION,
-            "image_token_id": "id:<image>",
-        },
+        thinking=(r"<\|assistant\|>\n\Z", r"<think></think>\n\Z")),
+    "Idefics3": LocalFamily("HuggingFaceM4/Idefics3-8B-Llama3",
+        {"model_type": "idefics3", "text_config": _LLAMA, "scale_factor": 2,
+            "vision_config": _IDEFICS_VISION, "image_token_id": "id:<image>"},
         _IDEFICS,
         turns("User:", "<end_of_utterance>\n", "Assistant:", "<image>"),
         "processor_config.json",
-        {
-            "processor_config.json": {"image_seq_len": 4, "processor_class": "Idefics3Processor"},
-            "preprocessor_config.json": {**_IDEFICS_IMAGES, "processor_class": "Idefics3Processor"},
-        },
-    ),
-    "SmolVLM2": LocalFamily(
-        "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
-        {
-            "model_type": "smolvlm",
-            "text_config": _LLAMA,
-            "scale_factor": 2,
-            "vision_config": _IDEFICS_VISION,
-            "image_token_id": "id:<image>",
-        },
+        {"processor_config.json": {"image_seq_len": 4, "processor_class": "Idefics3Processor"},
+            "preprocessor_config.json": {**_IDEFICS_IMAGES,
+            "processor_class": "Idefics3Processor"}}),
+    "SmolVLM2": LocalFamily("HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+        {"model_type": "smolvlm", "text_config": _LLAMA, "scale_factor": 2,
+            "vision_config": _IDEFICS_VISION, "image_token_id": "id:<image>"},
         _IDEFICS,
         turns("User:", "<end_of_utterance>\n", "Assistant:", "<image>"),
         "chat_template.json",
-        {
-            "processor_config.json": {"image_seq_len": 4, "processor_class": "SmolVLMProcessor"},
-            "preprocessor_config.json": {
-                **_IDEFICS_IMAGES,
-                "image_processor_type": "SmolVLMImageProcessor",
-                "processor_class": "SmolVLMProcessor",
-            },
-        },
-        needs="num2words",
-    ),
-    "Mistral Small 3.1": LocalFamily(
-        "mistralai/Mistral-Small-3.1-24B-Instruct-2503",
-        {
-            "model_type": "mistral3",
-            "text_config": {**_LM, "model_type": "mistral"},
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "pixtral",
-                "image_size": 112,
-                "patch_size": 14,
-                "head_dim": 8,
-            },
-            "image_token_index": "id:[IMG]",
-            "spatial_merge_size": 2,
-            "vision_feature_layer": -1,
-        },
+        {"processor_config.json": {"image_seq_len": 4, "processor_class": "SmolVLMProcessor"},
+            "preprocessor_config.json": {**_IDEFICS_IMAGES,
+            "image_processor_type": "SmolVLMImageProcessor",
+            "processor_class": "SmolVLMProcessor"}},
+        needs="num2words"),
+    "Mistral Small 3.1": LocalFamily("mistralai/Mistral-Small-3.1-24B-Instruct-2503",
+        {"model_type": "mistral3", "text_config": {**_LM, "model_type": "mistral"},
+            "vision_config": {**_ENCODER, "model_type": "pixtral", "image_size": 112,
+            "patch_size": 14, "head_dim": 8}, "image_token_index": "id:[IMG]",
+            "spatial_merge_size": 2, "vision_feature_layer": - 1},
         ("</s>", "<pad>", "<s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
         turns("[INST]", "[/INST]", "", "[IMG]", before="{{ bos_token }}"),
         "chat_template.json",
-        {
-            "processor_config.json": {
-                "processor_class": "PixtralProcessor",
-                "patch_size": 14,
-                "spatial_merge_size": 2,
-                "image_token": "[IMG]",
-                "image_break_token": "[IMG_BREAK]",
-                "image_end_token": "[IMG_END]",
-            },
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "PixtralImageProcessorFast",
-                "patch_size": 14,
-                "size": {"longest_edge": 112},
-                "processor_class": "PixtralProcessor",
-            },
-        },
+        {"processor_config.json": {"processor_class": "PixtralProcessor", "patch_size": 14,
+            "spatial_merge_size": 2, "image_token": "[IMG]", "image_break_token": "[IMG_BREAK]",
+            "image_end_token": "[IMG_END]"}, "preprocessor_config.json": {**_MEAN,
+            "image_processor_type": "PixtralImageProcessorFast", "patch_size": 14,
+            "size": {"longest_edge": 112}, "processor_class": "PixtralProcessor"}},
         {"bos_token": "<s>"},
-        needs="torchvision",
-    ),
-    "Aya Vision": LocalFamily(
-        "CohereLabs/aya-vision-8b",
-        {
-            "model_type": "aya_vision",
-            "text_config": {**_LM, "model_type": "cohere2", "layer_types": ["full_attention"]},
-            "vision_config": _SIGLIP,
-            "downsample_factor": 2,
-            "image_token_index": "id:<|IMG_PATCH|>",
-            "vision_feature_layer": -1,
-        },
-        (
-            "<|END_OF_TURN_TOKEN|>",
-            "<PAD>",
-            "<BOS_TOKEN>",
-            "<|START_OF_TURN_TOKEN|>",
-            "<|USER_TOKEN|>",
-            "<|CHATBOT_TOKEN|>",
-            "<|START_OF_IMG|>",
-            "<|END_OF_IMG|>",
-            "<|IMG_PATCH|>",
-            "<|IMG_LINE_BREAK|>",
-            "<image>",
-            "TILE_GLOBAL",
-            *(f"TILE_{n}" for n in range(1, 5)),
-        ),
-        turns(
-            "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
-            "<|END_OF_TURN_TOKEN|>",
-            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-            "<image>",
-            before="{{ bos_token }}",
-        ),
+        needs="torchvision"),
+    "Aya Vision": LocalFamily("CohereLabs/aya-vision-8b",
+        {"model_type": "aya_vision", "text_config": {**_LM, "model_type": "cohere2",
+            "layer_types": ["full_attention"]}, "vision_config": _SIGLIP, "downsample_factor": 2,
+            "image_token_index": "id:<|IMG_PATCH|>", "vision_feature_layer": - 1},
+        ("<|END_OF_TURN_TOKEN|>", "<PAD>", "<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>",
+            "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|START_OF_IMG|>", "<|END_OF_IMG|>",
+            "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "<image>", "TILE_GLOBAL", *(f"TILE_{n}" for n in
+            range(1, 5))),
+        turns("<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<image>", before="{{ bos_token }}"),
         "tokenizer_config.json",
-        {
-            "processor_config.json": {
-                "processor_class": "AyaVisionProcessor",
-                "patch_size": 14,
-                "img_size": 56,
-                "downsample_factor": 2,
-            },
-            "preprocessor_config.json": {
-                "image_processor_type": "GotOcr2ImageProcessor",
-                "crop_to_patches": True,
-                "min_patches": 1,
-                "max_patches": 4,
-                "size": {"height": 56, "width": 56},
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "processor_class": "AyaVisionProcessor",
-            },
-        },
-        {"bos_token": "<BOS_TOKEN>"},
-    ),
-    "DeepSeek-VL": LocalFamily(
-        "deepseek-community/deepseek-vl-1.3b-chat",
-        {
-            "model_type": "deepseek_vl",
-            "text_config": _LLAMA,
-            "vision_config": _SIGLIP,
-            "image_token_id": "id:<image_placeholder>",
-        },
+        {"processor_config.json": {"processor_class": "AyaVisionProcessor", "patch_size": 14,
+            "img_size": 56, "downsample_factor": 2},
+            "preprocessor_config.json": {"image_processor_type": "GotOcr2ImageProcessor",
+            "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "size": {"height": 56,
+            "width": 56}, "image_mean": [0.5] *3, "image_std": [0.5] *3,
+            "processor_class": "AyaVisionProcessor"}},
+        {"bos_token": "<BOS_TOKEN>"}),
+    "DeepSeek-VL": LocalFamily("deepseek-community/deepseek-vl-1.3b-chat",
+        {"model_type": "deepseek_vl", "text_config": _LLAMA, "vision_config": _SIGLIP,
+            "image_token_id": "id:<image_placeholder>"},
         ("<|end_of_sentence|>", "<pad>", "<|begin_of_sentence|>", "<image_placeholder>"),
         turns("User: ", "\n\n", "Assistant: ", "<image_placeholder>", before="{{ bos_token }}"),
         "chat_template.jinja",
-        {
-            "processor_config.json": {
-                "processor_class": "DeepseekVLProcessor",
-                "num_image_tokens": 16,
-            },
-            "preprocessor_config.json": {
-                "image_processor_type": "DeepseekVLImageProcessorFast",
-                "min_size": 14,
-                "size": {"height": 56, "width": 56},
-                "processor_class": "DeepseekVLProcessor",
-            },
-        },
-        {
-            "bos_token": "<|begin_of_sentence|>",
-            "extra_special_tokens": {"image_token": "<image_placeholder>"},
-        },
-    ),
-    "Ovis2": LocalFamily(
-        "thisisiron/Ovis2-1B-hf",
-        {
-            "model_type": "ovis2",
-            "text_config": _QWEN2,
-            "hidden_size": 32,
-            "vocab_size": "vocab",
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "ovis2_vision",
-                "image_size": 56,
-                "patch_size": 14,
-                "vocab_size": 64,
-                "hidden_stride": 2,
-            },
-            "image_token_id": "id:<IMG_ATOM>",
-            "visual_indicator_token_ids": [
-                "id:<IMG_START>",
-                "id:<IMG_GRID>",
-                "id:<IMG_COL>",
-                "id:<IMG_ROW>",
-                "id:<IMG_END>",
-            ],
-        },
-        (
-            "<|im_end|>",
-            "<|endoftext|>",
-            "<|im_start|>",
-            "<IMG_ATOM>",
-            "<IMG_START>",
-            "<IMG_GRID>",
-            "<IMG_COL>",
-            "<IMG_ROW>",
-            "<IMG_END>",
-            "<image>",
-        ),
+        {"processor_config.json": {"processor_class": "DeepseekVLProcessor",
+            "num_image_tokens": 16},
+            "preprocessor_config.json": {"image_processor_type": "DeepseekVLImageProcessorFast",
+            "min_size": 14, "size": {"height": 56, "width": 56},
+            "processor_class": "DeepseekVLProcessor"}},
+        {"bos_token": "<|begin_of_sentence|>",
+            "extra_special_tokens": {"image_token": "<image_placeholder>"}}),
+    "Ovis2": LocalFamily("thisisiron/Ovis2-1B-hf",
+        {"model_type": "ovis2", "text_config": _QWEN2, "hidden_size": 32, "vocab_size": "vocab",
+            "vision_config": {**_ENCODER, "model_type": "ovis2_vision", "image_size": 56,
+            "patch_size": 14, "vocab_size": 64, "hidden_stride": 2},
+            "image_token_id": "id:<IMG_ATOM>", "visual_indicator_token_ids": ["id:<IMG_START>",
+            "id:<IMG_GRID>", "id:<IMG_COL>", "id:<IMG_ROW>", "id:<IMG_END>"]},
+        ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>",
+            "<IMG_COL>", "<IMG_ROW>", "<IMG_END>", "<image>"),
         chatml("<image>\n"),
         "chat_template.jinja",
-        {
-            "processor_config.json": {"processor_class": "Ovis2Processor", "image_seq_length": 4},
-            "preprocessor_config.json": {
-                **_MEAN,
-                "image_processor_type": "Ovis2ImageProcessorFast",
-                "crop_to_patches": True,
-                "min_patches": 1,
-                "max_patches": 4,
-                "size": {"height": 56, "width": 56},
-                "processor_class": "Ovis2Processor",
-            },
-        },
-    ),
-    "VideoLLaMA3": LocalFamily(
-        "lkhl/VideoLLaMA3-2B-Image-HF",
-        {
-            "model_type": "video_llama_3",
-            "text_config": _QWEN2,
-            "vision_config": {**_ENCODER, "model_type": "video_llama_3_vision", "patch_size": 14},
-            "image_token_id": "id:<image>",
-            "video_token_id": "id:<video>",
-        },
+        {"processor_config.json": {"processor_class": "Ovis2Processor", "image_seq_length": 4},
+            "preprocessor_config.json": {**_MEAN, "image_processor_type": "Ovis2ImageProcessorFast",
+            "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "size": {"height": 56,
+            "width": 56}, "processor_class": "Ovis2Processor"}}),
+    "VideoLLaMA3": LocalFamily("lkhl/VideoLLaMA3-2B-Image-HF",
+        {"model_type": "video_llama_3", "text_config": _QWEN2, "vision_config": {**_ENCODER,
+            "model_type": "video_llama_3_vision", "patch_size": 14}, "image_token_id": "id:<image>",
+            "video_token_id": "id:<video>"},
         ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>", "<video>"),
         chatml("<image>\n"),
         "chat_template.jinja",
-        {
-            "preprocessor_config.json": {
-                "image_processor_type": "VideoLlama3ImageProcessorFast",
-                "patch_size": 14,
-                "temporal_patch_size": 1,
-                "merge_size": 1,
-                **_PIXELS,
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "processor_class": "VideoLlama3Processor",
-            }
-        },
-        {"extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"}},
-    ),
-    "MiniCPM-V 4.6": LocalFamily(
-        "openbmb/MiniCPM-V-4.6",
-        {
-            "model_type": "minicpmv4_6",
-            "text_config": {**_LM, "model_type": "qwen3"},
-            "vision_config": {
-                **_ENCODER,
-                "model_type": "minicpmv4_6_vision",
-                "image_size": 112,
-                "patch_size": 14,
-                "insert_layer_id": 0,
-                "num_hidden_layers": 2,
-            },
-            "insert_layer_id": 0,
-            "image_size": 112,
-            "image_token_id": "id:<unk>",
-            "video_token_id": "id:<video>",
-        },
-        (
-            "<|im_end|>",
-            "<|endoftext|>",
-            "<|im_start|>",
-            "<unk>",
-            "<video>",
-            "<image>",
-            "</image>",
-            "<slice>",
-            "</slice>",
-            "<image_id>",
-            "</image_id>",
-        ),
-        chatml(
-            "<unk>\n",
-            "{%- if enable_thinking is defined and enable_thinking is false -%}"
-            "{{ '<think>\n\n</think>\n\n' }}{%- endif -%}",
-        ),
+        {"preprocessor_config.json": {"image_processor_type": "VideoLlama3ImageProcessorFast",
+            "patch_size": 14, "temporal_patch_size": 1, "merge_size": 1, **_PIXELS,
+            "image_mean": [0.5] *3, "image_std": [0.5] *3,
+            "processor_class": "VideoLlama3Processor"}},
+        {"extra_special_tokens": {"image_token": "<image>", "video_token": "<video>"}}),
+    "MiniCPM-V 4.6": LocalFamily("openbmb/MiniCPM-V-4.6",
+        {"model_type": "minicpmv4_6", "text_config": {**_LM, "model_type": "qwen3"},
+            "vision_config": {**_ENCODER, "model_type": "minicpmv4_6_vision", "image_size": 112,
+            "patch_size": 14, "insert_layer_id": 0, "num_hidden_layers": 2}, "insert_layer_id": 0,
+            "image_size": 112, "image_token_id": "id:<unk>", "video_token_id": "id:<video>"},
+        ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<unk>", "<video>", "<image>", "</image>",
+            "<slice>", "</slice>", "<image_id>", "</image_id>"),
+        chatml("<unk>\n", "{%- if enable_thinking is defined and enable_thinking is false -%}"
+            "{{ '<think>\n\n</think>\n\n' }}{%- endif -%}"),
         "chat_template.jinja",
-        {
-            "processor_config.json": {
-                "processor_class": "MiniCPMV4_6Processor",
-                "image_processor": {
-                    "image_processor_type": "MiniCPMV4_6ImageProcessor",
-                    "max_slice_nums": 2,
-                    "scale_resolution": 112,
-                    "patch_size": 14,
-                },
-                "video_processor": {"video_processor_type": "MiniCPMV4_6VideoProcessor"},
-            }
-        },
-        {
-            "extra_special_tokens": {
-                "image_token": "<unk>",
-                "video_token": "<video>",
-                "image_start_token": "<image>",
-                "image_end_token": "</image>",
-                "slice_start_token": "<slice>",
-                "slice_end_token": "</slice>",
-                "image_id_start_token": "<image_id>",
-                "image_id_end_token": "</image_id>",
-            }
-        },
-        thinking=(r"assistant\n\Z", r"</think>\n\n\Z"),
-    ),
+        {"processor_config.json": {"processor_class": "MiniCPMV4_6Processor",
+            "image_processor": {"image_processor_type": "MiniCPMV4_6ImageProcessor",
+            "max_slice_nums": 2, "scale_resolution": 112, "patch_size": 14},
+            "video_processor": {"video_processor_type": "MiniCPMV4_6VideoProcessor"}}},
+        {"extra_special_tokens": {"image_token": "<unk>", "video_token": "<video>",
+            "image_start_token": "<image>", "image_end_token": "</image>",
+            "slice_start_token": "<slice>", "slice_end_token": "</slice>",
+            "image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>"}},
+        thinking=(r"assistant\n\Z", r"</think>\n\n\Z")),
 }
-
-
-# ------------------------------------------------------------ what is refused, and in which words
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A repository that cannot be loaded, at least not without an optional package.
-
-    Attributes:
-        words: a regular expression that finds the reason in the message.
-        needs: the package whose absence is the reason.
-    """
-
-    repo: str
-    config: Json
-    files: Mapping[str, Json]
-    words: str
-    needs: str = ""
-
-
-def write_refused(refused: Refused, folder: Path) -> Path:
-    """Write the repository, with one tensor for its weights."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    tokens = tuple(dict.fromkeys(_TOKENS_OF_ALL))
-    named = {"image_token": "<image>", "audio_token": "<audio>"}
-    tokenizer = tiny_tokenizer(tokens, chatml("<image>"), extra_special_tokens=named)
-    tokenizer.save_pretrained(folder)
-    save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
-    for name, settings in {"config.json": refused.config, **refused.files}.items():
-        _write(folder / name, settings)
-    return folder
-
-
-_TOKENS_OF_ALL = ("<|im_end|>", "<image>", "<audio>", "<|im_start|>")
-_ONLY = r"no image-text-to-text class for its type '{}' \(only {}\).*--mllm openai:MODEL"
-_EXTRA = r"pip install 'rsvp\[vision\]'"
-
-
-def _native(model_type: str, processor: str, images: str) -> tuple[Json, dict[str, Json]]:
-    files = {
-        "processor_config.json": {"processor_class": processor},
-        "preprocessor_config.json": {
-            "image_processor_type": images, "processor_class": processor
-        },
-    }  # fmt: skip
-    return {"model_type": model_type}, files
-
-
-def _own_code(model_type: str, *autos: str, parent: str = "llama") -> tuple[Json, dict[str, Json]]:
-    """A configuration of transformers' own that names code for other auto classes."""
-    named = dict.fromkeys(autos, f"modeling_{model_type}.Model")
-    return {"model_type": parent, "auto_map": named}, {
-        "preprocessor_config.json": {"image_processor_type": "CLIPImageProcessor"},
-        "processor_config.json": {"processor_class": "LlavaProcessor", "patch_size": 14},
-    }
-
-
-REFUSED: dict[str, Refused] = {
-    "Llama 4": Refused(
-        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
-        *_native("llama4", "Llama4Processor", "Llama4ImageProcessorFast"),
-        _EXTRA,
-        "torchvision",
-    ),
-    "Command A Vision": Refused(
-        "CohereLabs/command-a-vision-07-2025",
-        *_native("cohere2_vision", "Cohere2VisionProcessor", "Cohere2VisionImageProcessorFast"),
-        _EXTRA,
-        "torchvision",
-    ),
-    "Phi-4 multimodal": Refused(
-        "microsoft/Phi-4-multimodal-instruct",
-        *_native("phi4_multimodal", "Phi4MultimodalProcessor", "Phi4MultimodalImageProcessorFast"),
-        _EXTRA,
-        "torchvision",
-    ),
-    "Molmo2": Refused(
-        "allenai/Molmo2-8B",
-        *_native("molmo2", "Molmo2Processor", "Molmo2ImageProcessor"),
-        _EXTRA,
-        "torchvision",
-    ),
-    "Kimi K2.5": Refused(
-        "moonshotai/Kimi-K2.5",
-        *_native("kimi_k25", "Kimi_K25Processor", "Kimi_K25ImageProcessor"),
-        _EXTRA,
-        "torchvision",
-    ),
-    "LFM2-VL": Refused(
-        "LiquidAI/LFM2-VL-1.6B",
-        *_native("lfm2_vl", "Lfm2VlProcessor", "Lfm2VlImageProcessorFast"),
-        _EXTRA,
-        "torchvision",
-    ),
-    # Their own code offers other auto classes only; the message does not depend on trusting it.
-    "Molmo": Refused(
-        "allenai/Molmo-7B-D-0924",
-        *_own_code("molmo", "AutoModelForCausalLM"),
-        _ONLY.format("llama", "AutoModelForCausalLM"),
-    ),
-    "MiniCPM-V 2.6": Refused(
-        "openbmb/MiniCPM-V-2_6",
-        *_own_code("minicpmv", "AutoModel", "AutoModelForCausalLM"),
-        _ONLY.format("llama", "AutoModel and AutoModelForCausalLM"),
-    ),
-    "a model of text": Refused(
-        "meta-llama/Llama-3.2-1B-Instruct",
-        *_own_code("llama"),
-        _ONLY.format("llama", "AutoModelForCausalLM, a model of text alone"),
-    ),
-    "DeepSeek-VL2": Refused(
-        "deepseek-ai/deepseek-vl2-tiny",
-        *_native("deepseek_vl_v2", "DeepseekVLV2Processor", "DeepseekVLV2ImageProcessor"),
-        "deepseek_vl_v2",
-    ),
-    "PaliGemma 2": Refused(
-        "google/paligemma2-3b-mix-448",
-        {"model_type": "paligemma"},
-        {
-            "preprocessor_config.json": {
-                "image_processor_type": "SiglipImageProcessor",
-                "image_seq_length": 1024,
-                "processor_class": "PaliGemmaProcessor",
-            }
-        },
-        "no chat template",
-    ),
-}
+# fmt: on

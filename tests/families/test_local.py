@@ -11,14 +11,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from local_families import FAMILIES, REFUSED, write_folder, write_refused
+from family_folders import write_folder, write_refused
+from local_families import FAMILIES
 from PIL import Image as PilImage
+from refused_families import REFUSED
 from tiny_models import tiny_florence2
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
@@ -235,14 +236,3 @@ def test_a_folder_without_one_of_its_shards_is_incomplete(loaded: Any, tmp_path:
     (folder / "model.safetensors.index.json").unlink()  # nor has the index arrived
     with pytest.raises(ModelUnavailable, match=f"incomplete: it lacks {first.name}"):
         TransformersMLLM(str(folder))
-
-
-def test_settings_of_sampling_and_repetition_are_not_taken_from_the_checkpoint(
-    loaded: Any,
-) -> None:
-    """Each folder's generation_config.json has a repetition_penalty, top_k and a temperature."""
-    model = loaded("Qwen3-VL")._loaded.model
-    used, _ = model._prepare_generation_config(loaded("Qwen3-VL")._loaded.generation)
-    found = SimpleNamespace(**used.to_dict())
-    assert (found.repetition_penalty, found.do_sample) == (1.0, False)
-    assert found.eos_token_id == [256]
