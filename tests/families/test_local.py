@@ -35,10 +35,10 @@ RGB = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
 ASKED = [Message("system", ("Be brief.",)), Message("user", (RGB, "Where is the cup?"))]
 LIMIT = 3  # tokens of a reply
 BOX = (31.0, 22.0, 118.0, 80.0)  # pixels of RGB
-# Parts, and what Aya's class multiplies by another setting.
+# Parts, and what Aya's class multiplies into one another.
 NO_SETTINGS = (
     "image_processor", "video_processor", "feature_extractor", "processor_class", "chat_template",
-    "patch_size",
+    "patch_size", "downsample_factor",
 )  # fmt: skip
 HERE = [n for n, f in FAMILIES.items() if not f.needs or importlib.util.find_spec(f.needs)]
 
