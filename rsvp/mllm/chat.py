@@ -5,6 +5,7 @@ Works with any processor of transformers, and imports none of it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,12 @@ from PIL import Image as PilImage
 
 from rsvp.types import Message
 
+_log = logging.getLogger(__name__)
+
 _IMAGE_PART = {"type": "image"}
+# Qwen3.5, GLM-4.5V (GLM-V issue 138) and Gemma 4 (its prompt formatting page) have the first one,
+# Kimi K2.5 (SGLang's page on it) and Granite the second.
+_SWITCHES = ("enable_thinking", "thinking")
 _OPEN_THOUGHT = re.compile(r"(<think>|◁think▷|\[THINK\])\s*\Z")
 
 
@@ -35,12 +41,10 @@ class Chat:
         if not isinstance(template, str):
             raise ValueError("it has no chat template; take an instruction-tuned model")
         self.processor, self.template = processor, template
-        # Kimi's and DeepSeek's templates call it `thinking`.
-        self._variables: dict[str, bool] = (
-            {}
-            if enable_thinking is None
-            else {"enable_thinking": enable_thinking, "thinking": enable_thinking}
-        )
+        flag, switches = enable_thinking, [name for name in _SWITCHES if name in template]
+        self._variables = {} if flag is None else dict.fromkeys(switches, flag)
+        if flag is not None and not switches:
+            _log.warning("enable_thinking has no effect: the chat template has no such variable")
         self._control = _control_tokens(processor.tokenizer)
 
     def inputs(self, messages: Sequence[Message], prompt: str | None = None) -> Any:

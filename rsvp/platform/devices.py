@@ -46,7 +46,8 @@ def choose_placement(
     The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
     and float32 on the CPU. A GPU without native bfloat16 takes float32 for a network that was
     trained in bfloat16 and may overflow in float16, where its memory is large enough, and else
-    float16. MPS never takes float16 unasked.
+    float16. MPS never takes float16 unasked: Gemma 3's activations overflow it (transformers issue
+    39972), and so does Gemma 4's vision tower (vLLM issue 40290).
 
     Args:
         device: as torch names it, e.g. ``cuda:1``.

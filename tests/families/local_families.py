@@ -292,7 +292,9 @@ FAMILIES: dict[str, LocalFamily] = {
             "<|think|>"),
         turns("<|turn>user\n", "<turn|>\n", "<|turn>model\n", "<|image|>",
             before="{{ bos_token }}{%- if enable_thinking is defined and enable_thinking -%}"
-            "{{ '<|turn>system\n<|think|><turn|>\n' }}{%- endif -%}"),
+            "{{ '<|turn>system\n<|think|><turn|>\n' }}{%- endif -%}")
+        + "{%- if add_generation_prompt and not enable_thinking | default(false) -%}"
+        "{{ '<|channel>thought\n<channel|>' }}{%- endif -%}",
         "chat_template.jinja",
         {"processor_config.json": {"processor_class": "Gemma4Processor", "image_seq_length": 70,
             "image_processor": {"image_processor_type": "Gemma4ImageProcessor", "patch_size": 16,
@@ -303,7 +305,7 @@ FAMILIES: dict[str, LocalFamily] = {
             "eoi_token": "<image|>", "image_token": "<|image|>", "audio_token": "<|audio|>",
             "boa_token": "<|audio>", "eoa_token": "<audio|>"}},
         markup="<|channel>thought\nA cup.<channel|>[20, 10, 40, 30]",
-        thinking=(r"<\|think\|>", r"\A<bos><\|turn>user"),
+        thinking=(r"<\|think\|>", r"<\|channel>thought\n<channel\|>\Z"),
         frame="0-1000-yxyx"),
     "GLM-4.1V": LocalFamily("zai-org/GLM-4.1V-9B-Thinking",
         {**_GLM_IDS, "model_type": "glm4v", "text_config": _GLM_TEXT, "vision_config": _GLM_VISION},

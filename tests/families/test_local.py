@@ -175,6 +175,11 @@ def test_the_option_reaches_the_template(loaded: Any) -> None:
     assert mllm._loaded.chat.render(ASKED).endswith("</think>\n\n")
 
 
+def test_a_template_without_a_switch_says_so(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:
+    Chat(loaded("Gemma 3")._loaded.chat.processor, enable_thinking=False)
+    assert "enable_thinking has no effect" in caplog.text
+
+
 def test_florence2_writes_location_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mllm = TransformersMLLM(str(tiny_florence2(tmp_path / "florence")), max_tokens=LIMIT)
     mllm.load()
