@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rsvp.errors import first_line
 from rsvp.platform.devices import DevicePlacement
 
 EXTRA = "vision"  # the extra with the packages below
@@ -146,6 +147,14 @@ def token_ids(value: int | list[int] | None) -> list[int]:
     return [] if value is None else [value] if isinstance(value, int) else list(value)
 
 
+def why(error: BaseException) -> str:
+    """An error of loading in one line, with the option that helps."""
+    line = first_line(error)
+    if "trust_remote_code" not in str(error):
+        return line
+    return f"{line.split('. ')[0]}; if you have read that code: --option trust_remote_code=true"
+
+
 def missing_extra(error: BaseException) -> bool:
     """Whether transformers raised the error because it lacks a package of the extra `vision`."""
     is_about = isinstance(error, (ImportError, ValueError)) and _EXTRA_PACKAGE.search(str(error))
@@ -199,17 +208,15 @@ def _image_only(family: Any) -> Any:
 
 def _model_loader(config: Any, trust_remote_code: bool) -> Any:
     """The auto class that makes a model of images and text of this configuration."""
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoModelForMultimodalLM,
-    )
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    multimodal = getattr(transformers, "AutoModelForMultimodalLM", AutoModelForImageTextToText)
     own_code = getattr(config, "auto_map", None) or {}
     if trust_remote_code and AutoModelForImageTextToText.__name__ in own_code:
         return AutoModelForImageTextToText
-    for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
-        if type(config) in auto._model_mapping:  # type: ignore[operator]
+    for auto in (AutoModelForImageTextToText, multimodal):
+        if type(config) in auto._model_mapping:
             return auto
     found = [name for name in own_code if name.startswith("AutoModel")]
     if not found and type(config) in AutoModelForCausalLM._model_mapping:  # type: ignore[operator]

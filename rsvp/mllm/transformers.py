@@ -227,7 +227,7 @@ class TransformersMLLM:
         except Exception as error:  # loaders, and a model's own code, raise anything
             if loading.missing_extra(error):
                 raise MissingExtra(self.name, loading.EXTRA) from error
-            raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
+            raise ModelUnavailable(f"{self.name} cannot be loaded: {loading.why(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -245,6 +245,8 @@ class TransformersMLLM:
             self._device, self._dtype, mps_dtype="bfloat16", float32_bytes=in_float32
         )
         _log.info("%s", placement.reason)
+        if placement.device.type != "cpu" and not importlib.util.find_spec("accelerate"):
+            _log.info("pip install accelerate loads weights to the GPU without a copy in memory")
         with _progress_bars(shown=weight_bytes > _LARGE):
             return loading.load_model(
                 folder,

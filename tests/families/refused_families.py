@@ -75,6 +75,18 @@ REFUSED: dict[str, Refused] = {
         *_own_code("minicpmv", "AutoModel", "AutoModelForCausalLM"),
         _ONLY.format("llama", "AutoModel and AutoModelForCausalLM"),
     ),
+    "InternVL3, as first published": Refused(
+        "OpenGVLab/InternVL3-8B",
+        {
+            "model_type": "internvl_chat",
+            "auto_map": {
+                "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
+                "AutoModel": "modeling_internvl_chat.InternVLChatModel",
+            },
+        },
+        {},
+        r"if you have read that code: --option trust_remote_code=true\Z",
+    ),
     "a model of text": Refused(
         "meta-llama/Llama-3.2-1B-Instruct",
         *_own_code("llama"),

@@ -116,8 +116,11 @@ def written(mllm: TransformersMLLM, frame: str, size: tuple[int, int], grid: Any
         patch = mllm._loaded.model.config.vision_config.patch_size
         per_y, per_x = float(grid[0, 1] * patch) / size[0], float(grid[0, 2] * patch) / size[1]
     else:
-        per_y, per_x = 1000 / size[0], 1000 / size[1]
-    x0, y0, x1, y1 = (round(v * per) for v, per in zip(BOX, (per_x, per_y) * 2, strict=True))
+        unit = 1 if frame == "0-1" else 1000
+        per_y, per_x = unit / size[0], unit / size[1]
+    digits = 3 if frame == "0-1" else None
+    pairs = zip(BOX, (per_x, per_y) * 2, strict=True)
+    x0, y0, x1, y1 = (round(v * per, digits) for v, per in pairs)
     numbers = [y0, x0, y1, x1] if frame.endswith("yxyx") else [x0, y0, x1, y1]
     return json.dumps({"targets": [{"label": "cup", "box": numbers}], "reason": "It is there."})
 
