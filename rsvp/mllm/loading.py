@@ -137,7 +137,7 @@ def generation_settings(model: Any, tokenizer: Any, temperature: float) -> Any:
     how: dict[str, Any] = (
         {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     )
-    settings = GenerationConfig(num_beams=1, use_cache=True, **how, **kept)
+    settings = GenerationConfig(num_beams=1, use_cache=True, **how, **kept)  # type: ignore[no-untyped-call]
     model.generation_config = settings
     return settings
 
@@ -219,7 +219,7 @@ def _model_loader(config: Any, trust_remote_code: bool) -> Any:
         if type(config) in auto._model_mapping:
             return auto
     found = [name for name in own_code if name.startswith("AutoModel")]
-    if not found and type(config) in AutoModelForCausalLM._model_mapping:  # type: ignore[operator]
+    if not found and type(config) in AutoModelForCausalLM._model_mapping:
         found = ["AutoModelForCausalLM, a model of text alone"]
     raise ValueError(
         f"transformers has no image-text-to-text class for its type {config.model_type!r} (only "

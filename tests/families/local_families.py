@@ -68,12 +68,9 @@ _QWEN2_5_VL: Json = {
     "vision_config": _qwen_vision(14, fullatt_block_indexes=[0], window_size=56),
 }  # fmt: skip
 _SIGLIP: Json = {
-    **_ENCODER,
-    "image_size": 56,
-    "patch_size": 14,
-    "model_type": "siglip_vision_model",
-}
-_SIGLIP["vision_use_head"] = False
+    **_ENCODER, "image_size": 56, "patch_size": 14, "model_type": "siglip_vision_model",
+    "vision_use_head": False,
+}  # fmt: skip
 _LLAMA: Json = {**_LM, "model_type": "llama"}
 _QWEN2: Json = {**_LM, "model_type": "qwen2"}
 _GLM = (
