@@ -14,7 +14,7 @@ from typing import Any
 from rsvp.errors import first_line
 from rsvp.platform.devices import DevicePlacement
 
-EXTRA = "vision"  # the extra with the packages below
+# What the extra `vision` installs.
 _EXTRA_PACKAGE = re.compile(r"torchvision|num2words", re.IGNORECASE)
 
 # Where a folder names its processor, in the order in which transformers looks.

@@ -226,7 +226,7 @@ class TransformersMLLM:
             raise
         except Exception as error:  # loaders, and a model's own code, raise anything
             if loading.missing_extra(error):
-                raise MissingExtra(self.name, loading.EXTRA) from error
+                raise MissingExtra(self.name, "vision") from error
             raise ModelUnavailable(f"{self.name} cannot be loaded: {loading.why(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
