@@ -109,6 +109,7 @@ class TransformersMLLM:
 
         Raises:
             ModelUnavailable: the model cannot be downloaded or cannot be loaded.
+            MissingExtra: its processor needs torchvision or num2words, the extra `vision`.
         """
         if self._loaded is None:  # checked first without the lock, which a running reply holds
             with self._lock:
@@ -123,7 +124,8 @@ class TransformersMLLM:
         no query can end its turn. `seconds` does not include loading.
 
         Raises:
-            MLLMFailed: too long a prompt, no memory, or a template that refuses the conversation.
+            MLLMFailed: too long a prompt, no memory, logits that are not finite, or a template that
+                refuses the conversation.
             ModelUnavailable: as `load`.
         """
         del schema
