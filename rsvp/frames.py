@@ -34,14 +34,17 @@ class Frame:
             ``0-1000-yxyx``, y before x (Gemini, Gemma); ``0-1``; ``percent`` (Molmo).
         patch: side in pixels of a merged vision patch; `smart_resize` rounds to it.
         min_pixels, max_pixels: the bounds of `smart_resize` on height * width.
+        resized: (h, w) of the view as the model saw it, where its backend tells; the other three
+            are not needed then.
 
-    Only ``resized-pixels`` looks at the last three.
+    Only ``resized-pixels`` looks at the last four.
     """
 
     kind: FrameKind
     patch: int = 28
     min_pixels: int = 3136
     max_pixels: int = 12845056
+    resized: Size | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FrameKind):
@@ -209,7 +212,7 @@ def _pixels_per_unit(frame: Frame, view_size: Size, image_size: Size) -> tuple[f
     if frame.kind == "pixels":
         units: tuple[float, float] = view_size
     elif frame.kind == "resized-pixels":
-        units = smart_resize(
+        units = frame.resized or smart_resize(
             *view_size,
             patch=frame.patch,
             min_pixels=frame.min_pixels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
@@ -118,7 +118,8 @@ def propose(
         return ChatRequest((text,), (again,), strategy.schema(config.cot, config.frame))
 
     def read(reply: Reply) -> tuple[Reasoning, Reply]:
-        return strategy.read(reply.text, image, view, config.frame), reply
+        frame = replace(config.frame, resized=reply.resized)
+        return strategy.read(reply.text, image, view, frame), reply
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
     first = ChatRequest((rgb, text), names, strategy.schema(config.cot, config.frame))

@@ -195,6 +195,8 @@ class Reply:
         confidence: mean probability of the sampled tokens, 0 to 1, where the backend knows it.
         familiarity: log-odds that the images are like those that the model was trained on, above
             the threshold: below 0 they are unlike them. None where the backend cannot tell.
+        resized: (h, w) in pixels of the last image as the model's own preprocessing resized it;
+            None where the backend cannot tell.
     """
 
     text: str
@@ -203,6 +205,7 @@ class Reply:
     finish_reason: str = "stop"
     confidence: float | None = None
     familiarity: float | None = None
+    resized: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
 MAY_BE_HEAVY = (
     "platform/",
     "mllm/familiarity.py",
+    "mllm/loading.py",
     "mllm/transformers.py",
     "detectors/",
     "segmenters/",

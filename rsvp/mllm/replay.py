@@ -45,6 +45,7 @@ class RecordedReply(BaseModel):
     finish_reason: str
     confidence: float | None
     familiarity: float | None = None
+    resized: tuple[int, int] | None = None
 
     def reply(self) -> Reply:
         usage = Usage(**self.usage.model_dump())
@@ -55,6 +56,7 @@ class RecordedReply(BaseModel):
             self.finish_reason,
             self.confidence,
             self.familiarity,
+            self.resized,
         )
 
 

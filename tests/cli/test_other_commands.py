@@ -35,6 +35,18 @@ def test_models_as_json(capsys) -> None:
         assert entry["runs_here"] is (entry["missing"] == [])
 
 
+def test_models_lists_the_options_of_the_backends(capsys) -> None:
+    assert main(["models", "--options"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^transformers$", out, re.MULTILINE)
+    assert re.search(r"^  max_tokens=4096 +the longest reply, in tokens", out, re.MULTILINE)
+    for name in ("dtype", "device", "load_in_4bit", "temperature", "trust_remote_code"):
+        assert re.search(rf"^  {name}=", out, re.MULTILINE)
+    assert "api_key" not in out
+    assert main(["models", "--options", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["openai"]["timeout"]["about"]
+
+
 CUDA = {"version": "2.13.0", "build": "12.8", "gpu": None}
 HEALTHY = {
     "torch": {"version": "2.13.0+cpu", "build": None, "gpu": None},
