@@ -39,6 +39,7 @@ class ModelFamily:
         max_pixels: and to this area; None without a limit.
         multiple: sides that are multiples of this many pixels are not resized further.
         source: where the facts stand.
+        run: what of such models was run for this project; empty: nothing.
         profile: the folder of `prompts/` that is written for them.
         single_turn: they were trained on conversations of one question and one reply.
         min_confidence: mean token probability below which their replies are doubted; None where
@@ -57,6 +58,7 @@ class ModelFamily:
     max_pixels: int | None = None
     multiple: int = 1
     source: str = ""
+    run: str = ""
     profile: str = "full"
     single_turn: bool = False
     min_confidence: float | None = None
@@ -74,6 +76,7 @@ UNKNOWN = ModelFamily()
 
 _ENABLE = "`enable_thinking` of the chat template"
 _EFFORT = "`reasoning_effort`"
+_TINY = "the class, tiny random weights"
 _CHECKPOINT = "by the checkpoint: Instruct does not think, Thinking does"
 
 FAMILIES: tuple[ModelFamily, ...] = (
@@ -85,6 +88,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         frame="percent",
         strategy="boxes",
         source="recipes/embedded",
+        run="all of it: eval/README.md",
         profile="compact",
         single_turn=True,
         min_confidence=0.68,
@@ -113,11 +117,13 @@ FAMILIES: tuple[ModelFamily, ...] = (
         frame="resized-pixels",
         box_key="bbox_2d",
         strategy="boxes",
-        thinking="none, but RL models write <think> as told; MiMo-VL: `/no_think` in the query",
+        thinking="none, but models trained by reinforcement write <think> where they are told to",
         multiple=28,
         source="github.com/QwenLM/Qwen3-VL issues 940, 957, 1741; Qwen2.5-Omni issue 236; "
-        "VisionReasoner loads Qwen2_5_VLForConditionalGeneration; MiMo-VL issue 16; "
+        "om-ai-lab/VLM-R1 issue 198; VisionReasoner loads Qwen2_5_VLForConditionalGeneration; "
+        "XiaomiMiMo/MiMo-VL issue 16; "
         "github.com/web-infra-dev/midscene, qwen adapter",
+        run=_TINY,
     ),
     ModelFamily(
         name="Qwen2-VL, QVQ",
@@ -137,10 +143,11 @@ FAMILIES: tuple[ModelFamily, ...] = (
         thinking=_CHECKPOINT,
         multiple=32,
         source="github.com/QwenLM/Qwen3-VL issues 1741, 1927, 1937",
+        run=_TINY,
     ),
     ModelFamily(
         name="Qwen3.5 and later",
-        pattern=r"qwen[-_]?3\.\d|qwen[-_]?[4-9]",
+        pattern=r"qwen[-_]?3[._]\d|qwen[4-9]",
         model_types=("qwen3_5", "qwen3_5_moe", "qwen4_exp"),
         box_key="bbox_2d",
         strategy="boxes",
@@ -154,7 +161,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         pattern=r"intern[-_]?vl",
         model_types=("internvl", "internvl_chat"),
         strategy="boxes",
-        thinking="by the system prompt (3.5)",
+        thinking="3.5: by the system prompt (unverified)",
         source="github.com/OpenGVLab/InternVL issue 1016, with "
         "internvl.readthedocs.io/en/latest/get_started/chat_data_format.html",
     ),
@@ -228,15 +235,16 @@ FAMILIES: tuple[ModelFamily, ...] = (
         pattern=r"claude",
         frame="pixels",
         strategy="boxes",
-        thinking="off unless asked for",
+        thinking="off unless the request has `thinking`",
         max_side=1568,
         max_pixels=1_150_000,
-        source="platform.claude.com/docs/en/build-with-claude/vision-coordinates and /vision: "
-        "1568 tokens of 28 x 28 pixels and 1568 pixels a side are never resized",
+        source="platform.claude.com/docs/en/build-with-claude/vision-coordinates; of /vision, as "
+        "quoted in github.com/cnighswonger/claude-code-cache-fix issue 87: up to 1568 pixels a "
+        "side and 1568 tokens of 750 pixels no model resizes",
     ),
     ModelFamily(
         name="GPT, o-series",
-        pattern=r"\bgpt\b|(^|/)o\d|chatgpt",
+        pattern=r"(^|[^a-z])(chat)?gpt|(^|/)o\d",
         thinking=_EFFORT,
         source="the RSVP paper asks GPT-4o for bands; "
         "github.com/sanand0/blog, llms-still-do-not-locate-bounding-boxes-well",
@@ -248,7 +256,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         frame="0-1",
         box_key="bbox_2d",
         strategy="boxes",
-        thinking="by the checkpoint (VL); `thinking` in the extra body (K2.5)",
+        thinking="VL: by the checkpoint; K2.5: `thinking` in the extra body (unverified)",
         source="github.com/MoonshotAI/Kimi-VL issues 52, 56; for K2.5 nothing was found",
     ),
     ModelFamily(
@@ -256,7 +264,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         pattern=r"minicpm[-_]?[vo]",
         model_types=("minicpmv", "minicpmo", "minicpmv4_6", "minicpmv4_7"),
         strategy="boxes",
-        thinking=_ENABLE,
+        thinking="4.5 and later: `enable_thinking` (unverified)",
         source="github.com/OpenBMB/MiniCPM-V issues 772, 982",
     ),
     ModelFamily(
@@ -266,7 +274,8 @@ FAMILIES: tuple[ModelFamily, ...] = (
         frame="0-1",
         strategy="boxes",
         thinking=_ENABLE,
-        source="github.com/ATH-MaaS/Ovis issue 119; huggingface.co/AIDC-AI/Ovis2.5-9B",
+        source="github.com/ATH-MaaS/Ovis issue 119; huggingface.co/AIDC-AI/Ovis2.5-9B; "
+        "github.com/vllm-project/vllm issue 23088",
     ),
     ModelFamily(
         name="DeepSeek-VL2",
@@ -288,6 +297,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         strategy="boxes",
         source="transformers, models/florence2/processing_florence2.py: 1000 <loc_> tokens; "
         "answers its own task prompts only",
+        run=_TINY,
     ),
     ModelFamily(
         name="LLaVA-NeXT, LLaVA-OneVision",
@@ -295,43 +305,44 @@ FAMILIES: tuple[ModelFamily, ...] = (
         model_types=("llava", "llava_next", "llava_onevision"),
         frame="0-1",
         source="github.com/haotian-liu/LLaVA issue 606: fractions of the padded square",
+        run=_TINY,
     ),
     ModelFamily(
         name="Llama 4, Llama 3.2 Vision",
         pattern=r"llama[-_]?4|llama[-_]?3.2",
         model_types=("llama4", "mllama"),
-        source="no public text says how it writes boxes",
+        source="no public text was found on how it writes boxes",
     ),
     ModelFamily(
         name="Pixtral, Mistral 3",
         pattern=r"pixtral|mistral|ministral|magistral",
         model_types=("mistral3", "pixtral"),
-        source="no public text says how it writes boxes",
+        source="no public text was found on how it writes boxes",
     ),
     ModelFamily(
         name="Idefics 3, SmolVLM",
         pattern=r"idefics|smolvlm",
         model_types=("idefics2", "idefics3", "smolvlm"),
-        source="no public text says how it writes boxes",
+        source="no public text was found on how it writes boxes",
     ),
     ModelFamily(
         name="Aya Vision, Command A Vision",
-        pattern=r"aya|command[-_]?a",
+        pattern=r"\baya\b|command[-_]?a",
         model_types=("aya_vision", "cohere2_vision"),
-        source="no public text says how it writes boxes",
+        source="no public text was found on how it writes boxes",
     ),
     ModelFamily(
         name="Phi-3.5 and Phi-4 multimodal",
-        pattern=r"phi[-_]?[34]",
+        pattern=r"\bphi[-_]?[34]",
         model_types=("phi4_multimodal", "phi3_v", "phi4mm"),
-        source="no public text says how it writes boxes",
+        source="no public text was found on how it writes boxes",
     ),
     ModelFamily(
         name="Step3 and later",
         pattern=r"\bstep[-_]?3",
         model_types=("step3_vl", "step3p7"),
-        thinking="always thinks",
-        source="no public text says how it writes boxes",
+        thinking="always (unverified)",
+        source="no public text was found on how it writes boxes",
     ),
 )
 

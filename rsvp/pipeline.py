@@ -129,18 +129,23 @@ class Pipeline:
         started = time.perf_counter()
         # What is cheap to refuse comes first; and the MLLM before the segmenter, for its module
         # prepares the threads before torch is loaded.
-        frame = Frame.parse(frame) if isinstance(frame, str) else frame
+        if isinstance(frame, str):
+            Frame.parse(frame)
         specs: dict[PartKind, Any] = {
             "segmenter": segmenter or preset.segmenter,
+            "strategy": strategy or preset.strategy,
             "mllm": preset.mllm_spec() if mllm is None else mllm,
         }
-        specs["strategy"] = strategy or preset.strategy_for(_model_name(specs["mllm"]))
         given = _options_by_part(options or {})
         if isinstance(specs["segmenter"], str):
             registry.check_name("segmenter", registry.parse_spec(specs["segmenter"]).name)
-        parts: dict[PartKind, Any] = {
-            kind: _make(kind, specs[kind], given[kind]) for kind in ("strategy", "mllm")
-        }
+        parts: dict[PartKind, Any] = {}
+        if specs["strategy"] is not None:
+            parts["strategy"] = _make("strategy", specs["strategy"], given["strategy"])
+        parts["mllm"] = _make("mllm", specs["mllm"], given["mllm"])
+        if specs["strategy"] is None:
+            specs["strategy"] = preset.strategy_for(getattr(parts["mllm"], "model", ""))
+            parts["strategy"] = _make("strategy", specs["strategy"], given["strategy"])
         pipeline = cls(
             parts["mllm"],
             parts["strategy"],
@@ -406,13 +411,6 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
         )
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
-
-
-def _model_name(mllm: object) -> str:
-    """The model of a spec or of an object."""
-    if isinstance(mllm, str):
-        return registry.parse_spec(mllm).argument or ""
-    return str(getattr(mllm, "model", ""))
 
 
 def _lexicon(model: str) -> Lexicon | None:

@@ -106,7 +106,7 @@ def evaluate(
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
-    benchmark, _ = check(name, protocol, split)
+    exists = check(name, protocol, split)[0].target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
@@ -125,7 +125,7 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
-        target_exists=benchmark.target_exists(target_exists),
+        target_exists=exists,
         options=backend_options,
     )
     pipeline = make()

@@ -127,9 +127,10 @@ class RegionStrategy(ABC, Generic[V]):
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
         targets = tuple(self.targets(reply))
         groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
+        own_view, size = self.checked_view(view), (image.height, image.width)
         try:
             written = as_written(groups, frame)
-            place = CoordinateMap(written, self.checked_view(view), (image.height, image.width))
+            place = CoordinateMap(written, own_view, size)
             proposals = tuple(self.proposal(raw, place) for raw in targets)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
