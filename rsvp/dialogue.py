@@ -86,6 +86,14 @@ class Budget:
                     f"the budget ({name}={limit:g}) is spent without an answer; raise --budget"
                 )
 
+    def is_left(self) -> bool:
+        """Whether there is budget for another call."""
+        try:
+            self.check()
+        except BudgetExceeded:
+            return False
+        return True
+
     def add(self, reply: Reply) -> None:
         """Count a reply."""
         self.usage += reply.usage

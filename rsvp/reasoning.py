@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame
 from rsvp.lexicon import Lexicon
 from rsvp.registry import ModelFamily
@@ -17,6 +17,9 @@ from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import Strategy
 from rsvp.types import Reasoning, Reply, RgbArray, Usage
+
+ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
+NOT_ABSENT = '"targets" is empty, but what the query asks for is in the image: name what fits best'
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class PromptConfig:
         cot: ask for the chain of thought, or for the targets alone.
         max_reasks: how often to ask again after a reply that cannot be read.
         lexicon: all words that the model knows, where these are few.
+        target_exists: the query's target is known to be in the image: the model is told so, and
+            asked once more where it finds none.
     """
 
     frame: Frame
@@ -36,6 +41,19 @@ class PromptConfig:
     cot: bool = True
     max_reasks: int = 2
     lexicon: Lexicon | None = None
+    target_exists: bool = False
+
+    @property
+    def profile(self) -> str:
+        """The profile of `prompts/` to ask with."""
+        profile = self.family.profile
+        return profile + prompting.EXISTS if self.tells_existence else profile
+
+    @property
+    def tells_existence(self) -> bool:
+        """Whether the prompts say that the target exists: the embedded reasoner's cannot."""
+        exists = f"{self.family.profile}{prompting.EXISTS}/system"
+        return self.target_exists and prompting.exists(exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,7 @@ def check_prompts(mllm: str, strategy: str, config: PromptConfig) -> None:
     Raises:
         BadInput: the message names the strategies that have prompts.
     """
-    start, end = f"{config.family.profile}/", f".{_form(config)}"
+    start, end = f"{config.profile}/", f".{_form(config)}"
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
     if strategy not in known:
@@ -91,15 +109,16 @@ def propose(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    image, family, profile = request.image, config.family, config.family.profile
+    image, family, profile, frame = request.image, config.family, config.profile, config.frame
     query = request.query
     if config.lexicon:
         query, unknown = config.lexicon.read(query)
         if unknown or not query:
             return _not_asked(request.query, unknown, dialogue)
-    view = strategy.view(image, request.query, max_side=family.max_side, cache=cache)
+    max_side = family.view_side(image.height, image.width)
+    view = strategy.view(image, request.query, max_side=max_side, cache=cache)
     variables: dict[str, str] = {
-        **prompting.variables_for_frame(config.frame.kind, view.size[1], view.size[0]),
+        **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
         **view.variables,
         "query": query,
     }
@@ -114,16 +133,27 @@ def propose(
     def reask(problem: str) -> ChatRequest:
         text = prompting.render(again, **variables, problem=problem)
         if family.single_turn:  # it sees the image again, and gets the simpler question
-            return ChatRequest((rgb, text), (again,), strategy.schema(False, config.frame))
-        return ChatRequest((text,), (again,), strategy.schema(config.cot, config.frame))
+            return ChatRequest((rgb, text), (again,), strategy.schema(False, frame))
+        return ChatRequest((text,), (again,), strategy.schema(config.cot, frame))
+
+    examples = prompting.example_numbers(names[-1], variables)
+    doubts = config.tells_existence and dialogue.max_reasks > 0
 
     def read(reply: Reply) -> tuple[Reasoning, Reply]:
-        frame = replace(config.frame, resized=reply.resized)
-        return strategy.read(reply.text, image, view, frame), reply
+        nonlocal doubts
+        seen = replace(frame, resized=reply.resized)
+        reasoning = strategy.read(reply.text, image, view, seen)
+        _refuse_echo(reasoning, examples)
+        if reasoning.no_target and reasoning.understood and doubts and dialogue.budget.is_left():
+            doubts = False
+            raise UnparsableReply(NOT_ABSENT, reply.text)
+        return reasoning, reply
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
-    first = ChatRequest((rgb, text), names, strategy.schema(config.cot, config.frame))
+    first = ChatRequest((rgb, text), names, strategy.schema(config.cot, frame))
     reasoning, reply = dialogue.ask(first, read, reask)
+    if reasoning.no_target and reply.familiarity is not None and reply.familiarity < 0:
+        reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
         reasoning=reasoning,
@@ -134,6 +164,13 @@ def propose(
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
+
+
+def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) -> None:
+    """UnparsableReply where a target's first numbers are a box or point of a worked example."""
+    for proposal in reasoning.proposals:
+        if any(proposal.raw[: len(numbers)] == numbers for numbers in examples):
+            raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
 
 
 def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:

@@ -142,8 +142,10 @@ class Reasoning:
 
     Attributes:
         understood: False when the model said that it cannot read images of this sort at all, or
-            that it does not know words of the query.
+            that it does not know words of the query, or found nothing in an image that is unlike
+            those that it was trained on.
         unknown_words: these words.
+        warnings: what was odd about the reply, a line each.
     """
 
     steps: tuple[Step, ...]
@@ -152,6 +154,7 @@ class Reasoning:
     raw: str = field(default="", repr=False)
     understood: bool = True
     unknown_words: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def no_target(self) -> bool:

@@ -200,7 +200,7 @@ def test_a_model_that_cannot_read_such_images_says_so() -> None:
     result = pipeline(reply, model="embedded").segment(picture(), "x")
     assert result.no_target
     assert not result.reasoning.understood
-    assert result.warnings == (f"{UNSURE}: it says that it cannot read images of this sort",)
+    assert result.warnings == (f"{UNSURE}: no scene",)
 
 
 @pytest.mark.parametrize(("familiarity", "warned"), [(-0.1, True), (0.1, False), (None, False)])

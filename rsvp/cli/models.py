@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
     return {
         "name": preset.name,
         "mllm": preset.mllm,
-        "strategy": preset.strategy,
+        "strategy": preset.strategy_for(_api_model() if preset.mllm is None else preset.mllm),
         "segmenter": preset.segmenter,
         "download_gb": round(preset.download_gb, 2),
         "memory_gb": preset.ram_gb,
@@ -54,6 +55,10 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
         "runs_here": not missing,
         "missing": missing,
     }
+
+
+def _api_model() -> str:
+    return os.environ.get(presets.API_MODEL, "").strip()
 
 
 def _print(entry: dict[str, Any]) -> None:

@@ -97,12 +97,23 @@ def missing_shards(folder: Path) -> list[str]:
 
 def in_hub_cache(model: str) -> bool:
     """Whether the weights of a hub id lie on this machine, complete."""
+    folder = hub_snapshot(model)
+    return folder is not None and holds_weights(folder)
+
+
+def hub_snapshot(model: str) -> Path | None:
+    """The folder of a hub id in the cache of downloads, complete or not; None where there is none.
+
+    A name that cannot be a hub id has none.
+    """
+    if not is_hub_id(model):
+        return None
     repository = hub_cache() / f"models--{model.replace('/', '--')}"
     try:
         commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:
-        return False
-    return holds_weights(repository / "snapshots" / commit)
+        return None
+    return repository / "snapshots" / commit
 
 
 def _available() -> int | None:
