@@ -21,7 +21,9 @@ _PNG_PIXELS = 1_000_000
 _BYTES_PER_TOKEN = 8  # more than any tokenizer packs into one token of a prompt, on average
 _CUT = {"max_tokens", "max_output_tokens", "model_length"}  # other words for "length"
 _THOUGHTS = ("reasoning_content", "reasoning")
-_WAIT = re.compile(r"(?:retry|try again) (?:in|after) (\d+(?:\.\d+)?) ?(ms|s)\b", re.IGNORECASE)
+_WAIT = re.compile(
+    r"(?:retry|try again) (?:in|after) (\d+(?:\.\d+)?) ?(ms|s(?:econds?)?)\b", re.IGNORECASE
+)
 
 
 def wire_message(message: Message) -> dict[str, Any]:
