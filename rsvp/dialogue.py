@@ -208,7 +208,7 @@ class Dialogue:
         if not self.single_turn and 0 < self._prompt_tokens < read:
             _log.warning(
                 "%s read %d tokens of a conversation that had %d before: its context length is too "
-                "small and the image may be lost; raise it at the server (docs/models.md)",
+                "small and the image may be lost; raise it at the server (docs/servers.md)",
                 self.mllm.name, self._prompt_tokens, read,
             )  # fmt: skip
 

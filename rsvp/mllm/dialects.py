@@ -1,6 +1,6 @@
 """How servers of chat completions switch a model's thinking on and off.
 
-There is no common field. What each server reads (docs/models.md has the sources):
+There is no common field. What each server reads (docs/servers.md; the tests' table has sources):
 
 - DashScope, ModelScope, SiliconFlow: ``enable_thinking`` beside the messages;
 - OpenRouter: ``reasoning``, one object for every provider;

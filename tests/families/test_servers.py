@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,12 @@ def test_an_error_in_the_middle_of_a_stream(
     assert connect(dialect).reply(ASK).text == ANSWER
     assert "temperature" not in server.requests[1]
     assert len(pauses) == 1
+
+
+@dialects
+def test_the_documentation_says_how_thinking_is_switched_off(dialect: Dialect) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    assert json.dumps(dialect.thinking_off) in page
 
 
 def test_azure_reads_the_key_from_its_own_header_and_the_version_from_the_url(
