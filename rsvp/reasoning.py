@@ -10,13 +10,20 @@ from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame
+from rsvp.frames import Frame, smart_resize
+from rsvp.images import resize
 from rsvp.lexicon import Lexicon
+from rsvp.mllm import is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import Strategy
-from rsvp.types import Reasoning, Reply, RgbArray, Usage
+from rsvp.strategies import Strategy, View
+from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
+
+# Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
+# processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.
+SERVED_PIXELS = 28 * 28 * 1280
+_PIXEL_FRAMES = ("pixels", "resized-pixels")
 
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
 NOT_ABSENT = '"targets" is empty, but what the query asks for is in the image: name what fits best'
@@ -115,8 +122,12 @@ def propose(
         query, unknown = config.lexicon.read(query)
         if unknown or not query:
             return _not_asked(request.query, unknown, dialogue)
-    max_side = family.view_side(image.height, image.width)
-    view = strategy.view(image, request.query, max_side=max_side, cache=cache)
+    sent_unchanged = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
+    if sent_unchanged:
+        view = _served_view(image, request.query, strategy, config, cache)
+    else:
+        max_side = family.view_side(image.height, image.width)
+        view = strategy.view(image, request.query, max_side=max_side, cache=cache)
     variables: dict[str, str] = {
         **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
         **view.variables,
@@ -171,6 +182,36 @@ def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) 
     for proposal in reasoning.proposals:
         if any(proposal.raw[: len(numbers)] == numbers for numbers in examples):
             raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
+
+
+def _served_view(
+    image: Image,
+    query: str,
+    strategy: Strategy,
+    config: PromptConfig,
+    cache: EmbeddingCache | None,
+) -> View:
+    """The view that no server resizes, so that a model's pixels are the view's own.
+
+    Its sides are multiples of the model's patch, and it has at most `SERVED_PIXELS`. A server does
+    not say to which size it brought a picture; all other frames are relative to it.
+    """
+    frame = config.frame
+
+    def served(height: int, width: int) -> tuple[int, int]:
+        patch = max(frame.patch, config.family.multiple)
+        most = min(frame.max_pixels, config.family.max_pixels or SERVED_PIXELS)
+        return smart_resize(
+            height, width, patch=patch, min_pixels=frame.min_pixels, max_pixels=most
+        )
+
+    most = config.family.view_side(image.height, image.width)
+    shrunk = min(1.0, most / max(image.height, image.width))
+    size = served(round(image.height * shrunk) or 1, round(image.width * shrunk) or 1)
+    view = strategy.view(image, query, max_side=max(size), cache=cache)
+    size = served(*view.size)
+    variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
+    return replace(view, rgb=resize(view.rgb, size), variables=variables)
 
 
 def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
