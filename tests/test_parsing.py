@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import ParsedReply, RawStep, RawTarget, parse_reply
 
-TABLE = Path(__file__).parent / "data" / "replies.txt"
+DATA = Path(__file__).parent / "data"
+TABLES = [DATA / "replies.txt", DATA / "replies_seen.txt"]
 KINDS = ("box", "bands", "points", "marks")
 
 
 def cases() -> list[Any]:
-    """(expect, reply, outcome) from the table."""
-    text = TABLE.read_text(encoding="utf-8")
-    found = re.findall(
-        r"^#{8} (\w+): (.+)\n(?s:(.*?))^#{8} => (.+)$(?=\n#{8} )", text, re.MULTILINE
-    )
+    """(expect, reply, outcome) from the tables."""
+    pattern = r"^#{8} (\w+): (.+)\n(?s:(.*?))^#{8} => (.+)$(?=\n#{8} )"
+    texts = [table.read_text(encoding="utf-8") for table in TABLES]
     return [
         pytest.param(expect, reply.removesuffix("\n"), outcome, id=f"{expect}: {name}")
-        for expect, name, reply, outcome in found
+        for text in texts
+        for expect, name, reply, outcome in re.findall(pattern, text, re.MULTILINE)
     ]
 
 
@@ -56,9 +56,12 @@ def test_reply(expect: Any, reply: str, outcome: str) -> None:
         assert [values(target, expect) for target in parsed.targets] == json.loads(outcome)
 
 
-def test_the_table_is_read_completely() -> None:
-    assert len(cases()) == TABLE.read_text(encoding="utf-8").count("\n######## =>") >= 120
+def test_the_tables_are_read_completely() -> None:
+    texts = [table.read_text(encoding="utf-8") for table in TABLES]
+    assert len(cases()) == sum(text.count("\n######## =>") for text in texts) >= 300
     assert len({case.id for case in cases()}) == len(cases())
+    public = [case.id for case in cases() if re.search(r"\[(?!I13)[^\]]+\]$", str(case.id))]
+    assert len(public) * 4 >= len(cases())
 
 
 def test_steps_and_reason() -> None:

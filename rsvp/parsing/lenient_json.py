@@ -2,8 +2,9 @@
 
 It accepts trailing and missing commas, single and typographic quotes, unescaped inner quotes,
 Python literals and tuples, bare words, comments, and text that stops in the middle. Containers
-that the text never closed have `complete` False; a scalar cut off at the end is left out. A depth
-limit and a budget bound the work, so that hostile text costs milliseconds.
+that the text never closed have `complete` False; a scalar cut off at the end is left out. Text is
+read once: where reading fails, the containers that were complete by then are kept, and the caller
+continues behind the failure. A depth limit and a budget bound the work and the memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TypeAlias
 
 MAX_DEPTH = 32
 # More JSON tokens than any model writes in one reply; only hostile text reaches it.
-BUDGET = 60_000
+BUDGET = 20_000
+_DOCUMENT_UNITS = 6  # what finding and judging one document costs, in tokens
 _CHARS_PER_UNIT = 64
 
 Node: TypeAlias = "bool | float | str | Array | Object | None"
@@ -47,7 +49,10 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A container at `text[start:end]`, with all (normalised) keys in it at any depth."""
+    """A container at `text[start:end]`, with all (normalised) keys in it at any depth.
+
+    Documents inside of broken ones come without their keys, which the broken one has.
+    """
 
     node: Array | Object
     start: int
@@ -57,12 +62,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Not JSON: reading from `start` failed at `end`, after these (normalised) keys."""
+    """Not JSON: reading from `start` failed at `end`, after these (normalised) keys.
+
+    Attributes:
+        inside: the complete containers in it, outermost only, in order.
+    """
 
     start: int
     end: int
     keys: frozenset[str]
-    too_deep: bool = False
+    inside: tuple[Document, ...] = ()
 
 
 class OutOfBudgetError(Exception):
@@ -70,11 +79,7 @@ class OutOfBudgetError(Exception):
 
 
 class _BrokenError(Exception):
-    """The text at the current position cannot be JSON."""
-
-
-class _TooDeepError(_BrokenError):
-    """Brackets are nested deeper than any answer needs."""
+    """The text at the current position cannot be JSON, or is nested deeper than any answer."""
 
 
 class _EndError(Exception):
@@ -87,6 +92,11 @@ _BLANK = re.compile(r"(?:[\s\ufeff\u200b]++|//[^\n]*+|\#[^\n]*+|/\*.*?(?:\*/|\Z)
 _NUMBER = re.compile(
     r"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|(?i:infinity|inf|nan))"
     r"(?![\w.+\-%])"
+)
+_FLAT_NUMBER = re.compile(r"-?+[0-9]++(?:\.[0-9]++)?+")
+# A list of plain numbers, by far the most frequent container.
+_FLAT_LIST = re.compile(
+    r"\[[ \n]*+-?+[0-9]++(?:\.[0-9]++)?+(?:,[ \n]*+-?+[0-9]++(?:\.[0-9]++)?+)*+[ \n]*+\]"
 )
 # The start of a number, such as `12.5e-`, followed only by a closing fence.
 _CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\s*+(?:\Z|```)")
@@ -128,13 +138,18 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 class Reader:
-    """Reads containers out of one text; all reads share one budget."""
+    """Reads containers out of one text; all reads share one budget.
+
+    Args:
+        budget: JSON tokens that may be read.
+    """
 
     def __init__(self, text: str, budget: int = BUDGET) -> None:
         self.text = text
-        self._left = budget
+        self.left = budget
         self._pos = 0
         self._keys: set[str] = set()
+        self._done: list[Document] = []
 
     def read(self, start: int) -> Document | Broken:
         """Read the container that opens at `start`.
@@ -144,17 +159,18 @@ class Reader:
         """
         self._pos = start
         self._keys = set()
-        self._spend(2)
+        self._done = []
+        self._spend(_DOCUMENT_UNITS)
         try:
             node = self._container(0)
-        except _BrokenError as error:
-            deep = isinstance(error, _TooDeepError)
-            return Broken(start, max(self._pos, start + 1), frozenset(self._keys), deep)
+        except _BrokenError:
+            end = max(self._pos, start + 1)
+            return Broken(start, end, frozenset(self._keys), tuple(self._done))
         return Document(node, start, self._pos, frozenset(self._keys))
 
     def _spend(self, units: int) -> None:
-        self._left -= units
-        if self._left < 0:
+        self.left -= units
+        if self.left < 0:
             raise OutOfBudgetError
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -181,14 +197,28 @@ class Reader:
 
     def _container(self, depth: int) -> Array | Object:
         if depth >= MAX_DEPTH:
-            raise _TooDeepError
+            raise _BrokenError
         self._spend(1)
-        opening = self.text[self._pos]
-        self._pos += 1
-        members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
-        if opening == "{":
-            return Object(dict(members), complete)
-        return Array([value for _, value in members], complete)
+        start = self._pos
+        opening = self.text[start]
+        flat = opening == "[" and _FLAT_LIST.match(self.text, start)
+        if flat:
+            self._spend(self.text.count(",", start, flat.end()))
+            numbers = _FLAT_NUMBER.finditer(self.text, start, flat.end())
+            self._pos = flat.end()
+            node: Array | Object = Array([float(number[0]) for number in numbers])
+        else:
+            self._pos += 1
+            members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
+            if opening == "{":
+                node = Object(dict(members), complete)
+            else:
+                node = Array([value for _, value in members], complete)
+        if node.complete and opening != "(":
+            while self._done and self._done[-1].start > start:
+                self._done.pop()
+            self._done.append(Document(node, start, self._pos, frozenset()))
+        return node
 
     def _members(
         self, closer: str, depth: int, *, keyed: bool
