@@ -17,7 +17,7 @@ from typing import TypeAlias
 MAX_DEPTH = 32
 # More JSON tokens than any model writes in one reply; only hostile text reaches it.
 BUDGET = 20_000
-_DOCUMENT_UNITS = 6  # what finding and judging one document costs, in tokens
+_CONTAINER_UNITS = 2  # what a container costs, in tokens
 _CHARS_PER_UNIT = 64
 
 Node: TypeAlias = "bool | float | str | Array | Object | None"
@@ -160,7 +160,7 @@ class Reader:
         self._pos = start
         self._keys = set()
         self._done = []
-        self._spend(_DOCUMENT_UNITS)
+        self.spend(1)
         try:
             node = self._container(0)
         except _BrokenError:
@@ -168,7 +168,8 @@ class Reader:
             return Broken(start, end, frozenset(self._keys), tuple(self._done))
         return Document(node, start, self._pos, frozenset(self._keys))
 
-    def _spend(self, units: int) -> None:
+    def spend(self, units: int) -> None:
+        """Count work against the budget."""
         self.left -= units
         if self.left < 0:
             raise OutOfBudgetError
@@ -177,7 +178,7 @@ class Reader:
         """Match at the position and move behind it; the cost grows with the length."""
         found = pattern.match(self.text, self._pos)
         if found:
-            self._spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
+            self.spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
             self._pos = found.end()
         return found
 
@@ -185,7 +186,7 @@ class Reader:
         """Skip blanks and comments; whether the text ends here."""
         blank = _BLANK.match(self.text, self._pos)
         if blank and blank.end() > self._pos:
-            self._spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
+            self.spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
             self._pos = blank.end()
         return self._pos >= len(self.text) or self.text.startswith(_ENDINGS, self._pos)
 
@@ -198,12 +199,12 @@ class Reader:
     def _container(self, depth: int) -> Array | Object:
         if depth >= MAX_DEPTH:
             raise _BrokenError
-        self._spend(1)
+        self.spend(_CONTAINER_UNITS)
         start = self._pos
         opening = self.text[start]
         flat = opening == "[" and _FLAT_LIST.match(self.text, start)
         if flat:
-            self._spend(self.text.count(",", start, flat.end()))
+            self.spend(self.text.count(",", start, flat.end()))
             numbers = _FLAT_NUMBER.finditer(self.text, start, flat.end())
             self._pos = flat.end()
             node: Array | Object = Array([float(number[0]) for number in numbers])
@@ -288,7 +289,7 @@ class Reader:
     def _string(self) -> str:
         found = self._match(_STRINGS[self.text[self._pos]])
         if not found:
-            self._spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
+            self.spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
             self._pos = len(self.text)
             raise _EndError
         return _unescape(found[1])

@@ -14,7 +14,7 @@ from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.markup import MAX_REGIONS, entry, label_of
 from rsvp.parsing.values import Unreadable, list_in
 
-MAX_TEXT = 20_000  # no answer in prose is longer
+MAX_TEXT = 10_000  # no answer in prose is longer
 _MAX_DENIAL = 600
 
 _NUMBER = r"[-+]?[0-9]{1,6}(?:\.[0-9]{1,9})?"

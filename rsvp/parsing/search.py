@@ -10,7 +10,6 @@ families are read, then lists that stand alone, then prose.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,6 +33,7 @@ _LISTS = (
 _SAYS_PRESENT = ("present", "is_present", "found", "exists")
 _SAYS_ABSENT = ("no_target", "absent", "not_found")
 _MAX_WRAPPERS = 6
+_CANDIDATE_UNITS = 4  # what judging a candidate costs, in JSON tokens
 
 _THINK = r"(?:think|thinking|thought|reasoning)"
 _CLOSE = re.compile(rf"</{_THINK}>|◁/think▷", re.IGNORECASE)
@@ -111,7 +111,7 @@ def find(text: str, expect: Expect) -> AnswerCandidate:
         OutOfBudgetError: the text costs too much to read.
     """
     scan = _Scan(text)
-    answers = _merged(_answers(scan.found, expect), text)
+    answers = _merged(scan.answers(expect), text)
     answers = [answer for answer in answers if scan.trusts(answer)]
     marked = scan.marked
     keyed = [answer for answer in answers if answer.kind != "bare"]
@@ -212,6 +212,14 @@ class _Scan:
             self.thinking_from = tag.end()
         return tag.end()
 
+    def answers(self, expect: Expect) -> list[AnswerCandidate]:
+        """The documents that can be an answer."""
+        documents = (item for item in self.found if isinstance(item, Document))
+        answers = (_answer(item.node, expect, item.start, item.end) for item in documents)
+        found = [answer for answer in answers if answer]
+        self._reader.spend(_CANDIDATE_UNITS * len(found))
+        return found
+
     def trusts(self, answer: AnswerCandidate) -> bool:
         """Whether an answer is outside of thinking, and not a readable part of a broken one."""
         if self.thinking_from is not None and answer.start >= self.thinking_from:
@@ -265,12 +273,6 @@ def _is_json(item: Document | Broken) -> bool:
     if isinstance(item, Broken):
         return bool(item.keys)
     return isinstance(item.node, Object) or bool(item.keys)
-
-
-def _answers(found: Iterable[Document | Broken], expect: Expect) -> list[AnswerCandidate]:
-    documents = (item for item in found if isinstance(item, Document))
-    answers = (_answer(item.node, expect, item.start, item.end) for item in documents)
-    return [answer for answer in answers if answer]
 
 
 def _answer(node: Array | Object, expect: Expect, start: int, end: int) -> AnswerCandidate | None:
