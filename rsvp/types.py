@@ -144,6 +144,7 @@ class Reasoning:
         understood: False when the model said that it cannot read images of this sort at all, or
             that it does not know words of the query.
         unknown_words: these words.
+        warnings: what of the reply was left out.
     """
 
     steps: tuple[Step, ...]
@@ -152,6 +153,7 @@ class Reasoning:
     raw: str = field(default="", repr=False)
     understood: bool = True
     unknown_words: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def no_target(self) -> bool:

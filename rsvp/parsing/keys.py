@@ -33,19 +33,21 @@ STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning"
 REGION = frozenset((*BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 ANSWER = REGION.union(TARGETS)
 REPLY = ANSWER.union(STEPS)
-_CORNER_NAMES = frozenset(
-    (*("x0", "y0", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "left", "top"),)
-    + ("x_min", "y_min", "x_max", "y_max", "right", "bottom", "width", "height", "x", "y")
-    + ("top_left", "bottom_right")
+_CORNER_NAMES = (
+    *("x0", "y0", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "left", "top", "right"),
+    *("x_min", "y_min", "x_max", "y_max", "bottom", "width", "height", "x", "y"),
+    *("top_left", "bottom_right"),
 )
 KNOWN = ANSWER.union(LABEL, _CORNER_NAMES, ("reason",)) - {"target"}
 _STEP_MARKS = ("text", "step", "thought")
 _NOT_A_LABEL = re.compile(
     r"size|image|crop|colou?r|shape|padding|resolution|rgb|range|score|select|ind(?:ex|ices)|step"
-    r"|count|number|_ids?\Z"
+    r"|count|number|_ids?\Z|data|value|info|meta"
 )
+_ARTICLE = re.compile(r"\A\s*(?:the|an?)\s")
 _PLACEHOLDER = re.compile(
-    r"[xy]_?(?:[0-9]|min|max)|string|number|int(?:eger)?|float|\.{3}|…|<.{0,40}>|[a-d]", re.IGNORECASE
+    r"[xy]_?(?:[0-9]|min|max)|string|number|int(?:eger)?|float|\.{3}|…|<.{0,40}>|[a-d]",
+    re.IGNORECASE,
 )
 _NAMES = ("label", "name", "object", "class", "category")
 
@@ -77,8 +79,7 @@ def has_region(node: Object, expect: str) -> bool:
         return node.key(POINTS) is not None or {"x", "y"} <= node.entries.keys()
     if node.key(SURE_MARKS):
         return True
-    described = node.key(("text", "description", "thought")) and not node.key(_NAMES)
-    return node.key(MARKS) is not None and not described
+    return node.key(MARKS) is not None and node.key(_NAMES) is not None
 
 
 def labelled(node: Object, expect: str) -> Array | None:
@@ -131,5 +132,7 @@ def labels(targets: Node) -> set[str]:
     """The labels of entries, in lower case; empty where one has none, or is used twice."""
     items = targets.items if isinstance(targets, Array) else [targets]
     found = [item.first(LABEL) if isinstance(item, Object) else None for item in items]
-    names = {name.strip().lower() for name in found if isinstance(name, str) and name.strip()}
+    names = {_ARTICLE.sub("", name.lower()).strip() for name in found if isinstance(name, str)} - {
+        ""
+    }
     return names if len(names) == len(found) else set()

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 MAX_DEPTH = 32
 # More JSON tokens than any model writes in one reply; only hostile text reaches it.
-BUDGET = 20_000
+BUDGET = 24_000
 _CONTAINER_UNITS = 2  # what a container costs, in tokens
 _CHARS_PER_UNIT = 64
 

@@ -61,7 +61,7 @@ def read(text: str, kind: str) -> list[Node]:
 
 def label_of(text: str) -> str:
     """What stands before a region, as its label; words such as "bounding box" are none."""
-    label = text.strip().strip("*_`\"' ").rstrip(":").strip("*_`\"' ")
+    label = text.strip("*_`\"' \t").rstrip(":=-–— ").strip("*_`\"' ")
     return "" if _GENERIC.fullmatch(label) else label
 
 

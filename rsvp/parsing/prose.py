@@ -32,7 +32,9 @@ _LIST_WORD = re.compile(r"\b(?:to|and)\b|(?<=\))\s*[-–]")
 _BULLET = re.compile(r"[ \t]*(?:[-*•+][ \t]+|[0-9]{1,3}[.)][ \t]+)?")
 _FENCE_LINE = re.compile(r"[ \t]*```\w{0,20}[ \t]*")
 _AFTER_REGION = re.compile(r"[\s.,;。*`$}]{0,10}")
-_NUMBERS = r"[0-9]{1,4}(?:\s{0,3}(?:,|，|-|–|to|through|and|&)(?:\s{0,3}and)?\s{0,3}[0-9]{1,4}){0,60}"
+_NUMBERS = (
+    r"[0-9]{1,4}(?:\s{0,3}(?:,|，|-|–|to|through|and|&)(?:\s{0,3}and)?\s{0,3}[0-9]{1,4}){0,60}"
+)
 _ROWS = re.compile(rf"\brows?\b[\s:*]{{0,6}}({_NUMBERS})", re.IGNORECASE)
 _COLUMNS = re.compile(rf"\bcol(?:umn)?s?\b[\s:*]{{0,6}}({_NUMBERS})", re.IGNORECASE)
 _MARKS = re.compile(
@@ -47,7 +49,9 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 
-_IN_IMAGE = r"(?: (?:in|on|within) (?:the|this|that) (?:\w{1,12} )?(?:image|picture|photo\w{0,5}|scene))"
+_IN_IMAGE = (
+    r"(?: (?:in|on|within) (?:the|this|that) (?:\w{1,12} )?(?:image|picture|photo\w{0,5}|scene))"
+)
 _THING = (
     r"(?: (?!doubt|question|need|clear|problem|issue|reason|way|longer|answer|image|picture|photo"
     r"|information|idea|point|sign|mark\b|other|more|else|better|guarantee|certain|one\b|single"
@@ -55,13 +59,16 @@ _THING = (
 )
 _STATE = (
     r"(?: (?:is|are|was|were))?(?: (?:present|visible|found|shown|seen|there|detected|depicted"
-    r"|to be seen))"
+    r"|to be seen|fits?|match(?:es)?))"
 )
 _DENIAL = re.compile(
     r"(?:(?:unfortunately|sorry|no)[,.]? )?(?:"
-    r"(?:there (?:is|are|was|were) (?:no|not an?y?)|there (?:is|are)n['’]t (?:an?|any)|there['’]s no)"
+    r"there(?: (?:is|are|was|were) (?:no|not an?y?)| (?:is|are)n['’]t (?:an?|any)|['’]s no)"
     rf"(?: such)?{_THING}{_STATE}?{_IN_IMAGE}?"
     r"|there (?:is|are) none"
+    r"|(?:the|this) (?:image|picture|photo|scene) (?:does not|doesn['’]t)"
+    rf" (?:contain|show|have|include)(?: an?| any)?(?: such)?{_THING}"
+    rf"|(?:the|an?){_THING} (?:is|are)(?: not|n['’]t) (?:present|visible|shown|found){_IN_IMAGE}?"
     rf"|i (?:do not|don['’]t|can ?not|can['’]t|could not|couldn['’]t) (?:see|find|locate|detect)"
     rf"(?: an?| any| the)?(?: such)?{_THING}{_IN_IMAGE}?"
     rf"|no(?: such| matching)?{_THING}(?:{_STATE}{_IN_IMAGE}?|{_IN_IMAGE})"
@@ -78,11 +85,20 @@ _NOTHING = re.compile(
 _EMPTY = re.compile(r"(?:null|n/a|no|empty|\[\s*\])?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!]\s+|\n+|$")
 _MORE = re.compile(r"[0-9\[\]{}|]|\b(?:but|however|although|though|except|yet)\b", re.I)
+_VERSION = re.compile(
+    r"\b(?:initial(?:ly)?|draft|refined|first guess|final|adjusted|updated|before|after|old|new)\b",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(
+    r"(?:so,? |thus,? )?(?:the |my )?(?:final )?answer(?: is)?\b\s{0,3}:?\s{0,3}", re.I
+)
 _CORRECTION = re.compile(
     r"\b(?:wait|actually|correct(?:ion|ed)|revised|second thoughts?|mistake|oops)\b", re.IGNORECASE
 )
 
-_KEY_LINE = re.compile(r"([ \t]*)(-[ \t]+)?[\"'*]{0,2}(\w[\w -]{0,30})[\"'*]{0,2}[ \t]*[:=]([^\n]*)")
+_KEY_LINE = re.compile(
+    r"([ \t]*)(-[ \t]+)?[\"'*]{0,2}(\w[\w -]{0,30})[\"'*]{0,2}[ \t]*[:=]([^\n]*)"
+)
 _NUMBER_LINE = re.compile(rf"[ \t]*-[ \t]*({_NUMBER})[ \t]*")
 _ROW_RULE = re.compile(r"[\s|:\-+]{3,}")
 _FILLER = "*`\"' \t"
@@ -101,7 +117,7 @@ def read(text: str, kind: str, *, marked: bool = False) -> Array | None:
     if len(text) > MAX_TEXT:
         return None
     lines = [line for line in text.splitlines() if not _FENCE_LINE.fullmatch(line)]
-    plain = "\n".join(lines).strip()
+    plain = _PREFIX.sub("", "\n".join(lines).strip(_FILLER + "\n"), count=1)
     if _is_denial(plain) or (marked and _EMPTY.fullmatch(plain.strip(_FILLER + ".!"))):
         return Array([])
     if _CORRECTION.search(plain):
@@ -109,6 +125,8 @@ def read(text: str, kind: str, *, marked: bool = False) -> Array | None:
     found = _table(lines) or _records(lines, kind)
     if found is None and not _DOUBT.search(plain):
         found = _regions(lines, plain, kind)
+    if found and len(found) > 1 and _VERSION.search(plain):
+        return None
     if found and len(found) > MAX_REGIONS:
         raise Unreadable(f"the reply has more than {MAX_REGIONS} regions")
     return None if found is None else Array([*found])
@@ -127,7 +145,9 @@ def _is_denial(text: str) -> bool:
 
 
 def _takes_back(rest: str) -> bool:
-    return bool(re.search(r"\b(?:if|unless|might|may|maybe|perhaps|sure|certain|wait)\b", rest, re.I))
+    return bool(
+        re.search(r"\b(?:if|unless|might|may|maybe|perhaps|sure|certain|wait)\b", rest, re.I)
+    )
 
 
 def _regions(lines: list[str], plain: str, kind: str) -> list[Object] | None:
@@ -158,7 +178,8 @@ def _on_line(line: str, region: re.Match[str], kind: str, count: int) -> Object 
     label = label_of(before)
     is_label = len(label.split()) <= 6 and (before.endswith((":", "-", "–", "=", "*", "`")))
     if not is_label and before:
-        if re.match(r"[^\s\[(]", line[region.start() - 1 :]) and len(label.split()) <= 4:
+        attached = region[0].startswith("[") and not line[region.start() - 1].isspace()
+        if attached and len(label.split()) <= 4:
             is_label = True  # `dog[1, 2, 3, 4]`
         elif count > 1:
             return None
@@ -171,7 +192,8 @@ def _table(lines: list[str]) -> list[Object] | None:
     rows = [line.strip() for line in lines if line.strip().startswith("|")]
     if len(rows) < 3 or not _ROW_RULE.fullmatch(rows[1]):
         return None
-    names = [keys.normalised(cell.strip(_FILLER)) for cell in _cells(rows[0])]
+    names = [keys.normalised(cell.strip(_FILLER + "?")) for cell in _cells(rows[0])]
+    names = ["is_target" if name in (*keys.TARGETS, "answer") else name for name in names]
     if any(name in keys.REGION for name in names) or keys.is_corners(names):
         return [
             Object(dict(zip(names, (c.strip(_FILLER) for c in _cells(row)), strict=False)))
@@ -189,6 +211,12 @@ def _records(lines: list[str], kind: str) -> list[Object] | None:
     found: list[Object] = []
     current: dict[str, Node] = {}
     listed = False
+    names = [keys.normalised(match[3]) for line in lines if (match := _KEY_LINE.fullmatch(line))]
+    if "targets" in names:
+        at = next(i for i, line in enumerate(lines) if line.strip().lower().startswith("targets"))
+        lines = lines[at:]
+    elif any(name in (*keys.STEPS, "objects", "candidates", "text") for name in names):
+        raise Unreadable("the reply lists objects without saying which are the targets")
     for name, value, starts in _pairs(lines):
         if name in keys.TARGETS:
             if value in ("[]", "null", "~", "none", "None"):

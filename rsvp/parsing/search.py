@@ -10,10 +10,11 @@ families are read, then lists that stand alone, then prose.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
-from rsvp.parsing import keys, markup, prose, selection
+from rsvp.parsing import choice, keys, markup, prose, selection
+from rsvp.parsing.choice import AnswerCandidate
 from rsvp.parsing.keys import COLUMNS, LABEL, ROWS, TARGETS, Expect, is_entry
 from rsvp.parsing.lenient_json import Array, Broken, Document, Node, Object, Reader
 from rsvp.parsing.values import Unreadable, is_flat, is_number_list
@@ -33,7 +34,7 @@ _LISTS = (
 _SAYS_PRESENT = ("present", "is_present", "found", "exists")
 _SAYS_ABSENT = ("no_target", "absent", "not_found")
 _MAX_WRAPPERS = 6
-_CANDIDATE_UNITS = 4  # what judging a candidate costs, in JSON tokens
+_DOCUMENT_UNITS, _CANDIDATE_UNITS = 3, 4  # what keeping and judging them costs, in JSON tokens
 
 _THINK = r"(?:think|thinking|thought|reasoning)"
 _CLOSE = re.compile(rf"</{_THINK}>|◁/think▷", re.IGNORECASE)
@@ -53,54 +54,9 @@ _ALONE_BEFORE = re.compile(r"(?:\A|[\n>]|```(?:json|python)?)[ \t]*\Z")
 _ALONE_AFTER = re.compile(r"[ \t]*[.,]?[ \t]*(?:\r?\n|<|```|\Z)")
 _NEARBY = 40
 _ONLY_CLOSING = re.compile(r"(?:\s|```|</?\w{1,12}>|<\|\w{1,20}\|>)*+\Z")
-_SPECIAL_TOKEN = re.compile(r"<\|(?!/?ref|/?det|object_ref|box_)\w{1,20}\|>|<｜[^<>]{1,40}｜>|</?s>")
-
-# How the words before an answer describe it.
-_LEAD = 200
-_EXAMPLE = re.compile(
-    r"\b(?:for example|for instance|for reference|e\.g|such as|hypothetical\w*|placeholder)\b",
-    re.IGNORECASE,
+_SPECIAL_TOKEN = re.compile(
+    r"<\|(?!/?ref|/?det|object_ref|box_)\w{1,20}\|>|<｜[^<>]{1,40}｜>|</?s>"
 )
-_REMARK = re.compile(
-    r"\b(?:if|unless|had|would|were|suppose|otherwise|example|schema|template|prompt|query"
-    r"|question|whereas|unlike|not|rejected|ignore)\b",
-    re.IGNORECASE,
-)
-_CORRECTION = re.compile(
-    r"\b(?:wait|correct\w*|actually|reflection|revis\w+|final\w*|mistake|sorry|updated?|rather"
-    r"|instead|scratch|in fact|check\w*|look\w* again|closer|oops|hmm+|answer|therefore|so|thus)\b",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerCandidate:
-    """A document, or a part of one, that can be the answer.
-
-    Attributes:
-        kind: "whole" has a targets list of its own; "entry" is one target, "entries" a list of
-            them; "bare" is a list without any key.
-        targets: the node with the targets.
-        context: the objects around the targets, innermost first: steps and reason are there.
-        complete: the document was closed.
-        absent: the document says other than by an empty list that there is no target.
-        named: the list's key is "targets", which no reasoning step has.
-    """
-
-    kind: Literal["whole", "entry", "entries", "bare"]
-    targets: Node
-    context: tuple[Object, ...]
-    start: int
-    end: int
-    complete: bool
-    absent: bool = False
-    named: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it says that there is no target."""
-        nothing = isinstance(self.targets, Array) and not self.targets.items
-        return self.absent or self.targets is None or nothing
 
 
 def find(text: str, expect: Expect) -> AnswerCandidate:
@@ -110,7 +66,7 @@ def find(text: str, expect: Expect) -> AnswerCandidate:
         Unreadable: there is none, or one that contradicts itself or another one.
         OutOfBudgetError: the text costs too much to read.
     """
-    scan = _Scan(text)
+    scan = Scan(text)
     answers = _merged(scan.answers(expect), text)
     answers = [answer for answer in answers if scan.trusts(answer)]
     marked = scan.marked
@@ -137,7 +93,7 @@ def _nothing(text: str, broken: bool) -> str:
     return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
 
 
-class _Scan:
+class Scan:
     """The documents of a text, in order, without those in closed thinking blocks.
 
     Attributes:
@@ -154,15 +110,18 @@ class _Scan:
         self._reader = Reader(text)
         position = 0
         while landmark := _LANDMARK.search(text, position):
-            if landmark[0] in "[{":
-                position = self._read(landmark.start())
-            else:
-                position = self._tag(landmark)
+            is_document = landmark[0] in "[{"
+            position = self._read(landmark.start()) if is_document else self._tag(landmark)
         self._broken = [
             item for item in self.found if isinstance(item, Broken) and item.keys & keys.REPLY
         ]
         self.marked = self._marked()
         self._broken_until = max((item.end for item in self._broken), default=0)
+
+    @property
+    def left(self) -> int:
+        """What is left of the budget."""
+        return self._reader.left
 
     def _read(self, start: int) -> int:
         """Read the document at `start`; returns where to continue."""
@@ -175,6 +134,7 @@ class _Scan:
         quoted = not found.node.complete and _CLOSE.search(self.text, start, found.end)
         if quoted and not found.keys & keys.REPLY:
             return start + 1
+        self._reader.spend(_DOCUMENT_UNITS)
         if isinstance(found.node, Object) and not found.keys.isdisjoint(_WRAPPERS):
             self._open_strings(found.node)
         self.found.append(found)
@@ -192,7 +152,7 @@ class _Scan:
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
                 inner = Reader(value, self._reader.left)
                 found = inner.read(len(value) - len(value.lstrip()))
-                self._reader.left = inner.left
+                self._reader.left = inner.left - _DOCUMENT_UNITS
                 if isinstance(found, Document) and found.node.complete:
                     node.entries[name] = found.node
             node = node.entries[name]
@@ -263,10 +223,6 @@ class _Scan:
         if targets is None:
             return None
         return AnswerCandidate("entries", targets, (), start, end, complete=True)
-
-    def lead(self, answer: AnswerCandidate, after: int) -> str:
-        """The words right before an answer, of its own paragraph or the one before."""
-        return self.text[max(after, answer.start - _LEAD) : answer.start]
 
 
 def _is_json(item: Document | Broken) -> bool:
@@ -373,24 +329,7 @@ def _merged(answers: list[AnswerCandidate], text: str) -> list[AnswerCandidate]:
             runs[-1].append(answer)
         else:
             runs.append([answer])
-    return [_joined(run, run[0].kind) if len(run) > 1 else run[0] for run in runs]
-
-
-def _joined(run: list[AnswerCandidate], kind: str) -> AnswerCandidate:
-    targets: list[Node] = []
-    for answer in run:
-        list_of_entries = answer.kind in ("whole", "entries") and isinstance(answer.targets, Array)
-        targets += answer.targets.items if list_of_entries else [answer.targets]  # type: ignore[union-attr]
-    context = tuple(node for answer in run for node in answer.context if answer.kind == "whole")
-    return AnswerCandidate(
-        "bare" if kind == "bare" else "entries",
-        Array(targets),
-        context,
-        run[0].start,
-        run[-1].end,
-        run[-1].complete,
-        named=run[0].named,
-    )
+    return [choice.joined(run, run[0].kind) if len(run) > 1 else run[0] for run in runs]
 
 
 def _stands_alone(answer: AnswerCandidate, text: str) -> bool:
@@ -400,7 +339,7 @@ def _stands_alone(answer: AnswerCandidate, text: str) -> bool:
     return bool(_ALONE_BEFORE.search(before) and _ALONE_AFTER.match(text, answer.end))
 
 
-def _chosen(answers: list[AnswerCandidate], scan: _Scan) -> AnswerCandidate:
+def _chosen(answers: list[AnswerCandidate], scan: Scan) -> AnswerCandidate:
     """The answer that counts: of the complete ones, or the last one that was cut off."""
     complete = [answer for answer in answers if answer.complete]
     if not complete:
@@ -409,53 +348,13 @@ def _chosen(answers: list[AnswerCandidate], scan: _Scan) -> AnswerCandidate:
     last = answers[-1]
     if not named and last.named:
         raise Unreadable("the reply was cut off inside its answer")
-    chosen = _resolved(named or complete, scan)
+    chosen = choice.resolved(named or complete, scan.text, scan.visible_from)
     later = [answer for answer in complete if not answer.named and answer.start >= chosen.end]
-    if named and later and _CORRECTION.search(scan.lead(later[-1], chosen.end)):
+    if named and later and choice.corrects(scan.text, chosen, later[-1]):
         raise Unreadable("the reply corrects its answer without the key of the answer")
     if chosen.is_empty and any(i.start >= chosen.end and _is_unread(i) for i in scan.found):
         raise Unreadable("the reply says that there is no target and then begins another answer")
     return chosen
-
-
-def _resolved(answers: list[AnswerCandidate], scan: _Scan) -> AnswerCandidate:
-    """One answer of several that are complete: without examples, remarks and what was corrected."""
-    leads: list[str] = []
-    after = scan.visible_from
-    for answer in answers:
-        leads.append(scan.lead(answer, after))
-        after = answer.end
-    plain = [(a, lead) for a, lead in zip(answers, leads, strict=True) if not _EXAMPLE.search(lead)]
-    if len(answers) > 1:
-        plain = [(answer, lead) for answer, lead in plain if not keys.is_form(answer.targets)]
-    if not plain:
-        raise Unreadable("the reply holds only an example of an answer")
-    if len(plain) > 1:
-        plain = [(answer, lead) for answer, lead in plain if not _REMARK.search(lead)] or plain
-    kept: list[AnswerCandidate] = []
-    for answer, lead in plain:
-        if kept and _CORRECTION.search(lead):
-            kept = []
-        if all(answer.targets != other.targets or answer.is_empty for other in kept[-1:]):
-            kept.append(answer)
-    return kept[0] if len(kept) == 1 else _united(kept)
-
-
-def _united(answers: list[AnswerCandidate]) -> AnswerCandidate:
-    """Several answers, one a target, as one; only where they do not contradict each other."""
-    empty = [answer.is_empty for answer in answers]
-    if all(empty):
-        return answers[-1]
-    if any(empty) or any(answer.kind == "bare" for answer in answers):
-        raise Unreadable("the reply holds several answers that differ")
-    if any(answer.kind == "whole" for answer in answers):
-        labels: set[str] = set()
-        for answer in answers:
-            own = keys.labels(answer.targets)
-            if not own or own & labels:
-                raise Unreadable("the reply holds several answers that differ")
-            labels |= own
-    return _joined(answers, answers[0].kind)
 
 
 def _is_unread(item: Document | Broken) -> bool:

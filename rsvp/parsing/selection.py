@@ -16,10 +16,9 @@ _FLAGS = (
     *("is_target", "is_the_target", "selected", "is_selected", "chosen", "present", "is_present"),
     *("match", "matches", "is_match", "is_answer", "relevant", "found", "exists"),
 )
-_CHOICES = (
-    *("selected", "selection", "selected_ids", "selected_id", "chosen", "choice", "answer"),
-    *("final_answer", "target_id", "target_ids", "target", "targets", "best", "answer_id"),
-)
+CHOICE = re.compile(r"answer|select|chos|choice|best|target|final|pick|correct|match")
+_NO_CHOICE = re.compile(r"count|num|total|score|conf|prob|type|reason|explan")
+_YES, _NO = ("yes", "true", "y", "✓", "✔", "✅"), ("no", "false", "n", "✗", "✘", "❌", "x")
 _IDS = ("id", "index", "number", "object_id", "mark", "candidate")
 _MAX_COMPARISONS = 10_000
 _MAX_SENTENCE = 500
@@ -40,9 +39,10 @@ def flagged(items: Sequence[Node]) -> list[Node]:
 
 def _flag(item: Node) -> bool | None:
     flags = [item.entries.get(name) for name in _FLAGS] if isinstance(item, Object) else []
-    if False in [flag for flag in flags if isinstance(flag, bool)]:
+    flags = [flag.strip().lower() if isinstance(flag, str) else flag for flag in flags]
+    if any(flag is False or flag in _NO for flag in flags):
         return False
-    return True if any(flag is True for flag in flags) else None
+    return True if any(flag is True or flag in _YES for flag in flags) else None
 
 
 def chosen(node: Object, name: str) -> Array | None:
@@ -52,9 +52,10 @@ def chosen(node: Object, name: str) -> Array | None:
         Unreadable: the choice does not say which.
     """
     candidates = node.entries[name]
-    key = next((key for key in _CHOICES if key in node.entries and key != name), None)
-    if key is None or not isinstance(candidates, Array):
+    found = [key for key in node.entries if key != name and is_choice(key)]
+    if not found or not isinstance(candidates, Array):
         return None
+    key = found[0]
     choice = node.entries[key]
     if isinstance(choice, bool) or (isinstance(choice, Array) and _is_regions(choice)):
         return None
@@ -67,6 +68,11 @@ def chosen(node: Object, name: str) -> Array | None:
         raise Unreadable("the choice is too long")
     entries = [item for item in candidates.items if isinstance(item, Object)]
     return Array([_one(item, entries) for item in wanted])
+
+
+def is_choice(name: str) -> bool:
+    """Whether a key says which of several candidates is meant."""
+    return bool(CHOICE.search(name[:100])) and not _NO_CHOICE.search(name[:100])
 
 
 def _is_regions(choice: Array) -> bool:

@@ -130,7 +130,14 @@ class RegionStrategy(ABC, Generic[V]):
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
-        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
+        return Reasoning(
+            steps,
+            proposals,
+            reply.reason,
+            text,
+            understood=reply.understood,
+            warnings=reply.warnings,
+        )
 
     def checked_view(self, view: View) -> V:
         """The view, which must be one of this strategy's own."""
