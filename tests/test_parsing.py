@@ -509,3 +509,8 @@ def test_more_targets_than_any_image_has_are_asked_again() -> None:
 def test_the_reason_comes_with_the_answer_and_not_with_a_remark() -> None:
     text = f'{ANSWER[:-1]}, "reason": "brown"}}\nIf none: {{"targets": [], "reason": "none"}}'
     assert parse_reply(text, expect="box").reason == "brown"
+
+
+def test_a_quoted_yaml_key_is_read() -> None:
+    text = '"targets":\n  - label: dog\n    box: [1, 2, 3, 4]'  # raised StopIteration once
+    assert parse_reply(text, expect="box").targets == (RawTarget("dog", box=(1, 2, 3, 4)),)

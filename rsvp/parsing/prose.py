@@ -211,10 +211,10 @@ def _records(lines: list[str], kind: str) -> list[Object] | None:
     found: list[Object] = []
     current: dict[str, Node] = {}
     listed = False
-    names = [keys.normalised(match[3]) for line in lines if (match := _KEY_LINE.fullmatch(line))]
+    matches = [_KEY_LINE.fullmatch(line) for line in lines]
+    names = [keys.normalised(match[3]) if match else "" for match in matches]
     if "targets" in names:
-        at = next(i for i, line in enumerate(lines) if line.strip().lower().startswith("targets"))
-        lines = lines[at:]
+        lines = lines[names.index("targets") :]
     elif any(name in (*keys.STEPS, "objects", "candidates", "text") for name in names):
         raise Unreadable("the reply lists objects without saying which are the targets")
     for name, value, starts in _pairs(lines):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import keys, search, selection, values
+from rsvp.parsing.choice import AnswerCandidate
 from rsvp.parsing.keys import Expect
 from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
-from rsvp.parsing.search import AnswerCandidate
 from rsvp.parsing.values import Numbers, Pair, Unreadable, preview
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
@@ -181,7 +181,7 @@ class _EntryReader:
             return self._values("", node)
         if not keys.has_region(node, self.expect):
             labelled = keys.labelled(node, self.expect)
-            if labelled and not node.key(keys.LABEL):
+            if labelled and not node.key(selection.LABEL):
                 return [target for item in labelled.items for target in self._entry(item)]
         label = _label(node)
         if self.expect == "bands":
@@ -261,7 +261,7 @@ def _optional(node: Object, names: tuple[str, ...]) -> Node:
 
 
 def _label(node: Object) -> str:
-    value = node.first(keys.LABEL, "")
+    value = node.first(selection.LABEL, "")
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else ""

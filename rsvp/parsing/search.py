@@ -15,7 +15,7 @@ from typing import Literal
 
 from rsvp.parsing import choice, keys, markup, prose, selection
 from rsvp.parsing.choice import AnswerCandidate
-from rsvp.parsing.keys import COLUMNS, LABEL, ROWS, TARGETS, Expect, is_entry
+from rsvp.parsing.keys import COLUMNS, ROWS, TARGETS, Expect, is_entry
 from rsvp.parsing.lenient_json import Array, Broken, Document, Node, Object, Reader
 from rsvp.parsing.values import Unreadable, is_flat, is_number_list
 
@@ -261,7 +261,7 @@ def _list_name(node: Object, expect: Expect) -> str:
     for name in _LISTS:
         value = node.entries.get(name)
         if isinstance(value, Array) and _is_list_of_entries(value, expect):
-            return name if value.items or not node.key(LABEL) else ""
+            return name if value.items or not node.key(selection.LABEL) else ""
     return ""
 
 
