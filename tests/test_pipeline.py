@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -128,6 +129,13 @@ def test_an_unreadable_reply_is_shown_back_and_asked_again() -> None:
     assert "the cup" in second[-1].parts[0]
     names = ("full/system", "full/boxes.cot", "full/reask.boxes")
     assert result.models.prompt_sha256 == prompting.digest(prompting.load(n).text for n in names)
+
+
+def test_a_repetition_loop_is_said_in_the_result() -> None:
+    box = {"label": "cup", "box": [0, 0, 500, 500]}
+    result = pipeline(json.dumps({"targets": [box] * 60})).segment(picture(), "the cup")
+    assert len(result.targets) == 1
+    assert any("repeats a target 60 times" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("reasks", [0, 1, 2, 5])

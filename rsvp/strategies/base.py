@@ -137,7 +137,12 @@ class RegionStrategy(ABC, Generic[V]):
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
         warnings = (FRACTIONS.format(frame.kind),) if written != frame else ()
         return Reasoning(
-            steps, proposals, reply.reason, text, understood=reply.understood, warnings=warnings
+            steps,
+            proposals,
+            reply.reason,
+            text,
+            understood=reply.understood,
+            warnings=(*warnings, *reply.warnings),
         )
 
     def checked_view(self, view: View) -> V:
