@@ -28,7 +28,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation.stats import ratio_interval
 from rsvp.masks import mask_iou
 from rsvp.segmenters import Segmenter
-from rsvp.types import BoolMask, Image, Point, Proposal
+from rsvp.types import BoolMask, Box, Image, Point, Proposal
 
 SEED = 0  # of the random points
 SCENES = "scenes:"
@@ -63,11 +63,12 @@ def prompts(truth: GroundTruthObject, rng: np.random.Generator) -> dict[str, Pro
     """The prompts for an object, by the names of the table's rows."""
     middle, box = Point(*truth.box.center), truth.box
     center, anywhere = center_point(truth.mask, middle), random_point(truth.mask, rng)
-    given = {
-        "box": (box,), "box + middle": (box, middle), "box + centre": (box, center),
-        "box + random": (box, anywhere), "centre": (None, center), "random": (None, anywhere),
+    given: dict[str, tuple[Box | None, tuple[Point, ...]]] = {
+        "box": (box, ()), "box + middle": (box, (middle,)), "box + centre": (box, (center,)),
+        "box + random": (box, (anywhere,)), "centre": (None, (center,)),
+        "random": (None, (anywhere,)),
     }  # fmt: skip
-    return {name: Proposal(truth.label, b, tuple(ps)) for name, (b, *ps) in given.items()}
+    return {name: Proposal(truth.label, b, points) for name, (b, points) in given.items()}
 
 
 def center_point(mask: BoolMask, middle: Point) -> Point:

@@ -126,7 +126,7 @@ def train_reasoner(args: argparse.Namespace) -> None:
     from rsvp.embedded.backgrounds import load_photos
 
     photos = training_photos(args.photos)
-    grounds: Sequence[RgbArray] = load_photos(args.grounds) if args.grounds else ()
+    grounds = list(load_photos(args.grounds)) if args.grounds else []
     start = None if args.start is None else trained_model(args.start, "reasoner")
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
@@ -143,7 +143,7 @@ def fit_familiarity(args: argparse.Namespace) -> None:
     from recipes.embedded import familiarity
 
     torch.set_num_threads(args.threads)
-    kinds = familiarity.load_others(args.others)
+    kinds: dict[str, Sequence[RgbArray]] = dict(familiarity.load_others(args.others))
     if photos := training_photos(args.photos):
         kinds["photos"] = photos
     folder = trained_model(args.model, "reasoner")

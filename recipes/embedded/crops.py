@@ -176,8 +176,8 @@ class ViewBatch:
     def to(self, device: str) -> ViewBatch:
         """The same on a device."""
         prompts = [group.to(device) for group in self.prompts]
-        tensors = (t.to(device) for t in (self.pixels, self.targets, self.outside))
-        return ViewBatch(*tensors, prompts)
+        pixels, targets, outside = (t.to(device) for t in (self.pixels, self.targets, self.outside))
+        return ViewBatch(pixels, targets, outside, prompts)
 
 
 def draw_batches(

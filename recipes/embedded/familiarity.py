@@ -61,9 +61,10 @@ def fit(folder: Path, others: Mapping[str, Sequence[RgbArray]], scenes: int) -> 
     Returns:
         Kind -> share of held-out images that score below 0; ``scenes`` is one of the kinds.
     """
-    network = Florence2ForConditionalGeneration.from_pretrained(
+    network: Any = Florence2ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
-    ).eval()
+    )
+    network.eval()
     rng = np.random.default_rng(SEED)
     scene_rows = features(network, islice(scene_images(rng, others.get("photos", ())), scenes))
     n = max(HELD_OUT, scenes // len(others))
@@ -98,10 +99,10 @@ def fit_classifier(familiar: Tensor, unfamiliar: Tensor) -> dict[str, Tensor]:
         logits = inputs @ weight + bias
         total = F.binary_cross_entropy_with_logits(logits, labels, shares, reduction="sum")
         total = total + PENALTY * weight.square().sum()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return {"mean": mean, "std": std, "weight": weight.detach(), "bias": bias.detach()}
 
 

@@ -63,9 +63,11 @@ def _sample_query(rng: Rng) -> tuple[str, frozenset[int]]:
             "use": uses(),
             "use without with": uses("uses_without_with"),
         }
-        form = "keyword" if kind == "keyword" else choice(("use", "use without with"), rng)
-        text, fits = choice(list(tables[form].items()), rng)
-        return NATURAL.text(form, rng, text), fits
+        topic = kind
+        if kind == "use":
+            topic = choice(("use", "use without with"), rng)
+        text, fits = choice(list(tables[topic].items()), rng)
+        return NATURAL.text(topic, rng, text), fits
     index = int(rng.integers(len(categories())))
     form = choice(descriptions.FORMS, rng)
     texts = descriptions.of_category(form, unseen=False)[index]
@@ -101,7 +103,7 @@ def text_states(model: Any, prompts: tuple[Tensor, Tensor]) -> Tensor:
     table = encoder.embed_positions.weight
     shift = table[places + IMAGE_TOKENS] - table[places]
     embeds = model.get_input_embeddings()(ids) + shift
-    states = encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+    states: Tensor = encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
     last = mask.sum(1) - 1
     return states[torch.arange(len(ids)), last]
 

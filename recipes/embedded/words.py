@@ -122,7 +122,8 @@ def initial_embeddings(words: Sequence[str], vectors: Vectors, names: Tensor) ->
     texts, wanted = _classified_texts(words, len(names))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(texts), generator=generator).split(128):
+        order = torch.randperm(len(texts), generator=generator)
+        for batch in torch.tensor_split(order, max(1, len(texts) // 128)):
             ids = texts[batch]
             logits = model(ids) @ directions.T
             loss = -(wanted[batch] * logits.log_softmax(1)).sum(1).mean()
@@ -135,7 +136,8 @@ def initial_embeddings(words: Sequence[str], vectors: Vectors, names: Tensor) ->
         length = parts.norm(dim=1, keepdim=True).clamp(min=1e-6)
         scale = spread / length.quantile(LONGEST)
         noise = torch.randn(parts.shape, generator=generator) * names.std(0)
-        return mean + parts * (scale * length).clamp(max=spread) / length + NOISE * noise
+        made: Tensor = mean + parts * (scale * length).clamp(max=spread) / length + NOISE * noise
+    return made
 
 
 class _BagOfWords(nn.Module):
@@ -147,7 +149,7 @@ class _BagOfWords(nn.Module):
 
     def __init__(self, table: Tensor, width: int) -> None:
         super().__init__()
-        self.register_buffer("table", table)
+        self.table = nn.Buffer(table)
         self.map = nn.Linear(table.shape[1], width, bias=False)
         self.correction = nn.Embedding(len(table), width)
         self.weight_map = nn.Linear(table.shape[1], 1)
@@ -158,12 +160,13 @@ class _BagOfWords(nn.Module):
 
     def parts(self, ids: Tensor) -> Tensor:
         """(..., width)"""
-        return self.map(self.table[ids]) + self.correction(ids)  # type: ignore[no-any-return]
+        made: Tensor = self.map(self.table[ids]) + self.correction(ids)
+        return made
 
     def weights(self, ids: Tensor) -> Tensor:
         """(...) above 0"""
-        raw = self.weight_map(self.table[ids]) + self.weight_correction(ids)
-        return raw[..., 0].exp()  # type: ignore[no-any-return]
+        raw: Tensor = self.weight_map(self.table[ids]) + self.weight_correction(ids)
+        return raw[..., 0].exp()
 
     def forward(self, ids: Tensor) -> Tensor:
         """(n, width) of (n, length) word numbers, 0 for none."""

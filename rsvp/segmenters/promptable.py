@@ -184,7 +184,7 @@ class PromptableSegmenter(ABC):
         batch = PromptBatch.stack(prompts, self.device)
         features = self.features([(image, window) for window in windows])
         logits, scores = self._predict(features, batch, multimask=batch.single_point)
-        borders = torch.tensor(Window.whole(logits.shape[2:]), device=self.device)
+        borders = torch.tensor(Window.whole((logits.shape[2], logits.shape[3])), device=self.device)
         ends = tight_boxes(logits.flatten(0, 1) > 0) == borders
         inner = torch.tensor(windows) != torch.tensor(Window.whole(size))
         cuts = ends.view(*scores.shape, 4) & inner.to(self.device)[:, None]
