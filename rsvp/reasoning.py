@@ -95,6 +95,8 @@ def check_prompts(mllm: str, strategy: str, config: PromptConfig) -> None:
     start, end = f"{config.profile}/", f".{_form(config)}"
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
+    if config.family.lexicon and config.lexicon is None:  # the reasoner before it learned words
+        known = [name for name in known if name != "points"]
     if strategy not in known:
         raise BadInput(
             f"{mllm} cannot be asked by the strategy {strategy}; it knows {', '.join(known)}"
@@ -199,11 +201,11 @@ def _served_view(
     frame = config.frame
 
     def served(height: int, width: int) -> tuple[int, int]:
-        patch = max(frame.patch, config.family.multiple)
+        resized = frame.kind == "resized-pixels"
+        patch = max(config.family.multiple, frame.patch if resized else 1)
+        least = frame.min_pixels if patch > 1 else 1
         most = min(frame.max_pixels, config.family.max_pixels or SERVED_PIXELS)
-        return smart_resize(
-            height, width, patch=patch, min_pixels=frame.min_pixels, max_pixels=most
-        )
+        return smart_resize(height, width, patch=patch, min_pixels=least, max_pixels=most)
 
     most = config.family.view_side(image.height, image.width)
     shrunk = min(1.0, most / max(image.height, image.width))
