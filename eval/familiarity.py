@@ -1,6 +1,6 @@
 """Which images the embedded reasoner answers without a warning: scenes, and what is none.
 
-    python -m eval.familiarity --data NAME=FOLDER [--data …] [--mllm SPEC] [--strategy NAME] [--limit N]
+    python -m eval.familiarity --data NAME=FOLDER [--data …] [--strategy NAME] [--limit N]
 
 A folder of scenes, with its `scenes.json`, is asked its own questions; the images of any other
 folder are asked questions about scenes. An image is doubted where the result says first that the
