@@ -60,7 +60,7 @@ def fit(folder: Path, others: Mapping[str, Sequence[RgbArray]], scenes: int) -> 
     Returns:
         Kind -> share of held-out images that score below 0; ``scenes`` is one of the kinds.
     """
-    network = Florence2ForConditionalGeneration.from_pretrained(
+    network: Any = Florence2ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     ).eval()
     rng = np.random.default_rng(SEED)
@@ -137,7 +137,7 @@ def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
         yield resize(rgb)
 
 
-def load_others(folder: Path) -> dict[str, tuple[RgbArray, ...]]:
+def load_others(folder: Path) -> dict[str, Sequence[RgbArray]]:
     """The images of each sub-folder, by its name.
 
     Raises:
