@@ -62,7 +62,8 @@ def fit(folder: Path, others: Mapping[str, Sequence[RgbArray]], scenes: int) -> 
     """
     network: Any = Florence2ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
-    ).eval()
+    )
+    network.eval()
     rng = np.random.default_rng(SEED)
     scene_rows = features(network, islice(scene_images(rng, others.get("photos", ())), scenes))
     n = max(HELD_OUT, scenes // len(others))
@@ -143,7 +144,7 @@ def load_others(folder: Path) -> dict[str, Sequence[RgbArray]]:
     Raises:
         BadInput: there is none, or one has no image.
     """
-    kinds = {
+    kinds: dict[str, Sequence[RgbArray]] = {
         path.name: load_photos(path, MOST_OF_A_KIND)
         for path in sorted(folder.iterdir())
         if path.is_dir()
