@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
@@ -25,15 +26,16 @@ from recipes.embedded.examples import (
     sample_strategy,
     scene_example,
 )
+from recipes.embedded.marks import MOST_MARKS
 from recipes.embedded.replies import GRID
 from rsvp.drawing import draw_marks, grid_prompt
 from rsvp.embedded.backgrounds import load_photos
 from rsvp.embedded.scenes import render
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.errors import BadInput
-from rsvp.masks import clip_box
+from rsvp.masks import mask_to_box
 from rsvp.mllm.familiarity import CLIP, FeatureReader, score, write
-from rsvp.types import Box, RgbArray
+from rsvp.types import BoolMask, RgbArray
 
 TOWER = "model.vision_tower"
 MODULES = tuple(
@@ -45,6 +47,8 @@ DOUBTED = 0.005  # share of the scenes held out that score below 0
 HELD_OUT = 4  # one in so many images chooses the threshold, or measures, and is not fitted on
 SHRINKAGE = 0.04  # of the covariance
 BATCH = 16
+MARKED_ALIKE = 0.2  # share of the scenes with the same marks as other images get
+REGION_CELLS = 40  # a side; regions are found on so many cells
 MOST_OF_A_KIND = 400  # images
 SEED = 7_000_003
 
@@ -121,7 +125,10 @@ def scene_images(rng: Rng, photos: Sequence[RgbArray]) -> Iterator[RgbArray]:
             photos=photos if rng.random() < 0.5 else (),
             styles=[str(style) for style in chosen],
         )
-        yield scene_example(scene, rng).rgb
+        if rng.random() < MARKED_ALIKE:
+            yield resize(_mark(scene.rgb, rng))
+        else:
+            yield scene_example(scene, rng).rgb
 
 
 def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
@@ -163,18 +170,27 @@ def _crop(rgb: RgbArray, rng: Rng) -> RgbArray:
 
 
 def _mark(rgb: RgbArray, rng: Rng) -> RgbArray:
-    """Random marks: boxes, or the darker or the brighter pixels in them as masks."""
-    h, w = rgb.shape[:2]
-    corners = rng.random((int(rng.integers(2, 13)), 2)) * 0.8
-    edges = np.concatenate([corners, corners + rng.uniform(0.1, 0.6, corners.shape)], axis=1)
-    clipped = (clip_box((e * [w, h, w, h]).tolist(), Box(0, 0, w, h)) for e in edges)
-    boxes = [box for box in clipped if box is not None]
-    if rng.random() < 0.5:
-        return draw_marks(rgb, boxes)[0]
-    gray, masks = rgb.mean(axis=-1), np.zeros((len(boxes), h, w), dtype=np.bool_)
-    for mask, box in zip(masks, boxes, strict=True):
-        window = tuple(slice(int(a), int(b) + 1) for a, b in ((box.y0, box.y1), (box.x0, box.x1)))
-        part = gray[window]
-        brighter = part >= np.quantile(part, rng.uniform(0.2, 0.8))
-        mask[window] = brighter if rng.random() < 0.5 else ~brighter
-    return draw_marks(rgb, boxes, masks)[0]
+    """Marks as automatic masks lead to: many regions of similar pixels, or their boxes."""
+    masks = [*_regions(rgb, rng), *_regions(rgb, rng)]
+    pairs = [(mask, box) for mask in masks if (box := mask_to_box(mask)) is not None]
+    found = [pairs[int(i)] for i in rng.permutation(len(pairs))[:MOST_MARKS]]
+    drawn = np.stack([mask for mask, _ in found]) if found and rng.random() < 0.7 else None
+    return draw_marks(rgb, [box for _, box in found], drawn)[0]
+
+
+def _regions(rgb: RgbArray, rng: Rng) -> Iterator[BoolMask]:
+    """Clusters of an image's pixels by position and colour, few at its edges; (H, W) bool each."""
+    height, width = rgb.shape[:2]
+    small = Image.fromarray(rgb).resize((REGION_CELLS, REGION_CELLS), Image.Resampling.BOX)
+    colours = np.asarray(small, np.float32).reshape(-1, 3) / 64 * rng.uniform(0.3, 2)
+    cells = np.indices((REGION_CELLS, REGION_CELLS)).reshape(2, -1).T / (REGION_CELLS / 4)
+    points = np.concatenate([cells, colours], axis=1)
+    centers = points[rng.choice(len(points), int(rng.integers(3, MOST_MARKS)))]
+    nearest = ((points[:, None] - centers) ** 2).sum(-1).argmin(-1)
+    nearest = nearest.reshape(REGION_CELLS, REGION_CELLS)
+    outer = {*nearest[0], *nearest[-1], *nearest[:, 0], *nearest[:, -1]}
+    for i in range(len(centers)):
+        if i in outer and rng.random() < 0.7:
+            continue
+        region = Image.fromarray((nearest == i).astype(np.uint8) * 255)
+        yield np.asarray(region.resize((width, height), Image.Resampling.BILINEAR)) > 127
