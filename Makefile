@@ -49,9 +49,10 @@ demo: $(READY)  ## answer a question about a shipped image; the overlay lands in
 	$(BIN)/rsvp segment --image rsvp/embedded/demo.png --query "$$QUERY" --out demo-out
 	@echo "The overlay: $(CURDIR)/demo-out/overlay.png"
 
-check: $(READY)  ## ruff, strict mypy, generated help and schemas up to date
+check: $(READY)  ## ruff, strict mypy, generated pages and schemas up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m rsvp.cli.help --check docs/help.md
+	$(BIN)/python -m rsvp.cli.families --check docs/models.md
 	$(BIN)/python -m rsvp.cli.schemas --check docs/schemas

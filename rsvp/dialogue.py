@@ -6,18 +6,28 @@ and `reask`, which says what to ask after an unreadable reply.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rsvp import prompting
-from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
-from rsvp.mllm import MLLM
+from rsvp.errors import BadInput, BudgetExceeded, MLLMFailed, UnparsableReply
+from rsvp.mllm import MLLM, reply_longer
+from rsvp.parsing.thinking import is_cut_thought
 from rsvp.types import Message, Reply, RgbArray, Usage
 
 T = TypeVar("T")
 
 MAX_QUOTE = 4000  # characters of an unreadable reply that are shown back to the model
+CUT = "the reply was cut at the token limit"
+RAISE = (
+    "raise it with --option max_tokens=N, or bound the thinking with --option reasoning_effort=low "
+    "or --option enable_thinking=false"
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,14 @@ class Budget:
                     f"the budget ({name}={limit:g}) is spent without an answer; raise --budget"
                 )
 
+    def is_left(self) -> bool:
+        """Whether there is budget for another call."""
+        try:
+            self.check()
+        except BudgetExceeded:
+            return False
+        return True
+
     def add(self, reply: Reply) -> None:
         """Count a reply."""
         self.usage += reply.usage
@@ -121,6 +139,7 @@ class Dialogue:
         self.max_reasks = min(max_reasks, 1) if single_turn else max_reasks
         self.budget = budget or Budget()
         self.prompts: list[str] = []
+        self._prompt_tokens = 0  # of the last reply
         self._system: tuple[Message, ...] = ()
         system = f"{profile}/system"
         if prompting.exists(system):
@@ -141,6 +160,9 @@ class Dialogue:
     ) -> T:
         """Ask until `read` accepts a reply.
 
+        A reply that the token limit cut is asked for once more with a higher limit. If that one is
+        cut too and cannot be read, asking again would only cut a third: it is an error.
+
         Args:
             reask: what to ask after an unreadable reply, given the problem in one line.
 
@@ -150,27 +172,60 @@ class Dialogue:
             MLLMFailed, ModelUnavailable: from the backend.
         """
         for replies in range(1, self.max_reasks + 2):
-            reply = self._send(request)
+            reply, raised = self._send(request)
             try:
-                return read(reply)
+                return _read_whole(reply, read)
             except UnparsableReply as error:
+                if raised and reply.finish_reason == "length":
+                    raise UnparsableReply(f"{CUT}; {RAISE}", error.raw) from error
                 if replies > self.max_reasks:
                     raise _unreadable(error, replies) from error
                 self.budget.check()  # here, so that the error's context is the unreadable reply
                 request = reask(str(error))
         raise AssertionError("the loop returns or raises")
 
-    def _send(self, request: ChatRequest) -> Reply:
+    def _send(self, request: ChatRequest) -> tuple[Reply, bool]:
+        """The reply, and whether the token limit was raised for it."""
         self.budget.check()
         before = self._system if self.single_turn else self.messages
         self.messages = (*before, Message("user", request.parts))
         self.prompts += request.prompts
         reply = self.mllm.reply(self.messages, schema=request.schema)
         self.budget.add(reply)
+        longer = self._longer(reply, request) if reply.finish_reason == "length" else None
+        reply, raised = longer or reply, longer is not None
+        self._check_prompt_tokens(reply)
         # Never empty: some chat templates and servers refuse that.
         quote = reply.text.strip()[:MAX_QUOTE] or "..."
         self.messages = (*self.messages, Message("assistant", (quote,)))
-        return reply
+        return reply, raised
+
+    def _longer(self, cut: Reply, request: ChatRequest) -> Reply | None:
+        """The reply with a higher token limit; None where neither model nor budget allow it."""
+        with contextlib.suppress(MLLMFailed):  # among them a spent budget: the cut reply stays
+            self.budget.check()
+            longer = reply_longer(self.mllm, self.messages, cut, schema=request.schema)
+            if longer is not None:
+                self.budget.add(longer)
+            return longer
+        return None
+
+    def _check_prompt_tokens(self, reply: Reply) -> None:
+        """Warn where a longer conversation counts fewer tokens: its beginning was dropped."""
+        read, self._prompt_tokens = self._prompt_tokens, reply.usage.prompt_tokens
+        if not self.single_turn and 0 < self._prompt_tokens < read:
+            _log.warning(
+                "%s read %d tokens of a conversation that had %d before: its context length is too "
+                "small and the image may be lost; raise it at the server (docs/servers.md)",
+                self.mllm.name, self._prompt_tokens, read,
+            )  # fmt: skip
+
+
+def _read_whole(reply: Reply, read: Callable[[Reply], T]) -> T:
+    """Read a reply, unless it is a thought that was cut: a draft in it is no answer."""
+    if reply.finish_reason == "length" and is_cut_thought(reply.text):
+        raise UnparsableReply(f"{CUT} before the answer began", reply.text)
+    return read(reply)
 
 
 def _unreadable(error: UnparsableReply, replies: int) -> UnparsableReply:

@@ -222,7 +222,7 @@ def _weights() -> Iterator[Finding]:
         else:
             size = sum(file.stat().st_size for file in folder.glob("*")) / _MB
             yield Finding(part, "ok", f"embedded weights, {size:.1f} MB, at {folder}")
-    for model in presets.DOWNLOAD_GB:
+    for model in presets.CHECKPOINTS:
         if machine.in_hub_cache(model):
             yield Finding("weights", "ok", f"{model} is on this machine")
 

@@ -8,20 +8,25 @@ a plain scaling.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from rsvp.errors import BadInput
 from rsvp.types import Box, Point
 
-FrameKind = Literal["pixels", "resized-pixels", "0-1000", "0-1000-yxyx", "0-1", "percent"]
+FrameKind = Literal[
+    "pixels", "resized-pixels", "0-1000", "0-1000-yxyx", "0-1024-yxyx", "0-1", "percent"
+]
 Size = tuple[int, int]
 
 MAX_ASPECT = 200  # smart_resize refuses longer strips, as the models' own preprocessing does
+MARGIN = 0.05  # of the range: numbers that are further outside cannot be of the frame
 MIN_COVERAGE = 0.1  # of a band's extent; a band that a box covers less does not count
 
-_NORMALISED = {"0-1000": 1000.0, "0-1000-yxyx": 1000.0, "0-1": 1.0, "percent": 100.0}
+_NORMALISED = {
+    "0-1000": 1000.0, "0-1000-yxyx": 1000.0, "0-1024-yxyx": 1024.0, "0-1": 1.0, "percent": 100.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +35,26 @@ class Frame:
 
     Attributes:
         kind: ``pixels`` of the view that was sent; ``resized-pixels``, those of the view after the
-            model's own `smart_resize` (Qwen2-VL, Qwen2.5-VL); ``0-1000`` (Qwen3-VL, InternVL);
-            ``0-1000-yxyx``, y before x (Gemini, Gemma); ``0-1``; ``percent`` (Molmo).
+            model's own `smart_resize` (Qwen2.5-VL); ``0-1000`` (Qwen3-VL, InternVL);
+            ``0-1000-yxyx``, y before x (Gemini, Gemma); ``0-1024-yxyx`` (PaliGemma); ``0-1``;
+            ``percent`` (Molmo).
+        box_key: the JSON key of a box.
+        fractions: the numbers are fractions of 1 all the same, see `as_written`.
         patch: side in pixels of a merged vision patch; `smart_resize` rounds to it.
         min_pixels, max_pixels: the bounds of `smart_resize` on height * width.
+        resized: (h, w) of the view as the model saw it, where its backend tells; the other three
+            are not needed then.
 
-    Only ``resized-pixels`` looks at the last three.
+    Only ``resized-pixels`` looks at `patch`, the bounds and `resized`.
     """
 
     kind: FrameKind
     patch: int = 28
     min_pixels: int = 3136
     max_pixels: int = 12845056
+    resized: Size | None = None
+    box_key: str = "box"
+    fractions: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FrameKind):
@@ -56,7 +69,7 @@ class Frame:
     @property
     def y_first(self) -> bool:
         """Whether y is written before x."""
-        return self.kind == "0-1000-yxyx"
+        return self.kind.endswith("yxyx")
 
     @classmethod
     def parse(cls, text: str) -> Frame:
@@ -94,7 +107,7 @@ def smart_resize(
 def to_box(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_size: Size) -> Box:
     """Four numbers of a reply as a box in the image's pixels.
 
-    Swapped corners are put in order, and what lies outside the image is cut off.
+    Swapped corners are put in order, and what lies up to `MARGIN` outside the image is cut off.
 
     Args:
         numbers: as the model wrote them, two corners in the order of `frame`.
@@ -102,10 +115,17 @@ def to_box(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_siz
         image_size: (H, W) of the image.
 
     Raises:
-        BadInput: not four finite numbers, or no part of the box lies in the image.
+        BadInput: not four finite numbers, numbers outside the range of `frame`, or no part of the
+            box lies in the image.
     """
     a, b, c, d = _finite(numbers, 4, "box")
     xs, ys = ((b, d), (a, c)) if frame.y_first else ((a, c), (b, d))
+    height, width = _units(frame, view_size)
+    if _outside(xs, width) or _outside(ys, height):
+        raise BadInput(
+            f"the box {_shown(numbers)} is out of range: x goes from 0 to {width:g}, y from 0 to "
+            f"{height:g}"
+        )
     per_y, per_x = _pixels_per_unit(frame, view_size, image_size)
     corners = (min(xs) * per_x, min(ys) * per_y, max(xs) * per_x, max(ys) * per_y)
     box = _clipped(corners, image_size)
@@ -136,8 +156,34 @@ def to_point(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_s
     x, y = (b * per_x, a * per_y) if frame.y_first else (a * per_x, b * per_y)
     height, width = image_size
     if not (0 <= x <= width and 0 <= y <= height):
-        raise BadInput(f"the point {_shown(numbers)} ({frame.kind}) lies outside the image")
+        units_y, units_x = _units(frame, view_size)
+        raise BadInput(
+            f"the point {_shown(numbers)} ({frame.kind}) lies outside the image: x goes from 0 to "
+            f"{units_x:g}, y from 0 to {units_y:g}"
+        )
     return Point(min(x, width - 0.5), min(y, height - 0.5))
+
+
+def as_written(groups: Iterable[Sequence[float]], frame: Frame) -> Frame:
+    """The frame of a reply's boxes and points: `frame`, or with `fractions` where all are such.
+
+    Some models write fractions of 1 whatever they are asked for: numbers from 0 to 1 that are not
+    all whole. In any other frame they would be a box of a pixel or less.
+
+    Raises:
+        BadInput: some of the groups are fractions, and some are not.
+    """
+    numbers = [tuple(group) for group in groups]
+    small = [group for group in numbers if _is_fraction(group)]
+    if frame.kind == "0-1" or not small:
+        return frame
+    others = [group for group in numbers if max(group, default=0) > 1 + MARGIN]
+    if others:
+        raise BadInput(
+            f"{_shown(small[0])} is in fractions of 1 and {_shown(others[0])} is not: write all "
+            "numbers in the units that you were told"
+        )
+    return replace(frame, fractions=True)
 
 
 def pad_box(box: Box, fraction: float, image_size: Size) -> Box:
@@ -206,10 +252,18 @@ def box_to_bands(
 
 def _pixels_per_unit(frame: Frame, view_size: Size, image_size: Size) -> tuple[float, float]:
     """(y, x): how many of the image's pixels one unit of `frame` is."""
-    if frame.kind == "pixels":
-        units: tuple[float, float] = view_size
+    units = _units(frame, view_size)
+    return image_size[0] / units[0], image_size[1] / units[1]
+
+
+def _units(frame: Frame, view_size: Size) -> tuple[float, float]:
+    """(y, x): how many units of `frame` the image is high and wide."""
+    if frame.fractions:
+        units: tuple[float, float] = (1.0, 1.0)
+    elif frame.kind == "pixels":
+        units = view_size
     elif frame.kind == "resized-pixels":
-        units = smart_resize(
+        units = frame.resized or smart_resize(
             *view_size,
             patch=frame.patch,
             min_pixels=frame.min_pixels,
@@ -217,7 +271,17 @@ def _pixels_per_unit(frame: Frame, view_size: Size, image_size: Size) -> tuple[f
         )
     else:
         units = (_NORMALISED[frame.kind],) * 2
-    return image_size[0] / units[0], image_size[1] / units[1]
+    return units
+
+
+def _outside(numbers: Sequence[float], limit: float) -> bool:
+    """Whether one of them is too far from the range 0 to `limit`."""
+    return not all(-MARGIN * limit <= number <= (1 + MARGIN) * limit for number in numbers)
+
+
+def _is_fraction(group: Sequence[float]) -> bool:
+    """Whether the numbers can only be fractions of 1."""
+    return not _outside(group, 1) and any(n != int(n) for n in group)
 
 
 def _finite(numbers: Sequence[float], count: int, noun: str) -> tuple[float, ...]:

@@ -85,10 +85,17 @@ def shrink(rgb: RgbArray, max_side: int) -> RgbArray:
     ratio = max_side / max(height, width)
     if ratio >= 1:
         return rgb
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    return resize(rgb, (max(1, round(height * ratio)), max(1, round(width * ratio))))
+
+
+def resize(rgb: RgbArray, size: tuple[int, int]) -> RgbArray:
+    """(H, W, 3) resized to `size`, (h, w)."""
+    if rgb.shape[:2] == size:
+        return rgb
     # reducing_gap halves large photographs cheaply first; 3 is as good as no shortcut.
-    smaller = Pil.fromarray(rgb).resize(size, Pil.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(smaller)
+    height, width = size
+    picture = Pil.fromarray(rgb)
+    return np.array(picture.resize((width, height), Pil.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def _from_pixels(rgb: RgbArray) -> Image:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rsvp import postprocess, presets, registry
@@ -17,6 +18,7 @@ from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.images import ImageSource
+from rsvp.lexicon import Lexicon
 from rsvp.mllm import MLLM, is_remote, load
 from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
@@ -29,6 +31,7 @@ from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
 Item = tuple[ImageSource, str]
 T = TypeVar("T")
 
+FRAMELESS = ("grid", "marks")  # strategies whose replies hold no coordinates
 UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
 CACHED_IMAGES = 4  # whose embeddings are kept; some 16 MB each with SAM 2, and the image itself
 
@@ -50,6 +53,7 @@ class Pipeline:
             `rsvp.registry.family` knows of the model.
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
+        target_exists: every query's target is in its image; the MLLM is told so.
         strategy_name: what results call the strategy; by default its own name.
 
     Raises:
@@ -67,6 +71,7 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        target_exists: bool = False,
         strategy_name: str | None = None,
     ) -> None:
         if mllm is not None and strategy is None:
@@ -75,9 +80,12 @@ class Pipeline:
             raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")
+        self._frame_assumed = not family.name and frame is None
         frame = family.frame if frame is None else frame
-        frame = Frame.parse(frame) if isinstance(frame, str) else frame
-        self.prompt_config = PromptConfig(frame, family, cot, max_reasks)
+        if isinstance(frame, str):
+            frame = replace(Frame.parse(frame), box_key=family.box_key)
+        lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
+        self.prompt_config = PromptConfig(frame, family, cot, max_reasks, lexicon, target_exists)
         self.limits = limits or Limits()
         if mllm is not None and strategy is not None:
             if isinstance(strategy, NeedsSegmenter):
@@ -90,7 +98,7 @@ class Pipeline:
     @classmethod
     def from_preset(
         cls,
-        name: str = presets.DEFAULT,
+        name: str | presets.Preset = presets.DEFAULT,
         *,
         mllm: str | MLLM | None = None,
         strategy: str | Strategy | None = None,
@@ -99,14 +107,17 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        target_exists: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """The pipeline of a preset; see `rsvp models` for their names.
 
         Args:
+            name: of the preset, or the preset itself; ``auto`` is the best one that can run here
+                now, see `rsvp.presets.choose`.
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits: as for `Pipeline`.
+            cot, frame, max_reasks, limits, target_exists: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
 
@@ -114,11 +125,12 @@ class Pipeline:
             BadInput: an unknown preset, backend, option or frame.
             ModelUnavailable: weights, a key or a model's name are missing.
         """
-        preset = presets.get(name)
+        preset = presets.get(name) if isinstance(name, str) else name
         started = time.perf_counter()
         # What is cheap to refuse comes first; and the MLLM before the segmenter, for its module
         # prepares the threads before torch is loaded.
-        frame = Frame.parse(frame) if isinstance(frame, str) else frame
+        if isinstance(frame, str):
+            Frame.parse(frame)
         specs: dict[PartKind, Any] = {
             "segmenter": segmenter or preset.segmenter,
             "strategy": strategy or preset.strategy,
@@ -127,9 +139,13 @@ class Pipeline:
         given = _options_by_part(options or {})
         if isinstance(specs["segmenter"], str):
             registry.check_name("segmenter", registry.parse_spec(specs["segmenter"]).name)
-        parts: dict[PartKind, Any] = {
-            kind: _make(kind, specs[kind], given[kind]) for kind in ("strategy", "mllm")
-        }
+        parts: dict[PartKind, Any] = {}
+        if specs["strategy"] is not None:
+            parts["strategy"] = _make("strategy", specs["strategy"], given["strategy"])
+        parts["mllm"] = _make("mllm", specs["mllm"], given["mllm"])
+        if specs["strategy"] is None:
+            specs["strategy"] = preset.strategy_for(getattr(parts["mllm"], "model", ""))
+            parts["strategy"] = _make("strategy", specs["strategy"], given["strategy"])
         pipeline = cls(
             parts["mllm"],
             parts["strategy"],
@@ -138,6 +154,7 @@ class Pipeline:
             frame=frame,
             max_reasks=max_reasks,
             limits=limits,
+            target_exists=target_exists,
             strategy_name=specs["strategy"] if isinstance(specs["strategy"], str) else None,
         )
         pipeline._load_seconds = time.perf_counter() - started
@@ -261,7 +278,7 @@ class Pipeline:
             raise BadInput("without an MLLM every image needs boxes or points")
         dialogue = Dialogue(
             mllm,
-            config.family.profile,
+            config.profile,
             single_turn=config.family.single_turn,
             max_reasks=config.max_reasks,
             budget=Budget(self.limits),
@@ -297,12 +314,21 @@ class Pipeline:
             usage=output.usage if output else Usage(),
             timings=timer.total(),
             warnings=(
+                *(self._frame_warning() if named else ()),
                 *(_reply_warnings(output, self.prompt_config) if output else ()),
                 *postprocess.target_warnings(targets, named_by_mllm=output is not None),
                 *postprocess.hint_warning(named, targets),
             ),
             shown=output.shown if output else None,
         )
+
+    def _frame_warning(self) -> Iterator[str]:
+        name = self.strategy.name if self.strategy is not None else ""
+        if self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
+            yield (
+                f"nothing is known of {self.mllm.model}: its coordinates are read as "
+                f"{self.prompt_config.frame.kind}; --frame names another"
+            )
 
     def _targets(
         self, request: Request, proposals: Sequence[Proposal], timer: _Timer
@@ -371,17 +397,27 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[str]:
     confidence, minimum = output.confidence, config.family.min_confidence
-    if not output.reasoning.understood:
-        yield f"{UNSURE}: it says that it cannot read images of this sort"
+    yield from output.reasoning.warnings
+    if words := output.reasoning.unknown_words:
+        yield f"the reasoner does not know {', '.join(map(repr, words))}, and was not asked"
     elif output.familiarity is not None and output.familiarity < 0:
         yield f"{UNSURE}: it is unlike those that the model was trained on"
+    elif not output.reasoning.understood:
+        yield f"{UNSURE}: {output.reasoning.reason or 'it cannot read images of this sort'}"
     elif confidence is not None and minimum is not None and confidence < minimum:
         yield (
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
             "the embedded preset knows rendered scenes, not photographs"
         )
+    yield from output.reasoning.warnings
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
+
+
+def _lexicon(model: str) -> Lexicon | None:
+    """The words that a local model with few of them knows."""
+    folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
+    return Lexicon.load(folder)
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

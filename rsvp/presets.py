@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsvp import registry
@@ -17,19 +17,51 @@ from rsvp.platform import machine
 from rsvp.registry import parse_spec
 
 DEFAULT = "embedded"
+AUTO = "auto"  # stands for the best preset that can run here now
 PHOTOGRAPHS = "local"  # the preset suggested where the embedded one fails on a photograph
 NO_MLLM = "none"  # the MLLM spec for boxes and points, where no model is asked
 API_MODEL = "RSVP_API_MODEL"
 
 _GB = 1_000_000_000
 
-# Hub id -> gigabytes (10^9 bytes) of its weights.
-DOWNLOAD_GB: dict[str, float] = {
-    "Qwen/Qwen3-VL-2B-Instruct": 4.3,
-    "Qwen/Qwen3-VL-8B-Instruct": 17.5,
-    "facebook/sam2.1-hiera-tiny": 0.16,
-    "facebook/sam2.1-hiera-large": 0.90,
-}
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on the hub.
+
+    Attributes:
+        gb: of its weights, in 10^9 bytes.
+        source: where its existence, size and license stand.
+    """
+
+    gb: float
+    license: str
+    source: str
+
+
+# By hub id. Sizes are those of the safetensors files; bfloat16 but for SAM 2.1 (float32).
+CHECKPOINTS: dict[str, Checkpoint] = {
+    "Qwen/Qwen3-VL-2B-Instruct": Checkpoint(
+        4.3, "Apache-2.0", "huggingface.co/Qwen/Qwen3-VL-2B-Instruct"
+    ),
+    "Qwen/Qwen3.5-4B": Checkpoint(
+        9.3, "Apache-2.0", "docs.nvidia.com/nemo/megatron-bridge/latest/models/vlm/qwen35-vl.html; "
+        "size computed from its parameters",
+    ),
+    "Qwen/Qwen3.5-9B": Checkpoint(
+        19.3, "Apache-2.0", "huggingface.co/Qwen/Qwen3.5-9B/tree/main; RefCOCO (avg) 89.7 there",
+    ),
+    "Qwen/Qwen3.8-27B": Checkpoint(
+        55.6, "Apache-2.0", "docs.nvidia.com/nemo/automodel, Qwen3.8-27B; "
+        "inference.readthedocs.io, qwen3.8; license of the family",
+    ),
+    "facebook/sam2.1-hiera-tiny": Checkpoint(
+        0.16, "Apache-2.0", "huggingface.co/facebook/sam2.1-hiera-tiny"
+    ),
+    "facebook/sam2.1-hiera-large": Checkpoint(
+        0.90, "Apache-2.0", "huggingface.co/facebook/sam2.1-hiera-large"
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +70,7 @@ class Preset:
 
     Attributes:
         mllm: None where the environment or the command line names the model.
+        strategy: None where the model's family decides.
         ram_gb: main memory without a GPU, in 10^9 bytes; local MLLMs then run in float32.
         gpu_gb: GPU memory with one, in 10^9 bytes; there they run in bfloat16.
         handles: what images and questions it is for.
@@ -45,7 +78,7 @@ class Preset:
 
     name: str
     mllm: str | None
-    strategy: str
+    strategy: str | None
     segmenter: str
     ram_gb: float
     gpu_gb: float
@@ -54,7 +87,11 @@ class Preset:
     @property
     def download_gb(self) -> float:
         """Gigabytes that it takes from the hub at its first use."""
-        return sum(DOWNLOAD_GB.get(model, 0.0) for model in self.hub_models())
+        return sum(CHECKPOINTS[m].gb for m in self.hub_models() if m in CHECKPOINTS)
+
+    def strategy_for(self, model: str) -> str:
+        """The strategy for a model of this name or folder."""
+        return self.strategy or registry.family(model).strategy
 
     def mllm_spec(self) -> str:
         """The MLLM's spec.
@@ -92,17 +129,31 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "laptop", "transformers:Qwen/Qwen3-VL-2B-Instruct", "boxes",
         "sam2:facebook/sam2.1-hiera-tiny", 11.0, 7.0,
-        "photographs, direct questions and light reasoning, in most languages",
+        "without a GPU, or one of 8 GB: photographs, direct questions and light reasoning, in most "
+        "languages",
     ),
     Preset(
-        "local", "transformers:Qwen/Qwen3-VL-8B-Instruct", "boxes",
-        "sam2:facebook/sam2.1-hiera-large", 40.0, 22.0,
-        "photographs, riddles, relations and small or partly hidden things, in most languages",
+        "gpu16", "transformers:Qwen/Qwen3.5-4B", "boxes",
+        "sam2:facebook/sam2.1-hiera-large", 23.0, 13.0,
+        "a GPU of 16 GB: photographs, relations and riddles, in most languages; thinks before it "
+        "answers",
     ),
     Preset(
-        "api", None, "grid", "sam2:facebook/sam2.1-hiera-large", 3.0, 3.0,
-        "photographs and whatever the chosen model understands; images go to its server "
-        "(OPENAI_BASE_URL, OPENAI_API_KEY)",
+        "local", "transformers:Qwen/Qwen3.5-9B", "boxes",
+        "sam2:facebook/sam2.1-hiera-large", 44.0, 23.0,
+        "a GPU of 24 GB: photographs, riddles, relations and small or partly hidden things, in "
+        "most languages; thinks before it answers",
+    ),
+    Preset(
+        "gpu80", "transformers:Qwen/Qwen3.8-27B", "boxes",
+        "sam2:facebook/sam2.1-hiera-large", 120.0, 64.0,
+        "a GPU of 80 GB: as local, with the strongest of these models",
+    ),
+    Preset(
+        "api", None, None, "sam2:facebook/sam2.1-hiera-large", 3.0, 3.0,
+        "photographs and whatever the chosen model understands; boxes of models that were trained "
+        "to write them, the grid of all others; images go to its server (OPENAI_BASE_URL, "
+        "OPENAI_API_KEY)",
     ),
 )  # fmt: skip
 
@@ -113,11 +164,39 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Preset:
-    """The preset called `name`; BadInput lists the known ones when there is none."""
+    """The preset called `name`; BadInput lists the known ones when there is none.
+
+    ``auto`` is the one that `choose` finds.
+    """
+    if name == AUTO:
+        return choose()[0]
     for preset in PRESETS:
         if preset.name == name:
             return preset
-    raise BadInput(registry.unknown("preset", name, names()))
+    raise BadInput(registry.unknown("preset", name, [*names(), AUTO]))
+
+
+def choose() -> tuple[Preset, str]:
+    """The best preset that can run here now, without a download, and why it was chosen.
+
+    A model on a server that the environment names, with its key where one is needed; else the
+    largest model that was downloaded and fits into memory; else the embedded one.
+    """
+    api = get("api")
+    if not [*_missing_mllm(api)]:
+        segmenter, why = api.segmenter, ""
+        if [*_missing_weights(segmenter)]:
+            segmenter = "sam2:embedded"
+            why = f"; for better masks: hf download {parse_spec(api.segmenter).argument}"
+        return replace(api, segmenter=segmenter), f"{API_MODEL} names {api.mllm_spec()}{why}"
+    local = [p for p in PRESETS if p.hub_models() and p.mllm is not None]
+    for preset in sorted(local, key=lambda p: p.download_gb, reverse=True):
+        if not missing(preset):
+            return preset, f"{preset.hub_models()[0]} is on this machine and fits into its memory"
+    return get(DEFAULT), (
+        "no model is named and none was downloaded, so the small one in the package: it knows "
+        "rendered scenes, not photographs; `rsvp models` lists what can run here"
+    )
 
 
 def missing(preset: Preset) -> list[str]:
@@ -157,7 +236,7 @@ def _missing_weights(text: str) -> Iterator[str]:
             if not machine.holds_weights(registry.embedded_folder(part)):
                 yield f"the embedded {part} is not in this installation: {REINSTALL}"
     elif not (machine.in_hub_cache(model) or machine.holds_weights(Path(model))):
-        size = DOWNLOAD_GB.get(model, 0.0)
+        size = CHECKPOINTS[model].gb if model in CHECKPOINTS else 0.0
         yield f"{model} is not on this machine: hf download {model} ({size:g} GB)"
         free = machine.free_disk_bytes(machine.hub_cache())
         if free < size * _GB:

@@ -2,8 +2,11 @@
 
 A prompt is `prompts/<profile>/<name>.txt`, plain text. Loading it replaces ``<<file.section>>`` by
 that section of `prompts/<profile>/_partials/<file>.txt` (a section begins with ``## name``), so
-that a rule or an example of several prompts is written once. Rendering it fills in `$variables`
-(``$$`` is a dollar sign) in a single pass, so that a query with `$` or braces stays data.
+that a rule or an example of several prompts is written once. A profile's `_exists/` holds other
+texts of some of these sections: with them, the same prompts make a second profile,
+``<profile>-exists``, for queries whose target is known to be in the image. Rendering fills in
+`$variables` (``$$`` is a dollar sign) in a single pass, so that a query with `$` or braces stays
+data.
 
 The full profile's prompts use these variables:
 
@@ -14,17 +17,19 @@ The full profile's prompts use these variables:
 | width, height | the strategy | the size in pixels of the image that was sent |
 | rows, columns | the grid strategy | how many bands are drawn |
 | marks_range | the marks strategy | which numbers are drawn, e.g. 1 to 12 |
-| frame, box_example, example_* | `variables_for_frame` | how boxes are written |
+| frame, box_key, box_example, example_* | `variables_for_frame` | how boxes are written |
 | point_frame, point_example, point_* | `variables_for_frame` | how points are written |
 | problem | the repeated request | one line: why the last reply could not be read |
 
-The compact profile's use `query` alone: the embedded reasoner was trained on these texts.
+The embedded reasoner was trained on the texts of the compact profile. They use `query` alone, but
+for `question` (the user's) and `choices` (from `choice_list`) of look and answer.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +52,10 @@ _EXAMPLES: dict[str, tuple[float, ...]] = {
     "point_blue_mug": (0.77, 0.52),
     "point_table": (0.65, 0.68),
 }
-_SCALES: dict[str, float] = {"0-1000": 1000, "0-1000-yxyx": 1000, "0-1": 1, "percent": 100}
+_SCALES: dict[str, float] = {
+    "0-1000": 1000, "0-1000-yxyx": 1000, "0-1024-yxyx": 1024, "0-1": 1, "percent": 100,
+}  # fmt: skip
+EXISTS = "-exists"  # ends the name of a profile for queries whose target is in the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +126,24 @@ def query_code(query: str) -> str:
     return code
 
 
+def choice_list(choices: Sequence[str]) -> str:
+    """The choices of a question as a prompt lists them: "red, blue or green"; empty without."""
+    *others, last = choices or ("",)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def frame_kinds() -> list[str]:
     """The coordinate frames that `prompts/frames.txt` describes."""
     return [key.removeprefix("box.") for key in _frame_sentences() if key.startswith("box.")]
 
 
-def variables_for_frame(kind: str, width: int, height: int) -> dict[str, str]:
+def variables_for_frame(kind: str, width: int, height: int, box_key: str = "box") -> dict[str, str]:
     """The variables that explain to a model how to write boxes and points.
 
     Args:
         kind: a coordinate frame, one of `frame_kinds`.
         width, height: pixels of the image that is sent.
+        box_key: the JSON key under which the model writes a box.
 
     Returns:
         `frame` and `point_frame` (a sentence each), `box_example` and `point_example` (the order
@@ -147,11 +162,22 @@ def variables_for_frame(kind: str, width: int, height: int) -> dict[str, str]:
     return {
         **size,
         "frame": _filled(box, size, f"frame {kind}"),
+        "box_key": box_key,
         "box_example": "[y0, x0, y1, x1]" if y_first else "[x0, y0, x1, y1]",
         "point_frame": _filled(point, size, f"points in frame {kind}"),
         "point_example": "[y, x]" if y_first else "[x, y]",
         **{name: _written(xy, kind, width, height) for name, xy in _EXAMPLES.items()},
     }
+
+
+def example_numbers(name: str, variables: Mapping[str, str]) -> frozenset[tuple[float, ...]]:
+    """The boxes and points of the worked examples in a prompt, as a reply would repeat them."""
+    text = load(name).text
+    return frozenset(
+        tuple(map(float, json.loads(variables[example])))
+        for example in _EXAMPLES
+        if f"${example}" in text
+    )
 
 
 def _written(numbers: Sequence[float], kind: str, width: int, height: int) -> str:
@@ -178,16 +204,25 @@ def _texts() -> dict[str, str]:
     """All templates by name, partials included; read once, so that no run sees them change."""
     texts: dict[str, str] = {}
     for profile in sorted(path for path in _folder().iterdir() if path.is_dir()):
-        partials = {
-            f"{path.stem}.{section}": text
-            for path in profile.glob("_partials/*.txt")
-            for section, text in _sections(path).items()
-        }
+        partials, others = (_partials(profile / name) for name in ("_partials", "_exists"))
         for path in sorted(profile.glob("*.txt")):
-            name = f"{profile.name}/{path.name.removesuffix('.txt')}"
+            prompt = path.name.removesuffix(".txt")
             text = path.read_text(encoding="utf-8").removesuffix("\n")
+            name = f"{profile.name}/{prompt}"
             texts[name] = _expanded(text, partials, name)
+            if others:
+                name = f"{profile.name}{EXISTS}/{prompt}"
+                texts[name] = _expanded(text, {**partials, **others}, name)
     return texts
+
+
+def _partials(folder: Path) -> dict[str, str]:
+    """The sections of a folder's files, by ``file.section``."""
+    return {
+        f"{path.stem}.{section}": text
+        for path in folder.glob("*.txt")
+        for section, text in _sections(path).items()
+    }
 
 
 def _expanded(text: str, partials: Mapping[str, str], name: str) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
-from rsvp.errors import BadInput
-from rsvp.frames import Frame
+from rsvp.errors import BadInput, UnparsableReply
+from rsvp.frames import Frame, smart_resize
+from rsvp.images import resize
+from rsvp.lexicon import Lexicon
+from rsvp.mllm import familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import Strategy
-from rsvp.types import Reasoning, Reply, RgbArray, Usage
+from rsvp.strategies import NeedsSegmenter, Strategy, View
+from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
+
+# Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
+# processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.
+SERVED_PIXELS = 28 * 28 * 1280
+_PIXEL_FRAMES = ("pixels", "resized-pixels")
+
+ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
+NOT_ABSENT = '"targets" is empty, but what the query asks for is in the image: name what fits best'
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +38,29 @@ class PromptConfig:
         family: what is known of models of its kind.
         cot: ask for the chain of thought, or for the targets alone.
         max_reasks: how often to ask again after a reply that cannot be read.
+        lexicon: all words that the model knows, where these are few.
+        target_exists: the query's target is known to be in the image: the model is told so, and
+            asked once more where it finds none.
     """
 
     frame: Frame
     family: ModelFamily
     cot: bool = True
     max_reasks: int = 2
+    lexicon: Lexicon | None = None
+    target_exists: bool = False
+
+    @property
+    def profile(self) -> str:
+        """The profile of `prompts/` to ask with."""
+        profile = self.family.profile
+        return profile + prompting.EXISTS if self.tells_existence else profile
+
+    @property
+    def tells_existence(self) -> bool:
+        """Whether the prompts say that the target exists: the embedded reasoner's cannot."""
+        exists = f"{self.family.profile}{prompting.EXISTS}/system"
+        return self.target_exists and prompting.exists(exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +70,8 @@ class ReasoningOutput:
     Attributes:
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
-        confidence, familiarity, finish_reason: of the reply that was read, see `Reply`.
+        confidence, finish_reason: of the reply that was read, see `Reply`.
+        familiarity: of the image that was shown; where it has marks, of the image without them.
         timings: seconds spent so far, by stage.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
@@ -63,7 +93,7 @@ def check_prompts(mllm: str, strategy: str, config: PromptConfig) -> None:
     Raises:
         BadInput: the message names the strategies that have prompts.
     """
-    start, end = f"{config.family.profile}/", f".{_form(config)}"
+    start, end = f"{config.profile}/", f".{_form(config)}"
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
     if strategy not in known:
@@ -87,12 +117,22 @@ def propose(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    image, family, profile = request.image, config.family, config.family.profile
-    view = strategy.view(image, request.query, max_side=family.max_side, cache=cache)
+    image, family, profile, frame = request.image, config.family, config.profile, config.frame
+    query = request.query
+    if config.lexicon:
+        query, unknown = config.lexicon.read(query)
+        if unknown or not query:
+            return _not_asked(request.query, unknown, dialogue)
+    sent_unchanged = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
+    if sent_unchanged:
+        view = _served_view(image, request.query, strategy, config, cache)
+    else:
+        max_side = family.view_side(image.height, image.width)
+        view = strategy.view(image, request.query, max_side=max_side, cache=cache)
     variables: dict[str, str] = {
-        **prompting.variables_for_frame(config.frame.kind, view.size[1], view.size[0]),
+        **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
         **view.variables,
-        "query": request.query,
+        "query": query,
     }
     hints = hint_prompts(request.hint, profile)
     rgb = view.rgb
@@ -105,25 +145,87 @@ def propose(
     def reask(problem: str) -> ChatRequest:
         text = prompting.render(again, **variables, problem=problem)
         if family.single_turn:  # it sees the image again, and gets the simpler question
-            return ChatRequest((rgb, text), (again,), strategy.schema(False, config.frame))
-        return ChatRequest((text,), (again,), strategy.schema(config.cot, config.frame))
+            return ChatRequest((rgb, text), (again,), strategy.schema(False, frame))
+        return ChatRequest((text,), (again,), strategy.schema(config.cot, frame))
+
+    examples = prompting.example_numbers(names[-1], variables)
+    doubts = config.tells_existence and dialogue.max_reasks > 0
 
     def read(reply: Reply) -> tuple[Reasoning, Reply]:
-        return strategy.read(reply.text, image, view, config.frame), reply
+        nonlocal doubts
+        seen = replace(frame, resized=reply.resized)
+        reasoning = strategy.read(reply.text, image, view, seen)
+        _refuse_echo(reasoning, examples)
+        if reasoning.no_target and reasoning.understood and doubts and dialogue.budget.is_left():
+            doubts = False
+            raise UnparsableReply(NOT_ABSENT, reply.text)
+        return reasoning, reply
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
-    first = ChatRequest((rgb, text), names, strategy.schema(config.cot, config.frame))
+    first = ChatRequest((rgb, text), names, strategy.schema(config.cot, frame))
     reasoning, reply = dialogue.ask(first, read, reask)
+    familiar = reply.familiarity
+    if familiar is not None and isinstance(strategy, NeedsSegmenter):
+        # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
+        familiar = familiarity(dialogue.mllm, image.rgb)
+    if reasoning.no_target and familiar is not None and familiar < 0:
+        reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
         reasoning=reasoning,
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
-        familiarity=reply.familiarity,
+        familiarity=familiar,
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
+
+
+def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) -> None:
+    """UnparsableReply where a target's first numbers are a box or point of a worked example."""
+    for proposal in reasoning.proposals:
+        if any(proposal.raw[: len(numbers)] == numbers for numbers in examples):
+            raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
+
+
+def _served_view(
+    image: Image,
+    query: str,
+    strategy: Strategy,
+    config: PromptConfig,
+    cache: EmbeddingCache | None,
+) -> View:
+    """The view that no server resizes, so that a model's pixels are the view's own.
+
+    Its sides are multiples of the model's patch, and it has at most `SERVED_PIXELS`. A server does
+    not say to which size it brought a picture; all other frames are relative to it.
+    """
+    frame = config.frame
+
+    def served(height: int, width: int) -> tuple[int, int]:
+        patch = max(frame.patch, config.family.multiple)
+        most = min(frame.max_pixels, config.family.max_pixels or SERVED_PIXELS)
+        return smart_resize(
+            height, width, patch=patch, min_pixels=frame.min_pixels, max_pixels=most
+        )
+
+    most = config.family.view_side(image.height, image.width)
+    shrunk = min(1.0, most / max(image.height, image.width))
+    size = served(round(image.height * shrunk) or 1, round(image.width * shrunk) or 1)
+    view = strategy.view(image, query, max_side=max(size), cache=cache)
+    size = served(*view.size)
+    variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
+    return replace(view, rgb=resize(view.rgb, size), variables=variables)
+
+
+def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
+    """The output for a query with words that the model cannot know: it is not asked."""
+    words = " and ".join(repr(word) for word in unknown)
+    reason = f"It does not know {words}." if unknown else "The query names nothing that it knows."
+    text = json.dumps({"targets": [], "understood": False, "reason": reason})
+    reasoning = Reasoning((), (), reason, text, understood=False, unknown_words=unknown)
+    return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
 
 
 def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Names to classes: one table, one entry-point group, and one row for each model family.
+"""Names to classes: one table and one entry-point group; the model families are in `families`.
 
 Nothing is imported until it is asked for, so help and error messages never load a model library.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rsvp import families
 from rsvp.errors import BadInput, ModelUnavailable, first_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ Kind = Literal[
 EMBEDDED = ("reasoner", "segmenter", "vlsm")
 ENTRY_POINT_GROUP = "rsvp.backends"
 _SECRETS = {"api_key"}
-MAX_SIDE = 1536  # pixels, see `ModelFamily.max_side`
+
+MAX_SIDE = families.MAX_SIDE
+ModelFamily = families.ModelFamily
+family = families.family
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "mllm": {
@@ -110,51 +113,6 @@ class Spec:
 
     def __str__(self) -> str:
         return self.name if self.argument is None else f"{self.name}:{self.argument}"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFamily:
-    """What is known of the models of one family.
-
-    Attributes:
-        frame: the coordinate frame of their boxes, a `rsvp.frames.FrameKind`.
-        profile: the folder of `prompts/` that is written for them.
-        max_side: images are shrunk to this longest side, in pixels: beyond it models resize or tile
-            anyway, and uploads grow.
-        single_turn: they were trained on conversations of one question and one reply.
-        min_confidence: mean token probability below which their replies are doubted; None where
-            that is unknown.
-    """
-
-    frame: str = "0-1000"
-    profile: str = "full"
-    max_side: int = MAX_SIDE
-    single_turn: bool = False
-    min_confidence: float | None = None
-
-
-# The embedded reasoner learned that a coordinate's neighbours are nearly right, so it is never sure
-# of one: on 180 scenes the first percentile of its confidence is 0.72, the median 0.78.
-_EMBEDDED = ModelFamily("percent", "compact", single_turn=True, min_confidence=0.68)
-
-# The first pattern found anywhere in the model's name or folder, case ignored, decides. `.` after a
-# digit stands for the hub's "2.5", Ollama's "2.5vl" and the config's "2_5".
-_FAMILIES: tuple[tuple[str, ModelFamily], ...] = (
-    (r"^(rsvp[-_])?embedded$|embedded[/\\]weights[/\\]reasoner", _EMBEDDED),
-    (r"qwen[-_]?3(.\d)?[-_]?vl|intern[-_]?vl", ModelFamily("0-1000")),
-    (r"qwen[-_]?2(.5)?[-_]?vl", ModelFamily("resized-pixels")),
-    (r"gemini|gemma", ModelFamily("0-1000-yxyx")),
-    (r"molmo", ModelFamily("percent")),
-    (r"gpt|claude|(^|/)o\d", ModelFamily("0-1000")),
-)
-
-
-def family(model: str) -> ModelFamily:
-    """The family of a model name or folder; unknown models get 0-1000 xyxy and full prompts."""
-    for pattern, found in _FAMILIES:
-        if re.search(pattern, model.rstrip("/\\"), re.IGNORECASE):
-            return found
-    return ModelFamily()
 
 
 def parse_spec(text: str) -> Spec:

@@ -141,7 +141,11 @@ class Reasoning:
     """What stage 1 concluded. No proposals means that the model said: not in this image.
 
     Attributes:
-        understood: False when the model said that it cannot read images of this sort at all.
+        understood: False when the model said that it cannot read images of this sort at all, or
+            that it does not know words of the query, or found nothing in an image that is unlike
+            those that it was trained on.
+        unknown_words: these words.
+        warnings: what was odd about the reply, a line each.
     """
 
     steps: tuple[Step, ...]
@@ -149,6 +153,8 @@ class Reasoning:
     reason: str
     raw: str = field(default="", repr=False)
     understood: bool = True
+    unknown_words: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def no_target(self) -> bool:
@@ -192,6 +198,8 @@ class Reply:
         confidence: mean probability of the sampled tokens, 0 to 1, where the backend knows it.
         familiarity: log-odds that the images are like those that the model was trained on, above
             the threshold: below 0 they are unlike them. None where the backend cannot tell.
+        resized: (h, w) in pixels of the last image as the model's own preprocessing resized it;
+            None where the backend cannot tell.
     """
 
     text: str
@@ -200,6 +208,7 @@ class Reply:
     finish_reason: str = "stop"
     confidence: float | None = None
     familiarity: float | None = None
+    resized: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

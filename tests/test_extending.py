@@ -28,10 +28,10 @@ FILE = re.compile(r"^`([\w.-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTA
 COMMANDS = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 WIDTH, HEIGHT = 64, 48
-CUP = (16, 12, 48, 36)  # xyxy pixels, half open; 250..750 of 1000 on both axes
-REPLY = {
+CUP = (16, 12, 48, 36)  # xyxy pixels, half open
+REPLY = {  # in pixels, as Claude writes boxes
     "steps": [{"text": "One cup stands in the middle.", "boxes": []}],
-    "targets": [{"label": "cup", "box": [250, 250, 750, 750]}],
+    "targets": [{"label": "cup", "box": list(CUP)}],
     "reason": "",
 }
 

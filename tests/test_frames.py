@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rsvp.errors import BadInput
 from rsvp.frames import (
     Frame,
+    as_written,
     bands_to_box,
     box_to_bands,
     from_box,
@@ -21,7 +22,7 @@ from rsvp.frames import (
 from rsvp.masks import box_iou, mask_to_box
 from rsvp.types import Box
 
-KINDS = ("pixels", "resized-pixels", "0-1000", "0-1000-yxyx", "0-1", "percent")
+KINDS = ("pixels", "resized-pixels", "0-1000", "0-1000-yxyx", "0-1024-yxyx", "0-1", "percent")
 
 # An image 1000 wide and 600 high, sent at half its size: a view of 500 x 300.
 IMAGE, VIEW = (600, 1000), (300, 500)
@@ -59,6 +60,7 @@ WRITTEN = {
     "resized-pixels": (100.8, 77, 302.4, 231),
     "0-1000": (200, 250, 600, 750),
     "0-1000-yxyx": (250, 200, 750, 600),
+    "0-1024-yxyx": (256, 204.8, 768, 614.4),
     "0-1": (0.2, 0.25, 0.6, 0.75),
     "percent": (20, 25, 60, 75),
 }
@@ -111,16 +113,57 @@ def test_swapped_corners_are_mended(order):
 
 
 def test_a_box_is_cut_at_the_images_edge():
-    box = to_box((-50, 900, 100, 1200), Frame("0-1000"), view_size=VIEW, image_size=IMAGE)
+    box = to_box((-50, 900, 100, 1050), Frame("0-1000"), view_size=VIEW, image_size=IMAGE)
     close(box, 0, 540, 100, 600)
-    huge = (-1e308, -1e308, 1e308, 1e308)
-    close(to_box(huge, Frame("0-1"), view_size=VIEW, image_size=IMAGE), 0, 0, 1000, 600)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "x", "y"),
+    [
+        ("0-1000", (900, 300, 1300, 700), 1000, 1000),  # was clipped to (900, 300, 1000, 700)
+        ("0-1000", (900, 300, 1000, 1051), 1000, 1000),
+        ("0-1000", (-51, 300, 1000, 700), 1000, 1000),
+        ("0-1000-yxyx", (300, 900, 700, 1300), 1000, 1000),
+        ("pixels", (100, 75, 600, 225), 500, 300),
+        ("resized-pixels", (100, 75, 300, 425), 504, 308),
+        ("percent", (0, 0, 106, 50), 100, 100),
+        ("0-1", (0.1, 0.1, 1.1, 0.5), 1, 1),
+        ("0-1", (-1e308, -1e308, 1e308, 1e308), 1, 1),
+    ],
+)
+def test_numbers_beyond_the_range_are_refused_and_the_range_is_named(kind, numbers, x, y):
+    with pytest.raises(BadInput, match=rf"x goes from 0 to {x}, y from 0 to {y}$"):
+        to_box(numbers, Frame(kind), view_size=VIEW, image_size=IMAGE)
+
+
+def test_fractions_of_1_are_known_in_every_frame():
+    for kind in KINDS:
+        frame = Frame(kind, box_key="bbox_2d")
+        first, second = (0.2, 0.25, 0.6, 0.75), (0, 0, 1, 1)
+        if frame.y_first:
+            first = (0.25, 0.2, 0.75, 0.6)
+        written = as_written([first, second], frame)
+        assert (written != frame) == (kind != "0-1")
+        box = to_box(first, written, view_size=VIEW, image_size=IMAGE)
+        close(box, 200, 150, 600, 450)
+        close(to_box(second, written, view_size=VIEW, image_size=IMAGE), 0, 0, 1000, 600)
+
+
+@pytest.mark.parametrize("groups", [[], [(0, 0, 1, 1)], [(5, 6, 7, 8)], [(0.5, 3)], [(120.5, 0)]])
+def test_other_numbers_are_no_fractions(groups):
+    frame = Frame("0-1000")
+    assert as_written(groups, frame) == frame
+
+
+def test_numbers_of_two_frames_are_refused():
+    with pytest.raises(BadInput, match=r"\(0.1, 0.2, 0.3, 0.4\) is in fractions.*\(100, 200, 30"):
+        as_written([(0.1, 0.2, 0.3, 0.4), (100, 200, 300, 400)], Frame("0-1000"))
 
 
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ((1001, 0, 1200, 500), "no area"),
+        ((1001, 0, 1040, 500), "no area"),
         ((-20, 0, 0, 500), "no area"),
         ((300, 300, 300, 700), "no area"),
         ((300, 300, 300, 300), "no area"),

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "platform", "images", "prompting", "registry"),
+    ("types", "platform", "images", "lexicon", "prompting", "families", "registry"),
     ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
     ("dialogue", "reasoning", "postprocess", "result", "pipeline", "training"),
@@ -27,7 +27,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 
 HEAVY = {"torch", "transformers", "torchvision", "accelerate", "bitsandbytes"}
-MAY_BE_HEAVY = ("platform/", "mllm/transformers.py", "detectors/", "segmenters/", "training/")
+MAY_BE_HEAVY = (
+    "platform/",
+    "mllm/familiarity.py",
+    "mllm/loading.py",
+    "mllm/transformers.py",
+    "detectors/",
+    "segmenters/",
+    "training/",
+)
 
 # The VLSM is SAM 2 with prompt tokens for its decoder; rendered scenes are images as all others.
 BUILT_ON = {
@@ -124,7 +132,8 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
             assert not imports_of(module) & others, kind
         for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess", "registry"):
             assert not imports_of(f"rsvp.{name}") & backends, name
-    assert {part_of(module) for module in imports_of("rsvp.registry")} - {None} == {"errors"}
+    light = {part_of(module) for module in imports_of("rsvp.registry")} - {None}
+    assert light == {"errors", "families"}
 
 
 def test_a_class_name_exists_once() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,22 @@ from hypothesis import strategies as st
 
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import ParsedReply, RawStep, RawTarget, parse_reply
+from rsvp.parsing.lenient_json import BUDGET, OutOfBudgetError
+from rsvp.parsing.search import Scan
 
-TABLE = Path(__file__).parent / "data" / "replies.txt"
+DATA = Path(__file__).parent / "data"
+TABLES = [DATA / "replies.txt", DATA / "replies_seen.txt"]
 KINDS = ("box", "bands", "points", "marks")
 
 
 def cases() -> list[Any]:
-    """(expect, reply, outcome) from the table."""
-    text = TABLE.read_text(encoding="utf-8")
-    found = re.findall(
-        r"^#{8} (\w+): (.+)\n(?s:(.*?))^#{8} => (.+)$(?=\n#{8} )", text, re.MULTILINE
-    )
+    """(expect, reply, outcome) from the tables."""
+    pattern = r"^#{8} (\w+): (.+)\n(?s:(.*?))^#{8} => (.+)$(?=\n#{8} )"
+    texts = [table.read_text(encoding="utf-8") for table in TABLES]
     return [
         pytest.param(expect, reply.removesuffix("\n"), outcome, id=f"{expect}: {name}")
-        for expect, name, reply, outcome in found
+        for text in texts
+        for expect, name, reply, outcome in re.findall(pattern, text, re.MULTILINE)
     ]
 
 
@@ -56,9 +60,12 @@ def test_reply(expect: Any, reply: str, outcome: str) -> None:
         assert [values(target, expect) for target in parsed.targets] == json.loads(outcome)
 
 
-def test_the_table_is_read_completely() -> None:
-    assert len(cases()) == TABLE.read_text(encoding="utf-8").count("\n######## =>") >= 120
+def test_the_tables_are_read_completely() -> None:
+    texts = [table.read_text(encoding="utf-8") for table in TABLES]
+    assert len(cases()) == sum(text.count("\n######## =>") for text in texts) >= 300
     assert len({case.id for case in cases()}) == len(cases())
+    public = [case.id for case in cases() if re.search(r"\[(?!I13)[^\]]+\]$", str(case.id))]
+    assert len(public) * 4 >= len(cases())
 
 
 def test_steps_and_reason() -> None:
@@ -167,19 +174,136 @@ def test_noise_is_refused(name: str, expect: Any) -> None:
         parse_reply(NOISE[name], expect=expect)
 
 
+def spent(text: str) -> int:
+    """JSON tokens that reading a text costs; the budget where that is less."""
+    with contextlib.suppress(OutOfBudgetError):
+        return BUDGET - Scan(text).left
+    return BUDGET
+
+
+FRAGMENTS = [
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        "(",
+        ")",
+        '"',
+        "'",
+        "“",
+        ",",
+        ":",
+        "\\",
+        "\n",
+        " ",
+        "<",
+        ">",
+        "|",
+        "#",
+        "//",
+    ),
+    *(
+        "/*",
+        "```json\n",
+        "```",
+        "x",
+        "1",
+        "1-1001,",
+        "-",
+        "a: ",
+        "| a |",
+        "and ",
+        "mark 3 ",
+        "rows 1 ",
+    ),
+    *('"a":', '{"box":', '"targets":[', '{"label":"a","box":[1,2,3,4]}', "[1,2,3,4]", "[]", "{}"),
+    *(
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "\\boxed{",
+        "<ref>",
+        "</ref>",
+        "<box>",
+        "</box>",
+    ),
+    *(
+        "<loc_1>",
+        "<loc0001>",
+        "<|det|>",
+        "<point ",
+        'x1="1" ',
+        "coords=",
+        '"arguments":"[',
+        "There is no ",
+    ),
+]
+
+
+def repeated(rng: random.Random, length: int) -> str:
+    """A few fragments over and over: the kind of text that costs most."""
+    part = "".join(rng.choices(FRAGMENTS, k=rng.randint(1, 5)))
+    return rng.choice(["", "[", '{"targets": [']) + part * (length // len(part))
+
+
+def test_the_work_grows_no_faster_than_the_text() -> None:
+    rng = random.Random(13)
+    for _ in range(300):
+        part = "".join(rng.choices(FRAGMENTS, k=rng.randint(1, 5)))
+        assert spent(part * 40) <= 2.5 * spent(part * 20) + 100, part
+
+
+@pytest.mark.parametrize(
+    ("text", "expect"),
+    [
+        ("[]x" * 19_900, "box"),
+        ("[]\n.\n" * 20_000, "box"),
+        ("```json\n[ " * 11_111, "box"),
+        ('{"targets": [{"rows": [' + '"1-1001,",' * 57 + '], "columns": [1]}]}', "bands"),
+        ('{"targets": [' + '{"rows": "1-99", "columns": "1-99"},' * 1500 + "]}", "bands"),
+        ("[1,2,3,4]," * 10_000, "box"),
+    ],
+)
+def test_the_memory_is_at_most_twenty_times_the_reply(text: str, expect: Any) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UnparsableReply):
+            parse_reply(text, expect=expect)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < max(20 * len(text), 2_000_000)
+
+
+def seconds(text: str, expect: Any) -> float:
+    """CPU time to read a text: the best of three, as a shared core is slower."""
+    found = []
+    for _ in range(3):
+        before = time.process_time()
+        with contextlib.suppress(UnparsableReply):
+            parse_reply(text, expect=expect)
+        found.append(time.process_time() - before)
+        if found[-1] < 0.05:
+            break
+    return min(found)
+
+
 @pytest.mark.benchmarks
 @pytest.mark.parametrize("name", NOISE)
 @pytest.mark.parametrize("expect", KINDS)
 def test_noise_is_refused_quickly(name: str, expect: Any) -> None:
-    seconds = []
-    for _ in range(3):  # the best of three, as a shared core is slower
-        before = time.process_time()
-        with pytest.raises(UnparsableReply):
-            parse_reply(NOISE[name], expect=expect)
-        seconds.append(time.process_time() - before)
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 0.5  # 0.2 s on an idle core
+    assert seconds(NOISE[name], expect) < 0.1  # 0.05 s on an idle core
+
+
+@pytest.mark.benchmarks
+def test_the_worst_of_many_texts_is_read_quickly() -> None:
+    rng = random.Random(13)
+    for length, limit in ((100_000, 0.1), (1_000_000, 0.5)):
+        for _ in range(4_000_000 // length):
+            text = repeated(rng, length)
+            assert seconds(text, rng.choice(KINDS)) < limit, text[:100]
 
 
 @pytest.mark.parametrize(
@@ -364,3 +488,29 @@ def test_steps_name_marks() -> None:
     )
     steps = parse_reply(text, expect="marks").steps
     assert [step.marks for step in steps] == [(1, 4), ()]
+
+
+@pytest.mark.parametrize("tail", ["]}", ', {"label": "cup", "bo'])
+def test_a_repetition_loop_is_one_target_and_a_warning(tail: str) -> None:
+    entry = '{"label": "cup", "box": [1, 2, 3, 4]}'
+    parsed = parse_reply('{"targets": [' + ", ".join([entry] * 60) + tail, expect="box")
+    assert parsed.targets == (RawTarget("cup", box=(1, 2, 3, 4)),)
+    (warning,) = parsed.warnings
+    assert "60 times" in warning
+    assert parse_reply(f'{{"targets": [{entry}]}}', expect="box").warnings == ()
+
+
+def test_more_targets_than_any_image_has_are_asked_again() -> None:
+    targets = [{"label": "cup", "box": [i, i, i + 1, i + 1]} for i in range(1001)]
+    with pytest.raises(UnparsableReply, match="more than 1000 targets"):
+        parse_reply(json.dumps(targets), expect="box")
+
+
+def test_the_reason_comes_with_the_answer_and_not_with_a_remark() -> None:
+    text = f'{ANSWER[:-1]}, "reason": "brown"}}\nIf none: {{"targets": [], "reason": "none"}}'
+    assert parse_reply(text, expect="box").reason == "brown"
+
+
+def test_a_quoted_yaml_key_is_read() -> None:
+    text = '"targets":\n  - label: dog\n    box: [1, 2, 3, 4]'  # raised StopIteration once
+    assert parse_reply(text, expect="box").targets == (RawTarget("dog", box=(1, 2, 3, 4)),)

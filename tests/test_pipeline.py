@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,13 @@ def test_an_unreadable_reply_is_shown_back_and_asked_again() -> None:
     assert result.models.prompt_sha256 == prompting.digest(prompting.load(n).text for n in names)
 
 
+def test_a_repetition_loop_is_said_in_the_result() -> None:
+    box = {"label": "cup", "box": [0, 0, 500, 500]}
+    result = pipeline(json.dumps({"targets": [box] * 60})).segment(picture(), "the cup")
+    assert len(result.targets) == 1
+    assert any("repeats a target 60 times" in warning for warning in result.warnings)
+
+
 @pytest.mark.parametrize("reasks", [0, 1, 2, 5])
 def test_asking_again_is_bounded(reasks: int) -> None:
     pipe = pipeline("no JSON here", max_reasks=reasks)
@@ -200,7 +208,7 @@ def test_a_model_that_cannot_read_such_images_says_so() -> None:
     result = pipeline(reply, model="embedded").segment(picture(), "x")
     assert result.no_target
     assert not result.reasoning.understood
-    assert result.warnings == (f"{UNSURE}: it says that it cannot read images of this sort",)
+    assert result.warnings == (f"{UNSURE}: no scene",)
 
 
 @pytest.mark.parametrize(("familiarity", "warned"), [(-0.1, True), (0.1, False), (None, False)])

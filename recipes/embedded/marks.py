@@ -67,7 +67,7 @@ def mark_scene(scene: Scene, rng: np.random.Generator) -> MarkedScene:
     boxes = [c.box for c in found]
     rgb, tags = draw_marks(scene.rgb, boxes, masks, numbers=numbers)
     marked = {i: numbers[k] for i, k in _match(scene, found).items()}
-    return MarkedScene(rgb, marked, *_tag_cells(tags, numbers, boxes, len(scene.rgb)))
+    return MarkedScene(rgb, marked, *tag_cells(tags, numbers, boxes, len(scene.rgb)))
 
 
 def mark_anything(rgb: RgbArray, rng: np.random.Generator) -> RgbArray:
@@ -169,7 +169,7 @@ def _clip(xyxy: NDArray[np.float64], size: int) -> Box | None:
     return box if box and min(box.width, box.height) >= SMALLEST else None
 
 
-def _tag_cells(
+def tag_cells(
     tags: Sequence[Rectangle], numbers: Sequence[int], boxes: Sequence[Box], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """`tag_numbers` and `tag_boxes` of a `MarkedScene`; of two tags in a cell the later one."""

@@ -5,6 +5,7 @@ A bidirectional encoder reads the image and the prompt, a decoder writes the rep
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def build_model(vocabulary: int, image_token: int) -> Florence2ForConditionalGen
 
 
 @torch.no_grad()
-def load_model(folder: Path, vocabulary: int) -> Any:
+def load_model(folder: Path, vocabulary: int) -> tuple[Any, int]:
     """A trained model to fine-tune, with new rows for the tokens that its tokenizer has gained.
+
+    The second value is how many rows it had.
 
     The token embeddings are frozen, because the VLSM was trained on them. The new rows are random,
     with the mean and spread of the others; the rest of the network learns to use them.
@@ -83,7 +86,7 @@ def load_model(folder: Path, vocabulary: int) -> Any:
     table = model.get_input_embeddings().weight.requires_grad_(False)
     noise = torch.randn(vocabulary - known, WIDTH, generator=torch.Generator().manual_seed(0))
     table[known:] = mean + spread * noise
-    return model
+    return model, known
 
 
 @torch.no_grad()
@@ -100,8 +103,15 @@ def order_numbers(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
         table[ids] += 0.02 * features @ directions
 
 
-def export(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer."""
+def export(
+    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, *, unwritten: Collection[int] = ()
+) -> None:
+    """Write the folder that `from_pretrained` reads: bf16 safetensors, processor, tokenizer.
+
+    Args:
+        unwritten: tokens that are never generated.
+    """
+    model.generation_config.suppress_tokens = sorted(unwritten) or None
     save_bf16(model, folder)
     image_processor: Any = CLIPImageProcessorPil(
         do_resize=True, size={"height": SIZE, "width": SIZE},

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from rsvp.embedded.queries import Query
 from rsvp.embedded.rendering import SceneObject
 from rsvp.frames import box_to_bands
-from rsvp.types import Box
+from rsvp.types import BoolMask, Box
 
 GRID = (9, 9)
 
@@ -25,6 +27,16 @@ QUESTIONS = {
     "ordinal": "The question counts things in a row.",
     "all": "The question asks for all of a sort.",
     "hidden": "The question asks for something partly covered.",
+    "described": "The question describes a thing.",
+    "several": "The question names several things.",
+    "except": "The question leaves something out.",
+    "complement": "The question tells what a thing is not.",
+    "everything": "The question asks for everything of a sort.",
+    "comparative": "The question compares two sizes.",
+    "colour": "The question asks for a colour.",
+    "counted": "The question tells how many things there are.",
+    "extreme": "The question asks for what is furthest to a side.",
+    "position": "The question tells a place in the image.",
 }
 REASONS = {
     "name": " is the thing that was named.",
@@ -35,6 +47,16 @@ REASONS = {
     "ordinal": " comes at this place in the row.",
     "all": " and all others of the sort are marked.",
     "hidden": " is partly covered by something else.",
+    "described": " is what was described.",
+    "several": " and all others that were named are marked.",
+    "except": " is left when the others are taken away.",
+    "complement": " is not of the sort that was named.",
+    "everything": " and everything else of the sort is marked.",
+    "comparative": " has the size of the two that was asked for.",
+    "colour": " has the colour that was asked for.",
+    "counted": " and as many others as were asked for are marked.",
+    "extreme": " is furthest to the side that was asked for.",
+    "position": " is at the place that was asked for.",
 }
 NO_REASON = "Nothing in the image fits the question."
 
@@ -60,10 +82,12 @@ NO_REGION = {
     "boxes": ',"boxes":[]}',
     "grid": ',"rows":[],"columns":[]}',
     "marks": ',"marks":[]}',
+    "points": ',"points":[]}',
 }
 QUOTED_NO_REGION = {strategy: '"' + text for strategy, text in NO_REGION.items()}
 STEP_BOX, STEP_BOX_END = '","boxes":[[', "]}"
 BOX, ROWS, COLUMNS, MARKS = '","box":[', '","rows":[', ',"columns":[', '","marks":['
+POINTS, POINTS_END = '","points":[[', "]}"
 CLOSE = "}"
 
 # The order decides on the token ids.
@@ -73,7 +97,7 @@ FRAGMENTS = tuple(
             NOT_UNDERSTOOD, *QUESTIONS.values(), *REASONS.values(), NO_REASON, FIRST_STEP,
             NEXT_STEP, IS_THERE, PRESENT, ABSENT, TARGETS, TARGETS_ONLY, FIRST_LABEL, NEXT_LABEL,
             REASON, END, *NO_REGION.values(), *QUOTED_NO_REGION.values(), STEP_BOX, STEP_BOX_END,
-            BOX, ROWS, COLUMNS, MARKS, CLOSE,
+            BOX, ROWS, COLUMNS, MARKS, POINTS, CLOSE,
         ]
     )
 )  # fmt: skip
@@ -95,7 +119,7 @@ def reply_pieces(
 
     Args:
         size: (height, width) of the image, in which the objects' boxes are pixels.
-        strategy: "boxes", "grid" or "marks".
+        strategy: "boxes", "grid", "points" or "marks".
         cot: write the chain of thought, else the targets alone.
         marks: object -> the number of its mark, at least of every target; for "marks" alone.
     """
@@ -103,6 +127,8 @@ def reply_pieces(
     def region(i: int, *, step: bool) -> Piece:
         if strategy == "marks":
             return mark_region((marks or {}).get(i)), i
+        if strategy == "points":
+            return point_region(objects[i], size), i
         return box_region(objects[i].box, size, strategy, step=step), i
 
     def name(i: int) -> Piece:
@@ -128,6 +154,20 @@ def box_region(box: Box, size: tuple[int, int], strategy: str, *, step: bool) ->
         return STEP_BOX + numbers + STEP_BOX_END if step else BOX + numbers + CLOSE
     rows, columns = box_to_bands(box, grid=GRID, image_size=size)
     return ROWS + number_list(rows) + COLUMNS + number_list(columns) + CLOSE
+
+
+def point_region(o: SceneObject, size: tuple[int, int]) -> str:
+    """The end of a step or target that names a point on an object."""
+    height, width = size
+    x, y = inner_point(o.mask)
+    return POINTS + number_list([round(100 * x / width), round(100 * y / height)]) + POINTS_END
+
+
+def inner_point(mask: BoolMask) -> tuple[float, float]:
+    """x, y in pixels: the point of an (H, W) mask, not empty, that is nearest to its centroid."""
+    ys, xs = np.nonzero(mask)
+    nearest = int(((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2).argmin())
+    return float(xs[nearest]) + 0.5, float(ys[nearest]) + 0.5
 
 
 def mark_region(number: int | None) -> str:

@@ -26,12 +26,12 @@ from recipes.embedded.crops import (
     MARGIN,
     MASK_SIZE,
     SIZE,
-    CropBatch,
     Instance,
     InstanceSource,
     PhotoInstances,
     RenderedInstances,
-    draw_batch,
+    ViewBatch,
+    draw_batches,
     scene_instances,
 )
 from recipes.embedded.loop import Loop, LoopConfig, prepare, save_bf16, schedule
@@ -39,10 +39,13 @@ from rsvp.masks import mask_iou
 from rsvp.platform.files import write_json
 from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.types import Image, Proposal
 
 TRAIN_SEED = 2_000_003
+# IoUs in the log: on crops a point, a box, a box with one point and with two; on windows a point
+# and several.
+FIGURES = ("crop_point", "box", "box_point", "box_points", "point", "points")
 BACKGROUNDS = 300  # photos that may be backgrounds of rendered scenes
 
 
@@ -69,11 +72,14 @@ def build_model() -> Sam2Model:
     return Sam2Model(config)
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE + Dice, and the IoU of the thresholded masks, each (B, m).
+def mask_loss(
+    logits: Tensor, target: Tensor, outside: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """BCE + Dice, and the IoU of the thresholded masks in the view and of the object, each (B, m).
 
     Args:
         logits: (B, m, h, w); target: (B, MASK_SIZE, MASK_SIZE), 0 to 1.
+        outside: (B,), the part of the object outside the view, in pixels of the target.
     """
     size = (MASK_SIZE, MASK_SIZE)
     logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
@@ -85,20 +91,43 @@ def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         mask, true_mask = logits > 0, truth > 0.5
         union = (mask | true_mask).sum((2, 3)).clamp(min=1)
-        iou = (mask & true_mask).sum((2, 3)) / union
-    return 2 * bce + dice, iou
+        shared = (mask & true_mask).sum((2, 3))
+        whole = union if outside is None else union + outside[:, None]
+    return 2 * bce + dice, shared / union, shared / whole
 
 
-def batch_loss(model: Sam2Model, batch: CropBatch) -> tuple[Tensor, float]:
-    """The loss of a batch and its mean IoU; a lone point trains the best of three masks."""
-    outputs = model(
-        pixel_values=batch.pixels, input_boxes=batch.boxes, input_points=batch.points,
-        multimask_output=batch.points is not None,
-    )  # fmt: skip
-    losses, iou = mask_loss(outputs.pred_masks[:, 0], batch.target)
-    iou_loss = F.mse_loss(outputs.iou_scores[:, 0].float(), iou)
-    best = losses.argmin(1, keepdim=True)
-    return losses.gather(1, best).mean() + iou_loss, float(iou.gather(1, best).mean())
+def encode(model: Any, pixels: Tensor) -> list[Tensor]:
+    """The features of B views, as `Sam2Model.get_image_embeddings` gives them, with gradients."""
+    *fine, coarse = model.get_image_features(pixels, return_dict=True).fpn_hidden_states
+    levels = [*fine, coarse + model.no_memory_embedding]
+    return [
+        level.permute(1, 2, 0).reshape(len(pixels), -1, *size)
+        for level, size in zip(levels, model.backbone_feature_sizes, strict=True)
+    ]
+
+
+def batch_loss(model: Any, batch: ViewBatch) -> tuple[Tensor, list[float]]:
+    """The mean loss of the groups of prompts, and the mean IoU of each.
+
+    A point alone is ambiguous: the best of three masks is trained. The predicted IoUs of all masks
+    are, with what lies outside the view counted as missed; on the background they are 0.
+    """
+    features = encode(model, batch.pixels)
+    targets, present = batch.targets.flatten(0, 1), batch.targets.flatten(0, 1).amax((1, 2)) > 0
+    total, ious = torch.zeros((), device=targets.device), []
+    for prompts in batch.prompts:
+        outputs = model(
+            image_embeddings=features, input_points=prompts[..., :2],
+            input_labels=prompts[..., 2].int(), multimask_output=prompts.shape[2] == 1,
+        )  # fmt: skip
+        masks = outputs.pred_masks.flatten(0, 1)
+        losses, iou, seen = mask_loss(masks, targets, batch.outside.flatten())
+        iou_loss = F.mse_loss(outputs.iou_scores.flatten(0, 1).float(), seen)
+        best = losses.argmin(1, keepdim=True)
+        weight = present / present.sum().clamp(min=1)
+        total = total + (losses.gather(1, best)[:, 0] * weight).sum() + iou_loss
+        ious.append(float((iou.gather(1, best)[:, 0] * weight).sum()))
+    return total / len(batch.prompts), ious
 
 
 @torch.inference_mode()
@@ -131,6 +160,15 @@ class SegmenterConfig(LoopConfig):
     eval_scenes: int = 30
 
 
+@dataclass(frozen=True)
+class FineTuningConfig(SegmenterConfig):
+    """How to fine-tune: with smaller learning rates."""
+
+    steps: int = 3000
+    lr: float = 5e-4
+    muon_lr: float = 7.5e-4
+
+
 class ValidationInstances:
     """Objects never trained on: every other one of the photos' split `val`, and of scenes."""
 
@@ -148,19 +186,28 @@ class ValidationInstances:
         return found
 
 
-def train(out: Path, config: SegmenterConfig, photos: Path | None, device: str = "cpu") -> None:
+def train(
+    out: Path,
+    config: SegmenterConfig,
+    photos: Path | None,
+    device: str = "cpu",
+    *,
+    start: Path | None = None,
+) -> None:
     """Train or resume training in `out`.
 
     Args:
         photos: a folder of `images/` and `instances.json`, or None for scenes alone.
+        start: folder of a trained segmenter to fine-tune.
 
     Raises:
         BadInput: the checkpoint does not fit, or the photos cannot be used.
+        ModelUnavailable: no segmenter in `start`.
     """
     annotated = PhotoInstances(photos, "train") if photos else None
     validation = ValidationInstances(photos, config.eval_scenes)
     torch.manual_seed(config.seed)
-    model = build_model()
+    model = build_model() if start is None else load_sam2(str(start))[0]
     prepare(model, device)
     loop = Loop(out, config, {"model": model}, clip=1.0, unit="crops")
     rng = np.random.default_rng(TRAIN_SEED + config.seed + loop.step)
@@ -170,11 +217,14 @@ def train(out: Path, config: SegmenterConfig, photos: Path | None, device: str =
     if annotated:
         sources, shares = [*sources, annotated], [1 - config.photo_share, config.photo_share]
     for step in loop.steps():
-        batch = draw_batch(sources, shares, config.batch, rng).to(device)
+        crops, windows = draw_batches(sources, shares, config.batch, rng)
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss, iou = batch_loss(model, batch)
+            on_crops, crop_ious = batch_loss(model, crops.to(device))
+            on_windows, window_ious = batch_loss(model, windows.to(device))
+        loss = on_crops + on_windows
         rate = schedule(step, config.steps, decay=config.decay)
-        loop.step_down(loss, rate, loss=loss.item(), iou=iou)
+        figures = dict(zip(FIGURES, [*crop_ious, *window_ious], strict=True))
+        loop.step_down(loss, rate, loss=loss.item(), **figures)
         if loop.reports():
             measured = {"photos_val": float("nan"), "scenes": float("nan")}
             if loop.over or loop.step % config.eval_every == 0:

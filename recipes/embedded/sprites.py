@@ -130,13 +130,13 @@ def build_style(style: str, source: Path, out: Path | None = None) -> None:
         for file in drawings:
             if file.stem.lower() in points:
                 png = Path(folder) / f"{file.stem}.png"
-                command = ["rsvg-convert", "--height", str(SVG_HEIGHT), "--output", png, file]
-                subprocess.run(command, check=True)
+                sizes = ["--height", str(SVG_HEIGHT)]
+                subprocess.run(["rsvg-convert", *sizes, "-o", str(png), str(file)], check=True)
         tiles = sprites(folder if drawings else str(source)).copy()
     tiles[[c.index for c in categories() if c.name in LEFT_OUT.get(style, ())]] = 0
     sheet = make_sheet([Image.fromarray(tile) for tile in tiles])
     out = out or FOLDER / f"{style}.webp"
-    sheet.save(out, **({"quality": QUALITY, "method": 6} if out.suffix == ".webp" else {}))
+    sheet.save(out, quality=QUALITY, method=6)  # a PNG is lossless and takes neither
     print(f"{out}: {out.stat().st_size:,} bytes; not drawn: {', '.join(undrawn(str(out)))}")
 
 

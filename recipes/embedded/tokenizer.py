@@ -6,6 +6,7 @@ words of the queries come from ordinary BPE training.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,11 +18,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recipes.embedded.examples import TRAIN_SEED, Turn, prompt_text
 from recipes.embedded.replies import FRAGMENTS, NUMBERS
+from recipes.embedded.task_replies import TASK_FRAGMENTS
+from recipes.embedded.tasks import task_prompts
 from rsvp.embedded.scenes import scenes
 from rsvp.embedded.vocabulary import categories
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 QUERY_WORDS = 900
+WORD_START = "Ġ"  # byte-level BPE's letter for a space
+FIXED = (*FRAGMENTS, *TASK_FRAGMENTS, *NUMBERS)
 
 # The processor inserts the image itself; the model reads the last user message alone.
 CHAT_TEMPLATE = (
@@ -33,16 +38,19 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(
-    folder: Path, n: int = 4000, *, start: Path | None = None
+    folder: Path, n: int = 4000, *, start: Path | None = None, words: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """The tokenizer in `folder`, made first where there is none.
 
     Args:
         n: scenes whose queries a new tokenizer is trained on.
-        start: folder of a trained model; its tokenizer is extended instead.
+        start: folder of a trained model; its tokenizer is extended instead, by `words` too.
     """
     if not (folder / "tokenizer.json").exists():
-        made = train_tokenizer(scene_prompts(n)) if start is None else extended_tokenizer(start)
+        if start is None:
+            made = train_tokenizer([*scene_prompts(n), *task_prompts(n // 8, TRAIN_SEED)])
+        else:
+            made = extended_tokenizer(start, words)
         made.save_pretrained(folder)
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
 
@@ -68,11 +76,13 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(prompts, trainer)
-    fixed = [AddedToken(text, normalized=False) for text in (*FRAGMENTS, *NUMBERS)]
-    names = [
-        AddedToken(c.name, single_word=True, lstrip=True, normalized=False) for c in categories()
-    ]
-    core.add_tokens([*fixed, *names])
+    fixed = [AddedToken(text, normalized=False) for text in FIXED]
+    core.add_tokens([*fixed, *(_word(c.name) for c in categories())])
+    return wrap(core)
+
+
+def wrap(core: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer as transformers saves it, with its chat template."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token="<pad>",
@@ -85,13 +95,41 @@ def train_tokenizer(prompts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def extended_tokenizer(model: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a trained model, with the fragments that it lacks added at its end."""
+def extended_tokenizer(model: Path, words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of a trained model, with the fragments and words that it lacks at its end.
+
+    A known word is one token, whatever the merges make of it.
+    """
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(model))
     known = tokenizer.get_vocab()
-    missing = [text for text in (*FRAGMENTS, *NUMBERS) if text not in known]
+    missing = [text for text in FIXED if text not in known]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in missing])
-    return tokenizer
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary |= {token["content"]: token["id"] for token in state["added_tokens"]}
+    for word in filter(str.isalpha, words):
+        vocabulary.setdefault(WORD_START + word, len(vocabulary))
+    state["model"]["ignore_merges"] = True
+    return wrap(Tokenizer.from_str(json.dumps(state)))
+
+
+def word_rows(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Word -> its token id, of the words that are one token after a space."""
+    return {
+        token.removeprefix(WORD_START): row
+        for token, row in tokenizer.get_vocab().items()
+        if token.startswith(WORD_START) and token[1:].isalpha()
+    }
+
+
+def unwritten_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """The ids of the tokens that no reply holds: the words and pieces of questions."""
+    return set(range(len(tokenizer))) - set(tokenizer.added_tokens_decoder)
+
+
+def _word(text: str) -> AddedToken:
+    """A name: one token where it stands as a word, with the space before it."""
+    return AddedToken(text, single_word=True, lstrip=True, normalized=False)
 
 
 class ReplyTokens(NamedTuple):

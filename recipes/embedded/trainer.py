@@ -19,6 +19,7 @@ from recipes.embedded import losses
 from recipes.embedded.examples import Example, Turn
 from recipes.embedded.loop import prepare
 from recipes.embedded.marks import MOST_MARKS
+from recipes.embedded.meaning import Text, meaning_loss, text_states
 from recipes.embedded.model import (
     IMAGE_TOKENS,
     WIDTH,
@@ -27,7 +28,8 @@ from recipes.embedded.model import (
     load_model,
     order_numbers,
 )
-from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder
+from recipes.embedded.tokenizer import ReplyTokens, TurnEncoder, unwritten_ids, word_rows
+from recipes.embedded.words import Vectors, initial_embeddings
 from rsvp.embedded.vocabulary import categories
 
 EMPTY_WEIGHT = 0.3  # of a cell without an object: most cells are
@@ -131,6 +133,10 @@ class ReasonerTrainer:
 
     Args:
         start: folder of a trained model to fine-tune, with new heads.
+
+    Attributes:
+        known: tokens of the trained model; those that follow are new.
+        unwritten: the tokens that no reply holds: the words and pieces of questions.
     """
 
     def __init__(
@@ -138,10 +144,19 @@ class ReasonerTrainer:
     ) -> None:
         self.tokenizer = tokenizer
         self.device = device
-        self.model: Any = self.build() if start is None else load_model(start, len(tokenizer))
+        self.model: Any
+        if start is None:
+            self.model, self.known = self.build(), len(tokenizer)
+        else:
+            self.model, self.known = load_model(start, len(tokenizer))
         if start is None:
             order_numbers(self.model, tokenizer)
         prepare(self.model, device)
+        self.unwritten = unwritten_ids(tokenizer)
+        written = [row for row in range(len(tokenizer)) if row not in self.unwritten]
+        self._written = torch.tensor(written, device=device)
+        self._place = torch.zeros(len(tokenizer), dtype=torch.long, device=device)
+        self._place[self._written] = torch.arange(len(written), device=device)
         self.heads = AuxiliaryHeads().to(device)
         self.turns = TurnEncoder(tokenizer, device)
 
@@ -193,9 +208,29 @@ class ReasonerTrainer:
     def token_loss(self, states: Tensor, replies: ReplyTokens) -> Tensor:
         """The replies' loss, of the (n, length, WIDTH) states that predict their tokens."""
         keep = replies.mask == 1
-        logs = self.model.lm_head(states[keep]).float().log_softmax(-1)
+        weight = self.model.lm_head.weight[self._written]
+        logs = F.linear(states[keep], weight).float().log_softmax(-1)
         coordinates = replies.coordinates[:, None].expand_as(keep)[keep]
-        return losses.token_loss(logs, replies.ids[keep], coordinates, self.turns.number_ids)
+        labels, numbers = self._place[replies.ids[keep]], self._place[self.turns.number_ids]
+        return losses.token_loss(logs, labels, coordinates, numbers)
+
+    @torch.no_grad()
+    def embed_words(self, words: Sequence[str], vectors: Vectors) -> None:
+        """Give the words that the trained model did not have embeddings near those of names."""
+        table = self.model.get_input_embeddings().weight
+        with torch.enable_grad():
+            made = initial_embeddings(words, vectors, table[self.turns.name_ids].cpu().float())
+        rows = word_rows(self.tokenizer)
+        for word, row in zip(words, made.detach(), strict=True):
+            if rows.get(word, -1) >= self.known:
+                table[rows[word]] = row.to(table)
+
+    def text_loss(self, texts: Sequence[Text]) -> Tensor:
+        """The loss of naming what texts mean, without an image."""
+        prompts = self.turns.prompts([text.prompt for text in texts])
+        states = text_states(self.model, prompts)
+        logits = states @ self.model.get_input_embeddings().weight[self.turns.name_ids].T
+        return meaning_loss(logits.float(), [text.categories for text in texts])
 
     def perception_loss(
         self, examples: Sequence[Example], images: Tensor, *, train_model: bool = True
@@ -318,7 +353,7 @@ class ReasonerTrainer:
 
     def export(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads."""
-        export(self.model, self.tokenizer, folder)
+        export(self.model, self.tokenizer, folder, unwritten=self.unwritten)
 
 
 def relevance(

@@ -37,6 +37,7 @@ def evaluate(
     segmenter: options.Segmenter = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
+    target_exists: options.TargetExists = None,
     option: options.Option = None,
     budget: options.Budget = None,
     protocol: options.Protocol = None,
@@ -105,7 +106,8 @@ def evaluate(
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
-    check(name, protocol, split)
+    exists = check(name, protocol, split)[0].target_exists(target_exists)
+    chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
@@ -116,13 +118,14 @@ def evaluate(
     writers.prepare(out)  # before the models are loaded
     make = functools.partial(
         Pipeline.from_preset,
-        preset,
+        chosen,
         mllm=mllm,
         strategy=strategy,
         segmenter=segmenter,
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
+        target_exists=exists,
         options=backend_options,
     )
     pipeline = make()
@@ -145,7 +148,7 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray if engine == "ray" else None,
-        settings={"preset": preset, **recorded},
+        settings={"preset": chosen.name, **recorded},
     )
     table = format_summary(summary)
     if as_json:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -41,11 +41,13 @@ def _help_of(words: list[str]) -> str:
     return printed.getvalue().strip()
 
 
-def run(arguments: Sequence[str]) -> int:
-    """The script; returns the exit code."""
+def run(
+    arguments: Sequence[str], page: Callable[[], str] = page, module: str = "rsvp.cli.help"
+) -> int:
+    """The script of a generated page; returns the exit code."""
     check, paths = "--check" in arguments, [a for a in arguments if a != "--check"]
     if len(paths) != 1:
-        print(__doc__, file=sys.stderr)
+        print(f"python -m {module} [--check] PAGE.md", file=sys.stderr)
         return 2
     path = Path(paths[0])
     if not check:
@@ -54,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if path.is_file() and path.read_text(encoding="utf-8") == page():
         return 0
-    print(f"{path} is out of date: python -m rsvp.cli.help {path}", file=sys.stderr)
+    print(f"{path} is out of date: python -m {module} {path}", file=sys.stderr)
     return 1
 
 

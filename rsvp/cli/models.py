@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import os
+import re
+from typing import Annotated, Any
 
-from rsvp import presets
+import typer
+
+from rsvp import presets, registry
 from rsvp.cli import console
 from rsvp.cli.options import AsJson
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    as_json: AsJson = False,
+    options: Annotated[
+        bool, typer.Option("--options", help="List what --option takes for each MLLM backend.")
+    ] = False,
+) -> None:
     """List the presets and whether each can run here.
 
     With download size, memory, what it handles, and exactly what is missing.
     """
+    if options:
+        found = {name: _options(name) for name in registry.names("mllm")}
+        if as_json:
+            console.as_json({"options": found})
+        else:
+            console.print_out("\n\n".join(map(_option_lines, found, found.values())))
+        return
     entries = [_entry(preset) for preset in presets.PRESETS]
     if as_json:
         console.as_json({"presets": entries})
@@ -29,7 +46,7 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
     return {
         "name": preset.name,
         "mllm": preset.mllm,
-        "strategy": preset.strategy,
+        "strategy": preset.strategy_for(_api_model() if preset.mllm is None else preset.mllm),
         "segmenter": preset.segmenter,
         "download_gb": round(preset.download_gb, 2),
         "memory_gb": preset.ram_gb,
@@ -38,6 +55,10 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
         "runs_here": not missing,
         "missing": missing,
     }
+
+
+def _api_model() -> str:
+    return os.environ.get(presets.API_MODEL, "").strip()
 
 
 def _print(entry: dict[str, Any]) -> None:
@@ -55,3 +76,27 @@ def _print(entry: dict[str, Any]) -> None:
         console.print_out("  here      ready")
     for number, missing in enumerate(entry["missing"]):
         console.print_out(f"  {'          ' if number else 'here      '}not yet: {missing}")
+
+
+def _options(name: str) -> dict[str, dict[str, Any]]:
+    """A backend's options: default and what its docstring says of each."""
+    text = inspect.getdoc(registry.load("mllm", name)) or ""
+    described = {
+        key: " ".join(words.split())
+        for names, words in re.findall(r"^    ([\w, ]+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
+        for key in names.split(", ")
+    }
+    fields = registry.options_model("mllm", name).model_fields
+    return {
+        key: {"default": field.get_default(), "about": described.get(key, "")}
+        for key, field in fields.items()
+    }
+
+
+def _option_lines(name: str, options: dict[str, dict[str, Any]]) -> str:
+    lines = [f"{name}: {'' if options else 'no options'}".rstrip(": ")]
+    lines += [
+        f"  {key}={'' if o['default'] is None else str(o['default']):<8}  {o['about']}".rstrip()
+        for key, o in options.items()
+    ]
+    return "\n".join(lines)

@@ -12,10 +12,17 @@ from typing import Annotated
 
 import typer
 
+from rsvp import presets
+from rsvp.cli import console
 from rsvp.errors import BadInput
 
 Preset = Annotated[
-    str, typer.Option(metavar="NAME", help="Which models to use; `rsvp models` lists the presets.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Which models to use; `rsvp models` lists the presets, auto takes the best one that "
+        "can run here now.",
+    ),
 ]
 Mllm = Annotated[
     str | None,
@@ -48,7 +55,15 @@ Frame = Annotated[
     typer.Option(
         metavar="FRAME",
         help="How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
-        "0-1000, 0-1000-yxyx, 0-1 or percent.",
+        "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
+    ),
+]
+TargetExists = Annotated[
+    bool | None,
+    typer.Option(
+        "--target-exists/--target-may-be-absent",
+        help="Tell the MLLM that every query's target is in its image, and ask once more where it "
+        "finds none.",
     ),
 ]
 Protocol = Annotated[
@@ -93,6 +108,15 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
             raise BadInput(f"--option is KEY=VALUE, found {text!r}")
         options[key.strip()] = value.strip()
     return options
+
+
+def choose_preset(name: str) -> presets.Preset:
+    """The preset called `name`; which one stands for ``auto``, and why, goes to stderr."""
+    if name != presets.AUTO:
+        return presets.get(name)
+    chosen, why = presets.choose()
+    console.print_err(f"preset {chosen.name}: {console.plain(why)}")
+    return chosen
 
 
 def without_secrets(options: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 1024, 768  # pixels of the imagined image
 # Stand in for what a run fills in; the query's code is that of this text.
 PLACEHOLDERS = {
     "query": "<query>",
+    "question": "<question>",
+    "choices": "<choices>",
     "problem": "<why the last reply could not be read>",
     "rows": "9",
     "columns": "9",

@@ -66,6 +66,7 @@ def segment(
     ] = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
+    target_exists: options.TargetExists = None,
     option: options.Option = None,
     budget: options.Budget = None,
     out: Annotated[
@@ -100,7 +101,7 @@ def segment(
     from rsvp.request import make_request
 
     # Whatever can be refused is refused before a model is loaded.
-    chosen = presets.get(preset)
+    chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
     limits = Limits.parse(budget)
@@ -110,13 +111,14 @@ def segment(
         writers.prepare(folder)
 
     pipeline = Pipeline.from_preset(
-        preset,
+        chosen,
         mllm=presets.NO_MLLM if request.prompts else mllm,
         strategy=strategy,
         segmenter=segmenter,
         cot=not no_cot,
         frame=frame,
         limits=limits,
+        target_exists=bool(target_exists),
         options=backend_options,
     )
     result = pipeline.run(request)
@@ -137,7 +139,10 @@ def _folder(out: str | None, as_json: bool) -> Path | None:
 
 
 def _print(result: Result, written: Sequence[Path]) -> None:
-    """The steps, the answer, the files."""
+    """The steps, the answer, the files; first of all that there is no answer, where that is so."""
+    unanswered = _no_answer(result)
+    if unanswered:
+        console.print_out(unanswered)
     for number, step in enumerate(result.reasoning.steps, start=1):
         where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
@@ -145,7 +150,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out()
     # The reason would speak for what the hints do not allow.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
-    if result.no_target:
+    if result.no_target and not unanswered:
         console.print_out("no target in this image" + ruled_out * " that the hints allow")
     for target in result.targets:
         label = console.plain(target.label) or "target"
@@ -156,6 +161,19 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     if written:
         console.print_out()
         console.print_out(f"written: {', '.join(_shortened(written))}")
+
+
+def _no_answer(result: Result) -> str:
+    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
+    from rsvp.pipeline import UNSURE
+
+    if not result.no_target or result.reasoning.proposals:
+        return ""
+    if words := result.reasoning.unknown_words:
+        return f"no answer: this model does not know {', '.join(map(repr, words))}"
+    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
+        return "no answer: this model cannot read images of this kind, so nothing is known of it"
+    return ""
 
 
 def _pixels(box: Box) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,12 @@ MIN_VISIBLE = 0.4  # share of an object's pixels; nobody would recognise an obje
 MOST_OBJECTS = 7
 CORNERS_TRIED = 12
 
+# Colour -> hues from … to, in degrees; between two of them people disagree.
+HUES = {
+    "red": (-12, 10), "orange": (20, 38), "yellow": (45, 62), "green": (80, 160),
+    "blue": (190, 250), "purple": (262, 300), "pink": (310, 345),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
@@ -28,6 +34,7 @@ class SceneObject:
     visible: float  # share of the object's own pixels that no other object hides, 0 to 1
     hidden_by: int | None  # index of the object that hides most of it
     style: str = DEFAULT_STYLE  # of its drawing, see `vocabulary.sprites`
+    colours: Mapping[str, float] = field(default_factory=dict, repr=False)  # see `colour_shares`
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +186,35 @@ def visible_objects(
         if box is None or visible < MIN_VISIBLE:
             return None
         occluder = main_occluder(i, top, sprite)
-        objects.append(SceneObject(sprite.category, mask, box, visible, occluder, sprite.style))
+        colours = colour_shares(sprite.rgba)
+        objects.append(
+            SceneObject(sprite.category, mask, box, visible, occluder, sprite.style, colours)
+        )
     return tuple(objects)
+
+
+def colour_shares(rgba: NDArray[np.uint8]) -> dict[str, float]:
+    """Colour -> share of the opaque pixels of a (h, w, 4) sprite that anyone would call so."""
+    pixels = rgba[::3, ::3].reshape(-1, 4)
+    rgb = pixels[pixels[:, 3] > 127, :3].astype(np.float32) / 255
+    high, low = rgb.max(1, initial=0), rgb.min(1, initial=1)
+    spread = np.maximum(high - low, 1e-6)
+    r, g, b = rgb.T
+    hue = np.select(
+        [high == r, high == g], [(g - b) / spread, 2 + (b - r) / spread], 4 + (r - g) / spread
+    )
+    degrees = (60 * hue + 20) % 360 - 20  # reds lie around 0
+    vivid = (spread > 0.4 * high) & (high > 0.45)
+    grey = spread < 0.12
+    found = {name: vivid & (degrees >= a) & (degrees <= z) for name, (a, z) in HUES.items()}
+    found["brown"] = (degrees > 8) & (degrees < 40) & (spread > 0.3 * high) & (high < 0.6)
+    found["orange"] &= high > 0.8
+    found |= {
+        "white": grey & (high > 0.85),
+        "black": high < 0.22,
+        "grey": grey & (high < 0.75) & (high > 0.3),
+    }
+    return {name: float(share) for name, where in found.items() if (share := where.mean()) > 0.02}
 
 
 def main_occluder(i: int, top: NDArray[np.int16], sprite: PlacedSprite) -> int | None:

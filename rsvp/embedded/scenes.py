@@ -2,9 +2,11 @@
 
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
                                    [--queries K] [--photos DIR] [--style STYLE]
+                                   [--wording plain|natural|unseen] [--task segment|qa|trace]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
-of every object; the kind, text, targets and reasoning objects of every query.
+of every object; the kind, text, targets and reasoning objects of every query. The other tasks have
+questions in their place: `rsvp.embedded.questions` (qa), `rsvp.embedded.traces` (trace).
 An object whose drawing is not of the default style has a `style` too.
 Scene i of a seed is the same for every `--n`. Boxes are xyxy in pixels of the written image, tight
 around the visible mask.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from rsvp.embedded import backgrounds
-from rsvp.embedded.queries import KINDS, Query, make_query
+from rsvp.embedded.queries import ALL_KINDS, KINDS, Query, make_query
 from rsvp.embedded.rendering import (
     SceneObject,
     paint,
@@ -33,14 +35,21 @@ from rsvp.embedded.rendering import (
     visible_objects,
 )
 from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, undrawn
+from rsvp.embedded.wording import PLAIN_WORDING, Wording
 from rsvp.errors import BadInput, RsvpError
 from rsvp.masks import encode_rle
 from rsvp.platform.files import write_text
 from rsvp.types import RgbArray
 
 DEFAULT_SIZE = 320
+TASKS = ("segment", "qa", "trace")
 MIN_SIZE, MAX_SIZE = 64, 4096
 ATTEMPTS = 60
+WORDINGS = {
+    "plain": PLAIN_WORDING,
+    "natural": Wording(natural=True),
+    "unseen": Wording(natural=True, unseen=True),
+}
 DEFAULT_STYLES = (DEFAULT_STYLE,)
 
 
@@ -59,19 +68,7 @@ class Scene:
             "image": name,
             "height": height,
             "width": width,
-            "objects": [
-                {
-                    "name": o.category.name,
-                    "group": o.category.group,
-                    "keywords": list(o.category.keywords),
-                    "box": [int(v) for v in o.box.xyxy],
-                    "visible": round(o.visible, 4),
-                    "hidden_by": o.hidden_by,
-                    "mask": encode_rle(o.mask),
-                    **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
-                }
-                for o in self.objects
-            ],
+            "objects": [object_entry(o) for o in self.objects],
             "queries": [
                 {
                     "id": f"{Path(name).stem}/{k}",
@@ -86,6 +83,20 @@ class Scene:
         }
 
 
+def object_entry(o: SceneObject) -> dict[str, Any]:
+    """An object's entry in `scenes.json`."""
+    return {
+        "name": o.category.name,
+        "group": o.category.group,
+        "keywords": list(o.category.keywords),
+        "box": [int(v) for v in o.box.xyxy],
+        "visible": round(o.visible, 4),
+        "hidden_by": o.hidden_by,
+        "mask": encode_rle(o.mask),
+        **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
+    }
+
+
 def render(
     rng: np.random.Generator,
     *,
@@ -93,6 +104,7 @@ def render(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    wording: Wording = PLAIN_WORDING,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Scene:
     """One scene with up to `count` queries, the first of a kind drawn from `kinds`.
@@ -107,8 +119,9 @@ def render(
     """
     kind = kinds[int(rng.integers(len(kinds)))]
     return compose(
-        kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds), styles=styles
-    )
+        kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds), styles=styles,
+        wording=wording,
+    )  # fmt: skip
 
 
 def scenes(
@@ -119,6 +132,7 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
+    wording: Wording = PLAIN_WORDING,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Iterator[Scene]:
     """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
@@ -126,7 +140,15 @@ def scenes(
         rng = np.random.default_rng([seed, i])
         tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
         yield compose(
-            kind, kinds, rng, size=size, photos=photos, count=count, tries=tries, styles=styles
+            kind,
+            kinds,
+            rng,
+            size=size,
+            photos=photos,
+            count=count,
+            tries=tries,
+            styles=styles,
+            wording=wording,
         )
 
 
@@ -139,6 +161,7 @@ def compose(
     photos: Sequence[RgbArray],
     count: int,
     tries: int,
+    wording: Wording = PLAIN_WORDING,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Scene:
     """A scene composed anew until it allows a query of the first kind.
@@ -150,13 +173,13 @@ def compose(
         placed = place_sprites(chosen, first_kind, size, rng, styles)
         canvas = backgrounds.draw(size, rng, photos)
         objects = visible_objects(paint(canvas, placed), placed)
-        if objects and (first := make_query(first_kind, objects, rng)):
+        if objects and (first := make_query(first_kind, objects, rng, wording)):
             break
     else:
         raise RsvpError(f"no scene allowed a query of kind {first_kind!r} in {ATTEMPTS} attempts")
     queries, others = [first], [kind for kind in kinds if kind != first_kind]
     for i in rng.permutation(len(others))[:tries]:
-        if len(queries) < count and (query := make_query(others[int(i)], objects, rng)):
+        if len(queries) < count and (query := make_query(others[int(i)], objects, rng, wording)):
             queries.append(query)
     return Scene(canvas, objects, tuple(queries))
 
@@ -166,31 +189,53 @@ def write(args: argparse.Namespace) -> None:
     n, seed, size, out = args.n, args.seed, args.size, args.out
     if n < 1 or args.queries < 1 or seed < 0:
         raise BadInput("--n and --queries start at 1, --seed at 0")
-    if not MIN_SIZE <= size <= MAX_SIZE:
+    if size is not None and not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {size}")
-    kinds = [k.strip() for k in args.kinds.split(",") if k.strip()]
-    unknown = ", ".join(k for k in kinds if k not in KINDS)
+    wording = WORDINGS[args.wording]
+    maker, known = _task(args.task)
+    known = ALL_KINDS if wording.natural and args.task == "segment" else known
+    named = ",".join(known) if args.kinds is None else args.kinds
+    kinds = [k.strip() for k in named.split(",") if k.strip()]
+    unknown = ", ".join(k for k in kinds if k not in known)
     if unknown or not kinds:
-        raise BadInput(f"unknown query kind {unknown or args.kinds!r}; known: {', '.join(KINDS)}")
+        raise BadInput(f"unknown query kind {unknown or named!r}; known: {', '.join(known)}")
     styles = tuple(STYLES) if args.style == "mixed" else (args.style,)
     missing = {style: names for style in styles if (names := undrawn(style))}
     out.mkdir(parents=True, exist_ok=True)
     photos = backgrounds.load_photos(args.photos) if args.photos else ()
     entries = []
-    rendered = scenes(
-        n, seed, kinds=kinds, size=size, count=args.queries, photos=photos, styles=styles
-    )
+    options: dict[str, Any] = {"styles": styles}
+    if size is not None:
+        options["size"] = size
+    if args.task == "segment":
+        options["wording"] = wording
+    rendered = maker(n, seed, kinds=kinds, count=args.queries, photos=photos, **options)
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
         Image.fromarray(scene.rgb).save(out / name, compress_level=3)
         entries.append(scene.to_dict(name))
         if sys.stderr.isatty() and (i + 1) % 50 == 0:
             print(f"\r{i + 1}/{n} scenes", end="", file=sys.stderr)
-    document = {"version": 1, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
+    task = {} if args.task == "segment" else {"task": args.task}
+    size = DEFAULT_SIZE if size is None and args.task != "qa" else size
+    document = {"version": 1, **task, "seed": seed, "size": size, "kinds": kinds, "scenes": entries}
     write_text(out / "scenes.json", json.dumps(document))
     for style, names in missing.items():
         print(f"{style} does not draw {', '.join(names)}: {DEFAULT_STYLE} does", file=sys.stderr)
     print(f"{n} scenes in {out}", file=sys.stderr)
+
+
+def _task(name: str) -> tuple[Callable[..., Iterator[Any]], Sequence[str]]:
+    """What renders the scenes of a task, and the kinds of its questions, in turn."""
+    if name == "segment":
+        return scenes, KINDS
+    if name == "qa":
+        from rsvp.embedded import questions
+
+        return questions.qa_scenes, questions.TURNS
+    from rsvp.embedded import traces
+
+    return traces.trace_scenes, traces.TURNS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,9 +244,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, required=True, help="how many scenes")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="side of the image, pixels")
-    known = ",".join(KINDS)
-    parser.add_argument("--kinds", default=known, help=f"comma-separated, of {known}")
+    parser.add_argument(
+        "--size", type=int,
+        help=f"side of the image, pixels: {DEFAULT_SIZE}; of --task qa 1200 to 2400 at random",
+    )  # fmt: skip
+    parser.add_argument("--task", choices=TASKS, default="segment")
+    natural = ",".join(ALL_KINDS[len(KINDS) :])
+    parser.add_argument(
+        "--kinds",
+        help=f"comma-separated, of {','.join(KINDS)}, and with another wording also {natural}",
+    )
+    parser.add_argument(
+        "--wording",
+        choices=WORDINGS,
+        default="plain",
+        help="natural: ordinary English; unseen: with descriptions that were never trained on",
+    )
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     styles = f"of the drawings: {', '.join(STYLES)}, mixed, or a sheet or a folder of images"

@@ -127,8 +127,7 @@ def sprites(style: str = DEFAULT_STYLE) -> NDArray[np.uint8]:
 
 def undrawn(style: str) -> tuple[str, ...]:
     """The names of the categories that a style does not draw; scenes show DEFAULT_STYLE instead."""
-    drawn = sprites(style)[..., 3].any((1, 2))
-    return tuple(c.name for c in categories() if not drawn[c.index])
+    return tuple(c.name for c in categories() if not sprites(style)[c.index, ..., 3].any())
 
 
 def _read_sheet(file: Path) -> NDArray[np.uint8]:
@@ -155,7 +154,7 @@ def _read_folder(folder: Path) -> NDArray[np.uint8]:
         file = next((files[name] for name in names if name in files), None)
         if file is not None:
             with Image.open(file) as image:
-                tiles[category.index] = fit_sprite(image.convert("RGBA"))
+                tiles[category.index] = np.asarray(fit_sprite(image.convert("RGBA")))
     return tiles
 
 

@@ -98,12 +98,13 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
     if config is not None:
         described |= {
             "frame": config.frame.kind,
-            "profile": config.family.profile,
+            "profile": config.profile,
             "cot": config.cot,
             "max_reasks": config.max_reasks,
+            "target_exists": config.target_exists,
         }
         if strategy is not None:
-            described["prompts"] = _prompts(config.family.profile, strategy.name, config.cot)
+            described["prompts"] = _prompts(config.profile, strategy.name, config.cot)
     return described
 
 

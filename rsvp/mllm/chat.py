@@ -5,6 +5,7 @@ Works with any processor of transformers, and imports none of it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,13 @@ from PIL import Image as PilImage
 
 from rsvp.types import Message
 
+_log = logging.getLogger(__name__)
+
 _IMAGE_PART = {"type": "image"}
+# Qwen3.5, GLM-4.5V (GLM-V issue 138) and Gemma 4 (its prompt formatting page) have the first one,
+# Kimi K2.5 (SGLang's page on it) and Granite the second.
+_SWITCHES = ("enable_thinking", "thinking")
+_OPEN_THOUGHT = re.compile(r"(<think>|◁think▷|\[THINK\])\s*\Z")
 
 
 class Chat:
@@ -21,21 +28,32 @@ class Chat:
 
     Args:
         processor: a transformers processor with a `tokenizer` and an `image_processor`.
+        enable_thinking: what the template's variable of this name is; None leaves it undefined.
 
     Raises:
         ValueError: neither the processor nor its tokenizer has a chat template.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, enable_thinking: bool | None = None) -> None:
         template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+        if isinstance(template, dict):  # others are for tools and documents
+            template = template.get("default")
         if not isinstance(template, str):
             raise ValueError("it has no chat template; take an instruction-tuned model")
         self.processor, self.template = processor, template
+        flag, switches = enable_thinking, [name for name in _SWITCHES if name in template]
+        self._variables = {} if flag is None else dict.fromkeys(switches, flag)
+        if flag is not None and not switches:
+            _log.warning("enable_thinking has no effect: the chat template has no such variable")
         self._control = _control_tokens(processor.tokenizer)
 
-    def inputs(self, messages: Sequence[Message]) -> Any:
-        """The model's inputs for one reply: a BatchFeature of torch tensors, batch of one."""
-        text = self.render(messages)
+    def inputs(self, messages: Sequence[Message], prompt: str | None = None) -> Any:
+        """The model's inputs for one reply: a BatchFeature of torch tensors, batch of one.
+
+        Args:
+            prompt: the messages as `render` writes them, where that is known already.
+        """
+        text = self.render(messages) if prompt is None else prompt
         parts = [part for message in messages for part in message.parts]
         images = [PilImage.fromarray(part) for part in parts if not isinstance(part, str)]
         options: dict[str, Any] = {"return_tensors": "pt"}
@@ -62,6 +80,27 @@ class Chat:
         first = Message(messages[1].role, (*messages[0].parts, "\n\n", *messages[1].parts))
         return self._apply([first, *messages[2:]])
 
+    def reply_text(self, prompt: str, ids: Sequence[int], generation: Any) -> str:
+        """The text of generated tokens, with the model's own markup such as ``<|box_start|>``.
+
+        Only the tokens that begin, end and pad a text are left out. A thinking tag that the prompt
+        ended with is put in front, so that a thought without its end is known as one.
+
+        Args:
+            generation: the GenerationConfig, for the ids of these tokens.
+        """
+        tokenizer = self.processor.tokenizer
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        found = [getattr(one, name) for one in (generation, tokenizer) for name in names]
+        left_out = {i for ids in found for i in ([ids] if isinstance(ids, int) else ids or ())}
+        text = tokenizer.decode(
+            [i for i in ids if i not in left_out],
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
+        opened = _OPEN_THOUGHT.search(prompt)
+        return f"{opened[1] if opened else ''}{text}".strip()
+
     def _apply(self, messages: Sequence[Message]) -> str:
         # The tokenizer renders, not the processor: some processors need video settings here.
         return str(
@@ -70,6 +109,7 @@ class Chat:
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=True,
+                **self._variables,
             )
         )
 

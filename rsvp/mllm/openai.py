@@ -1,7 +1,10 @@
 """Chat completions from any compatible server.
 
-OpenAI, vLLM, SGLang, Ollama, LM Studio, llama.cpp, `transformers serve` and LiteLLM speak this
-protocol. The `openai` package sends the requests. Timeouts, retries and refused parameters are
+OpenAI, Azure, Gemini, Anthropic, OpenRouter, DashScope, Moonshot, vLLM, SGLang, Ollama, LM Studio,
+llama.cpp, `transformers serve` and LiteLLM speak this protocol, each in its own way; what is known
+of them stands in `rsvp.mllm.dialects` and in tests/families/server_dialects.py.
+
+The `openai` package sends the requests. Timeouts, retries and refused parameters are
 handled here, and replies are read as plain JSON: the package's own parsing raises pydantic errors
 on a proxy's HTML page and rejects truncated replies, which `rsvp.parsing` can often still read.
 """
@@ -10,53 +13,64 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import random
 from time import perf_counter, sleep
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import openai
 from pydantic import Field
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
-from rsvp.mllm import wire
+from rsvp.mllm import dialects, refusals, wire
 from rsvp.types import Message, Reply
 
 OPENAI_URL = "https://api.openai.com/v1"
+MAX_TOKENS = 8192  # thinking included; some thirty targets with a short chain of thought need 2000
+TIMEOUT = 600.0  # seconds: a CPU reads a picture for minutes before it writes the first token
+
+_log = logging.getLogger(__name__)
 
 _BASE_DELAY = 0.5  # seconds; doubles with every failure
 _MAX_DELAY = 60.0  # seconds; also the longest Retry-After that is honoured
 _CONNECT_TIMEOUT = 10.0  # seconds; a host that is up answers sooner, and a retry follows anyway
 _NO_KEY = "no-key"  # local servers ignore it, but the client requires one
+_NEARLY = 0.9  # of the token limit; a reply cut below it met another bound
 
 _RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
 _PARAMETER_REFUSED = {400, 422, 501}  # how servers say that they do not know a parameter
-_REFUSAL = re.compile(
-    r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted"
-    r"|not allowed|extra.(inputs|fields)|additional propert|deprecated|only the default"
-)
-_FORMAT_REFUSAL = re.compile(r"response.?format|schema|structured|guided|grammar|unsupported|json")
-_OPTIONAL = ("temperature", "stream_options", "max_tokens", "max_completion_tokens")
 _FORMATS = ("json_schema", "json_object")
+# What is sent without being asked for, and changes no reply where it is left out.
+_QUIET = {*_FORMATS, "max_tokens", "stream", "stream_options"}
 _HINTS = {
     401: "; check OPENAI_API_KEY",
     403: "; this key may not use the model",
     404: "; check the model's name and that the URL ends in /v1",
 }
+_NO_IMAGES = "; the model reads no images: name one that does, for llama.cpp with its --mmproj file"
+_RAISE_CONTEXT = (
+    "raise the server's context length: OLLAMA_CONTEXT_LENGTH, llama.cpp -c, LM Studio's "
+    "Context Length, vLLM --max-model-len"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why one attempt gave no completion."""
+    """Why one attempt gave no completion.
+
+    `text` is all that the server said, the key included where it echoes it: never to be shown.
+    """
 
     message: str
     status: int | None = None
     retried: bool = True
     retry_after: float | None = None
+    text: str = ""
+    param: str | None = None
 
 
 class OpenAIMLLM:
@@ -68,13 +82,18 @@ class OpenAIMLLM:
         api_key: else ``OPENAI_API_KEY``. Servers other than OpenAI's may need none.
         timeout: seconds an attempt may stay silent.
         max_retries: further attempts after the first, for failures that may pass.
-        max_tokens: the longest reply, in tokens; thinking models count their thinking too.
+        max_tokens: the longest reply, in tokens; thinking models count their thinking too. A server
+            that allows less is asked for what it allows.
         temperature: 0 is greedy; not sent to models that refuse it.
         stream: take the reply token by token, so that `timeout` is the silence between two.
-            `transformers serve` returns whole replies of encoder-decoder models only this way.
+        reasoning_effort: how long a thinking model thinks, in the server's words, e.g. ``low``.
+        enable_thinking: switch thinking on or off, in the field that the server reads; None leaves
+            it as it is.
+        extra_body: a JSON object of further fields of the request.
 
     Raises:
-        BadInput: a base URL that is none, or a key that no HTTP header can carry.
+        BadInput: a base URL that is none, a key that no HTTP header can carry, or an `extra_body`
+            that is no JSON object.
         ModelUnavailable: OpenAI's own server and no key.
     """
 
@@ -86,20 +105,31 @@ class OpenAIMLLM:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        timeout: Annotated[float, Field(gt=0)] = 120.0,
+        timeout: Annotated[float, Field(gt=0)] = TIMEOUT,
         max_retries: Annotated[int, Field(ge=0)] = 4,
-        max_tokens: Annotated[int, Field(ge=1)] = 2048,
+        max_tokens: Annotated[int, Field(ge=1)] = MAX_TOKENS,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
-        stream: bool = False,
+        stream: bool = True,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
+        extra_body: str | Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.model = f"openai:{model}", model
         self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self._key = _checked_key(api_key or os.environ.get("OPENAI_API_KEY"), self.base_url)
         self._timeout, self._max_retries = timeout, max_retries
-        self._max_tokens, self._temperature, self._stream = max_tokens, temperature, stream
-        # Parameters and formats that this server refuses. Replaced as a whole, never changed in
-        # place: a thread that overwrites another's finding only costs one more refused request.
+        self._temperature, self._stream = temperature, stream
+        self._extra: dict[str, Any] = {}
+        if enable_thinking is not None:
+            self._extra |= dialects.thinking_fields(self.base_url, enable_thinking)
+        if reasoning_effort is not None:
+            self._extra["reasoning_effort"] = reasoning_effort
+        self._extra |= _checked_body(extra_body)
+        # What this server refuses, and the longest reply that it allows. Replaced as a whole, never
+        # changed in place: a thread that overwrites another's finding only costs one more refusal.
         self._refused: frozenset[str] = frozenset()
+        self._max_tokens, self._bounded = max_tokens, False
+        self._noted: set[str] = set()
 
     def __repr__(self) -> str:
         return f"OpenAIMLLM({self.model!r}, base_url={_shown_url(self.base_url)!r})"
@@ -114,29 +144,89 @@ class OpenAIMLLM:
         Raises:
             MLLMFailed: refused, or failed after every retry; one line, without the key.
         """
+        reply = self._ask(messages, schema, self._max_tokens)
+        read, written = reply.usage.prompt_tokens, reply.usage.completion_tokens
+        if wire.is_prompt_cut(messages, read):
+            why = f"it read {read} tokens, fewer than the prompt's text has, so the prompt was cut"
+            self._note("prompt", f"{why}; {_RAISE_CONTEXT}")
+        if self._met_context(reply):
+            why = f"its context is full after {read} + {written} tokens, and the reply was cut"
+            self._note("context", f"{why}; {_RAISE_CONTEXT}")
+        return reply
+
+    def reply_longer(
+        self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
+    ) -> Reply | None:
+        """Answer with twice the token limit, or as much as the server allows.
+
+        Returns:
+            None where the reply `cut` did not end at the token limit, but at the model's context,
+            or the server allows no more.
+
+        Raises:
+            MLLMFailed: as `reply`.
+        """
+        limit = self._max_tokens
+        if self._met_context(cut) or self._bounded:
+            return None
+        return self._ask(messages, schema, 2 * limit, above=limit)
+
+    def _met_context(self, reply: Reply) -> bool:
+        written = reply.usage.completion_tokens
+        return reply.finish_reason == "length" and 0 < written < _NEARLY * self._max_tokens
+
+    def _ask(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None,
+        limit: int,
+        above: int = 0,
+    ) -> Reply:
+        """Send the conversation until a completion comes or nothing is left to try.
+
+        Args:
+            limit: tokens of the reply; the server may lower it, but only to more than `above`.
+        """
         started = perf_counter()
         wire_messages = [wire.wire_message(message) for message in messages]
-        refused, failures = self._refused, 0
+        refused, failures, words = self._refused, 0, ""
         while True:
-            request = self._request(wire_messages, schema, refused)
+            request = self._request(wire_messages, schema, limit, refused)
             outcome = self._send(request)
             if isinstance(outcome, dict):
                 # Remembered only now: the refusal may have been about something else.
-                self._refused |= refused
+                self._learn(refused, limit, words)
                 return wire.read_reply(outcome, perf_counter() - started)
-            parameter = _refused_parameter(outcome, request)
-            if parameter is not None:
-                refused |= {parameter}
-            elif outcome.retried and failures < self._max_retries:
+            lower, parameter = _asked_for(outcome, request, limit)
+            if lower is not None and lower > above:
+                limit = lower
+            elif parameter is not None:
+                refused, words = refused | {parameter}, outcome.message
+            elif lower is None and outcome.retried and failures < self._max_retries:
                 sleep(_delay(failures, outcome.retry_after))
                 failures += 1
             else:
                 raise MLLMFailed(self._error_line(outcome, attempts=failures + 1))
 
+    def _learn(self, refused: frozenset[str], limit: int, words: str) -> None:
+        """Keep what the server's refusals said, and say what is no longer sent."""
+        for name in sorted(refused - self._refused - _QUIET):
+            self._note(name, f"it refuses {name}, which is no longer sent ({words})")
+        self._refused |= refused
+        if limit < self._max_tokens:
+            self._max_tokens, self._bounded = limit, True
+
+    def _note(self, topic: str, text: str) -> None:
+        """Warn once about a topic."""
+        if topic not in self._noted:
+            self._noted.add(topic)
+            _log.warning("%s: %s", self.name, text)
+
     def _request(
         self,
         wire_messages: list[dict[str, Any]],
         schema: Mapping[str, Any] | None,
+        limit: int,
         refused: frozenset[str],
     ) -> dict[str, Any]:
         """The request's body, without the parameters that the server refuses."""
@@ -146,38 +236,43 @@ class OpenAIMLLM:
             limits.reverse()
         limits = [name for name in limits if name not in refused]
         formats = [name for name in _FORMATS if name not in refused]
-        request: dict[str, Any] = {"model": self.model, "messages": wire_messages}
-        if "temperature" not in refused:
-            request["temperature"] = self._temperature
+        request: dict[str, Any] = {"temperature": self._temperature}
         if limits:
-            request[limits[0]] = self._max_tokens
-        if self._stream:
-            request["stream"] = True
-            if "stream_options" not in refused:
-                request["stream_options"] = {"include_usage": True}
+            request[limits[0]] = limit
+        if self._stream and "stream" not in refused:
+            request |= {"stream": True, "stream_options": {"include_usage": True}}
         if schema is not None and formats:
             request["response_format"] = wire.response_format(formats[0], schema)
-        return request
+        request |= self._extra
+        kept = {name: value for name, value in request.items() if name not in refused}
+        return {"model": self.model, "messages": wire_messages, **kept}
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any] | _Failure:
         """One attempt: a chat completion, or why there is none."""
-        completions = self._client.chat.completions
+        fields = dict(request)
+        named = {name: fields.pop(name) for name in ("model", "messages")}
+        if fields.get("stream"):
+            named["stream"] = fields.pop("stream")
         try:
-            if self._stream:
-                stream: Any = completions.create(**request)
+            raw = self._client.chat.completions.with_raw_response.create(**named, extra_body=fields)
+            content_type = raw.headers.get("content-type", "no type")
+            if "stream" in named and not ("json" in content_type or "html" in content_type):
+                stream: Any = raw.parse()
                 with stream as chunks:
-                    whole = wire.joined(chunk.model_dump() for chunk in chunks)
+                    whole = wire.joined(chunk.to_dict(warnings=False) for chunk in chunks)
                 return whole or _Failure("the stream ended before the reply did")
-            raw = completions.with_raw_response.create(**request)
+            return self._completion(raw.http_response.read().decode(errors="replace"), content_type)
         except Exception as error:
-            return self._failure(error)
-        return self._completion(raw.http_response.text, raw.headers.get("content-type", "no type"))
+            return self._failure(error, streamed="stream" in named)
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:
+        url = urlsplit(self.base_url)
         return openai.OpenAI(
             api_key=self._key,
-            base_url=self.base_url,
+            base_url=urlunsplit((url.scheme, url.netloc, url.path, "", "")),
+            default_query=dict(parse_qsl(url.query)),  # Azure's api-version
+            default_headers={"api-key": self._key} if dialects.is_azure(self.base_url) else {},
             timeout=openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT)),
             max_retries=0,
         )
@@ -194,35 +289,53 @@ class OpenAIMLLM:
         if wire.first_choice(found) is not None:
             return found
         if found.get("error"):  # some gateways report a failure under status 200
-            code = found["error"].get("code") if isinstance(found["error"], dict) else None
-            status = code if isinstance(code, int) else 500
-            return _Failure(self._scrub(wire.error_text(found)), status, _is_retried(status))
+            return self._refusal(found, None)
         return _Failure("the answer holds no choice with a message", retried=False)
 
-    def _failure(self, error: Exception) -> _Failure:
+    def _failure(self, error: Exception, *, streamed: bool) -> _Failure:
         """An attempt's exception as a failure; raised again where no request can cause it."""
         cause = str(error) or type(error).__name__
         if isinstance(error, openai.APITimeoutError):
-            return _Failure(f"no answer within {self._timeout:g} s")
+            return _Failure(f"no answer within {self._timeout:g} s; raise --option timeout=SECONDS")
         if isinstance(error, openai.APIConnectionError):
             return _Failure(self._scrub(f"cannot connect ({error.__cause__ or error})"))
         if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            text = self._scrub(wire.error_text(error.body) or cause)
-            after = wire.retry_after(error.response.headers)
-            return _Failure(text, status, _is_retried(status), after)
+            headers = error.response.headers
+            return self._refusal(error.body or cause, error.status_code, headers)
+        if isinstance(error, openai.APIError) and isinstance(error.body, dict):
+            return self._refusal(error.body, None)  # in the middle of a stream
         if isinstance(error, openai.OpenAIError):
             return _Failure(self._scrub(cause))
         # Once a stream has begun, the errors of the package's HTTP and JSON libraries come through.
-        if self._stream:
+        if streamed:
             return _Failure(self._scrub(f"the stream broke off ({cause})"))
         raise error
+
+    def _refusal(
+        self, body: Any, status: int | None, headers: Mapping[str, str] | None = None
+    ) -> _Failure:
+        """A server's error object as a failure; without a status its own words count."""
+        text, inner = wire.error_text(body), wire.error_object(body)
+        param, code = map(inner.get, ("param", "code")) if isinstance(inner, dict) else (None,) * 2
+        if status is None:
+            status = code if isinstance(code, int) else 400 if "invalid" in f"{inner}" else 500
+        final = refusals.refuses_images(text) or "insufficient_quota" in text
+        return _Failure(
+            self._scrub(text),
+            status,
+            _is_retried(status) and not final,
+            wire.retry_after(headers or {}, text),
+            text,
+            param if isinstance(param, str) else None,
+        )
 
     def _error_line(self, failure: _Failure, *, attempts: int) -> str:
         """The one line that the user sees."""
         status = f"HTTP {failure.status}: " if failure.status else ""
         tries = f" (after {attempts} attempts)" if attempts > 1 else ""
         hint = _HINTS.get(failure.status or 0, "")
+        if refusals.refuses_images(failure.text):
+            hint = _NO_IMAGES
         return f"{self.name} at {_shown_url(self.base_url)}: {status}{failure.message}{hint}{tries}"
 
     def _scrub(self, text: str) -> str:
@@ -234,18 +347,17 @@ class OpenAIMLLM:
         return line if len(line) <= 300 else line[:297] + "..."
 
 
-def _refused_parameter(failure: _Failure, request: Mapping[str, Any]) -> str | None:
-    """The optional parameter of the request, or its reply format, that the server refuses."""
-    if failure.status not in _PARAMETER_REFUSED:
-        return None
-    text = failure.message.lower()
-    if _REFUSAL.search(text):
-        for name in _OPTIONAL:
-            if name in request and name in text:
-                return name
-    if "response_format" in request and _FORMAT_REFUSAL.search(text):
-        return str(request["response_format"]["type"])
-    return None
+def _asked_for(
+    failure: _Failure, request: Mapping[str, Any], limit: int
+) -> tuple[int | None, str | None]:
+    """The lower token limit, or the parameter to leave out, that a refusal asks for."""
+    if failure.status not in _PARAMETER_REFUSED or refusals.refuses_images(failure.text):
+        return None, None
+    if "max_tokens" in request or "max_completion_tokens" in request:
+        lower = refusals.lower_limit(failure.text, limit)
+        if lower is not None:
+            return lower, None
+    return None, refusals.refused_parameter(failure.text, failure.param, request)
 
 
 def _delay(failures: int, retry_after: float | None) -> float:
@@ -264,6 +376,18 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"a base URL is like http://localhost:8000/v1, found {_shown_url(url)!r}")
     return url.strip().rstrip("/")
+
+
+def _checked_body(body: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(body) if isinstance(body, str) else body or {}
+    except ValueError as error:
+        raise BadInput(f"extra_body is a JSON object, found {body!r} ({error})") from None
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"extra_body is a JSON object, found {body!r}")
+    if kept := {"model", "messages", "stream"} & set(fields):
+        raise BadInput(f"extra_body cannot hold {', '.join(sorted(kept))}")
+    return fields
 
 
 def _checked_key(key: str | None, base_url: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.mllm import MLLM
+from rsvp.mllm import MLLM, is_remote, reply_longer
 from rsvp.platform.files import parse_json, read_bytes, validate, writable
 from rsvp.types import Message, Reply, Usage
 
@@ -45,6 +45,8 @@ class RecordedReply(BaseModel):
     finish_reason: str
     confidence: float | None
     familiarity: float | None = None
+    resized: tuple[int, int] | None = None
+    remote: bool = False
 
     def reply(self) -> Reply:
         usage = Usage(**self.usage.model_dump())
@@ -55,6 +57,7 @@ class RecordedReply(BaseModel):
             self.finish_reason,
             self.confidence,
             self.familiarity,
+            self.resized,
         )
 
 
@@ -80,6 +83,7 @@ class ReplayMLLM:
         self._lock = threading.Lock()
         self._replies: dict[str, list[Reply]] = defaultdict(list)
         self._replayed: dict[str, int] = defaultdict(int)
+        self.remote = is_remote(record)  # servers are sent another size of picture
         recorded = self._read()
         if record is not None and recorded not in (None, record.model):
             raise BadInput(f"{file} holds replies of {recorded}: record {record.model} elsewhere")
@@ -93,11 +97,27 @@ class ReplayMLLM:
         Raises:
             MLLMFailed: nothing was recorded for these messages, or the recorded model failed.
         """
-        key = message_key(self.model, messages)
         if self._record is None:
-            return self._replay(key, messages)
-        reply = self._record.reply(messages, schema=schema)
-        record = {"key": key, "model": self.model, "asked": _last_text(messages), **asdict(reply)}
+            return self._replay(message_key(self.model, messages), messages)
+        return self._recorded(messages, self._record.reply(messages, schema=schema))
+
+    def reply_longer(
+        self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
+    ) -> Reply | None:
+        """The reply with a raised token limit, which was recorded after the cut one, if any."""
+        if self._record is not None:
+            longer = reply_longer(self._record, messages, cut, schema=schema)
+            return self._recorded(messages, longer) if longer is not None else None
+        key = message_key(self.model, messages)
+        if self._replayed[key] >= len(self._replies.get(key, ())):
+            return None
+        return self._replay(key, messages)
+
+    def _recorded(self, messages: Sequence[Message], reply: Reply) -> Reply:
+        """Append a reply to the file, and return it."""
+        key = message_key(self.model, messages)
+        about = {"key": key, "model": self.model, "remote": self.remote}
+        record = {**about, "asked": _last_text(messages), **asdict(reply)}
         with self._lock, writable(self._file), self._file.open("ab+") as file:
             if file.tell():
                 file.seek(-1, 2)
@@ -132,6 +152,7 @@ class ReplayMLLM:
                 others = f"the ones before are of {model}"
                 raise BadInput(f"{self._file}:{number} is a reply of {recorded.model}, {others}")
             model = recorded.model
+            self.remote |= recorded.remote and self._record is None
             self._replies[recorded.key].append(recorded.reply())
         return model
 

@@ -2,8 +2,7 @@
 
 Decoder-only and encoder-decoder models take the same path: the chat template renders the messages,
 the model's own processor prepares the images, greedy decoding writes the reply. No code here is
-for one model. torchvision is not needed: processors need it for videos only, so they are built
-without their video part.
+for one model; `rsvp.mllm.loading` loads them.
 """
 
 from __future__ import annotations
@@ -12,23 +11,28 @@ import contextlib
 import copy
 import importlib.util
 import logging
+import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rsvp.errors import MissingExtra, MLLMFailed, ModelUnavailable, first_line
+from pydantic import Field
+
+from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
+from rsvp.mllm import loading
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.platform import machine
-from rsvp.platform.devices import DevicePlacement, choose_placement, dtype_name
+from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
-from rsvp.types import Message, Reply, Usage
+from rsvp.types import Message, Reply, RgbArray, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +55,7 @@ class _Loaded:
 
     model: Any
     chat: Chat
-    generation: Any  # a greedy GenerationConfig
+    generation: Any  # a GenerationConfig
     context_length: int | None  # the most tokens that it can read; None where its config has none
     threads: int | None  # CPU threads to decode with; None to leave the number as it is
     familiarity: Familiarity | None  # None where the folder has no classifier of images
@@ -65,7 +69,10 @@ class TransformersMLLM:
         dtype: ``bfloat16``, ``float16`` or ``float32``; chosen for the device when None.
         device: as torch names it, e.g. ``cuda:1``; the best one when None.
         load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp[quant]``.
-        max_tokens: the longest reply, in tokens.
+        max_tokens: the longest reply, in tokens; thinking counts too.
+        temperature: 0 is greedy.
+        enable_thinking: switches the thinking of models whose chat template can: Qwen3.5, GLM-4.5V,
+            Gemma 4 and Kimi; None leaves it to the template.
         trust_remote_code: run Python code that comes with the model. Only if you have read it.
 
     Raises:
@@ -81,7 +88,9 @@ class TransformersMLLM:
         dtype: str | None = None,
         device: str | None = None,
         load_in_4bit: bool = False,
-        max_tokens: int = 1024,
+        max_tokens: Annotated[int, Field(ge=1)] = 4096,
+        temperature: Annotated[float, Field(ge=0)] = 0.0,
+        enable_thinking: bool | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self.name, self.model = f"transformers:{model}", model
@@ -90,7 +99,8 @@ class TransformersMLLM:
             raise MissingExtra("4-bit loading", "quant")
         _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
         self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
-        self._max_tokens = max_tokens
+        self._max_tokens, self._temperature = max_tokens, temperature
+        self._enable_thinking = enable_thinking
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
 
@@ -99,6 +109,7 @@ class TransformersMLLM:
 
         Raises:
             ModelUnavailable: the model cannot be downloaded or cannot be loaded.
+            MissingExtra: its processor needs torchvision or num2words, the extra `vision`.
         """
         if self._loaded is None:  # checked first without the lock, which a running reply holds
             with self._lock:
@@ -113,56 +124,102 @@ class TransformersMLLM:
         no query can end its turn. `seconds` does not include loading.
 
         Raises:
-            MLLMFailed: too long a prompt, no memory, or a template that refuses the conversation.
+            MLLMFailed: too long a prompt, no memory, logits that are not finite, or a template that
+                refuses the conversation.
             ModelUnavailable: as `load`.
         """
         del schema
+        reply = self._reply(messages, self._max_tokens)
+        assert reply is not None
+        return reply
+
+    def reply_longer(
+        self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
+    ) -> Reply | None:
+        """The reply with twice the token limit, after the reply `cut` that ended at the limit.
+
+        None where the model's context has no room for more.
+        """
+        del schema
+        return self._reply(messages, 2 * self._max_tokens, longer_than=cut.usage.completion_tokens)
+
+    def familiarity(self, rgb: RgbArray) -> float | None:
+        """The `familiarity` of a reply about an (H, W, 3) uint8 image, without a reply.
+
+        None where the model's folder has no classifier of images.
+
+        Raises:
+            ModelUnavailable: as `load`.
+        """
+        import torch
+
+        with self._lock:
+            loaded = self._ready()
+            if loaded.familiarity is None:
+                return None
+            inputs = loaded.chat.processor.image_processor(images=[rgb], return_tensors="pt")
+            inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
+            with _cpu_threads(loaded.threads), torch.inference_mode():
+                loaded.model.get_image_features(**inputs)
+            return loaded.familiarity.score()
+
+    def _reply(
+        self, messages: Sequence[Message], max_tokens: int, *, longer_than: int = 0
+    ) -> Reply | None:
+        """A reply; None where it cannot have more than `longer_than` tokens."""
         with self._lock:
             loaded = self._ready()
             started = time.perf_counter()
             try:
                 with _cpu_threads(loaded.threads):
-                    reply = self._generate(loaded, messages)
+                    reply = self._generate(loaded, messages, max_tokens, longer_than)
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
-        return replace(reply, seconds=time.perf_counter() - started)
+        return reply and replace(reply, seconds=time.perf_counter() - started)
 
-    def _generate(self, loaded: _Loaded, messages: Sequence[Message]) -> Reply:
+    def _generate(
+        self, loaded: _Loaded, messages: Sequence[Message], max_tokens: int, longer_than: int
+    ) -> Reply | None:
         import torch
 
-        inputs = loaded.chat.inputs(messages).to(loaded.model.device, dtype=loaded.model.dtype)
+        prompt = loaded.chat.render(messages)
+        inputs = loaded.chat.inputs(messages, prompt)
+        resized = _resized(inputs, loaded.chat.processor)
+        inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
         prompt_tokens = int(inputs["input_ids"].shape[1])
         # With an encoder, the prompt is not in the decoder, which begins with its start token.
         start = 1 if loaded.model.config.is_encoder_decoder else prompt_tokens
         settings = copy.copy(loaded.generation)
-        settings.max_new_tokens = self._token_limit(loaded.context_length, prompt_tokens, start)
+        room = self._room(loaded.context_length, prompt_tokens, start)
+        settings.max_new_tokens = min(max_tokens, room)
+        if settings.max_new_tokens <= longer_than:
+            return None
         confidence = _Confidence()
         with torch.inference_mode():
             sequence = loaded.model.generate(
                 **inputs, generation_config=settings, logits_processor=[confidence]
             )
         ids = sequence[0, start:].tolist()
-        ended = bool(ids) and ids[-1] in _ids(loaded.generation.eos_token_id)
-        text = loaded.chat.processor.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        usage, reason = Usage(prompt_tokens, len(ids), calls=1), "stop" if ended else "length"
-        mean = confidence.mean(len(ids))
-        familiarity = loaded.familiarity.score() if loaded.familiarity else None
+        ended = bool(ids) and ids[-1] in loading.token_ids(loaded.generation.eos_token_id)
         return Reply(
-            text.strip(), usage, finish_reason=reason, confidence=mean, familiarity=familiarity
+            loaded.chat.reply_text(prompt, ids, settings),
+            Usage(prompt_tokens, len(ids), calls=1),
+            finish_reason="stop" if ended else "length",
+            confidence=confidence.mean(len(ids)),
+            familiarity=loaded.familiarity.score() if loaded.familiarity else None,
+            resized=resized,
         )
 
-    def _token_limit(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
+    def _room(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
         if context_length is None:
-            return self._max_tokens
+            return sys.maxsize
         if prompt_tokens > context_length or start >= context_length:
             raise MLLMFailed(
                 f"{self.name} reads at most {context_length} tokens, image included, and this "
                 f"prompt has {prompt_tokens}: shorten the query or use a larger model"
             )
-        return min(self._max_tokens, context_length - start)
+        return context_length - start
 
     def _ready(self) -> _Loaded:
         """The model, loaded once; the caller holds the lock."""
@@ -173,110 +230,90 @@ class TransformersMLLM:
             "model files",
             [*_HUB_FILES, "*.py"] if self._trust_remote_code else _HUB_FILES,
             ignore=_HUB_IGNORED,
-            needs=("config.json", "*.safetensors"),
+            needs=("config.json", "*.safetensors", "tokenizer*", "*processor_config.json"),
             bare=True,
         )
         if why := hide_broken_torchvision():
             _log.warning("torchvision cannot be imported and is not used (%s)", why)
-        placement = choose_placement(self._device, self._dtype, mps_dtype="float16")
-        _log.info("%s", placement.reason)
         started = time.perf_counter()
         try:
-            chat = Chat(_processor(folder, self._trust_remote_code))
-            model = self._load_model(folder, placement)
+            config = loading.load_config(folder, trust_remote_code=self._trust_remote_code)
+            processor = loading.load_processor(
+                folder, config, trust_remote_code=self._trust_remote_code
+            )
+            chat = Chat(processor, self._enable_thinking)
+            model = self._load_model(folder, config)
             familiarity = Familiarity.of_folder(folder, model)
+        except BadInput:
+            raise
         except Exception as error:  # loaders, and a model's own code, raise anything
-            raise ModelUnavailable(f"{self.name} cannot be loaded: {first_line(error)}") from error
+            if loading.missing_extra(error):
+                raise MissingExtra(self.name, "vision") from error
+            raise ModelUnavailable(f"{self.name} cannot be loaded: {loading.why(error)}") from error
         parameters = sum(p.numel() for p in model.parameters())
         _log.info("loaded %s in %.1f s", self.name, time.perf_counter() - started)
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        threads = 1 if placement.device.type == "cpu" and parameters < _SMALL else None
-        self._loaded = _Loaded(
-            model, chat, _generation(model), context_length, threads, familiarity
-        )
+        threads = 1 if model.device.type == "cpu" and parameters < _SMALL else None
+        settings = loading.generation_settings(model, processor.tokenizer, self._temperature)
+        self._loaded = _Loaded(model, chat, settings, context_length, threads, familiarity)
         return self._loaded
 
-    def _load_model(self, folder: Path, placement: DevicePlacement) -> Any:
-        from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
-
-        options: dict[str, Any] = {}
-        if self._load_in_4bit:
-            options["device_map"] = {"": placement.device}
-            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=placement.dtype
-            )
+    def _load_model(self, folder: Path, config: Any) -> Any:
         weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        # Published in bfloat16, weights take twice as much in float32; in float16, they fit it.
+        published = str(getattr(config, "dtype", None)).removeprefix("torch.")
+        in_float32 = {"float16": None, "float32": weight_bytes}.get(published, 2 * weight_bytes)
+        placement = choose_placement(
+            self._device, self._dtype, mps_dtype="bfloat16", float32_bytes=in_float32
+        )
+        _log.info("%s", placement.reason)
+        if placement.device.type != "cpu" and not importlib.util.find_spec("accelerate"):
+            _log.info("pip install accelerate loads weights to the GPU without a copy in memory")
         with _progress_bars(shown=weight_bytes > _LARGE):
-            model: Any = AutoModelForImageTextToText.from_pretrained(
+            return loading.load_model(
                 folder,
-                dtype=placement.dtype,
-                use_safetensors=True,  # pickled weights can run code
-                local_files_only=True,
+                config,
+                placement,
+                load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
-                **options,
             )
-        return (model if self._load_in_4bit else model.to(placement.device)).eval()
 
 
 class _Confidence:
-    """A logits processor that records the probability of each greedy choice, not all scores."""
+    """A logits processor that records the probability of each step's likeliest token.
+
+    Raises:
+        ValueError: the network overflows; its choices would all be the same token.
+    """
 
     def __init__(self) -> None:
-        self._log_probs: list[torch.Tensor] = []
+        self._log_probs: list[float] = []
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self._log_probs.append(scores[0].max() - scores[0].logsumexp(0))
+        log_prob = float(scores[0].max() - scores[0].logsumexp(0))
+        if not math.isfinite(log_prob):
+            used = str(scores.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"its logits are not finite ({used} weights or activations overflow); use another "
+                "number type: --option dtype=float32, or bfloat16 where the device has it"
+            )
+        self._log_probs.append(log_prob)
         return scores
 
     def mean(self, count: int) -> float:
         """Mean probability of the first `count` choices, 0 to 1; 0 when there were none."""
-        probabilities = [float(p.exp()) for p in self._log_probs[:count]]
+        probabilities = [math.exp(p) for p in self._log_probs[:count]]
         return sum(probabilities) / len(probabilities) if probabilities else 0.0
 
 
-def _processor(folder: Path, trust_remote_code: bool) -> Any:
-    """The folder's processor, without its video part."""
-    from transformers import AutoConfig, AutoProcessor
-    from transformers.models.auto import processing_auto
-
-    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, **options)
-    known: Any = processing_auto.PROCESSOR_MAPPING.get(type(config), None)
-    takes_videos = known is not None and "video_processor" in known.get_attributes()
-    loader = _image_only(known) if takes_videos else AutoProcessor
-    processor = loader.from_pretrained(folder, **options)
-    if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
-        raise ValueError("the folder holds no processor for images and text")
-    return processor
-
-
-def _image_only(family: Any) -> Any:
-    """A family's processor class without its video part, the only one that needs torchvision.
-
-    transformers finds a processor's parts in the signature of its `__init__`.
-    """
-
-    def __init__(  # noqa: N807
-        self: Any, image_processor: Any = None, tokenizer: Any = None, **options: Any
-    ) -> None:
-        family.__init__(self, image_processor, tokenizer, video_processor=None, **options)
-
-    return type(f"ImageOnly{family.__name__}", (family,), {"__init__": __init__})
-
-
-def _generation(model: Any) -> Any:
-    """The model's own generation settings, greedy and without sampling options."""
-    settings = copy.deepcopy(model.generation_config)
-    settings.do_sample, settings.num_beams, settings.use_cache = False, 1, True
-    for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "max_length"):
-        setattr(settings, name, None)
-    if settings.pad_token_id is None and (eos := _ids(settings.eos_token_id)):
-        settings.pad_token_id = eos[0]
-    return settings
-
-
-def _ids(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else list(value)
+def _resized(inputs: Any, processor: Any) -> tuple[int, int] | None:
+    """(h, w) of the last image as the processor resized it, where it says so: the Qwen-VLs."""
+    grid = inputs.get("image_grid_thw")
+    patch = getattr(processor.image_processor, "patch_size", None)
+    if grid is None or not isinstance(patch, int) or not len(grid):
+        return None
+    _, rows, columns = (int(count) for count in grid[-1])
+    return rows * patch, columns * patch
 
 
 def _local_folder(model: str) -> Path | None:
@@ -295,6 +332,8 @@ def _local_folder(model: str) -> Path | None:
         raise ModelUnavailable(f"{path} holds no model: there is no config.json")
     if not any(path.glob("*.safetensors")):
         raise ModelUnavailable(f"{path} holds no safetensors; pickled weights are not read")
+    if absent := machine.missing_shards(path):
+        raise ModelUnavailable(f"{path} is incomplete: it lacks {' and '.join(absent[:3])}")
     return path
 
 

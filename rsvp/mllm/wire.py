@@ -18,6 +18,12 @@ from PIL import Image as PilImage
 from rsvp.types import Message, Reply, RgbArray, Usage
 
 _PNG_PIXELS = 1_000_000
+_BYTES_PER_TOKEN = 8  # more than any tokenizer packs into one token of a prompt, on average
+_CUT = {"max_tokens", "max_output_tokens", "model_length"}  # other words for "length"
+_THOUGHTS = ("reasoning_content", "reasoning")
+_WAIT = re.compile(
+    r"(?:retry|try again) (?:in|after) (\d+(?:\.\d+)?) ?(ms|s(?:econds?)?)\b", re.IGNORECASE
+)
 
 
 def wire_message(message: Message) -> dict[str, Any]:
@@ -62,12 +68,22 @@ def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": strict}
 
 
+def error_object(body: Any) -> Any:
+    """The error in a body: Gemini wraps it in a list, most in an object, vLLM and others not."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    return body.get("error", body) if isinstance(body, dict) else body
+
+
 def error_text(body: Any) -> str:
     """The text of a server's error object, wrapped or not; "" where it has none."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
+    inner = error_object(body)
     if not isinstance(inner, dict):
         return str(inner or "")
     text = " ".join(str(inner[key]) for key in ("message", "detail") if inner.get(key))
+    metadata = inner.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):  # what OpenRouter's provider said
+        text = f"{text}: {metadata['raw']}"
     details = [str(inner[key]) for key in ("param", "code") if inner.get(key)]
     extra = [detail for detail in details if detail not in text]
     return f"{text} ({', '.join(extra)})" if text and extra else text or ", ".join(extra)
@@ -84,7 +100,7 @@ def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     """A streamed completion in the form of a whole one; None where the stream ended early."""
-    message = {"content": "", "refusal": ""}
+    message = dict.fromkeys(("content", "refusal", *_THOUGHTS), "")
     finish, usage = None, None
     for chunk in chunks:
         usage = chunk.get("usage") or usage
@@ -100,12 +116,21 @@ def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def read_reply(body: Mapping[str, Any], seconds: float) -> Reply:
-    """The reply in a completion that has a `first_choice`; `seconds` is what it took."""
+    """The reply in a completion that has a `first_choice`; `seconds` is what it took.
+
+    Thinking that the server keeps apart is no part of it. Some parsers of thinking put the whole
+    answer there when the model did not think (vLLM issue 17609): a finished reply without content
+    is its thought where that is JSON.
+    """
     choice = first_choice(body) or {"message": {}}
     message = choice["message"]
     text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "stop")
+    finish = "length" if finish.lower() in _CUT else finish.lower()
     if not text and message.get("refusal"):
         text, finish = str(message["refusal"]), "refusal"
+    if not text and finish == "stop":
+        thought = next((t for name in _THOUGHTS if (t := _text(message.get(name)))), "").strip()
+        text = thought if thought.startswith(("{", "[", "```")) else ""
     return Reply(text, _usage(body.get("usage")), seconds, finish)
 
 
@@ -119,13 +144,27 @@ def _text(content: Any) -> str:
 
 def _usage(usage: Any) -> Usage:
     usage = usage if isinstance(usage, dict) else {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    prompt, completion = (int(c) if isinstance(c, int | float) else 0 for c in counts)
-    return Usage(prompt, completion, calls=1)
+    counts = map(usage.get, ("prompt_tokens", "completion_tokens", "total_tokens"))
+    prompt, completion, total = (int(c) if isinstance(c, int | float) else 0 for c in counts)
+    return Usage(prompt, max(completion, total - prompt), calls=1)  # Gemini's thoughts: only total
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `retry-after-ms` or `retry-after` (seconds or an HTTP date), or None."""
+def is_prompt_cut(messages: Iterable[Message], prompt_tokens: int) -> bool:
+    """Whether the server read fewer tokens than the text alone must have; images count nothing.
+
+    Ollama and LM Studio cut a prompt beyond their context length without an error.
+    """
+    parts = (part for message in messages for part in message.parts)
+    text_bytes = sum(len(_utf8(part).encode()) for part in parts if isinstance(part, str))
+    return 0 < prompt_tokens < text_bytes // _BYTES_PER_TOKEN
+
+
+def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Seconds to wait, or None.
+
+    From `retry-after-ms` or `retry-after` (seconds or an HTTP date), else from the error's text, as
+    Gemini and OpenAI write it.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
@@ -134,4 +173,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
         return date.timestamp() - time.time()
     except (ValueError, TypeError):
-        return None
+        pass
+    found = _WAIT.search(text)
+    return float(found[1]) * (0.001 if found[2] == "ms" else 1.0) if found else None

@@ -2,8 +2,9 @@
 
 It accepts trailing and missing commas, single and typographic quotes, unescaped inner quotes,
 Python literals and tuples, bare words, comments, and text that stops in the middle. Containers
-that the text never closed have `complete` False; a scalar cut off at the end is left out. A depth
-limit and a budget bound the work, so that hostile text costs milliseconds.
+that the text never closed have `complete` False; a scalar cut off at the end is left out. Text is
+read once: where reading fails, the containers that were complete by then are kept, and the caller
+continues behind the failure. A depth limit and a budget bound the work and the memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TypeAlias
 
 MAX_DEPTH = 32
 # More JSON tokens than any model writes in one reply; only hostile text reaches it.
-BUDGET = 60_000
+BUDGET = 24_000
+_CONTAINER_UNITS = 2  # what a container costs, in tokens
 _CHARS_PER_UNIT = 64
 
 Node: TypeAlias = "bool | float | str | Array | Object | None"
@@ -47,7 +49,10 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A container at `text[start:end]`, with all (normalised) keys in it at any depth."""
+    """A container at `text[start:end]`, with all (normalised) keys in it at any depth.
+
+    Documents inside of broken ones come without their keys, which the broken one has.
+    """
 
     node: Array | Object
     start: int
@@ -57,12 +62,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Not JSON: reading from `start` failed at `end`, after these (normalised) keys."""
+    """Not JSON: reading from `start` failed at `end`, after these (normalised) keys.
+
+    Attributes:
+        inside: the complete containers in it, outermost only, in order.
+    """
 
     start: int
     end: int
     keys: frozenset[str]
-    too_deep: bool = False
+    inside: tuple[Document, ...] = ()
 
 
 class OutOfBudgetError(Exception):
@@ -70,11 +79,7 @@ class OutOfBudgetError(Exception):
 
 
 class _BrokenError(Exception):
-    """The text at the current position cannot be JSON."""
-
-
-class _TooDeepError(_BrokenError):
-    """Brackets are nested deeper than any answer needs."""
+    """The text at the current position cannot be JSON, or is nested deeper than any answer."""
 
 
 class _EndError(Exception):
@@ -87,6 +92,11 @@ _BLANK = re.compile(r"(?:[\s\ufeff\u200b]++|//[^\n]*+|\#[^\n]*+|/\*.*?(?:\*/|\Z)
 _NUMBER = re.compile(
     r"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|(?i:infinity|inf|nan))"
     r"(?![\w.+\-%])"
+)
+_FLAT_NUMBER = re.compile(r"-?+[0-9]++(?:\.[0-9]++)?+")
+# A list of plain numbers, by far the most frequent container.
+_FLAT_LIST = re.compile(
+    r"\[[ \n]*+-?+[0-9]++(?:\.[0-9]++)?+(?:,[ \n]*+-?+[0-9]++(?:\.[0-9]++)?+)*+[ \n]*+\]"
 )
 # The start of a number, such as `12.5e-`, followed only by a closing fence.
 _CUT_NUMBER = re.compile(r"[-+]?+[0-9.]*+(?:[eE][-+]?+)?+\s*+(?:\Z|```)")
@@ -128,13 +138,18 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 class Reader:
-    """Reads containers out of one text; all reads share one budget."""
+    """Reads containers out of one text; all reads share one budget.
+
+    Args:
+        budget: JSON tokens that may be read.
+    """
 
     def __init__(self, text: str, budget: int = BUDGET) -> None:
         self.text = text
-        self._left = budget
+        self.left = budget
         self._pos = 0
         self._keys: set[str] = set()
+        self._done: list[Document] = []
 
     def read(self, start: int) -> Document | Broken:
         """Read the container that opens at `start`.
@@ -144,24 +159,26 @@ class Reader:
         """
         self._pos = start
         self._keys = set()
-        self._spend(2)
+        self._done = []
+        self.spend(1)
         try:
             node = self._container(0)
-        except _BrokenError as error:
-            deep = isinstance(error, _TooDeepError)
-            return Broken(start, max(self._pos, start + 1), frozenset(self._keys), deep)
+        except _BrokenError:
+            end = max(self._pos, start + 1)
+            return Broken(start, end, frozenset(self._keys), tuple(self._done))
         return Document(node, start, self._pos, frozenset(self._keys))
 
-    def _spend(self, units: int) -> None:
-        self._left -= units
-        if self._left < 0:
+    def spend(self, units: int) -> None:
+        """Count work against the budget."""
+        self.left -= units
+        if self.left < 0:
             raise OutOfBudgetError
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         """Match at the position and move behind it; the cost grows with the length."""
         found = pattern.match(self.text, self._pos)
         if found:
-            self._spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
+            self.spend(1 + (found.end() - self._pos) // _CHARS_PER_UNIT)
             self._pos = found.end()
         return found
 
@@ -169,7 +186,7 @@ class Reader:
         """Skip blanks and comments; whether the text ends here."""
         blank = _BLANK.match(self.text, self._pos)
         if blank and blank.end() > self._pos:
-            self._spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
+            self.spend((blank.end() - self._pos) // _CHARS_PER_UNIT)
             self._pos = blank.end()
         return self._pos >= len(self.text) or self.text.startswith(_ENDINGS, self._pos)
 
@@ -181,14 +198,28 @@ class Reader:
 
     def _container(self, depth: int) -> Array | Object:
         if depth >= MAX_DEPTH:
-            raise _TooDeepError
-        self._spend(1)
-        opening = self.text[self._pos]
-        self._pos += 1
-        members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
-        if opening == "{":
-            return Object(dict(members), complete)
-        return Array([value for _, value in members], complete)
+            raise _BrokenError
+        self.spend(_CONTAINER_UNITS)
+        start = self._pos
+        opening = self.text[start]
+        flat = opening == "[" and _FLAT_LIST.match(self.text, start)
+        if flat:
+            self.spend(self.text.count(",", start, flat.end()))
+            numbers = _FLAT_NUMBER.finditer(self.text, start, flat.end())
+            self._pos = flat.end()
+            node: Array | Object = Array([float(number[0]) for number in numbers])
+        else:
+            self._pos += 1
+            members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
+            if opening == "{":
+                node = Object(dict(members), complete)
+            else:
+                node = Array([value for _, value in members], complete)
+        if node.complete and opening != "(":
+            while self._done and self._done[-1].start > start:
+                self._done.pop()
+            self._done.append(Document(node, start, self._pos, frozenset()))
+        return node
 
     def _members(
         self, closer: str, depth: int, *, keyed: bool
@@ -258,7 +289,7 @@ class Reader:
     def _string(self) -> str:
         found = self._match(_STRINGS[self.text[self._pos]])
         if not found:
-            self._spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
+            self.spend((len(self.text) - self._pos) // _CHARS_PER_UNIT)
             self._pos = len(self.text)
             raise _EndError
         return _unescape(found[1])

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rsvp.errors import UnparsableReply
-from rsvp.parsing import search, values
+from rsvp.parsing import keys, search, selection, values
+from rsvp.parsing.choice import AnswerCandidate
+from rsvp.parsing.keys import Expect
 from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
-from rsvp.parsing.search import AnswerCandidate, Expect
 from rsvp.parsing.values import Numbers, Pair, Unreadable, preview
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
 _STEP_TEXT = ("text", "step", "thought", "description", "content")
 _REASON = ("reason", "explanation", "rationale", "reasoning", "why")
-_BOX_MARKUP = re.compile(
-    r"(?:(?:<ref>|<\|object_ref_start\|>)([^<]{0,500})(?:</ref>|<\|object_ref_end\|>)\s{0,20})?"
-    r"(?:<box>|<\|box_start\|>)([^<]{0,5000})(?:</box>|<\|box_end\|>)"
-)
-_POINT_MARKUP = re.compile(r"<points?\s([^<>]{1,5000})>([^<]{0,500})</points?>")
-_POINT_ATTRIBUTE = re.compile(r"\b([xy])([0-9]{0,4})\s{0,5}=\s{0,5}[\"']([^\"']{0,40})[\"']")
+MAX_TARGETS = 1_000
+_MAX_BANDS = 20_000  # of all targets together
+_MAX_REPEATS = 3  # more equal targets are a repetition loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,14 @@ class ParsedReply:
     Attributes:
         understood: False where the model says (`"understood": false`) that it cannot read images
             of this kind.
+        warnings: what was left out, in words for the user.
     """
 
     steps: tuple[RawStep, ...]
     targets: tuple[RawTarget, ...]
     reason: str
     understood: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedReply:
@@ -95,24 +95,22 @@ def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedRe
 
 
 def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
-    found = search.find(text, reader.expect)
-    answer = found.answer
-    if answer is None or answer.kind == "bare":
-        marked = tuple(reader.markup(found.visible))
-        if marked:
-            return ParsedReply((), marked, "")
-    if answer is None:
-        raise Unreadable(_nothing(text, found.broken))
+    answer = search.find(text, reader.expect)
     understood = _first(answer, ("understood",), lambda value: value is False) is not False
-    targets = tuple(reader.targets(answer))
-    return ParsedReply(_steps(answer, reader), targets, _reason(answer), understood)
+    targets, warnings = _without_repeats(reader.targets(answer))
+    return ParsedReply(_steps(answer, reader), targets, _reason(answer), understood, warnings)
 
 
-def _nothing(text: str, broken: bool) -> str:
-    """Why there is no answer, in words that help the model to correct it."""
-    if not text.strip():
-        return "the reply is empty"
-    return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
+def _without_repeats(
+    targets: list[RawTarget],
+) -> tuple[tuple[RawTarget, ...], tuple[str, ...]]:
+    """The targets with those of a repetition loop once, and a warning about it."""
+    counts = Counter(targets)
+    repeats = max(counts.values(), default=0)
+    if repeats <= _MAX_REPEATS:
+        return tuple(targets), ()
+    kept = [t for t in counts for _ in range(1 if counts[t] > _MAX_REPEATS else counts[t])]
+    return tuple(kept), (f"the reply repeats a target {repeats} times; it counts once",)
 
 
 def _unquoted(text: str) -> str:
@@ -130,6 +128,7 @@ class _EntryReader:
     def __init__(self, expect: Expect, y_first: bool) -> None:
         self.expect = expect
         self.y_first = y_first
+        self._bands = 0
 
     def targets(self, answer: AnswerCandidate) -> list[RawTarget]:
         """All targets of an answer.
@@ -156,13 +155,17 @@ class _EntryReader:
         if node.complete and not node.items:
             return []
         items = [item for item in node.items if not _is_cut(item)]
+        if len(items) > MAX_TARGETS and not values.is_flat(node):
+            raise Unreadable(f"the reply has more than {MAX_TARGETS} targets")
+        if node.complete and not (items := selection.flagged(items)):
+            return []
         if not items:
             raise Unreadable("the reply was cut off before its first complete target")
         if self.expect in ("box", "points") and values.is_flat(node):
             if not node.complete:
                 raise Unreadable("the reply was cut off inside its first target")
             return self._values("", node)
-        if self.expect == "box" and values.is_corner_pair(node):
+        if self.expect == "box" and values.corner_pairs(node):
             return self._values("", node)
         targets: list[RawTarget] = []
         for place, item in enumerate(items, start=1):
@@ -176,22 +179,29 @@ class _EntryReader:
         """The target of one entry; several when it lists several boxes."""
         if not isinstance(node, Object):
             return self._values("", node)
+        if not keys.has_region(node, self.expect):
+            labelled = keys.labelled(node, self.expect)
+            if labelled and not node.key(selection.LABEL):
+                return [target for item in labelled.items for target in self._entry(item)]
         label = _label(node)
         if self.expect == "bands":
-            rows = values.bands(_field(node, search.ROWS, '"rows"'))
-            columns = values.bands(_field(node, search.COLUMNS, '"columns"'))
+            rows = values.bands(_field(node, keys.ROWS, '"rows"'))
+            columns = values.bands(_field(node, keys.COLUMNS, '"columns"'))
+            self._bands += len(rows) + len(columns)
+            if self._bands > _MAX_BANDS:
+                raise Unreadable("the reply names too many bands")
             return [RawTarget(label, rows=rows, columns=columns)]
         if self.expect == "marks":
-            return self._values(label, _field(node, search.MARKS, '"marks"'))
-        names = search.BOX if self.expect == "box" else search.POINTS
-        named_here = search.is_entry(node, self.expect) and node.key(names) is None
+            return self._values(label, _field(node, keys.MARKS, '"marks"'))
+        names = keys.BOX if self.expect == "box" else keys.POINTS
+        named_here = keys.has_region(node, self.expect) and node.key(names) is None
         value = node if named_here else _field(node, names, f'"{names[0]}"')
         found = self._values(label, value)
         return found if self.expect == "box" else [self._with_more(node, found[0])]
 
     def _with_more(self, node: Object, target: RawTarget) -> RawTarget:
         """The points of a target with its negative points and its box, if it has them."""
-        negative, box = _optional(node, search.NOT_POINTS), _optional(node, search.BOX)
+        negative, box = _optional(node, keys.NOT_POINTS), _optional(node, keys.ONLY_BOX)
         boxes = values.boxes(box, y_first=self.y_first) if box else [None]
         if len(boxes) > 1:
             raise Unreadable(f"{preview(box)} is more than one box for the points of one target")
@@ -219,9 +229,9 @@ class _EntryReader:
         return RawStep(
             text if isinstance(text, str) else "",
             boxes=tuple(self._step_boxes(node)),
-            rows=_step_bands(node, search.ROWS),
-            columns=_step_bands(node, search.COLUMNS),
-            marks=_step_bands(node, ("marks", "mark")),
+            rows=_step_bands(node, keys.ROWS),
+            columns=_step_bands(node, keys.COLUMNS),
+            marks=_step_bands(node, keys.SURE_MARKS),
         )
 
     def _step_boxes(self, node: Object) -> Iterator[Numbers]:
@@ -231,27 +241,6 @@ class _EntryReader:
             for item in [value] if whole or not isinstance(value, Array) else value.items:
                 with contextlib.suppress(Unreadable):
                     yield from values.boxes(item, y_first=self.y_first)
-
-    def markup(self, text: str) -> Iterator[RawTarget]:
-        """Targets in a model's own tags: `<box>…</box>`, `<|box_start|>…`, `<point x= y=>`."""
-        if self.expect == "box":
-            for match in _BOX_MARKUP.finditer(text):
-                yield from self._values((match[1] or "").strip(), match[2])
-        elif self.expect == "points":
-            for match in _POINT_MARKUP.finditer(text):
-                for point in _attributes(match[1]):
-                    ordered = (point[1], point[0]) if self.y_first else point
-                    yield RawTarget(match[2].strip(), points=(ordered,))
-
-
-def _attributes(text: str) -> list[Pair]:
-    """`x1="10" y1="20" x2=…` -> pairs, x first."""
-    found: dict[str, dict[str, float]] = {}
-    for axis, index, value in _POINT_ATTRIBUTE.findall(text):
-        found.setdefault(index, {})[axis] = values.number(value)
-    if not found or any(len(pair) != 2 for pair in found.values()):
-        raise Unreadable("a <point> tag has no x and y")
-    return [(pair["x"], pair["y"]) for pair in found.values()]
 
 
 def _is_cut(node: Node) -> bool:
@@ -272,7 +261,7 @@ def _optional(node: Object, names: tuple[str, ...]) -> Node:
 
 
 def _label(node: Object) -> str:
-    value = node.first(search.LABEL, "")
+    value = node.first(selection.LABEL, "")
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else ""
@@ -285,7 +274,7 @@ def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _steps(answer: AnswerCandidate, reader: _EntryReader) -> tuple[RawStep, ...]:
-    node = _first(answer, search.STEPS, lambda value: isinstance(value, Array | Object))
+    node = _first(answer, keys.STEPS, lambda value: isinstance(value, Array | Object))
     items: list[Node] = []
     if isinstance(node, Array):
         items = node.items

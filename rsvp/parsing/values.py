@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Collection
 
 from rsvp.parsing.lenient_json import Array, Document, Node, Object, OutOfBudgetError, Reader
 
@@ -24,15 +25,23 @@ _CORNERS = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
 )
+_CORNER_PAIRS = (
+    ("top_left", "bottom_right"),
+    ("upper_left", "lower_right"),
+    ("left_top", "right_bottom"),
+)
 _LEFT_TOP_SIZE = ("left", "top", "width", "height")
+_BAND_ENDS = (("start", "end"), ("from", "to"), ("first", "last"), ("min", "max"))
 _NUMERAL = re.compile(r"\s*+[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+\s*+")
 _LIST_TEXT = re.compile(r"[-+0-9.eE,，\s\[\]()]*+")
-_TAG = re.compile(r"</?[\w|]+>|<\|\w+\|>")
+_TAG = re.compile(r"<[/|]{0,2}[A-Za-z_]\w{0,30}\|?>")
+_BRACKETS = str.maketrans("<>{}", "[][]")
+_MAX_LIST_TEXT = 5_000
 _MAX_BAND = 1_000_000
-_MAX_SPAN = 1_000
+_MAX_SPAN = 100  # twice as many as a grid has
 _BAND_WORDS = re.compile(r"\b(?:rows?|columns?|cols?|bands?|marks?|numbers?|no)\b|[#\[\]()]")
 _BAND_DASH = re.compile(r"\s*(?:-|–|—|~|\.\.+|\bto\b|\bthrough\b)\s*")
-_BAND_COMMA = re.compile(r"\s*(?:,|，|、|;|&|\band\b)[\s,]*|\s+")
+_BAND_COMMA = re.compile(r"\s*(?:(?:,|，|、|;|&|\band\b)\s*)+|\s+")
 _BAND_ITEM = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 
 
@@ -75,10 +84,15 @@ def is_flat(node: Node) -> bool:
     )
 
 
+def is_number_list(node: Node) -> bool:
+    """Whether this is a flat list that is not empty."""
+    return isinstance(node, Array) and bool(node.items) and is_flat(node)
+
+
 def list_in(text: str) -> Array:
-    """The list in a string: `12, 30`, `[12, 30]`, `(12, 30), (50, 80)`."""
-    wrapped = f"[{_TAG.sub(' ', text)}]"
-    if _LIST_TEXT.fullmatch(wrapped):
+    """The list in a string: `12, 30`, `[12, 30]`, `(12, 30), (50, 80)`, `{<12><30>}`."""
+    wrapped = f"[{_TAG.sub(' ', text[:_MAX_LIST_TEXT]).translate(_BRACKETS)}]"
+    if len(text) <= _MAX_LIST_TEXT and _LIST_TEXT.fullmatch(wrapped):
         with contextlib.suppress(OutOfBudgetError):
             found = Reader(wrapped).read(0)
             if isinstance(found, Document) and found.end == len(wrapped):
@@ -94,7 +108,12 @@ def _has_words(node: Array) -> bool:
 
 def has_named_box(node: Object) -> bool:
     """Whether the object itself is a box, as in `{"x1": …, "y1": …, "x2": …, "y2": …}`."""
-    return any(set(names) <= node.entries.keys() for names in (*_CORNERS, _LEFT_TOP_SIZE))
+    return is_named_box(node.entries)
+
+
+def is_named_box(names: Collection[str]) -> bool:
+    """Whether these are the names of a box's corners."""
+    return any(set(box) <= set(names) for box in (*_CORNERS, *_CORNER_PAIRS, _LEFT_TOP_SIZE))
 
 
 def boxes(node: Node, *, y_first: bool = False) -> list[Numbers]:
@@ -113,21 +132,32 @@ def boxes(node: Node, *, y_first: bool = False) -> list[Numbers]:
         if len(node.items) != 4:
             raise Unreadable(f"{preview(node)} is not four numbers")
         return [tuple(number(item) for item in node.items)]
-    if is_corner_pair(node):
-        return [tuple(number(n) for pair in node.items for n in pair.items)]  # type: ignore[union-attr]
+    if pairs := corner_pairs(node):
+        return pairs
     if not all(isinstance(item, Array | Object | str) for item in node.items):
         raise Unreadable(f"{preview(node)} is not a box")
     return [box for item in node.items for box in boxes(item, y_first=y_first)]
 
 
-def is_corner_pair(node: Array) -> bool:
-    """`[[x0, y0], [x1, y1]]`"""
-    return len(node.items) == 2 and all(
-        isinstance(item, Array) and len(item.items) == 2 and is_flat(item) for item in node.items
-    )
+def corner_pairs(node: Array) -> list[Numbers]:
+    """The boxes of `[[x0, y0], [x1, y1], …]`; none where it may be a polygon."""
+    pairs = [item.items for item in node.items if isinstance(item, Array) and is_flat(item)]
+    if len(pairs) != len(node.items) or len(pairs) % 2 or any(len(pair) != 2 for pair in pairs):
+        return []
+    flat = [number(value) for pair in pairs for value in pair]
+    found = [tuple(flat[at : at + 4]) for at in range(0, len(flat), 4)]
+    if len(found) > 1 and not all(box[0] < box[2] and box[1] < box[3] for box in found):
+        return []
+    return found
 
 
 def _named_box(node: Object, y_first: bool) -> Numbers:
+    for pair in _CORNER_PAIRS:
+        if set(pair) <= node.entries.keys():
+            ends = [points(node.entries[name], y_first=y_first) for name in pair]
+            if any(len(end) != 1 for end in ends):
+                raise Unreadable(f"{preview(node)} is not a box")
+            return (*ends[0][0], *ends[1][0])
     for names in _CORNERS:
         if set(names) <= node.entries.keys():
             x0, y0, x1, y1 = (number(node.entries[name]) for name in names)
@@ -161,9 +191,17 @@ def points(node: Node, *, y_first: bool = False) -> list[Pair]:
 
 
 def bands(node: Node) -> tuple[int, ...]:
-    """Band or mark numbers: `[3, 4]`, `3`, `"3-5"`, `"rows 3, 4"`, `["3", "5-6"]`; not empty."""
+    """Band or mark numbers: `[3, 4]`, `3`, `"3-5"`, `"rows 3, 4"`, `["3", "5-6"]`; not empty.
+
+    `{"start": 3, "end": 5}` is the same as `"3-5"`.
+    """
     if isinstance(node, Array) and node.items:
         return tuple(band for item in node.items for band in _band_item(item))
+    if isinstance(node, Object):
+        for first, last in _BAND_ENDS:
+            if {first, last} <= node.entries.keys():
+                ends = (_band_item(node.entries[first]), _band_item(node.entries[last]))
+                return _span(ends[0][0], ends[1][-1], preview(node))
     if isinstance(node, float | str):
         return _band_item(node)
     raise Unreadable(f"{preview(node)} is not a list of band numbers")
@@ -187,8 +225,14 @@ def _bands_in(text: str) -> tuple[int, ...]:
         if not match or len(text) > 400:
             raise Unreadable(f"{preview(text)} does not name bands")
         first, last = int(match[1]), int(match[2] or match[1])
-        first, last = min(first, last), max(first, last)
-        if last - first > _MAX_SPAN:
+        found.extend(_span(first, last, preview(text)))
+        if len(found) > _MAX_SPAN:
             raise Unreadable(f"{preview(text)} spans too many bands")
-        found.extend(range(first, last + 1))
     return tuple(found)
+
+
+def _span(first: int, last: int, written: str) -> tuple[int, ...]:
+    first, last = min(first, last), max(first, last)
+    if last - first >= _MAX_SPAN:
+        raise Unreadable(f"{written} spans too many bands")
+    return tuple(range(first, last + 1))

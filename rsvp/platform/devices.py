@@ -16,6 +16,8 @@ _ALIASES = {
     "float16": "float16", "fp16": "float16",
 }  # fmt: skip
 
+_WEIGHTS_SHARE = 0.8  # of the free GPU memory that weights may take; activations need the rest
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePlacement:
@@ -36,17 +38,24 @@ def choose_placement(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     *,
-    mps_dtype: Literal["float32", "float16"] | None = "float32",
+    mps_dtype: Literal["float32", "bfloat16"] | None = "float32",
+    float32_bytes: int | None = None,
 ) -> DevicePlacement:
     """What the caller asks for; by default the best device of this machine and its usual dtype.
 
     The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
-    (float16 where the GPU has no native bfloat16) and float32 on the CPU.
+    and float32 on the CPU. A GPU without native bfloat16 takes float32 for a network that was
+    trained in bfloat16 and may overflow in float16, where its memory is large enough, and else
+    float16. MPS never takes float16 unasked: Gemma 3's activations overflow it (transformers issue
+    39972), and so does Gemma 4's vision tower (vLLM issue 40290).
 
     Args:
         device: as torch names it, e.g. ``cuda:1``.
         dtype: a torch dtype, a name (``float32``, ``bfloat16``, ``float16``) or ``fp32`` etc.
-        mps_dtype: the usual dtype on MPS; with None, MPS is used only when the caller asks for it.
+        mps_dtype: the usual dtype on MPS, where it computes in that; with None, MPS is used only
+            when the caller asks for it.
+        float32_bytes: what the weights of a network that may overflow in float16 take in float32;
+            None for one that does not overflow.
 
     Raises:
         BadInput: a device that this machine lacks, or an unknown dtype.
@@ -61,7 +70,7 @@ def choose_placement(
         best = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
         chosen, found = torch.device(best), "found"
     usual = "asked" if name else "usual there"
-    name = name or _usual_dtype(chosen, mps_dtype or "float32")
+    name = name or _usual_dtype(chosen, mps_dtype or "float32", float32_bytes)
     reason = f"{chosen} ({found}), {name} ({usual})"
     return DevicePlacement(chosen, getattr(torch, name), reason)
 
@@ -93,11 +102,28 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     return name
 
 
-def _usual_dtype(device: torch.device, mps_dtype: str) -> str:
+def _usual_dtype(device: torch.device, mps_dtype: str, float32_bytes: int | None) -> str:
     import torch
 
+    if device.type == "mps" and mps_dtype != "float32":
+        return mps_dtype if _computes(device, mps_dtype) else "float32"
     if device.type != "cuda":
-        return mps_dtype if device.type == "mps" else "float32"
+        return "float32"
     # Before compute capability 8.0 (Ampere) bfloat16 is emulated and slower than float32.
-    native = torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bfloat16" if native else "float16"
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return "bfloat16"
+    if float32_bytes is None:
+        return "float16"
+    free, _ = torch.cuda.mem_get_info(device)
+    return "float32" if float32_bytes <= _WEIGHTS_SHARE * free else "float16"
+
+
+def _computes(device: torch.device, dtype: str) -> bool:
+    """Whether a device multiplies in a dtype: MPS has bfloat16 only from macOS 14 on."""
+    import torch
+
+    try:
+        one = torch.ones(2, 2, dtype=getattr(torch, dtype), device=device)
+        return bool((one @ one).sum().item() == 8)
+    except (RuntimeError, TypeError, AssertionError):
+        return False

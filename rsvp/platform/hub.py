@@ -11,7 +11,8 @@ from rsvp.platform import machine
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = ("*.json", "*.safetensors")
+_WEIGHTS = "*.safetensors"
+WEIGHTS = ("*.json", _WEIGHTS)
 
 
 def hub_folder(
@@ -20,13 +21,14 @@ def hub_folder(
     patterns: Sequence[str] = WEIGHTS,
     *,
     ignore: Sequence[str] = (),
-    needs: Sequence[str] = ("*.safetensors",),
+    needs: Sequence[str] = (_WEIGHTS,),
     bare: bool = False,
 ) -> Path:
     """A model's folder on this machine, downloaded if it isn't there.
 
     A local folder is returned as it is. A snapshot in the hub's cache that has a file for each
-    pattern of `needs` is used without a request to the hub.
+    pattern of `needs`, and every part of weights that come in several files, is used without a
+    request to the hub; of any other only the missing files are downloaded.
 
     Args:
         model: a folder or a hub id.
@@ -54,7 +56,7 @@ def download(
     patterns: Sequence[str] = WEIGHTS,
     *,
     ignore: Sequence[str] = (),
-    needs: Sequence[str] = ("*.safetensors",),
+    needs: Sequence[str] = (_WEIGHTS,),
 ) -> Path:
     """The snapshot of a hub id: the cached one, else a new one; arguments as in `hub_folder`.
 
@@ -79,9 +81,12 @@ def download(
         except Exception as error:  # the client passes on the errors of its HTTP library
             cause = error
             continue
-        if all(any(folder.glob(pattern)) for pattern in needs):
+        absent = [pattern for pattern in needs if not any(folder.glob(pattern))]
+        if _WEIGHTS in needs:  # an interrupted download leaves some of several files
+            absent += machine.missing_shards(folder)
+        if not absent:
             return folder
-        cause = FileNotFoundError(f"it holds no {' and no '.join(needs)}")
+        cause = FileNotFoundError(f"it holds no {' and no '.join(absent[:3])}")
     assert cause is not None
     files = [] if any("*" in pattern for pattern in patterns) else patterns
     raise ModelUnavailable(

@@ -13,6 +13,7 @@ GIB = 1 << 30
 # What `validate_repo_id` of the hub's client takes for a name; for every other it raises an error
 # that is not ours.
 _HUB_PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+_SHARD = re.compile(r"(?P<name>.+)-\d+-of-(?P<count>\d{1,5})\.safetensors")
 _HUB_ID = re.compile(rf"(?!.*(?:--|\.\.|\.git\Z))(?:{_HUB_PART}/)?{_HUB_PART}", re.ASCII)
 
 
@@ -70,26 +71,49 @@ def local_path(name: str) -> Path | None:
 
 def holds_weights(folder: Path) -> bool:
     """A config and every safetensors file that belongs to it."""
-    index = folder / "model.safetensors.index.json"
-    if not (folder / "config.json").is_file():
-        return False
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, OSError):
-        return False
-    return all((folder / shard).is_file() for shard in shards)
+    weights = any(folder.glob("*.safetensors"))
+    return (folder / "config.json").is_file() and weights and not missing_shards(folder)
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """The safetensors files that a folder lacks, sorted: those that its index lists, or, where an
+    interrupted download has not brought the index, the other numbers of ``NAME-00001-of-00004``.
+
+    An index that cannot be read is missing itself.
+    """
+    wanted: set[str] = set()
+    for shard in folder.glob("*-of-*.safetensors"):
+        if found := _SHARD.fullmatch(shard.name):
+            name, count = found["name"], found["count"]
+            numbers = range(1, int(count) + 1)
+            wanted |= {f"{name}-{n:0{len(count)}d}-of-{count}.safetensors" for n in numbers}
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            wanted |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            return [index.name]
+    return sorted(name for name in wanted if not (folder / name).is_file())
 
 
 def in_hub_cache(model: str) -> bool:
     """Whether the weights of a hub id lie on this machine, complete."""
+    folder = hub_snapshot(model)
+    return folder is not None and holds_weights(folder)
+
+
+def hub_snapshot(model: str) -> Path | None:
+    """The folder of a hub id in the cache of downloads, complete or not; None where there is none.
+
+    A name that cannot be a hub id has none.
+    """
+    if not is_hub_id(model):
+        return None
     repository = hub_cache() / f"models--{model.replace('/', '--')}"
     try:
         commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:
-        return False
-    return holds_weights(repository / "snapshots" / commit)
+        return None
+    return repository / "snapshots" / commit
 
 
 def _available() -> int | None:

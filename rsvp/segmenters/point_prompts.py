@@ -14,10 +14,17 @@ import torch
 
 from rsvp.masks import clip_box
 from rsvp.segmenters.transforms import Window
-from rsvp.types import Box, Proposal
+from rsvp.types import Box, Point, Proposal
 
 TOP_LEFT, BOTTOM_RIGHT = 2, 3  # the prompt encoder's labels of a box's corners
 
+ZOOMS = (
+    1.0,
+    0.5,
+    0.25,
+    0.125,
+)  # windows around points without a box, as shares of the image's sides
+CUT_OFF = 0.8  # what the predicted IoU counts for each side where the window cuts a mask off
 MAX_BATCH = 32  # proposals (or crops) in one batch of the network; bounds memory, not results
 _CHANNELS = 32  # of the mask decoder's largest feature map, in the official networks
 _REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the next allocation
@@ -35,6 +42,25 @@ def prompt_points(proposal: Proposal, window: Window, size: int) -> list[PromptP
         pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
     sx, sy = size / window.width, size / window.height
     return [((x - window.x0) * sx, (y - window.y0) * sy, label) for x, y, label in pixels]
+
+
+def point_windows(points: Sequence[Point], image_size: tuple[int, int]) -> list[Window]:
+    """The image of size (H, W), then smaller windows in it, around the positive points.
+
+    A window has a share of the image's sides, `ZOOMS`; one too small for the points is left out.
+    """
+    height, width = image_size
+    chosen = [point for point in points if point.positive] or points
+    x0, x1 = min(p.x for p in chosen), max(p.x for p in chosen)
+    y0, y1 = min(p.y for p in chosen), max(p.y for p in chosen)
+    windows = []
+    for share in ZOOMS:
+        w, h = max(1, round(share * width)), max(1, round(share * height))
+        left = min(max(round((x0 + x1 - w) / 2), 0), width - w)
+        top = min(max(round((y0 + y1 - h) / 2), 0), height - h)
+        if share == 1 or (x1 - x0 < w / 2 and y1 - y0 < h / 2):
+            windows.append(Window(left, top, left + w, top + h))
+    return windows
 
 
 class PromptBatch(NamedTuple):

@@ -11,12 +11,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
+from rsvp.masks import mask_to_box
 from rsvp.platform.devices import choose_placement
+from rsvp.segmenters.mask_filter import tight_boxes
 from rsvp.segmenters.point_prompts import (
+    CUT_OFF,
     MAX_BATCH,
     PromptBatch,
     box_on_image,
     decoder_batch_size,
+    point_windows,
     prompt_points,
 )
 from rsvp.segmenters.sam2_weights import Preprocessing
@@ -138,8 +142,10 @@ class PromptableSegmenter(ABC):
     def masks(self, encoding: Encoding, proposals: Sequence[Proposal]) -> Masks:
         """One mask a proposal, at the image's own size; see `Segmenter`.
 
-        A box is clipped to the image.
+        A box is clipped to the image. With a crop margin, points without a box get the box of the
+        mask that they give at first, see `locate`.
         """
+        proposals = [self.locate(encoding.image, proposal) for proposal in proposals]
         found = self.mask_logits(encoding, proposals)
         windows = self.windows(encoding.image_size, proposals)
         masks = np.zeros((len(proposals), *encoding.image_size), dtype=np.bool_)
@@ -160,6 +166,32 @@ class PromptableSegmenter(ABC):
             return [whole] * len(proposals)
         boxes = [box_on_image(proposal, image_size) for proposal in proposals]
         return [margin_box(box.xyxy, self.crop_margin) if box else whole for box in boxes]
+
+    @torch.inference_mode()
+    def locate(self, image: Image, proposal: Proposal) -> Proposal:
+        """The proposal; with a crop margin, and points but no box, with a box of what they mean.
+
+        A network that encodes crops sees a small thing best in a small part of the image. So it
+        gets several windows around the points, and the box is that of the best mask: by its
+        predicted IoU, times `CUT_OFF` for each side where it ends at the border of a window inside
+        the image. If that mask is empty there is no box.
+        """
+        if self.crop_margin is None or proposal.box is not None or not proposal.points:
+            return proposal
+        size = (image.height, image.width)
+        windows = point_windows(proposal.points, size)
+        prompts = [prompt_points(proposal, window, self.preprocessing.size) for window in windows]
+        batch = PromptBatch.stack(prompts, self.device)
+        features = self.features([(image, window) for window in windows])
+        logits, scores = self._predict(features, batch, multimask=batch.single_point)
+        borders = torch.tensor(Window.whole((logits.shape[2], logits.shape[3])), device=self.device)
+        ends = tight_boxes(logits.flatten(0, 1) > 0) == borders
+        inner = torch.tensor(windows) != torch.tensor(Window.whole(size))
+        cuts = ends.view(*scores.shape, 4) & inner.to(self.device)[:, None]
+        best = int((scores * CUT_OFF ** cuts.sum(dim=2)).argmax())
+        mask = np.zeros(size, dtype=np.bool_)
+        paste_logits(logits.flatten(0, 1)[best], windows[best // scores.shape[1]], size, mask)
+        return replace(proposal, box=mask_to_box(mask))
 
     @torch.inference_mode()
     def mask_logits(self, encoding: Encoding, proposals: Sequence[Proposal]) -> DecoderOutput:

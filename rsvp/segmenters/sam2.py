@@ -35,6 +35,7 @@ class Sam2Segmenter(PromptableSegmenter):
                 default. The mask decoder, cheap and sensitive, always computes in float32.
             crop_margin: encode a crop of each box, larger by this fraction of the box on each side;
                 by default what the folder's `preprocessor_config.json` says, else the whole image.
+                Points without a box get one first, see `PromptableSegmenter.locate`.
 
         Raises:
             ModelUnavailable: no such weights, or not SAM 2's.

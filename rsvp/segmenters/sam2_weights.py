@@ -99,7 +99,8 @@ class Preprocessing:
     Attributes:
         size: side of the square input, in pixels.
         mean, std: per channel, of values in 0..1.
-        crop_margin: encode a crop of each box with this margin; None encodes the whole image.
+        crop_margin: encode a crop of each box with this margin, and windows around points without
+            a box; None encodes the whole image.
 
     Raises:
         ValueError: the margin is not a finite number of at least 0.

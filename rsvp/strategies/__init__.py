@@ -47,8 +47,8 @@ class Strategy(Protocol):
         """JSON schema of the reply, with the chain of thought or without.
 
         Args:
-            frame: where coordinates are fractions (0-1) the schema asks for numbers, else for
-                integers.
+            frame: names the key of a box; where coordinates are fractions (0-1) the schema asks
+                for numbers, else for integers.
         """
         ...
 

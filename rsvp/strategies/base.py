@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame, to_box, to_point
+from rsvp.frames import Frame, as_written, to_box, to_point
 from rsvp.images import shrink
 from rsvp.parsing import Expect, ParsedReply, RawStep, RawTarget, parse_reply
 from rsvp.registry import MAX_SIDE
@@ -20,6 +20,7 @@ Schema = dict[str, Any]
 RegionSchemas = tuple[dict[str, Schema], dict[str, Schema]]  # of a step, and of a target
 
 STRING: Schema = {"type": "string"}
+FRACTIONS = "the MLLM was asked for coordinates {}, and wrote fractions of 1: read as such"
 INTEGERS: Schema = {"type": "array", "items": {"type": "integer"}}
 
 
@@ -124,13 +125,25 @@ class RegionStrategy(ABC, Generic[V]):
             UnparsableReply: no answer in the text, or a target whose region cannot be used.
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
-        place = CoordinateMap(frame, self.checked_view(view), (image.height, image.width))
+        targets = tuple(self.targets(reply))
+        groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
+        own_view, size = self.checked_view(view), (image.height, image.width)
         try:
-            proposals = tuple(self.proposal(raw, place) for raw in self.targets(reply))
+            written = as_written(groups, frame)
+            place = CoordinateMap(written, own_view, size)
+            proposals = tuple(self.proposal(raw, place) for raw in targets)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
-        return Reasoning(steps, proposals, reply.reason, text, understood=reply.understood)
+        warnings = (FRACTIONS.format(frame.kind),) if written != frame else ()
+        return Reasoning(
+            steps,
+            proposals,
+            reply.reason,
+            text,
+            understood=reply.understood,
+            warnings=(*warnings, *reply.warnings),
+        )
 
     def checked_view(self, view: View) -> V:
         """The view, which must be one of this strategy's own."""

@@ -31,7 +31,7 @@ class BoxesStrategy(RegionStrategy[View]):
 
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         box = array(number_type(fractions=frame is not None and frame.kind == "0-1"))
-        return {"boxes": array(box)}, {"box": box}
+        return {"boxes": array(box)}, {frame.box_key if frame is not None else "box": box}
 
     def step_boxes(self, raw: RawStep, place: CoordinateMap[View]) -> Iterator[Box]:
         for numbers in raw.boxes:

@@ -43,7 +43,8 @@ class PointsStrategy(RegionStrategy[View]):
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         kind = frame.kind if frame is not None else ""
         points = array(array(number_type(fractions=kind in ("0-1", "percent"))))
-        box = {"box": array(number_type(fractions=kind == "0-1"))} if self.with_box else {}
+        key = frame.box_key if frame is not None else "box"
+        box = {key: array(number_type(fractions=kind == "0-1"))} if self.with_box else {}
         return {"points": points}, {"points": points, "not": points, **box}
 
     def proposal(self, raw: RawTarget, place: CoordinateMap[View]) -> Proposal:

@@ -28,6 +28,7 @@ class Scripted:
             "cup": json.dumps(ANSWER),
             "none": '{"targets": [], "reason": "there is no cup"}',
             "unsure": '{"targets": [], "reason": "nothing"}',
+            "strange": '{"targets": [], "understood": false, "reason": "no scene"}',
             "noise": "hello \x07 there",
         }
         if self.word == "down":

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scripted_cli import ROOT
 
-from rsvp import doctor, presets
+from rsvp import doctor, families, presets
+from rsvp.cli import families as models_page
 from rsvp.cli import help as clihelp
 from rsvp.cli.main import main
 from rsvp.cli.options import without_secrets
@@ -24,7 +25,7 @@ def test_models_lists_every_preset(capsys) -> None:
     for preset in presets.PRESETS:
         assert re.search(rf"^{preset.name}$", out, re.MULTILINE)
     assert out.count("  handles   ") == out.count("  memory    ") == len(presets.PRESETS)
-    assert "hf download Qwen/Qwen3-VL-8B-Instruct (17.5 GB)" in out
+    assert "hf download Qwen/Qwen3.5-9B (19.3 GB)" in out
 
 
 def test_models_as_json(capsys) -> None:
@@ -33,6 +34,27 @@ def test_models_as_json(capsys) -> None:
     assert [e["name"] for e in entries] == presets.names()
     for entry in entries:
         assert entry["runs_here"] is (entry["missing"] == [])
+
+
+def test_models_lists_the_options_of_the_backends(capsys) -> None:
+    assert main(["models", "--options"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^transformers$", out, re.MULTILINE)
+    assert re.search(r"^  max_tokens=4096 +the longest reply, in tokens", out, re.MULTILINE)
+    for name in ("dtype", "device", "load_in_4bit", "temperature", "trust_remote_code"):
+        assert re.search(rf"^  {name}=", out, re.MULTILINE)
+    assert "api_key" not in out
+    assert main(["models", "--options", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["openai"]["timeout"]["about"]
+
+
+def test_models_names_the_api_presets_strategy(capsys, monkeypatch) -> None:
+    for model, strategy in ((None, "grid"), ("gpt-4o", "grid"), ("gemini-3-pro", "boxes")):
+        if model is not None:
+            monkeypatch.setenv("RSVP_API_MODEL", model)
+        assert main(["models", "--json"]) == 0
+        (api,) = (e for e in json.loads(capsys.readouterr().out)["presets"] if e["name"] == "api")
+        assert api["strategy"] == strategy
 
 
 CUDA = {"version": "2.13.0", "build": "12.8", "gpu": None}
@@ -194,3 +216,25 @@ def test_a_stale_help_page_is_told(here: Path, capsys) -> None:
     assert clihelp.run(["--check", str(here / "help.md")]) == 1
     assert "python -m rsvp.cli.help" in capsys.readouterr().err
     assert clihelp.run([]) == 2
+
+
+def test_the_models_page_holds_every_family_and_preset() -> None:
+    page = models_page.page()
+    for row in families.FAMILIES:
+        assert f"| {row.name} |" in page
+        assert row.source.split(";")[0].replace("<", "\\<") in page
+    for preset in presets.PRESETS:
+        assert f"| `{preset.name}` |" in page
+    widths = {line.count(" | ") for line in page.splitlines() if line.startswith("| `qwen")}
+    assert len(widths) <= 1
+
+
+def test_the_models_page_is_up_to_date(capsys) -> None:
+    arguments = [str(ROOT / "docs" / "models.md")]
+    assert help_page_run(["--check", *arguments]) == 0
+    assert help_page_run([]) == 2
+    assert "python -m rsvp.cli.families" in capsys.readouterr().err
+
+
+def help_page_run(arguments):
+    return clihelp.run(arguments, models_page.page, "rsvp.cli.families")

@@ -104,7 +104,46 @@ def test_an_unsure_embedded_reasoner_names_what_handles_photographs(capsys) -> N
     assert json.loads(out)["warnings"][0].startswith(UNSURE)
     warning, hint = err.splitlines()
     assert warning.startswith(f"warning: {UNSURE}")
-    assert hint.startswith("for photographs: --preset local (18.4 GB download, ")
+    assert hint.startswith("for photographs: --preset local (20.2 GB download, ")
+
+
+@pytest.mark.parametrize(
+    ("word", "first"),
+    [
+        ("unsure", "no answer: this model cannot read images of this kind"),
+        ("strange", "no answer: this model cannot read images of this kind"),
+        ("none", "no target in this image"),
+        ("cup", "1. a "),
+    ],
+)
+def test_the_first_line_says_where_there_is_no_answer(word: str, first: str, capsys) -> None:
+    assert main(cup(word)) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith(first)
+    assert ("no target in this image" in out) == (word == "none")
+
+
+def test_a_target_that_exists_is_doubted_when_it_is_not_found(capsys) -> None:
+    for option, calls in (("--target-exists", 2), ("--target-may-be-absent", 1)):
+        assert main(cup("none", "--json", option)) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["no_target"]
+        assert found["usage"]["calls"] == calls
+
+
+def test_auto_prints_the_preset_and_the_reason(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", "nowhere")
+    assert main(cup("cup", "--json", "--preset", "auto")) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["targets"]
+    assert err.startswith("preset embedded: no model is named and none was downloaded")
+    monkeypatch.setenv("RSVP_API_MODEL", "gemini-3-pro")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert main(cup("cup", "--json", "--preset", "auto")) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["models"]["strategy"] == "boxes"
+    assert err.startswith("preset api: RSVP_API_MODEL names openai:gemini-3-pro")
+    assert "secret" not in err
 
 
 # ------------------------------------------------------------ what goes wrong

@@ -7,7 +7,9 @@ from rectangles import write_scenes
 from staged import Server, pipeline
 
 from rsvp.cli.main import main
-from rsvp.errors import MLLMFailed
+from rsvp.errors import BadInput, MLLMFailed
+from rsvp.evaluation import benchmarks
+from rsvp.evaluation.benchmarks import masks
 from rsvp.pipeline import Pipeline
 
 
@@ -32,9 +34,42 @@ def test_failed_samples_are_asked_again_on_request(tmp_path, servers, capsys):
 
 
 @pytest.mark.parametrize(
+    ("benchmark", "default"),
+    [("reasonseg", True), ("refcoco", True), ("refcoco+", True), ("refcocog", True),
+     ("grefcoco", False), ("scenes", False), ("seginw", False), ("vrt", False)],
+)  # fmt: skip
+def test_every_target_exists_in_some_benchmarks(benchmark, default):
+    found = benchmarks.find(benchmark)
+    assert found.target_exists() is default
+    assert found.target_exists(False) is False
+    if benchmark in ("grefcoco", "scenes"):
+        with pytest.raises(BadInput, match="queries without a target"):
+            found.target_exists(True)
+    else:
+        assert found.target_exists(True) is True
+
+
+def test_the_default_reaches_the_pipeline_and_is_recorded(tmp_path, monkeypatch):
+    given = []
+
+    def make(*_, **options):
+        given.append(options["target_exists"])
+        return pipeline(Server())
+
+    monkeypatch.setattr(Pipeline, "from_preset", make)
+    data = write_scenes(tmp_path / "data", 1)
+    monkeypatch.setattr(masks.Scenes, "has_absent", False)
+    for number, option in enumerate(([], ["--target-may-be-absent"])):
+        out = tmp_path / f"out{number}"
+        assert main(["eval", "scenes", "--data", str(data), "--out", str(out), *option]) == 0
+    assert given == [True, False]
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--engine", "spark"], "the engine is local or ray, found 'spark'"),
+        (["--target-exists"], "this benchmark has queries without a target"),
         (["--concurrency", "-1"], "Invalid value for '--concurrency'"),
         (["--segmenters", "0"], "Invalid value for '--segmenters'"),
         (["--protocol", "lisa"], "unknown protocol 'lisa'; known here: scenes"),

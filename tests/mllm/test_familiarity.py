@@ -40,7 +40,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_a_classifier_says_nothing(folder: Path) -> None:
-    assert TransformersMLLM(str(folder), max_tokens=2).reply(ask(RGB)).familiarity is None
+    mllm = TransformersMLLM(str(folder), max_tokens=2)
+    assert mllm.reply(ask(RGB)).familiarity is None
+    assert mllm.familiarity(RGB) is None
 
 
 def test_the_reply_has_the_score_of_its_image(folder: Path) -> None:
@@ -51,7 +53,7 @@ def test_the_reply_has_the_score_of_its_image(folder: Path) -> None:
     assert (reply.text, reply.confidence) == (without.text, without.confidence)
     assert reply.familiarity is not None
     assert reply.familiarity != other.familiarity
-    assert mllm.reply(ask(RGB)).familiarity == reply.familiarity
+    assert mllm.familiarity(RGB) == reply.familiarity
 
 
 def test_features_are_means_and_deviations_of_each_module() -> None:

@@ -37,7 +37,7 @@ def test_a_reply_with_usage(server: Server) -> None:
     assert server.authorization == [f"Bearer {KEY}"]
     sent = server.requests[0]
     assert sent["messages"][1] == {"role": "user", "content": "Where is the cat?"}
-    assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("m", 2048, 0.0)
+    assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("m", 8192, 0.0)
     assert "response_format" not in sent
 
 
@@ -173,7 +173,9 @@ def test_a_silent_server_times_out(server: Server) -> None:
         return completion()
 
     server.answers = [slow]
-    with pytest.raises(MLLMFailed, match=r"no answer within 0\.1 s .after 2 attempts"):
+    with pytest.raises(
+        MLLMFailed, match=r"within 0\.1 s; raise --option timeout.* .after 2 attempts"
+    ):
         connect(server, timeout=0.1, max_retries=1).reply(ASK)
 
 
@@ -256,7 +258,7 @@ def test_openai_itself_needs_a_key_and_other_servers_do_not(
 
 
 def test_openai_itself_gets_max_completion_tokens() -> None:
-    request = OpenAIMLLM("gpt-5.1", api_key=KEY)._request([], SCHEMA, frozenset())
+    request = OpenAIMLLM("gpt-5.1", api_key=KEY)._request([], SCHEMA, 8192, frozenset())
     assert "max_completion_tokens" in request
     assert "max_tokens" not in request
 

@@ -42,7 +42,7 @@ from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.types import Message
 
 NEEDED = ("fastapi", "uvicorn", "starlette", "accelerate")
-READY_WITHIN = 90.0  # seconds, for both servers; a busy machine takes 10
+READY_WITHIN = 300.0  # seconds, for both servers; an idle machine takes 10
 REASONER = embedded_folder("reasoner")
 SHIPPED = machine.holds_weights(REASONER)
 DEMO = REASONER.parents[1] / "demo.png"

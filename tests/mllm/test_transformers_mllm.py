@@ -237,6 +237,52 @@ def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
     assert "cpu (asked), bfloat16 (asked)" in caplog.text
 
 
+def test_logits_that_are_not_finite_are_an_error(folders: dict[str, Path]) -> None:
+    """Their likeliest token is always the first one of the vocabulary, "!" of Qwen's."""
+    mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=50)
+    mllm.load()
+    model = mllm._loaded.model
+    model.get_output_embeddings().weight.data[7] = float("nan")
+    with pytest.raises(MLLMFailed, match=r"logits are not finite.*--option dtype=float32"):
+        mllm.reply(ask())
+
+
+def test_a_penalty_of_repetition_is_not_applied(
+    backends: dict[str, TransformersMLLM], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["llava"], tmp_path / "penalty")
+    settings = {"eos_token_id": 257, "repetition_penalty": 3.0, "no_repeat_ngram_size": 1}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    first = backends["llava"].reply(ask())
+    assert TransformersMLLM(str(folder), max_tokens=12).reply(ask()).text == first.text
+
+
+def test_a_temperature_samples(folders: dict[str, Path]) -> None:
+    mllm = TransformersMLLM(str(folders["llava"]), max_tokens=12, temperature=2.0)
+    assert len({mllm.reply(ask()).text for _ in range(4)}) > 1
+
+
+def test_options_given_as_text(folders: dict[str, Path]) -> None:
+    given = {
+        "dtype": "float32", "device": "cpu", "load_in_4bit": "false", "max_tokens": "7",
+        "temperature": "0.5", "enable_thinking": "false", "trust_remote_code": "false",
+    }  # fmt: skip
+    checked = registry.parse_options("mllm", "transformers", given)
+    assert checked["max_tokens"] == 7
+    assert checked["enable_thinking"] is False
+    with pytest.raises(BadInput, match="max_tokens"):
+        registry.parse_options("mllm", "transformers", {"max_tokens": "0"})
+
+
+def test_a_limit_is_doubled_once_within_the_context(folders: dict[str, Path]) -> None:
+    mllm = TransformersMLLM(str(folders["florence2"]), max_tokens=300)
+    cut = mllm.reply(ask())
+    assert (cut.finish_reason, cut.usage.completion_tokens) == ("length", 300)
+    longer = mllm.reply_longer(ask(), cut)
+    assert longer.usage.completion_tokens == 511  # its positions end there
+    assert mllm.reply_longer(ask(), longer) is None
+
+
 def test_a_small_model_decodes_on_one_thread_and_restores_the_number(
     backends: dict[str, TransformersMLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:

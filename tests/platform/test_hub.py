@@ -55,6 +55,22 @@ def test_an_incomplete_snapshot_is_downloaded(tmp_path, hub, caplog) -> None:
     assert requests[1]["ignore_patterns"] == ["x/*"]
 
 
+def test_an_interrupted_download_is_resumed(tmp_path, hub) -> None:
+    """One of two shards is not the model, with or without the index that lists them."""
+    shards = tuple(f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    requests = hub(shards[:1], shards)
+    assert hub_folder("owner/model", "weights") == tmp_path
+    assert [one["local"] for one in requests] == [True, False]
+    assert hub_folder("owner/model", "weights") == tmp_path
+    assert [one["local"] for one in requests] == [True, False, True]
+
+
+def test_an_interrupted_download_without_the_hub_is_no_model(hub) -> None:
+    hub(("model-00002-of-00002.safetensors",), None)
+    with pytest.raises(ModelUnavailable, match="get them with: hf download owner/model"):
+        hub_folder("owner/model", "weights")
+
+
 @pytest.mark.parametrize("remote", [None, ("config.json",)])
 def test_the_error_has_the_command(hub, remote) -> None:
     hub(None, remote)

@@ -29,6 +29,7 @@ def test_former_names_of_options_are_accepted() -> None:
         ["curve", "{}/none.csv"],
         ["segmenter", "--out", "{}/o", "--photos", "{}"],
         ["reasoner", "--out", "{}/o", "--photos", "{}"],
+        ["reasoner", "--out", "{}/o", "--grounds", "{}"],
     ],
 )
 def test_errors_are_one_line(arguments, tmp_path, capsys) -> None:

@@ -52,6 +52,13 @@ def test_some_examples_of_a_buffer_are_photographs() -> None:
     assert not any(photographs([], 20))
 
 
+def test_grounds_are_backgrounds_and_no_images_to_refuse() -> None:
+    white = np.full((64, 64, 3), 255, dtype=np.uint8)
+    drawn = ExampleBuffer(3, 200, 1.0, [], 1, shares={"boxes": 1}, grounds=[white]).draw(40)
+    assert not any(NOT_UNDERSTOOD in e.turns[0].reply[0][0] for e in drawn)
+    assert 5 <= sum((e.rgb == 255).all(-1).mean() > 0.3 for e in drawn) < 30
+
+
 def test_a_batch_with_a_photograph_has_finite_losses(tmp_path) -> None:
     trainer = ReasonerTrainer(make_tokenizer(tmp_path, 20), "cpu")
     rng = np.random.default_rng(5)

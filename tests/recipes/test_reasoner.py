@@ -62,8 +62,9 @@ def test_the_model_is_frozen_while_the_heads_warm_up(trained_run, tmp_path) -> N
 
 def test_new_tokens_get_rows_of_their_own(trained_run) -> None:
     vocabulary = len(make_tokenizer(trained_run / "tokenizer"))
-    table = load_model(trained_run / "model", vocabulary).get_input_embeddings().weight
-    model = load_model(trained_run / "model", len(table) + 3)
+    table = load_model(trained_run / "model", vocabulary)[0].get_input_embeddings().weight
+    model, known = load_model(trained_run / "model", len(table) + 3)
+    assert known == len(table)
     grown = model.get_input_embeddings().weight
     assert torch.equal(grown[:-3], table)
     assert torch.cdist(grown[-3:], grown[-3:]).fill_diagonal_(9).min() > table.std()

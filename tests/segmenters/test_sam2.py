@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from rsvp.errors import BadInput, ModelUnavailable
+from rsvp.masks import mask_to_box
 from rsvp.segmenters import Segmenter
-from rsvp.segmenters.point_prompts import prompt_points
+from rsvp.segmenters.point_prompts import point_windows, prompt_points
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import Preprocessing
-from rsvp.segmenters.transforms import Window
-from rsvp.types import Box, Point, Proposal
+from rsvp.segmenters.transforms import Window, paste_logits
+from rsvp.types import Box, Image, Point, Proposal
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -248,7 +250,7 @@ def test_masks_of_a_large_photo_need_little_more_than_their_own_bytes(
 def test_a_crop_of_the_whole_image_equals_no_crop(sam2_folder, segmenter, make_image) -> None:
     image = make_image(90, 150)
     crops = Sam2Segmenter(str(sam2_folder), device="cpu", crop_margin=0.0)
-    proposals = [boxed(0, 0, 150, 90), Proposal("p", points=(Point(30, 40),))]
+    proposals = [boxed(0, 0, 150, 90), boxed(0, 0, 150, 90, points=(Point(30, 40),))]
     [plain_encoding], [crop_encoding] = segmenter.encode([image]), crops.encode([image])
     plain, cropped = (
         segmenter.masks(plain_encoding, proposals),
@@ -299,6 +301,51 @@ def test_windows(sam2_folder, segmenter) -> None:
     whole = Window(0, 0, 100, 50)
     assert crops.windows((50, 100), proposals) == [(8, 8, 32, 32), whole, (78, -2, 102, 22), whole]
     assert segmenter.windows((50, 100), proposals) == [whole] * 4
+
+
+def test_points_alone_get_the_box_of_the_best_mask_of_their_windows(
+    sam2_folder, segmenter, make_image
+) -> None:
+    crops = Sam2Segmenter(str(sam2_folder), device="cpu", crop_margin=0.1)
+    image = make_image(80, 120)
+    asked = Proposal("p", points=(Point(30, 40),))
+    located = crops.locate(image, asked)
+    scores, boxes = [], []
+    for window in point_windows(asked.points, (80, 120)):
+        x0, y0, x1, y1 = window
+        part = np.ascontiguousarray(image.rgb[y0:y1, x0:x1])
+        features = crops.features([(Image(part, ""), Window.whole(part.shape[:2]))])
+        point = torch.tensor([[(30 - x0) * 128 / (x1 - x0), (40 - y0) * 128 / (y1 - y0)]])
+        for logits, score in zip(
+            *(row[0] for row in crops.every_mask(features, point)), strict=True
+        ):
+            shown = (logits > 0).numpy()
+            sides = [shown[:, 0], shown[0], shown[:, -1], shown[-1]]
+            inner = [x0 > 0, y0 > 0, x1 < 120, y1 < 80]
+            cuts = sum(side.any() and i for side, i in zip(sides, inner, strict=True))
+            scores.append(float(score) * 0.8**cuts)
+            mask = np.zeros((80, 120), np.bool_)
+            paste_logits(logits, window, (80, 120), mask)
+            boxes.append(mask_to_box(mask))
+    assert located == replace(asked, box=boxes[int(np.argmax(scores))])
+    [encoding] = crops.encode([image])
+    found, expected = crops.masks(encoding, [asked]), crops.masks(encoding, [located])
+    np.testing.assert_array_equal(found.masks, expected.masks)
+    unchanged = boxed(1, 2, 30, 40)
+    assert crops.locate(image, unchanged) is unchanged
+    assert segmenter.locate(image, asked) is asked
+
+
+def test_windows_around_points() -> None:
+    whole = Window(0, 0, 100, 40)
+    expected = [
+        whole, Window(50, 5, 100, 25), Window(68, 10, 93, 20), Window(74, 12, 86, 17)
+    ]  # fmt: skip
+    outside = Point(3, 3, positive=False)
+    assert point_windows([Point(80, 15), outside], (40, 100)) == expected
+    far = [Point(10, 10), Point(55, 12)]  # too far from each other for any smaller window
+    assert point_windows(far, (40, 100)) == [whole]
+    assert point_windows([outside], (40, 100))[1] == Window(0, 0, 50, 20)
 
 
 def test_prompts_move_with_the_window() -> None:

@@ -96,6 +96,40 @@ def test_fractions_are_not_asked_for_as_integers():
     assert kind(Frame("percent")) == "integer"
 
 
+def test_the_schema_asks_for_the_key_that_the_family_learned():
+    schema = BoxesStrategy().schema(True, Frame("0-1000", box_key="bbox_2d"))
+    target = schema["properties"]["targets"]["items"]["properties"]
+    assert list(target) == ["label", "bbox_2d"]
+    reasoning = read('{"targets": [{"label": "cup", "bbox_2d": [200, 250, 600, 750]}]}')
+    assert reasoning.proposals[0].box.xyxy == pytest.approx((200, 150, 600, 450))
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [
+    ("0-1000", (0.12, 0.3, 0.4, 0.5)), ("0-1000-yxyx", (0.3, 0.12, 0.5, 0.4)),
+    ("pixels", (0.12, 0.3, 0.4, 0.5)), ("percent", (0.12, 0.3, 0.4, 0.5)),
+])  # fmt: skip
+def test_fractions_in_another_frame_are_read_as_such_with_a_warning(kind, numbers):
+    steps = [{"text": "There.", "boxes": [[0, 0, 0.5, 0.5]]}]
+    reasoning = read(answer(("cup", numbers), steps=steps), frame=Frame(kind))
+    assert reasoning.proposals[0].box.xyxy == pytest.approx((120, 180, 400, 300))
+    assert reasoning.proposals[0].raw == numbers
+    assert reasoning.steps[0].boxes[0].xyxy == pytest.approx((0, 0, 500, 300))
+    (warning,) = reasoning.warnings
+    assert kind in warning
+    assert "fractions of 1" in warning
+
+
+def test_a_reply_in_the_frame_that_was_asked_for_has_no_warning():
+    assert read(answer(("cup", (120, 300, 400, 500)))).warnings == ()
+    assert read(answer(("cup", (0.12, 0.3, 0.4, 0.5))), frame=Frame("0-1")).warnings == ()
+
+
+@pytest.mark.parametrize("other", [(0.12, 0.3, 0.4, 0.5), (900, 300, 1300, 700)])
+def test_numbers_that_cannot_be_in_the_frame_are_asked_for_again(other):
+    with pytest.raises(UnparsableReply, match=r"units|0 to 1000"):
+        read(answer(("cup", (120, 300, 400, 500)), ("cup", other)))
+
+
 def test_a_reply_becomes_pixels_and_keeps_its_numbers():
     steps = [
         {"text": "Cups hold coffee.", "boxes": []},
@@ -122,6 +156,7 @@ def test_a_reply_becomes_pixels_and_keeps_its_numbers():
         ("resized-pixels", (259, 385, 518, 1155)),  # smart_resize: 1540 x 1036
         ("0-1000", (250, 250, 500, 750)),
         ("0-1000-yxyx", (250, 250, 750, 500)),
+        ("0-1024-yxyx", (256, 256, 768, 512)),
         ("0-1", (0.25, 0.25, 0.5, 0.75)),
         ("percent", (25, 25, 50, 75)),
     ],

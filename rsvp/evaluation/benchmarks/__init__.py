@@ -46,6 +46,8 @@ class Benchmark(ABC):
         protocols: the rules by which it can be scored, the default first.
         splits: what ``--split`` may name; none where a split is a folder of its own.
         asks_for_masks: False where the answer is text, which `rsvp eval` doesn't ask for.
+        has_absent: whether queries may have no target; None where that is not known. False makes
+            `rsvp eval` tell the MLLM that every target exists, True refuses to.
         scores_path: the boxes of the reasoning steps are segmented and scored too.
         scores_more: its scores are more than the gIoU and cIoU that every run has.
         export_file: where `export` writes.
@@ -55,6 +57,7 @@ class Benchmark(ABC):
     protocols: ClassVar[tuple[ScoringProtocol, ...]]
     splits: ClassVar[tuple[str, ...]] = ()
     asks_for_masks: ClassVar[bool] = True
+    has_absent: ClassVar[bool | None] = None
     scores_path: ClassVar[bool] = False
     scores_more: ClassVar[bool] = True
     export_file: ClassVar[str] = "predictions.jsonl"
@@ -82,6 +85,16 @@ class Benchmark(ABC):
                 return protocol
         known = ", ".join(p.name for p in self.protocols)
         raise BadInput(f"unknown protocol {name!r}; known here: {known}")
+
+    def target_exists(self, wanted: bool | None = None) -> bool:
+        """Whether the MLLM is told that every target exists; BadInput where that would be false.
+
+        Args:
+            wanted: what the user says; None for the benchmark's default.
+        """
+        if wanted and self.has_absent:
+            raise BadInput("this benchmark has queries without a target: leave out --target-exists")
+        return self.has_absent is False if wanted is None else wanted
 
     def score_official(self, dataset: Any, source: Path) -> tuple[Numbers, tuple[str, ...]] | None:
         """Score predictions in the benchmark's own form.

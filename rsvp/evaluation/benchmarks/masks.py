@@ -82,6 +82,7 @@ class Scenes(MaskBenchmark):
 
     reader = SceneDataset
     protocols = (metrics.SCENES,)
+    has_absent = True
 
 
 class ReasonSeg(MaskBenchmark):
@@ -90,6 +91,7 @@ class ReasonSeg(MaskBenchmark):
     reader = ReasonSegDataset
     protocols = (metrics.LISA, metrics.SEG_ZERO, metrics.VISIONREASONER, metrics.REASONSEG_X)
     splits = ("train", "val", "test")
+    has_absent = False
 
 
 class RefCoco(MaskBenchmark):
@@ -98,6 +100,7 @@ class RefCoco(MaskBenchmark):
     reader = RefCocoDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "testA", "testB")
+    has_absent: ClassVar[bool | None] = False
     scores_more = True
 
     def more_numbers(self, outcomes: Sequence[MaskOutcome]) -> IntervalNumbers:
@@ -115,6 +118,7 @@ class GRefCoco(RefCoco):
     """gRefCOCO: an expression may have several targets, or none."""
 
     protocols = (metrics.GREFCOCO,)
+    has_absent = True
 
     def more_numbers(self, outcomes: Sequence[MaskOutcome]) -> IntervalNumbers:
         absent = [one for one in outcomes if one.no_target]

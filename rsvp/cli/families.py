@@ -1,0 +1,102 @@
+"""The families of models and the presets as one page of Markdown.
+
+python -m rsvp.cli.families docs/models.md             write it
+python -m rsvp.cli.families --check docs/models.md     exit with 1 when it is out of date
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from rsvp import families, presets
+from rsvp.cli import help as help_page
+
+_INTRODUCTION = """\
+# Models
+
+<!-- Written by `python -m rsvp.cli.families docs/models.md`; edit the tables, not this page. -->
+
+## Presets
+
+Sizes are those of the weights in 10^9 bytes. Only `embedded` was run and measured for this
+project, never the other checkpoints. `--preset auto` takes the best one that can run without a
+download: a model that `RSVP_API_MODEL` names, with its key; else the largest one that was
+downloaded and fits into memory; else `embedded`.
+"""
+
+_FAMILIES = """\
+## Families
+
+How the models of a family write coordinates, from public text. A family is found by the
+`model_type` of config.json where there is one (a folder, or a hub id that was downloaded), else by
+the model's name. `--frame` and `--strategy` override a row. Of models that are in no row, the
+frame is assumed to be 0-1000, and a warning says so. `api asks for` is what the `api` preset does:
+boxes or points of families that were trained to write them, bands of a grid of all others.
+
+Frames: `pixels` of the image as sent; `resized-pixels`, those of the image after the model's own
+resizing; `0-1000`, `0-1000-yxyx` (y before x), `0-1024-yxyx`, `0-1` and `percent` of the image.
+Images are sent with at most the longest side of the table, and where there is one, its area; the
+model's own resizing keeps sides that are the multiples of the table.
+"""
+
+
+def page() -> str:
+    """The page."""
+    blocks = (_INTRODUCTION, _table(_preset_rows()), _FAMILIES, _table(_family_rows()))
+    return "\n".join(blocks)
+
+
+def _preset_rows() -> Iterator[Sequence[str]]:
+    yield "preset", "models", "download", "GPU", "without a GPU", "license", "source"
+    for preset in presets.PRESETS:
+        known = [(m, presets.CHECKPOINTS[m]) for m in preset.hub_models()]
+        yield (
+            f"`{preset.name}`",
+            f"{_code(preset.mllm or 'openai:$' + presets.API_MODEL)} + {_code(preset.segmenter)}",
+            f"{preset.download_gb:.1f} GB" if known else "none",
+            f"{preset.gpu_gb:g} GB",
+            f"{preset.ram_gb:g} GB",
+            ", ".join(dict.fromkeys(checkpoint.license for _, checkpoint in known)),
+            "; ".join(checkpoint.source for _, checkpoint in known),
+        )
+
+
+def _family_rows() -> Iterator[Sequence[str]]:
+    yield (
+        "family", "`model_type`", "frame", "key", "api asks for", "size limit", "thinking",
+        "run here", "source",
+    )  # fmt: skip
+    for row in families.FAMILIES:
+        yield (
+            row.name,
+            ", ".join(map(_code, row.model_types)),
+            _code(row.frame),
+            _code(row.box_key) if row.strategy == "boxes" else "",
+            row.strategy,
+            _size(row),
+            row.thinking,
+            row.run or "nothing",
+            row.source,
+        )
+
+
+def _size(row: families.ModelFamily) -> str:
+    area = f", {row.max_pixels / 1e6:.2f} megapixels" if row.max_pixels else ""
+    multiple = f", multiples of {row.multiple}" if row.multiple > 1 else ""
+    return f"{row.max_side} px{area}{multiple}"
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = ([re.sub(r"([|<])", r"\\\1", cell) for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+if __name__ == "__main__":
+    raise SystemExit(help_page.run(sys.argv[1:], page, "rsvp.cli.families"))
