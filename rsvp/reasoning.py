@@ -13,11 +13,11 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
 from rsvp.lexicon import Lexicon
-from rsvp.mllm import is_remote
+from rsvp.mllm import familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import Strategy, View
+from rsvp.strategies import NeedsSegmenter, Strategy, View
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
 # Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
@@ -70,7 +70,8 @@ class ReasoningOutput:
     Attributes:
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
-        confidence, familiarity, finish_reason: of the reply that was read, see `Reply`.
+        confidence, finish_reason: of the reply that was read, see `Reply`.
+        familiarity: of the image that was shown; where it has marks, of the image without them.
         timings: seconds spent so far, by stage.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
@@ -165,7 +166,11 @@ def propose(
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
     first = ChatRequest((rgb, text), names, strategy.schema(config.cot, frame))
     reasoning, reply = dialogue.ask(first, read, reask)
-    if reasoning.no_target and reply.familiarity is not None and reply.familiarity < 0:
+    familiar = reply.familiarity
+    if familiar is not None and isinstance(strategy, NeedsSegmenter):
+        # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
+        familiar = familiarity(dialogue.mllm, image.rgb)
+    if reasoning.no_target and familiar is not None and familiar < 0:
         reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
@@ -173,7 +178,7 @@ def propose(
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
-        familiarity=reply.familiarity,
+        familiarity=familiar,
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
