@@ -13,7 +13,7 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
 from rsvp.lexicon import Lexicon
-from rsvp.mllm import familiarity, is_remote
+from rsvp.mllm import image_familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
@@ -169,7 +169,7 @@ def propose(
     familiar = reply.familiarity
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
-        familiar = familiarity(dialogue.mllm, image.rgb)
+        familiar = image_familiarity(dialogue.mllm, image.rgb)
     if reasoning.no_target and familiar is not None and familiar < 0:
         reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(

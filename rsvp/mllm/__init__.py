@@ -68,7 +68,7 @@ def reply_longer(
     return reply
 
 
-def familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:
+def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:
     """How familiar an (H, W, 3) uint8 image is, see `Reply`; None where the backend cannot tell."""
     judge = getattr(mllm, "familiarity", None)
     found: float | None = judge(rgb) if callable(judge) else None
