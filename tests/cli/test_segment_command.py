@@ -297,7 +297,8 @@ def test_version(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "plain"), [("a\x1b[2Jb\x00c\r\nd", "a [2Jb c d"), ("杯子 ☕", "杯子 ☕"), ("", "")]
+    ("text", "plain"),
+    [("a\x1b[2Jb\x00c\r\nd", r"a\x1b[2Jb\x00c d"), ("杯子 ☕", "杯子 ☕"), ("", "")],
 )
 def test_nothing_printed_steers_the_terminal(text: str, plain: str) -> None:
     assert console.plain(text) == plain
