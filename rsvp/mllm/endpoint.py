@@ -44,8 +44,9 @@ class Endpoint:
             raise BadInput("the API key holds characters that no HTTP header can carry")
         parts = _split(url.strip())
         if parts is None:
-            why = f"a base URL is like http://localhost:8000/v1, found {shown_url(url)!r}"
-            raise BadInput(f"{why}; in a user or a password write @ : / ? # as %40 %3A %2F %3F %23")
+            hint = "; in a password write @ : / ? # as %40 %3A %2F %3F %23" if "@" in url else ""
+            found = f"found {shown_url(url)!r}{hint}"
+            raise BadInput(f"a base URL is like http://localhost:8000/v1, {found}")
         login, _, host = parts.netloc.rpartition("@")
         user, _, password = map(unquote, login.partition(":"))
         basic = base64.b64encode(f"{user}:{password}".encode()).decode() if login else ""

@@ -24,7 +24,7 @@ def test_people_read_steps_answer_and_files(capsys, here: Path) -> None:
     assert main(cup()) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "1. a [31mred [0m cup is there [0,0,40,30]",
+        "1. a \\x1b[31mred\\x1b[0m cup is there [0,0,40,30]",
         "",
         "cup: box 8,12,40,48, 1152 pixels, score 1.00",
         "because: one drinks from it",
