@@ -7,6 +7,7 @@
     python -m recipes.embedded familiarity --model RUN-OR-FOLDER --others DIR [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
     python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
+    python -m recipes.embedded wordnet   --source DIR --word-vectors FILE
     python -m recipes.embedded curve     RUN/log.csv
     python -m recipes.embedded compare   --out DIR --minutes M
 
@@ -103,6 +104,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
     sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
     sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
+    sub = commands.add_parser("wordnet", help="build the descriptions from WordNet")
+    sub.set_defaults(run=wordnet)
+    sub.add_argument("--source", type=Path, required=True, help="folder of index.noun, data.noun")
+    sub.add_argument("--word-vectors", type=Path, required=True, help="see reasoner")
     sub = commands.add_parser("familiarity", help="fit what tells scenes from other images")
     sub.set_defaults(run=fit_familiarity)
     sub.add_argument("--model", required=True, help="a trained reasoner: run, folder or embedded")
@@ -195,6 +200,13 @@ def sprites(args: argparse.Namespace) -> None:
         raise BadInput("--style needs --source, a folder of images")
     else:
         builder.build_style(args.style, args.source, args.out)
+
+
+def wordnet(args: argparse.Namespace) -> None:
+    """Build the descriptions from WordNet."""
+    from recipes.embedded import wordnet as builder
+
+    builder.build(args.source, args.word_vectors)
 
 
 def curve(args: argparse.Namespace) -> None:
