@@ -26,6 +26,7 @@ from rsvp.result import Result
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
+from rsvp.translation import Translator
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
 
 Item = tuple[ImageSource, str]
@@ -52,11 +53,13 @@ class Pipeline:
             `rsvp.registry.family` knows of the model.
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
+        language: of the queries, for the embedded reasoner: en, de, es or zh. Other MLLMs read any
+            language and ignore it.
         strategy_name: what results call the strategy; by default its own name.
 
     Raises:
         BadInput: an MLLM without a strategy or with one that it has no prompts for, an unknown
-            frame, a negative `max_reasks`, a segmenter that the strategy cannot use.
+            frame or language, a negative `max_reasks`, a segmenter that the strategy cannot use.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        language: str = "en",
         strategy_name: str | None = None,
     ) -> None:
         if mllm is not None and strategy is None:
@@ -80,7 +84,10 @@ class Pipeline:
         frame = family.frame if frame is None else frame
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
         lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
-        self.prompt_config = PromptConfig(frame, family, cot, max_reasks, lexicon)
+        translator = _translator(language) if lexicon is not None else None
+        self.prompt_config = PromptConfig(
+            frame, family, cot, max_reasks, lexicon, translator, language
+        )
         self.limits = limits or Limits()
         if mllm is not None and strategy is not None:
             if isinstance(strategy, NeedsSegmenter):
@@ -102,6 +109,7 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        language: str = "en",
         options: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """The pipeline of a preset; see `rsvp models` for their names.
@@ -109,7 +117,7 @@ class Pipeline:
         Args:
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits: as for `Pipeline`.
+            cot, frame, max_reasks, limits, language: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
 
@@ -141,6 +149,7 @@ class Pipeline:
             frame=frame,
             max_reasks=max_reasks,
             limits=limits,
+            language=language,
             strategy_name=specs["strategy"] if isinstance(specs["strategy"], str) else None,
         )
         pipeline._load_seconds = time.perf_counter() - started
@@ -393,6 +402,16 @@ def _lexicon(model: str) -> Lexicon | None:
     """The words that a local model with few of them knows."""
     folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
     return Lexicon.load(folder)
+
+
+def _translator(language: str) -> Translator | None:
+    """The translator of the queries that a model with a lexicon is asked; None for English."""
+    from rsvp.embedded import languages
+
+    if language not in languages.LANGUAGES:
+        known = ", ".join(languages.LANGUAGES)
+        raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
+    return None if language == languages.ENGLISH else languages.translator(language)
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

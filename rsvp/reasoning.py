@@ -11,11 +11,12 @@ from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
-from rsvp.lexicon import Lexicon
+from rsvp.lexicon import Lexicon, ReadQuery
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import Strategy
+from rsvp.translation import Translator
 from rsvp.types import Reasoning, Reply, RgbArray, Usage
 
 
@@ -29,6 +30,8 @@ class PromptConfig:
         cot: ask for the chain of thought, or for the targets alone.
         max_reasks: how often to ask again after a reply that cannot be read.
         lexicon: all words that the model knows, where these are few.
+        translator: of the queries, where a model with a lexicon is asked in another language.
+        language: of the queries.
     """
 
     frame: Frame
@@ -36,6 +39,8 @@ class PromptConfig:
     cot: bool = True
     max_reasks: int = 2
     lexicon: Lexicon | None = None
+    translator: Translator | None = None
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def propose(
     image, family, profile = request.image, config.family, config.family.profile
     query = request.query
     if config.lexicon:
-        query, unknown = config.lexicon.read(query)
+        query, unknown = _read_query(query, config.lexicon, config.translator)
         if unknown or not query:
             return _not_asked(request.query, unknown, dialogue)
     view = strategy.view(image, request.query, max_side=family.max_side, cache=cache)
@@ -133,6 +138,14 @@ def propose(
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
+
+
+def _read_query(query: str, lexicon: Lexicon, translator: Translator | None) -> ReadQuery:
+    if translator is None:
+        return lexicon.read(query)
+    english, untranslated = translator.read(query)
+    text, unknown = lexicon.read(english)
+    return ReadQuery(text, (*untranslated, *unknown))
 
 
 def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:

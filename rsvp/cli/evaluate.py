@@ -37,6 +37,7 @@ def evaluate(
     segmenter: options.Segmenter = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     protocol: options.Protocol = None,
@@ -123,6 +124,7 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
+        language=language,
         options=backend_options,
     )
     pipeline = make()

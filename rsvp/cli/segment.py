@@ -66,6 +66,7 @@ def segment(
     ] = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     out: Annotated[
@@ -117,6 +118,7 @@ def segment(
         cot=not no_cot,
         frame=frame,
         limits=limits,
+        language=language,
         options=backend_options,
     )
     result = pipeline.run(request)

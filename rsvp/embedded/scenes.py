@@ -2,11 +2,12 @@
 
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
                                    [--queries K] [--photos DIR] [--style STYLE]
-                                   [--wording plain|natural|unseen]
+                                   [--wording plain|natural|unseen] [--language de,es,...]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
 of every object; the kind, text, targets and reasoning objects of every query.
-An object whose drawing is not of the default style has a `style` too.
+An object whose drawing is not of the default style has a `style` too, a query that is not English
+its `language`.
 Scene i of a seed is the same for every `--n`. Boxes are xyxy in pixels of the written image, tight
 around the visible mask.
 """
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from rsvp.embedded import backgrounds
+from rsvp.embedded.languages import ENGLISH, LANGUAGES, ForeignWording
 from rsvp.embedded.queries import ALL_KINDS, KINDS, Query, make_query
 from rsvp.embedded.rendering import (
     SceneObject,
@@ -87,6 +89,7 @@ class Scene:
                     "targets": list(q.targets),
                     "reasoning": list(q.reasoning),
                     "unseen": q.unseen,
+                    **({} if q.language == ENGLISH else {"language": q.language}),
                 }
                 for k, q in enumerate(self.queries)
             ],
@@ -128,10 +131,14 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
-    wording: Wording = PLAIN_WORDING,
+    wording: Wording | Sequence[Wording] = PLAIN_WORDING,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Iterator[Scene]:
-    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
+    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`.
+
+    Of several wordings the next one is taken after each turn of the kinds.
+    """
+    wordings = (wording,) if isinstance(wording, Wording) else wording
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
@@ -144,7 +151,7 @@ def scenes(
             count=count,
             tries=tries,
             styles=styles,
-            wording=wording,
+            wording=wordings[i // len(kinds) % len(wordings)],
         )
 
 
@@ -188,6 +195,7 @@ def write(args: argparse.Namespace) -> None:
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise BadInput(f"--size is {MIN_SIZE} to {MAX_SIZE} pixels, found {size}")
     wording = WORDINGS[args.wording]
+    wordings = [_in_language(code.strip(), wording) for code in args.language.split(",")]
     known = ALL_KINDS if wording.natural else KINDS
     named = ",".join(known) if args.kinds is None else args.kinds
     kinds = [k.strip() for k in named.split(",") if k.strip()]
@@ -207,7 +215,7 @@ def write(args: argparse.Namespace) -> None:
         count=args.queries,
         photos=photos,
         styles=styles,
-        wording=wording,
+        wording=wordings,
     )
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
@@ -220,6 +228,16 @@ def write(args: argparse.Namespace) -> None:
     for style, names in missing.items():
         print(f"{style} does not draw {', '.join(names)}: {DEFAULT_STYLE} does", file=sys.stderr)
     print(f"{n} scenes in {out}", file=sys.stderr)
+
+
+def _in_language(language: str, wording: Wording) -> Wording:
+    if language == ENGLISH:
+        return wording
+    if language not in LANGUAGES:
+        raise BadInput(f"unknown language {language!r}; known: {', '.join(LANGUAGES)}")
+    if wording.natural:
+        raise BadInput("only English has natural wording")
+    return ForeignWording(language=language)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -240,6 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="plain",
         help="natural: ordinary English; unseen: with descriptions that were never trained on",
     )
+    languages = f"comma-separated, in turn, of {', '.join(LANGUAGES)}"
+    parser.add_argument("--language", default=ENGLISH, help=languages)
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     styles = f"of the drawings: {', '.join(STYLES)}, mixed, or a sheet or a folder of images"

@@ -102,6 +102,8 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
             "cot": config.cot,
             "max_reasks": config.max_reasks,
         }
+        if config.language != "en":
+            described["language"] = config.language
         if strategy is not None:
             described["prompts"] = _prompts(config.family.profile, strategy.name, config.cot)
     return described
