@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rsvp.lexicon import ReadQuery, one_letter_away
 
 SHORTEST_STEM = 3  # letters that stay when an ending is removed
-SHORTEST_TYPO = 6  # letters of a word that is corrected
+SHORTEST_TYPO = 7  # letters of a word that is corrected
 
 _TOKEN = re.compile(r"\w+(?:[-']\w+)*")
 _SPACED = re.compile(r"[^\u2e80-\u9fff]+")  # what is no Chinese character
@@ -97,24 +97,39 @@ class Translator:
         return " ".join(filter(None, self._words(self.tokens(text), unknown)))
 
     def _words(self, tokens: Sequence[str], unknown: dict[str, None]) -> Iterator[str]:
-        start, strange = 0, ""
+        """The English of each phrase; without spaces, unknown neighbours are one word."""
+        found = list(self._phrases(tokens))
+        parts = [(text, english) for text, english in found if english != ""]
+        start = 0
+        while start < len(parts):
+            end = start
+            while not self.spaced and end < len(parts) and self._strange(parts, end):
+                end += 1
+            text, english = parts[start]
+            if end > start or english is None:
+                unknown["".join(t for t, _ in parts[start:end]) or text] = None
+            else:
+                yield english
+            start = max(end, start + 1)
+
+    @staticmethod
+    def _strange(parts: Sequence[tuple[str, str | None]], index: int) -> bool:
+        """Whether a part is unknown, or a character alone beside an unknown one."""
+        text, english = parts[index]
+        beside = parts[max(0, index - 1) : index + 2]
+        return english is None or (len(text) == 1 and any(e is None for _, e in beside))
+
+    def _phrases(self, tokens: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        """The longest known phrases from the left, each with its English; None for no phrase."""
+        plain = " " if self.spaced else ""
+        start = 0
         while start < len(tokens):
             for end in range(min(len(tokens), start + self.longest), start, -1):
                 english = self._phrase(tuple(tokens[start:end]))
                 if english is not None:
                     break
-            if english is None and not self.spaced:
-                strange, start = strange + tokens[start], start + 1
-                continue
-            if strange:
-                unknown[strange], strange = None, ""
-            if english is None:
-                unknown[tokens[start]] = None
-            else:
-                yield english
+            yield plain.join(tokens[start:end]), english
             start = end
-        if strange:
-            unknown[strange] = None
 
     def _phrase(self, tokens: tuple[str, ...]) -> str | None:
         found = self.exact.get(tokens)

@@ -115,7 +115,8 @@ def translator(language: str) -> Translator:
     for use, text in {**table["uses"], **table["uses_without_with"]}.items():
         phrases.setdefault(text, use)
     for phrase, name in _of_cldr(language).items():
-        phrases.setdefault(phrase, name)
+        if table["spaced"] or len(phrase) > 1:  # a character alone is a part of many words
+            phrases.setdefault(phrase, name)
     numbers = _listed(table["numbers"])
     many = {form: plural(name) for name, text in table["names"].items() for form in _forms(text)}
     several = {
