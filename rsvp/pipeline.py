@@ -406,12 +406,14 @@ def _lexicon(model: str) -> Lexicon | None:
 
 def _translator(language: str) -> Translator | None:
     """The translator of the queries that a model with a lexicon is asked; None for English."""
+    if language == "en":
+        return None
     from rsvp.embedded import languages
 
     if language not in languages.LANGUAGES:
         known = ", ".join(languages.LANGUAGES)
         raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
-    return None if language == languages.ENGLISH else languages.translator(language)
+    return languages.translator(language)
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

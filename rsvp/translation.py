@@ -98,8 +98,7 @@ class Translator:
 
     def _words(self, tokens: Sequence[str], unknown: dict[str, None]) -> Iterator[str]:
         """The English of each phrase; without spaces, unknown neighbours are one word."""
-        found = list(self._phrases(tokens))
-        parts = [(text, english) for text, english in found if english != ""]
+        parts = list(self._phrases(tokens))
         start = 0
         while start < len(parts):
             end = start
@@ -117,7 +116,8 @@ class Translator:
         """Whether a part is unknown, or a character alone beside an unknown one."""
         text, english = parts[index]
         beside = parts[max(0, index - 1) : index + 2]
-        return english is None or (len(text) == 1 and any(e is None for _, e in beside))
+        near = len(text) == 1 and any(e is None for _, e in beside)
+        return english is None or (near and english != "")
 
     def _phrases(self, tokens: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         """The longest known phrases from the left, each with its English; None for no phrase."""

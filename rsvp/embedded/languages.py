@@ -154,8 +154,7 @@ def _topics(language: str) -> Mapping[str, str]:
 def _forms(text: str) -> list[str]:
     """A noun's forms, without its article."""
     singular, _, several = text.partition("; ")
-    article, _, noun = singular.rpartition(" ") if "/" in singular else singular.partition(" ")
-    noun = noun if article in ("der", "die", "das", "el", "la", "los", "las") else singular
+    noun = singular.partition(" ")[2] or singular
     return [form for form in (*noun.split("/"), several) if form]
 
 
