@@ -84,7 +84,7 @@ class Pipeline:
         frame = family.frame if frame is None else frame
         frame = Frame.parse(frame) if isinstance(frame, str) else frame
         lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
-        translator = _translator(language) if lexicon is not None else None
+        translator = _translator(language) if mllm is not None and family.lexicon else None
         self.prompt_config = PromptConfig(
             frame, family, cot, max_reasks, lexicon, translator, language
         )
@@ -405,7 +405,7 @@ def _lexicon(model: str) -> Lexicon | None:
 
 
 def _translator(language: str) -> Translator | None:
-    """The translator of the queries that a model with a lexicon is asked; None for English."""
+    """The translator of the queries that the embedded reasoner is asked; None for English."""
     if language == "en":
         return None
     from rsvp.embedded import languages

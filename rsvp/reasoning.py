@@ -30,7 +30,7 @@ class PromptConfig:
         cot: ask for the chain of thought, or for the targets alone.
         max_reasks: how often to ask again after a reply that cannot be read.
         lexicon: all words that the model knows, where these are few.
-        translator: of the queries, where a model with a lexicon is asked in another language.
+        translator: of the queries, where the embedded reasoner is asked in another language.
         language: of the queries.
     """
 
@@ -97,11 +97,9 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile = request.image, config.family, config.family.profile
-    query = request.query
-    if config.lexicon:
-        query, unknown = _read_query(query, config.lexicon, config.translator)
-        if unknown or not query:
-            return _not_asked(request.query, unknown, dialogue)
+    query, unknown = _read_query(request.query, config.lexicon, config.translator)
+    if unknown or not query:
+        return _not_asked(request.query, unknown, dialogue)
     view = strategy.view(image, request.query, max_side=family.max_side, cache=cache)
     variables: dict[str, str] = {
         **prompting.variables_for_frame(config.frame.kind, view.size[1], view.size[0]),
@@ -140,12 +138,15 @@ def propose(
     )
 
 
-def _read_query(query: str, lexicon: Lexicon, translator: Translator | None) -> ReadQuery:
-    if translator is None:
-        return lexicon.read(query)
-    english, untranslated = translator.read(query)
-    text, unknown = lexicon.read(english)
-    return ReadQuery(text, (*untranslated, *unknown))
+def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
+    """The query as the model is asked it, and the words that have no translation or no meaning."""
+    unknown: tuple[str, ...] = ()
+    if translator is not None:
+        query, unknown = translator.read(query)
+    if lexicon is not None:
+        query, strange = lexicon.read(query)
+        unknown += strange
+    return ReadQuery(query, unknown)
 
 
 def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:

@@ -136,7 +136,8 @@ class Translator:
         if found is None and self.spaced:
             found = self.stemmed.get(tuple(map(self.stem, tokens)))
         if found is None and self.spaced and len(tokens) == 1 and len(tokens[0]) >= SHORTEST_TYPO:
-            near = (self.exact.get((word,)) for word in one_letter_away(tokens[0]))
+            words = (w for w in one_letter_away(tokens[0]) if w[0] == tokens[0][0])
+            near = (self.exact.get((word,)) for word in words)
             found = next(filter(None, near), None)
         return found
 

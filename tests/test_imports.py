@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "platform", "images", "lexicon", "prompting", "registry"),
+    ("types", "platform", "images", "lexicon", "translation", "prompting", "registry"),
     ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
     ("dialogue", "reasoning", "postprocess", "result", "pipeline", "training"),
@@ -40,6 +40,7 @@ MAY_BE_HEAVY = (
 BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
+    "rsvp.pipeline": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
 }
 
 

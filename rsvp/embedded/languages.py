@@ -135,7 +135,7 @@ def translator(language: str) -> Translator:
 
 def _listed(lines: str) -> dict[str, str]:
     """``puppy: Welpe, Hündchen`` as phrase -> English."""
-    found = {}
+    found: dict[str, str] = {}
     for line in filter(None, lines.splitlines()):
         english, _, phrases = line.partition(":")
         found |= {phrase.strip(): english.strip() for phrase in phrases.split(",")}
@@ -183,7 +183,7 @@ class ForeignWording(Wording):
         text = choice(table["phrases"][form], rng).format(*said)
         for pattern, contracted in _CONTRACTIONS[self.language]:
             text = re.sub(pattern, contracted, text)
-        return text
+        return str(text)
 
     def _say(self, form: str, noun: str) -> Any:
         table = tables(self.language)
