@@ -1,6 +1,6 @@
 """Which images the embedded reasoner answers without a warning: scenes, and what is none.
 
-    python -m eval.familiarity --data NAME=FOLDER [--data …] [--strategy NAME] [--limit N] [--json]
+    python -m eval.familiarity --data NAME=FOLDER [--data …] [--strategy NAME] [--limit N]
 
 A folder of scenes, with its `scenes.json`, is asked its own questions; the images of any other
 folder are asked questions about scenes. An image is doubted where the result says first that the
@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = make_parser("familiarity", __doc__)
     parser.add_argument("--data", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--mllm", metavar="SPEC", help="instead of the preset's reasoner")
     parser.add_argument("--strategy", default="boxes")
     parser.add_argument("--limit", type=int, metavar="N", help="images of each folder")
     parser.add_argument("--json", action="store_true")
@@ -110,7 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     # Only the marks need real masks; all others are judged before.
     segmenter = None if args.strategy == "marks" else "box"
-    pipeline = Pipeline.from_preset("embedded", strategy=args.strategy, segmenter=segmenter)
+    pipeline = Pipeline.from_preset(
+        "embedded", mllm=args.mllm, strategy=args.strategy, segmenter=segmenter
+    )
     outcome = {}
     for text in args.data:
         name, separator, folder = text.partition("=")

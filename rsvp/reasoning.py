@@ -13,11 +13,11 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
 from rsvp.lexicon import Lexicon, ReadQuery
-from rsvp.mllm import is_remote
+from rsvp.mllm import image_familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import Strategy, View
+from rsvp.strategies import NeedsSegmenter, Strategy, View
 from rsvp.translation import Translator
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
@@ -75,7 +75,8 @@ class ReasoningOutput:
     Attributes:
         usage: of all replies.
         prompt_sha256: of the templates of all prompts sent, in order.
-        confidence, familiarity, finish_reason: of the reply that was read, see `Reply`.
+        confidence, finish_reason: of the reply that was read, see `Reply`.
+        familiarity: of the image that was shown; where it has marks, of the image without them.
         timings: seconds spent so far, by stage.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
@@ -100,6 +101,8 @@ def check_prompts(mllm: str, strategy: str, config: PromptConfig) -> None:
     start, end = f"{config.profile}/", f".{_form(config)}"
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
+    if config.family.lexicon and config.lexicon is None:  # the reasoner before it learned words
+        known = [name for name in known if name != "points"]
     if strategy not in known:
         raise BadInput(
             f"{mllm} cannot be asked by the strategy {strategy}; it knows {', '.join(known)}"
@@ -166,7 +169,11 @@ def propose(
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
     first = ChatRequest((rgb, text), names, strategy.schema(config.cot, frame))
     reasoning, reply = dialogue.ask(first, read, reask)
-    if reasoning.no_target and reply.familiarity is not None and reply.familiarity < 0:
+    familiar = reply.familiarity
+    if familiar is not None and isinstance(strategy, NeedsSegmenter):
+        # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
+        familiar = image_familiarity(dialogue.mllm, image.rgb)
+    if reasoning.no_target and familiar is not None and familiar < 0:
         reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
@@ -174,7 +181,7 @@ def propose(
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
-        familiarity=reply.familiarity,
+        familiarity=familiar,
         finish_reason=reply.finish_reason,
         shown=rgb,
     )
@@ -202,11 +209,11 @@ def _served_view(
     frame = config.frame
 
     def served(height: int, width: int) -> tuple[int, int]:
-        patch = max(frame.patch, config.family.multiple)
+        resized = frame.kind == "resized-pixels"
+        patch = max(config.family.multiple, frame.patch if resized else 1)
+        least = frame.min_pixels if patch > 1 else 1
         most = min(frame.max_pixels, config.family.max_pixels or SERVED_PIXELS)
-        return smart_resize(
-            height, width, patch=patch, min_pixels=frame.min_pixels, max_pixels=most
-        )
+        return smart_resize(height, width, patch=patch, min_pixels=least, max_pixels=most)
 
     most = config.family.view_side(image.height, image.width)
     shrunk = min(1.0, most / max(image.height, image.width))

@@ -11,7 +11,7 @@ import pytest
 
 from rsvp import families, registry
 from rsvp.frames import FrameKind
-from rsvp.parsing.search import BOX
+from rsvp.parsing.keys import BOX
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ reasoner.py     trains the reasoner: its configuration and its loop
 segmenter.py    trains the segmenter: its architecture, configuration and loop
   crops.py      training samples: crops around objects, with box or point prompts
 vlsm.py         trains the VLSM with `rsvp.training`
+familiarity.py  fits the classifier that tells images unlike the scenes
 loop.py         optimisers, learning rate, checkpoint and log of both loops
 install.py      copies trained models into the package
 sprites.py      builds the sprites and the vocabulary of the scenes

@@ -1,9 +1,10 @@
 """Fits the classifier that tells whether an image is like the reasoner's training images.
 
-The reasoner's vision tower is not trained further: a logistic regression reads means and standard
-deviations of its feature maps, early ones too, because the last ones keep little of what tells a
-photograph or an icon from a scene. Its negatives are images of many kinds, each kind in a folder.
-Scenes and other images get the same visual prompts, at their own size, or the prompt would tell.
+A linear discriminant analysis reads means and standard deviations of the vision tower's feature
+maps, of early ones too. Its negatives are images of many kinds: a density of the scenes' features
+alone misses half of them, because the tower keeps what tells one thing of a scene from another.
+Scenes and other images get the same visual prompts, at their own size, or the prompt would tell;
+but no marks: those hide so much that the program judges the image without them.
 """
 
 from __future__ import annotations
@@ -16,25 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Florence2ForConditionalGeneration
 
-from recipes.embedded.examples import (
-    STRATEGY_SHARES,
-    Rng,
-    resize,
-    sample_strategy,
-    scene_example,
-)
+from recipes.embedded.examples import Rng, resize
 from recipes.embedded.replies import GRID
-from rsvp.drawing import draw_marks, grid_prompt
+from rsvp.drawing import grid_prompt
 from rsvp.embedded.backgrounds import load_photos
+from rsvp.embedded.questions import render_qa
 from rsvp.embedded.scenes import render
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.errors import BadInput
-from rsvp.masks import clip_box
 from rsvp.mllm.familiarity import CLIP, FeatureReader, score, write
-from rsvp.types import Box, RgbArray
+from rsvp.types import RgbArray
 
 TOWER = "model.vision_tower"
 MODULES = tuple(
@@ -44,8 +38,9 @@ MODULES = tuple(
 SIZES = 224, 800  # side of a scene, pixels
 DOUBTED = 0.005  # share of the scenes held out that score below 0
 HELD_OUT = 4  # one in so many images chooses the threshold, or measures, and is not fitted on
-PENALTY = 1e-3  # of the squared weights
+SHRINKAGE = 0.04  # of the covariance
 BATCH = 16
+LARGE_SCENES = 0.15  # share of the scenes that show small things, as for `--task qa`
 MOST_OF_A_KIND = 400  # images
 SEED = 7_000_003
 
@@ -82,28 +77,20 @@ def fit(folder: Path, others: Mapping[str, Sequence[RgbArray]], scenes: int) -> 
 
 
 def fit_classifier(familiar: Tensor, unfamiliar: Tensor) -> dict[str, Tensor]:
-    """The tensors of a `Familiarity` from (n, F) and (m, F) features; both classes weigh alike."""
+    """The tensors of a `Familiarity` from (n, F) and (m, F) features.
+
+    Linear discriminant analysis: the log-odds of two Gaussians of the same covariance, which is the
+    mean of both classes' own, shrunk towards a multiple of the identity.
+    """
     mean, std = familiar.mean(0), familiar.std(0) + 1e-6
-    both = torch.cat([familiar, unfamiliar])
-    inputs = ((both - mean) / std).clamp(-CLIP, CLIP)
-    labels = torch.cat([torch.ones(len(familiar)), torch.zeros(len(unfamiliar))])
-    shares = torch.where(labels > 0, 0.5 / len(familiar), 0.5 / len(unfamiliar))
-    weight, bias = torch.zeros(inputs.shape[1]), torch.zeros(())
-    optimizer = torch.optim.LBFGS(
-        [weight.requires_grad_(), bias.requires_grad_()],
-        max_iter=300, line_search_fn="strong_wolfe",
-    )  # fmt: skip
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = inputs @ weight + bias
-        total = F.binary_cross_entropy_with_logits(logits, labels, shares, reduction="sum")
-        total = total + PENALTY * weight.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return {"mean": mean, "std": std, "weight": weight.detach(), "bias": bias.detach()}
+    classes = [((rows - mean) / std).clamp(-CLIP, CLIP).double() for rows in (familiar, unfamiliar)]
+    covariance = (torch.cov(classes[0].T) + torch.cov(classes[1].T)) / 2
+    identity = torch.eye(len(mean), dtype=torch.float64)
+    covariance = covariance.lerp(identity * covariance.diagonal().mean(), SHRINKAGE)
+    means = [rows.mean(0) for rows in classes]
+    weight = torch.linalg.solve(covariance, means[0] - means[1])
+    bias = -weight @ (means[0] + means[1]) / 2
+    return {"mean": mean, "std": std, "weight": weight.float(), "bias": bias.float()}
 
 
 @torch.inference_mode()
@@ -124,13 +111,14 @@ def scene_images(rng: Rng, photos: Sequence[RgbArray]) -> Iterator[RgbArray]:
     styles = list(STYLES)
     while True:
         chosen = rng.permutation(styles)[: int(rng.integers(1, len(styles) + 1))]
-        scene = render(
+        kind: Any = render_qa if rng.random() < LARGE_SCENES else render
+        scene = kind(
             rng,
             size=int(SIZES[0] * (SIZES[1] / SIZES[0]) ** rng.random()),
             photos=photos if rng.random() < 0.5 else (),
             styles=[str(style) for style in chosen],
         )
-        yield scene_example(scene, rng).rgb
+        yield resize(_prompted(scene.rgb, rng))
 
 
 def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
@@ -139,21 +127,16 @@ def other_images(rng: Rng, images: Sequence[RgbArray]) -> Iterator[RgbArray]:
         rgb = images[int(rng.integers(len(images)))]
         if rng.random() < 0.5:
             rgb = _crop(rgb, rng)
-        strategy = sample_strategy(STRATEGY_SHARES, rng)
-        if strategy == "grid":
-            rgb = grid_prompt(rgb, GRID)
-        elif strategy == "marks":
-            rgb = _mark(rgb, rng)
-        yield resize(rgb)
+        yield resize(_prompted(rgb, rng))
 
 
-def load_others(folder: Path) -> dict[str, tuple[RgbArray, ...]]:
+def load_others(folder: Path) -> dict[str, Sequence[RgbArray]]:
     """The images of each sub-folder, by its name.
 
     Raises:
         BadInput: there is none, or one has no image.
     """
-    kinds = {
+    kinds: dict[str, Sequence[RgbArray]] = {
         path.name: load_photos(path, MOST_OF_A_KIND)
         for path in sorted(folder.iterdir())
         if path.is_dir()
@@ -171,19 +154,9 @@ def _crop(rgb: RgbArray, rng: Rng) -> RgbArray:
     return rgb[y : y + height, x : x + width]
 
 
-def _mark(rgb: RgbArray, rng: Rng) -> RgbArray:
-    """Random marks: boxes, or the darker or the brighter pixels in them as masks."""
-    h, w = rgb.shape[:2]
-    corners = rng.random((int(rng.integers(2, 13)), 2)) * 0.8
-    edges = np.concatenate([corners, corners + rng.uniform(0.1, 0.6, corners.shape)], axis=1)
-    clipped = (clip_box((e * [w, h, w, h]).tolist(), Box(0, 0, w, h)) for e in edges)
-    boxes = [box for box in clipped if box is not None]
-    if rng.random() < 0.5:
-        return draw_marks(rgb, boxes)[0]
-    gray, masks = rgb.mean(axis=-1), np.zeros((len(boxes), h, w), dtype=np.bool_)
-    for mask, box in zip(masks, boxes, strict=True):
-        window = tuple(slice(int(a), int(b) + 1) for a, b in ((box.y0, box.y1), (box.x0, box.x1)))
-        part = gray[window]
-        brighter = part >= np.quantile(part, rng.uniform(0.2, 0.8))
-        mask[window] = brighter if rng.random() < 0.5 else ~brighter
-    return draw_marks(rgb, boxes, masks)[0]
+def _prompted(rgb: RgbArray, rng: Rng) -> RgbArray:
+    """The image with the visual prompt of `boxes`, none, or of `grid`; marked ones are not judged.
+
+    Drawn before the image is resized, as it is in use.
+    """
+    return grid_prompt(rgb, GRID) if rng.random() < 0.5 else rgb

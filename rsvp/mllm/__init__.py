@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from rsvp.types import Message, Reply
+from rsvp.types import Message, Reply, RgbArray
 
 
 @runtime_checkable
@@ -17,12 +17,13 @@ class MLLM(Protocol):
         model: the model's own name or folder, from which `registry.family` finds the coordinate
             frame and the prompt profile.
 
-    A backend may also have these three; the functions below give the defaults:
+    A backend may also have these four; the functions below give the defaults:
 
         remote: bool, True where another machine runs the model.
         load(): load the weights that the first reply would load; later calls do nothing.
         reply_longer(messages, cut, *, schema=None): the reply with twice the token limit, after
             the reply `cut` that ended there; None where the limit cannot be raised.
+        familiarity(rgb): the `familiarity` of a reply about this image, without a reply.
     """
 
     name: str
@@ -65,3 +66,10 @@ def reply_longer(
     longer = getattr(mllm, "reply_longer", None)
     reply: Reply | None = longer(messages, cut, schema=schema) if callable(longer) else None
     return reply
+
+
+def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:
+    """How familiar an (H, W, 3) uint8 image is, see `Reply`; None where the backend cannot tell."""
+    judge = getattr(mllm, "familiarity", None)
+    found: float | None = judge(rgb) if callable(judge) else None
+    return found

@@ -40,7 +40,9 @@ class FeatureReader:
     def _hook(self, name: str) -> Any:
         def pool(_module: Any, _inputs: Any, output: Tensor) -> None:
             maps = output.flatten(2).float()
-            self._pooled[name] = _concatenate([maps.mean(-1), maps.std(-1)])
+            mean = maps.mean(-1, keepdim=True)
+            variance = (maps - mean).square().mean(-1)
+            self._pooled[name] = _concatenate([mean[..., 0], variance.sqrt()])
 
         return pool
 
@@ -91,10 +93,10 @@ def score(features: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
 
 def write(folder: Path, tensors: Mapping[str, Tensor], modules: Sequence[str]) -> None:
     """Write a model's classifier into its folder; the arguments are those of `Familiarity`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    found = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(found, folder / FILE, metadata={"modules": json.dumps(list(modules))})
+    metadata = {"modules": json.dumps(list(modules))}
+    (folder / FILE).write_bytes(save(dict(tensors), metadata=metadata))
 
 
 def _concatenate(tensors: Sequence[Tensor]) -> Tensor:

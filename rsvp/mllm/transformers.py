@@ -32,7 +32,7 @@ from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
 from rsvp.registry import embedded_folder
-from rsvp.types import Message, Reply, Usage
+from rsvp.types import Message, Reply, RgbArray, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -142,6 +142,26 @@ class TransformersMLLM:
         """
         del schema
         return self._reply(messages, 2 * self._max_tokens, longer_than=cut.usage.completion_tokens)
+
+    def familiarity(self, rgb: RgbArray) -> float | None:
+        """The `familiarity` of a reply about an (H, W, 3) uint8 image, without a reply.
+
+        None where the model's folder has no classifier of images.
+
+        Raises:
+            ModelUnavailable: as `load`.
+        """
+        import torch
+
+        with self._lock:
+            loaded = self._ready()
+            if loaded.familiarity is None:
+                return None
+            inputs = loaded.chat.processor.image_processor(images=[rgb], return_tensors="pt")
+            inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
+            with _cpu_threads(loaded.threads), torch.inference_mode():
+                loaded.model.get_image_features(**inputs)
+            return loaded.familiarity.score()
 
     def _reply(
         self, messages: Sequence[Message], max_tokens: int, *, longer_than: int = 0

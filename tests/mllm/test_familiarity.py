@@ -9,9 +9,11 @@ import pytest
 import torch
 from tiny_models import tiny_florence2
 
+from rsvp.embedded.scenes import scenes
 from rsvp.errors import ModelUnavailable
 from rsvp.mllm.familiarity import FILE, FeatureReader, score, write
 from rsvp.mllm.transformers import TransformersMLLM
+from rsvp.registry import embedded_folder
 from rsvp.types import Message, RgbArray
 
 MODULES = ("model.vision_tower.blocks.0.0", "model.vision_tower.blocks.2.0")
@@ -38,7 +40,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_a_classifier_says_nothing(folder: Path) -> None:
-    assert TransformersMLLM(str(folder), max_tokens=2).reply(ask(RGB)).familiarity is None
+    mllm = TransformersMLLM(str(folder), max_tokens=2)
+    assert mllm.reply(ask(RGB)).familiarity is None
+    assert mllm.familiarity(RGB) is None
 
 
 def test_the_reply_has_the_score_of_its_image(folder: Path) -> None:
@@ -49,7 +53,7 @@ def test_the_reply_has_the_score_of_its_image(folder: Path) -> None:
     assert (reply.text, reply.confidence) == (without.text, without.confidence)
     assert reply.familiarity is not None
     assert reply.familiarity != other.familiarity
-    assert mllm.reply(ask(RGB)).familiarity == reply.familiarity
+    assert mllm.familiarity(RGB) == reply.familiarity
 
 
 def test_features_are_means_and_deviations_of_each_module() -> None:
@@ -62,7 +66,7 @@ def test_features_are_means_and_deviations_of_each_module() -> None:
     assert found is not None
     assert found.shape == (2, 16)
     torch.testing.assert_close(found[:, :4], output.mean((2, 3)))
-    torch.testing.assert_close(found[:, 4:8], output.flatten(2).std(-1))
+    torch.testing.assert_close(found[:, 4:8], output.flatten(2).std(-1, correction=0))
     assert reader.take() is None
 
 
@@ -79,3 +83,17 @@ def test_a_classifier_of_another_network_is_refused(folder: Path) -> None:
     assert (folder / FILE).is_file()
     with pytest.raises(ModelUnavailable, match="nothing"):
         TransformersMLLM(str(folder)).load()
+
+
+@pytest.mark.skipif(
+    not (embedded_folder("reasoner") / FILE).is_file(), reason="the weights have no classifier"
+)
+def test_the_packaged_classifier_knows_scenes() -> None:
+    mllm = TransformersMLLM("embedded", max_tokens=1)
+    for scene in scenes(4, 31337):
+        reply = mllm.reply(ask(scene.rgb))
+        assert reply.familiarity is not None
+        assert reply.familiarity > 0
+    reply = mllm.reply(ask(RGB))
+    assert reply.familiarity is not None
+    assert reply.familiarity < 0

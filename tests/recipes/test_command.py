@@ -7,7 +7,7 @@ import pytest
 from recipes.embedded.__main__ import main, parser
 
 
-@pytest.mark.parametrize("text", ["marks", "marks=x", "marks=-1", "marks=0", "points=1", ""])
+@pytest.mark.parametrize("text", ["marks", "marks=x", "marks=-1", "marks=0", "clicks=1", ""])
 def test_meaningless_shares_are_refused(text: str, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         main(["reasoner", "--out", str(tmp_path), "--shares", text])

@@ -5,20 +5,21 @@ import threading
 
 import numpy as np
 import pytest
+from scripted import Script
 
 from rsvp.detectors import Candidates
 from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.frames import Frame
 from rsvp.masks import box_iou_matrix
-from rsvp.pipeline import Pipeline
+from rsvp.pipeline import UNSURE, Pipeline
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.strategies.candidates import COMMON_PHRASES, main_box
 from rsvp.strategies.marks import PIXELS_PER_MARK, MarksStrategy, marks_range
-from rsvp.types import Box, Image, Masks
+from rsvp.types import Box, Image, Masks, Reply
 
 PLAIN = Image(np.full((400, 800, 3), 90, dtype=np.uint8), "0" * 64)
 BOXES = [(20, 20, 120, 140), (300, 50, 420, 300), (600, 200, 780, 380)]
@@ -185,6 +186,20 @@ def test_marks_are_read_with_their_own_view():
     other = make("strategy", "boxes").view(PLAIN)
     with pytest.raises(BadInput, match="drawn on"):
         strategy.read('{"targets": []}', PLAIN, other, Frame("pixels"))
+
+
+@pytest.mark.parametrize("score", [-1.0, 1.0, None])
+def test_the_image_is_judged_without_its_marks(score):
+    class Judges(Script):
+        def familiarity(self, rgb):
+            assert np.array_equal(rgb, PLAIN.rgb)
+            return score
+
+    reply = Reply('{"targets":[{"label":"cup","marks":[2]}],"reason":"r"}', familiarity=-5.0)
+    pipeline = Pipeline(Judges(reply), MarksStrategy(detector=Finds()), BoxSegmenter())
+    result = pipeline.segment(PLAIN, "cup")
+    assert len(result.targets) == 1
+    assert any(w.startswith(UNSURE) for w in result.warnings) is (score == -1)
 
 
 # -- candidates of the segmenter's own
