@@ -310,14 +310,16 @@ def test_async_many_keeps_the_order_and_the_bound() -> None:
     class Slow(Script):
         now = most = 0
 
-        counting = threading.Lock()
+        counting, three_at_once = threading.Lock(), threading.Event()
 
         def reply(self, messages, *, schema=None):
             with self.counting:
                 Slow.now += 1
                 Slow.most = max(Slow.most, Slow.now)
-            first = "query-0 " in texts(messages)[-1]
-            time.sleep(0.2 if first else 0.001)
+                if Slow.now == 3:
+                    self.three_at_once.set()
+            self.three_at_once.wait(10)
+            time.sleep(0.2 if "query-0 " in texts(messages)[-1] else 0.001)
             with self.counting:
                 Slow.now -= 1
                 return super().reply(messages, schema=schema)
