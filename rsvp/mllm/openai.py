@@ -17,8 +17,8 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
 from random import random
 from time import perf_counter, sleep
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import openai
 from pydantic import Field
 
-from rsvp.errors import BadInput, MLLMFailed, printable
+from rsvp.errors import MLLMFailed, printable
 from rsvp.mllm import dialects, refusals, wire
 from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
@@ -42,9 +42,9 @@ _MAX_DELAY = 60.0  # seconds; also the longest Retry-After that is honoured
 _MAX_CHANGED = 20  # requests; a server could ask for another change for ever
 _TOKEN_BYTES = 2048  # of a stream, more than twice as many as any server needs for one token
 _MIN_BYTES = 4_000_000  # of a reply, where it may have but a few tokens
+_MAX_READ = 10_000  # characters of an error, of which 300 are shown
 _NEARLY = 0.9  # of the token limit; a reply cut below it met another bound
 
-_RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
 _FORMATS = ("json_schema", "json_object")
 # What is sent without being asked for, and changes no reply where it is left out.
 _QUIET = {*_FORMATS, "max_tokens", "stream", "stream_options"}
@@ -129,7 +129,7 @@ class OpenAIMLLM:
             self._extra |= dialects.thinking_fields(self.base_url, enable_thinking)
         if reasoning_effort is not None:
             self._extra["reasoning_effort"] = reasoning_effort
-        self._extra |= _checked_body(extra_body)
+        self._extra |= wire.extra_fields(extra_body)
         # What this server refuses, and the longest reply that it allows. Replaced as a whole, never
         # changed in place: a thread that overwrites another's finding only costs one more refusal.
         self._refused: frozenset[str] = frozenset()
@@ -280,12 +280,18 @@ class OpenAIMLLM:
         In a thread of its own: the HTTP library bounds the silence between two bytes, and a server
         may write its headers a byte a minute.
         """
-        outcome: SimpleQueue[dict[str, Any] | _Failure] = SimpleQueue()
-        attempt = threading.Thread(target=lambda: outcome.put(self._attempt(request)), daemon=True)
-        attempt.start()
+        attempt: Future[dict[str, Any] | _Failure] = Future()
+
+        def run() -> None:
+            try:
+                attempt.set_result(self._attempt(request))
+            except BaseException as error:  # the caller's thread raises it
+                attempt.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
         try:
-            return outcome.get(timeout=self._deadline)
-        except Empty:
+            return attempt.result(timeout=self._deadline)
+        except TimeoutError:
             why = f"the answer is not complete after {self._deadline:g} s"
             return _Failure(f"{why}; raise --option deadline=SECONDS", retried=False)
 
@@ -354,14 +360,15 @@ class OpenAIMLLM:
         """A server's error object as a failure; without a status its own words count."""
         text, inner = wire.error_text(body), wire.error_object(body)
         param, code = map(inner.get, ("param", "code")) if isinstance(inner, dict) else (None,) * 2
-        if status is None:
-            known = isinstance(code, int) and 400 <= code < 600
-            status = code if known else 400 if "invalid" in wire.as_text(inner) else 500
+        if status is None and isinstance(code, int) and 400 <= code < 600:
+            status = code
+        elif status is None:
+            status = 400 if "invalid" in wire.as_text(inner) else 500
         final = refusals.refuses_images(text) or "insufficient_quota" in text
         return _Failure(
             self._scrub(text),
             status,
-            _is_retried(status) and not final,
+            refusals.is_retried(status) and not final,
             wire.retry_after(headers or {}, text),
             text,
             param if isinstance(param, str) else None,
@@ -378,21 +385,5 @@ class OpenAIMLLM:
 
     def _scrub(self, text: str) -> str:
         """One line of at most 300 characters, without the key, however a server echoes it."""
-        line = printable(" ".join(self._endpoint.hide(text).split()))
+        line = printable(" ".join(self._endpoint.hide(text[:_MAX_READ]).split()))
         return line if len(line) <= 300 else line[:297] + "..."
-
-
-def _is_retried(status: int) -> bool:
-    return status in _RETRIED or (status >= 500 and status != 501)
-
-
-def _checked_body(body: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
-    try:
-        fields = json.loads(body) if isinstance(body, str) else body or {}
-    except ValueError as error:
-        raise BadInput(f"extra_body is a JSON object, found {body!r} ({error})") from None
-    if not isinstance(fields, Mapping):
-        raise BadInput(f"extra_body is a JSON object, found {body!r}")
-    if kept := {"model", "messages", "stream"} & set(fields):
-        raise BadInput(f"extra_body cannot hold {', '.join(sorted(kept))}")
-    return fields

@@ -12,6 +12,7 @@ from typing import Any
 
 MIN_TOKENS = 256  # a reply with less than this is not worth asking for
 
+_RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
 _PARAMETER_REFUSED = {400, 422, 501}  # how servers say that they do not know a parameter
 _REQUIRED = ("model", "messages")
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -38,6 +39,11 @@ _NO_IMAGES = re.compile(
     r"|(?:not support|unsupported|no endpoints)[^.]{0,40}image"
     r"|not a multimodal|unknown variant .image_url|at most 0 image"
 )
+
+
+def is_retried(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status in _RETRIED or (status >= 500 and status != 501)
 
 
 def asked_for(

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import email.utils
 import io
+import json
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 from PIL import Image as PilImage
 
+from rsvp.errors import BadInput
 from rsvp.types import Message, Reply, RgbArray, Usage
 
 _PNG_PIXELS = 1_000_000
@@ -69,6 +71,19 @@ def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "json_object"}
     strict = {"name": "reply", "strict": True, "schema": dict(schema)}
     return {"type": "json_schema", "json_schema": strict}
+
+
+def extra_fields(body: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The option `extra_body` as fields of the request; BadInput where it is no JSON object."""
+    try:
+        fields = json.loads(body) if isinstance(body, str) else body or {}
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"extra_body is a JSON object, found {body!r} ({error})") from None
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"extra_body is a JSON object, found {body!r}")
+    if kept := {"model", "messages", "stream"} & set(fields):
+        raise BadInput(f"extra_body cannot hold {', '.join(sorted(kept))}")
+    return fields
 
 
 def error_object(body: Any) -> Any:

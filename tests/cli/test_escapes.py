@@ -15,6 +15,7 @@ from rsvp.cli import console, options
 from rsvp.cli.main import main
 from rsvp.errors import printable
 
+Captured = pytest.CaptureFixture[str]
 EVIL = "a\x1b[2J\x07\u202eb\r"
 
 
@@ -56,28 +57,28 @@ def test_only_what_steers_or_hides_becomes_an_escape(text: str, shown: str) -> N
     ],
     ids=str,
 )
-def test_paths_and_replies_are_escaped(words: list[str], capsys) -> None:
+def test_paths_and_replies_are_escaped(words: list[str], capsys: Captured) -> None:
     main(words)
     out, err = capsys.readouterr()
     assert out + err
     assert not steers(out + err)
 
 
-def test_the_reply_is_shown_with_escapes(capsys) -> None:
+def test_the_reply_is_shown_with_escapes(capsys: Captured) -> None:
     assert main(cup("noise", "--debug")) == 3
     assert "the reply was:\nhello \\x07 there" in capsys.readouterr().err
     assert main(cup("bug", "--debug")) == 1
     assert "ZeroDivisionError: of all\nthings" in capsys.readouterr().err
 
 
-def test_json_holds_no_control_character(capsys) -> None:
+def test_json_holds_no_control_character(capsys: Captured) -> None:
     console.as_json({"a": "\x7f\x1b\u202e"})
     out = capsys.readouterr().out
     assert not steers(out)
     assert json.loads(out) == {"a": "\x7f\x1b\u202e"}
 
 
-def test_warnings_are_escaped(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_escaped(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     options.begin()
     logging.getLogger("rsvp.test").warning("the server says %s", EVIL)
@@ -99,7 +100,7 @@ ANSWER = {"steps": [{"text": f"{KEY}?", "boxes": []}], "targets": [TARGET], "rea
 
 @pytest.mark.parametrize("text", [json.dumps(ANSWER), f"no JSON, {KEY}"])
 def test_an_echoed_key_is_written_and_printed_nowhere(
-    echo: Server, here: Path, text: str, capsys
+    echo: Server, here: Path, text: str, capsys: Captured
 ) -> None:
     echo.answers = [completion(text)]
     code = main([*ASK, "--mllm", "openai:m", "--out", "R", "--debug", "--verbose"])
@@ -114,7 +115,7 @@ def test_an_echoed_key_is_written_and_printed_nowhere(
 @pytest.mark.parametrize("url", ["user:SECRET@host", "http://u:SECRET@[::1", "http://u:SECRET@h/v"])
 @pytest.mark.parametrize("words", [[*ASK, "--mllm", "openai:m"], [*ASK, "--preset", "auto"]])
 def test_the_urls_password_is_never_printed(
-    words: list[str], url: str, capsys, monkeypatch: pytest.MonkeyPatch
+    words: list[str], url: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     monkeypatch.setenv(presets.API_MODEL, "m")

@@ -223,3 +223,12 @@ def test_a_longer_error_than_anyone_reads(server: Server, caplog: Any) -> None:
     with pytest.raises(MLLMFailed) as error:
         connect(server).reply(ASK)
     assert len(str(error.value)) < 500
+
+
+def test_a_fault_of_our_own_is_raised_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenAIMLLM, "_failure", lambda *_: 1 / 0)
+    server.answers = [refusal(500, "no")]
+    with pytest.raises(ZeroDivisionError):
+        connect(server).reply(ASK)
