@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import openai
 from pydantic import Field
 
-from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
+from rsvp.errors import AccessDenied, BadInput, MLLMFailed, ModelUnavailable
 from rsvp.mllm import dialects, refusals, wire
 from rsvp.types import Message, Reply
 
@@ -143,6 +143,7 @@ class OpenAIMLLM:
 
         Raises:
             MLLMFailed: refused, or failed after every retry; one line, without the key.
+                `AccessDenied` where the key may not be used at all.
         """
         reply = self._ask(messages, schema, self._max_tokens)
         read, written = reply.usage.prompt_tokens, reply.usage.completion_tokens
@@ -206,7 +207,8 @@ class OpenAIMLLM:
                 sleep(_delay(failures, outcome.retry_after))
                 failures += 1
             else:
-                raise MLLMFailed(self._error_line(outcome, attempts=failures + 1))
+                line = self._error_line(outcome, attempts=failures + 1)
+                raise (AccessDenied if _is_denied(outcome) else MLLMFailed)(line)
 
     def _learn(self, refused: frozenset[str], limit: int, words: str) -> None:
         """Keep what the server's refusals said, and say what is no longer sent."""
@@ -369,6 +371,11 @@ def _delay(failures: int, retry_after: float | None) -> float:
 
 def _is_retried(status: int) -> bool:
     return status in _RETRIED or (status >= 500 and status != 501)
+
+
+def _is_denied(failure: _Failure) -> bool:
+    """Whether the key is refused. OpenRouter's 403 is about the content of one request."""
+    return failure.status in (401, 403) and not refusals.refuses_content(failure.text)
 
 
 def _checked_url(url: str) -> str:
