@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -157,8 +158,15 @@ def _tolerate_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """On a full disk, TensorBoard's thread passes its error on; its traceback says no more."""
+    if getattr(failure.exc_value, "errno", None) not in _DISK_FULL:
+        threading.__excepthook__(failure)
+
+
 def entry() -> None:
     """The installed command. After Ctrl-C it does not wait for threads that wait for a server."""
+    threading.excepthook = _thread_failed
     code = main()
     if code == INTERRUPTED:
         sys.stdout.flush()

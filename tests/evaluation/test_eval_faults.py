@@ -30,7 +30,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def command(tmp_path: Path, *more: str) -> list[str]:
     data, out = tmp_path / "data", tmp_path / "out"
-    write_scenes(data, 30)
+    write_scenes(data, 15)
     models = ["--mllm", "openai:m", "--segmenter", "box", "--option", "max_retries=0"]
     return ["eval", "scenes", "--data", str(data), "--out", str(out), *models, *more]
 
@@ -50,7 +50,7 @@ def test_a_refused_key_ends_the_run_at_once(tmp_path, server: Server, status, ca
 def test_a_refused_content_concerns_one_sample(tmp_path, server: Server, capsys) -> None:
     server.answers = [refusal(403, FLAGGED), completion(REPLY)]
     assert main(command(tmp_path, "--concurrency", "1")) == 0
-    assert len(server.requests) == 30
+    assert len(server.requests) == 15
     assert "1 failed" in capsys.readouterr().out
 
 
@@ -59,7 +59,7 @@ def test_every_sample_failed(tmp_path, server: Server, capsys) -> None:
     assert main(command(tmp_path, "--json")) == 3
     said = capsys.readouterr()
     assert said.out == ""
-    assert "all 30 samples failed: openai:m at " in said.err
+    assert "all 15 samples failed: openai:m at " in said.err
     assert "HTTP 500: the GPU fell off" in said.err
     assert "--retry-failed" in said.err
 
@@ -69,7 +69,7 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("size", [0, 9_000, 20_000])
+@pytest.mark.parametrize("size", [0, 6_000, 15_000])
 def test_a_full_disk(tmp_path, server: Server, size) -> None:
     """No place for the configuration, for a record, for the report."""
     server.answers = [completion(REPLY)]
