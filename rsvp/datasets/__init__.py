@@ -158,9 +158,8 @@ class BaseDataset:
         seen: set[str] = set()
         for one in ids:
             if len(one) > MAX_ID:  # it stands in records, reports and messages
-                raise BadInput(
-                    f"{file}: the id {one[:40]!r}… has {len(one):,} characters, more than {MAX_ID:,}"
-                )
+                length = f"has {len(one):,} characters, more than {MAX_ID:,}"
+                raise BadInput(f"{file}: the id {one[:40]!r}… {length}")
             if one in seen:
                 raise BadInput(f"{file}: two samples have the id {one!r}")
             seen.add(one)
