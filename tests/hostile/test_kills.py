@@ -84,15 +84,18 @@ def kill_again_and_again(
         words = [sys.executable, "-m", "rsvp", *command(out)]
         return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
 
-    started = time.monotonic()
-    assert start(folder / "whole").wait() == 0
-    whole, seconds = contents(folder / "whole"), time.monotonic() - started
+    began, process = time.monotonic(), start(folder / "whole")
+    while not progress(folder / "whole") and process.poll() is None:
+        time.sleep(0.01)
+    first = time.monotonic() - began  # until then Python imports modules
+    assert process.wait() == 0
+    whole, last = contents(folder / "whole"), time.monotonic() - began
     rng, written, ended = random.Random(20), [], 0
     while len(written) < KILLS or (folder / f"killed{ended}").exists():
         out = folder / f"killed{ended}"
         process = start(out)
         try:
-            process.wait(rng.uniform(0, seconds) if len(written) < KILLS else None)
+            process.wait(rng.uniform(0.8 * first, last) if len(written) < KILLS else None)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
