@@ -90,7 +90,8 @@ def kill_again_and_again(
     first = time.monotonic() - began  # until then Python imports modules
     assert process.wait() == 0
     whole, last = contents(folder / "whole"), time.monotonic() - began
-    rng, written, ended = random.Random(20), [], 0
+    rng, ended = random.Random(20), 0
+    written: list[int] = []
     while len(written) < KILLS or (folder / f"killed{ended}").exists():
         out = folder / f"killed{ended}"
         process = start(out)
