@@ -26,6 +26,10 @@ class MLLMFailed(RsvpError):
     exit_code = 3
 
 
+class AccessDenied(MLLMFailed):
+    """The server refuses the key, so that it would refuse every other request too."""
+
+
 class UnparsableReply(MLLMFailed):
     """A reply that no careful reader could take an answer from.
 
@@ -54,7 +58,9 @@ class MissingExtra(RsvpError):
     exit_code = 4
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional package: pip install 'rsvp-segmentation[{extra}]'")
+        super().__init__(
+            f"{feature} needs an optional package: pip install 'rsvp-segmentation[{extra}]'"
+        )
         self.extra = extra
 
 

@@ -22,6 +22,8 @@ from rsvp.types import Image, RgbArray
 ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[np.uint8] | Image
 
 MAX_PIXELS = 200_000_000  # a phone's largest photograph; 600 MB as RGB
+_PILLOWS_LIMIT = (Pil.DecompressionBombError, Pil.DecompressionBombWarning)
+_TOO_LARGE = "has more pixels than Pillow decodes of this format; save it as PNG or make it smaller"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO")
 
 _UPRIGHT = {
@@ -169,6 +171,8 @@ def _opened(data: bytes, name: str) -> Pil.Image:
                 return opener(io.BytesIO(data), "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this format
+            except _PILLOWS_LIMIT:  # WebP
+                raise BadInput(f"{name} {_TOO_LARGE}") from None
             except Exception as error:
                 raise BadInput(f"{name} is a broken image: {one_line(error)}") from error
     known = ", ".join(FORMATS)
@@ -186,6 +190,8 @@ def _decoded(image: Pil.Image, name: str, max_pixels: int) -> RgbArray:
         rgb: RgbArray = np.array(_to_rgb(image))
     except MemoryError:
         raise BadInput(f"{name} needs more memory than there is; make it smaller") from None
+    except _PILLOWS_LIMIT:  # TIFF, GIF
+        raise BadInput(f"{name} {_TOO_LARGE}") from None
     except Exception as error:  # decoders of hostile files raise nearly anything
         raise BadInput(f"{name} is broken or cut short: {one_line(error)}") from error
     return rgb

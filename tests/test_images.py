@@ -448,7 +448,14 @@ def test_pillows_own_alarm_is_bad_input(monkeypatch, error):
         raise error("too many pixels")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", alarm)
-    refused(encoded(Pil.fromarray(quarters())), "too many pixels")
+    refused(encoded(Pil.fromarray(quarters())), "more pixels than Pillow decodes of this format")
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP"])
+def test_an_image_between_pillows_limit_and_ours_is_no_broken_one(monkeypatch, kind):
+    data = encoded(Pil.fromarray(quarters()), kind)
+    monkeypatch.setattr(Pil, "MAX_IMAGE_PIXELS", 10)
+    refused(data, "more pixels than Pillow decodes of this format; save it as PNG")
 
 
 def test_a_file_too_large_for_any_such_image_is_not_read(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rsvp.datasets import Dataset, Sample
-from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.errors import AccessDenied, BadInput, MissingExtra, ModelUnavailable, UnparsableReply
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
@@ -201,13 +201,13 @@ def _catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:
-        ModelUnavailable, MissingExtra: every other sample would fail too.
+        ModelUnavailable, MissingExtra, AccessDenied: every other sample would fail too.
     """
     outcome: Outcome[Any] = Outcome()
     started = time.perf_counter()
     try:
         yield outcome
-    except (ModelUnavailable, MissingExtra):
+    except (ModelUnavailable, MissingExtra, AccessDenied):
         raise
     except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
         log.debug("sample %s failed", sample_id, exc_info=True)

@@ -122,6 +122,7 @@ def change(path, value):
         (change("scenes.0.objects.1.mask.counts", "9"), r"object 1: .* cover 9 pixels.* 24"),
         (change("scenes.0.objects.1.mask", None), r"'objects.1.mask' is missing"),
         (change("scenes.0.queries.1.id", "a/0"), r"two samples have the id 'a/0'"),
+        (change("scenes.0.queries.1.id", "i" * 10**6), r"the id 'i{40}'… has 1,000,000 characters"),
         (change("scenes.0.queries.1.targets", [2]), r"a/1: targets \[2\] of 2 objects"),
         (change("scenes.0.queries.1.targets", [-1]), r"a/1: targets \[-1\] of 2 objects"),
         (change("scenes.0.queries.1.targets", [0, 0]), r"a/1: targets \[0, 0\] of 2 objects"),
