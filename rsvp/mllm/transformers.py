@@ -261,10 +261,15 @@ class TransformersMLLM:
     def _load_model(self, folder: Path, config: Any) -> Any:
         weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         # Published in bfloat16, weights take twice as much in float32; in float16, they fit it.
-        published = str(getattr(config, "dtype", None)).removeprefix("torch.")
+        dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+        published = str(dtype).removeprefix("torch.")
         in_float32 = {"float16": None, "float32": weight_bytes}.get(published, 2 * weight_bytes)
         placement = choose_placement(
-            self._device, self._dtype, mps_dtype="bfloat16", float32_bytes=in_float32
+            self._device,
+            self._dtype,
+            mps_dtype="bfloat16",
+            cpu_dtype="bfloat16" if published == "bfloat16" else "float32",
+            float32_bytes=in_float32,
         )
         _log.info("%s", placement.reason)
         if placement.device.type != "cpu" and not importlib.util.find_spec("accelerate"):
