@@ -163,8 +163,13 @@ def write_folders(place: str) -> None:
                 (Path(unfinished) / name).rename(folder / name)
 
 
-def write_qwen(folder: Path, vocabulary: int = VOCABULARY, **smaller: Any) -> None:
-    """Write Qwen3-VL-2B-Instruct in bfloat16; `smaller` replaces settings of its text network."""
+def write_qwen(
+    folder: Path,
+    vocabulary: int = VOCABULARY,
+    text: Mapping[str, Any] = TEXT,
+    vision: Mapping[str, Any] = VISION,
+) -> None:
+    """Write Qwen3-VL-2B-Instruct in bfloat16, or with other networks."""
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -172,7 +177,7 @@ def write_qwen(folder: Path, vocabulary: int = VOCABULARY, **smaller: Any) -> No
     tokenizer.save_pretrained(folder)
     names = {f"{name}_id": vocabulary + SPECIAL.index(token) for name, token in _MARKS.items()}
     config = Qwen3VLConfig(
-        text_config={**TEXT, **smaller}, vision_config=VISION, tie_word_embeddings=True, **names
+        text_config=dict(text), vision_config=dict(vision), tie_word_embeddings=True, **names
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
@@ -273,19 +278,22 @@ def _sample_memory() -> None:
 
 def rows(cold: ColdRun, measured: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     """What is printed of a run."""
-    preset = presets.get(PRESET)
     networks = sum(measured.get(name, 0.0) for name in NETWORKS)
     answering = cold.wall - cold.timings["load"]
-    yield "wall", f"{cold.wall:8.1f} s"
+    rest = answering - networks
+    yield "wall", f"{cold.wall:8.1f} s, {cold.cpu:.0f} s of CPU time"
     yield "  load", f"{cold.timings['load']:8.1f} s"
     for name in NETWORKS:
         passes = measured.get(f"{name} passes", 0)
         yield f"  {name}", f"{measured.get(name, 0.0):8.1f} s in {passes:.0f} passes"
-    rest = answering - networks
-    yield "  all else", f"{rest:8.1f} s, {rest / answering:.1%} of what is not loading"
+    yield "  outside the pipeline", f"{cold.outside:8.1f} s"
+    yield "  in it, but no network", f"{rest - cold.outside:8.1f} s"
+    yield "  both without loading", f"{rest / answering:10.1%}"
+    for target in cold.result["targets"]:
+        yield "target", f"{target['label']} {target['box']}, score {target['score']:.2f}"
     yield "peak memory", f"{cold.memory / 1e9:8.1f} GB, mapped files included"
     yield "  without mapped files", f"{measured['anonymous'] / 1e9:8.1f} GB"
-    yield "  rsvp models says", f"{preset.ram_gb:8.1f} GB in float32"
+    yield "  rsvp models says", f"{presets.memory_gb(presets.get(PRESET)):8.1f} GB"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

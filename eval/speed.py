@@ -56,12 +56,19 @@ class ColdRun:
     Attributes:
         wall: seconds from its start to its end.
         memory: its peak resident set, in bytes.
-        timings: seconds of the pipeline's stages, from the command's own result.
+        cpu: seconds of CPU time, of all its threads.
+        result: the command's own.
     """
 
     wall: float
     memory: int
-    timings: Mapping[str, float]
+    cpu: float
+    result: Mapping[str, Any]
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds of the pipeline's stages."""
+        return self.result["timings"]  # type: ignore[no-any-return]
 
     @property
     def outside(self) -> float:
@@ -103,8 +110,9 @@ def cold_run(command: Sequence[str], program: Sequence[str] = ("-m", "rsvp", "se
             lines = _text(err).strip().splitlines()
             line = lines[-1].removeprefix("error: ") if lines else f"exit code {code}"
             raise CommandFailed(line, code if code > 0 else 1)
-        timings = json.loads(_text(out))["timings"]
-    return ColdRun(wall, usage.ru_maxrss * _RSS_UNIT, timings)
+        result = json.loads(_text(out))
+    cpu = usage.ru_utime + usage.ru_stime
+    return ColdRun(wall, usage.ru_maxrss * _RSS_UNIT, cpu, result)
 
 
 def _text(file: IO[bytes]) -> str:
