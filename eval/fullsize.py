@@ -40,7 +40,7 @@ MLLM, SEGMENTER = "Qwen3-VL-2B-Instruct", "sam2.1-hiera-tiny"
 # huggingface.co/Qwen/Qwen3-VL-2B-Instruct. With them the class has 2.128 10^9 parameters, 407.0
 # million of them in the vision network, as huggingface.co/OpenExplorer/Qwen3-VL-2B-Instruct counts
 # in the published checkpoint.
-TEXT = {
+TEXT: Mapping[str, Any] = {
     "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
     "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
     "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
@@ -50,7 +50,7 @@ TEXT = {
         "mrope_interleaved": True,
     },
 }  # fmt: skip
-VISION = {
+VISION: Mapping[str, Any] = {
     "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
     "out_hidden_size": 2048, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
     "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17],
@@ -102,6 +102,7 @@ class ForcedReply(TransformersMLLM):
         if first:
             tokenizer, generate = loaded.chat.processor.tokenizer, loaded.model.generate
             ids = [*tokenizer.encode(REPLY, add_special_tokens=False), tokenizer.eos_token_id]
+            MEASURED.watch(loaded.model.model.visual, "MLLM, image")  # before the first forward
             MEASURED.watch(loaded.model, "MLLM")
 
             def forced(*, logits_processor: Sequence[Any], **inputs: Any) -> Any:
@@ -133,20 +134,28 @@ def watched_sam2(model: str, **options: Any) -> Any:
 class Measured(dict[str, float]):
     """Seconds in the forward passes of networks, by name, and their number."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: list[float] = []
+
     def watch(self, net: torch.nn.Module, name: str) -> None:
-        """Count the passes of this network under this name, `name passes` too."""
-        started: list[float] = []
+        """Count the passes of this network under this name; none within another one's pass."""
+
+        def begin(*_: Any) -> None:
+            self._begun.append(time.perf_counter())
 
         def end(*_: Any) -> None:
-            self[name] = self.get(name, 0.0) + time.perf_counter() - started.pop()
-            self[f"{name} passes"] = self.get(f"{name} passes", 0) + 1
+            seconds = time.perf_counter() - self._begun.pop()
+            if not self._begun:
+                self[name] = self.get(name, 0.0) + seconds
+                self[f"{name} passes"] = self.get(f"{name} passes", 0) + 1
 
-        net.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))
+        net.register_forward_pre_hook(begin)
         net.register_forward_hook(end)
 
 
 MEASURED = Measured()
-NETWORKS = ("MLLM", "image encoder", "mask decoder")
+NETWORKS = ("MLLM, image", "MLLM", "image encoder", "mask decoder")
 
 
 # ------------------------------------------------------------ the folders
@@ -175,7 +184,9 @@ def write_qwen(
 
     tokenizer = train_tokenizer(vocabulary)
     tokenizer.save_pretrained(folder)
-    names = {f"{name}_id": vocabulary + SPECIAL.index(token) for name, token in _MARKS.items()}
+    names: dict[str, Any] = {
+        f"{name}_id": vocabulary + SPECIAL.index(token) for name, token in _MARKS.items()
+    }
     config = Qwen3VLConfig(
         text_config=dict(text), vision_config=dict(vision), tie_word_embeddings=True, **names
     )
@@ -217,9 +228,10 @@ def train_tokenizer(vocabulary: int) -> Any:
     )
     core.train_from_iterator(_texts(TEXT_BYTES), trainer)
     trained = json.loads(core.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in trained["merges"]]  # as the library's own loader has
     return Qwen2Tokenizer(
         vocab={**trained["vocab"], **{t: vocabulary + i for i, t in enumerate(SPECIAL)}},
-        merges=[tuple(merge) for merge in trained["merges"]],
+        merges=merges,
         model_max_length=TEXT["max_position_embeddings"],
         eos_token="<|im_end|>",
         extra_special_tokens=list(SPECIAL),

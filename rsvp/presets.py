@@ -122,7 +122,7 @@ _NAME_IT = f"set {API_MODEL}, or pass --mllm openai:NAME"
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
-        "embedded", "transformers:embedded", "boxes", "vlsm:embedded", 1.2, 1.2,
+        "embedded", "transformers:embedded", "boxes", "vlsm:embedded", 1.2, 1.0,
         "rendered scenes of everyday things, as in `make demo`; with --box also photographs; "
         "everything is in the package",
     ),
@@ -264,4 +264,4 @@ def memory_gb(preset: Preset) -> float:
     As on a GPU where local MLLMs run in 16-bit numbers: on Apple's chips, on CPUs with bfloat16.
     """
     half = sys.platform == "darwin" or machine.multiplies_bfloat16()
-    return preset.gpu_gb if half else preset.ram_gb
+    return preset.gpu_gb if half and preset.hub_models() else preset.ram_gb

@@ -20,15 +20,17 @@ _INTRODUCTION = """\
 
 ## Presets
 
-Sizes are those of the weights in 10^9 bytes. Only `embedded` was run and measured for this
-project, never the other checkpoints. `--preset auto` takes the best one that can run without a
+Sizes are those of the weights in 10^9 bytes. Of these checkpoints only `embedded` was run for this
+project. `--preset auto` takes the best one that can run without a
 download: a model that `RSVP_API_MODEL` names, with its key; else the largest one that was
 downloaded and fits into memory; else `embedded`.
 
-Without a GPU, MLLMs run in float32 and need the memory of the table. A CPU with instructions for
-bfloat16 (`avx512_bf16` or `amx_bf16` in Linux's /proc/cpuinfo) runs what was published in bfloat16
-in that, in the memory of the GPU's column. The segmenter is SAM 2.1: transformers 5.23 has SAM 3's
-classes for the same prompts (`Sam3TrackerModel`), rsvp has no `sam3:` yet.
+Without a GPU, MLLMs run in float32 and need the memory of the table. On a CPU with instructions for
+bfloat16 (`avx512_bf16` or `amx_bf16` in Linux's /proc/cpuinfo), large MLLMs that were published in
+bfloat16 run in that, in the memory of the GPU's column; docs/speed.md has a run of `laptop`.
+
+The segmenter is SAM 2.1. transformers 5.23 has SAM 3's classes for the same prompts
+(`Sam3TrackerModel`), but rsvp has no `sam3:` yet.
 """
 
 _FAMILIES = """\

@@ -225,27 +225,35 @@ def test_what_the_processor_refuses_is_one_line(backends: dict[str, Transformers
 
 
 @pytest.mark.parametrize(
-    "case", [("bfloat16", True), ("bfloat16", False), ("float32", True)], ids=str
+    "case",
+    [
+        ("bfloat16", True, 0),
+        ("bfloat16", False, 0),
+        ("float32", True, 0),
+        ("bfloat16", True, 10**9),
+    ],
+    ids=str,
 )
-def test_a_cpu_takes_the_published_bfloat16_where_it_multiplies_in_it(
+def test_a_cpu_that_multiplies_in_bfloat16_takes_it_for_large_models_published_in_it(
     folders: dict[str, Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    case: tuple[str, bool],
+    case: tuple[str, bool, int],
 ) -> None:
     """As in Qwen3-VL's repository, the text network's configuration alone says the number type."""
-    published, multiplies = case
+    published, multiplies, large = case
     folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     config.pop("dtype", None)
     config["text_config"]["dtype"] = published
     (folder / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr("rsvp.mllm.transformers._LARGE", large)
     caplog.set_level(logging.INFO, "rsvp")
     mllm = TransformersMLLM(str(folder), max_tokens=1, device="cpu")
     mllm.reply(ask())
-    expected = published if multiplies else "float32"
+    expected = published if multiplies and not large else "float32"
     assert mllm._loaded.model.dtype == getattr(torch, expected)
     assert f"cpu (asked), {expected} (usual there)" in caplog.text
     chosen = TransformersMLLM(str(folder), dtype="bf16", device="cpu")
