@@ -84,7 +84,7 @@ class Pipeline:
             raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")
-        self._frame_assumed = not family.name and frame is None
+        self._frame_assumed = not family.source and frame is None
         frame = family.frame if frame is None else frame
         if isinstance(frame, str):
             frame = replace(Frame.parse(frame), box_key=family.box_key)
@@ -335,7 +335,7 @@ class Pipeline:
         name = self.strategy.name if self.strategy is not None else ""
         if self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
             yield (
-                f"nothing is known of {self.mllm.model}: its coordinates are read as "
+                f"nothing is known of how {self.mllm.model} writes coordinates: they are read as "
                 f"{self.prompt_config.frame.kind}; --frame names another"
             )
 
