@@ -338,7 +338,7 @@ class Pipeline:
         found = self._cache.masks(request.image, proposals)
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(request.image, proposals, found.masks)
+        targets = postprocess.to_targets(request.image, proposals, found)
         return postprocess.apply_hint(request.hint, targets)
 
     def _names(self, output: ReasoningOutput | None) -> ModelNames:

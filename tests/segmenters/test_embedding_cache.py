@@ -9,7 +9,7 @@ import rsvp
 from rsvp.errors import BadInput
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.types import Box, Proposal
+from rsvp.types import Box, PackedMask, Proposal
 
 
 class Recorder(BoxSegmenter):
@@ -47,15 +47,15 @@ def test_proposals_with_masks_need_no_segmenter() -> None:
     mask[20:30, 20:40] = True
     segmenter = Recorder()
     cache = EmbeddingCache(segmenter, 2)
-    own = Proposal("a", Box(20, 20, 40, 30), mask=mask, score=0.7)
+    own = Proposal("a", Box(20, 20, 40, 30), mask=PackedMask.pack(mask), score=0.7)
     found = cache.masks(image(), [own])
     assert (found.encode_seconds, found.decode_seconds) == (0, 0)
     assert segmenter.encoded == []
-    np.testing.assert_array_equal(found.masks.masks[0], mask)
-    assert found.masks.scores.tolist() == pytest.approx([0.7])
-    mixed = cache.masks(image(), [Proposal("b", Box(0, 0, 10, 10)), own]).masks
-    assert mixed.masks.sum(axis=(1, 2)).tolist() == [100, 200]
+    np.testing.assert_array_equal(found.masks[0].unpack(), mask)
+    assert found.scores.tolist() == pytest.approx([0.7])
+    mixed = cache.masks(image(), [Proposal("b", Box(0, 0, 10, 10)), own])
+    assert [one.area for one in mixed.masks] == [100, 200]
     assert [p.label for p in segmenter.prompted[0]] == ["b"]
-    odd = Proposal("c", Box(0, 0, 5, 5), mask=np.zeros((5, 5), dtype=bool))
+    odd = Proposal("c", Box(0, 0, 5, 5), mask=PackedMask.pack(np.zeros((5, 5), bool)))
     with pytest.raises(BadInput, match="one size"):
         cache.masks(image(), [own, odd])
