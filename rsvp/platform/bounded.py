@@ -18,13 +18,13 @@ class OutOfBounds(ValueError):
     """The work took too long, or too much memory."""
 
 
-def bounded(work: Callable[[], str], *, seconds: float = SECONDS, memory: int = MEMORY) -> str:
+def bounded(work: Callable[[], str]) -> str:
     """What `work` returns; it cannot change anything in this process.
 
     Only where processes can be copied safely, on Linux; elsewhere there is no bound.
 
     Raises:
-        OutOfBounds: more seconds or bytes of memory than these.
+        OutOfBounds: it needs more than `SECONDS` or `MEMORY`.
         ValueError: `work` raised something; its message.
     """
     if sys.platform != "linux":
@@ -34,10 +34,10 @@ def bounded(work: Callable[[], str], *, seconds: float = SECONDS, memory: int = 
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        _work(work, writer, used + memory)
+        _work(work, writer, used + MEMORY)
     os.close(writer)
     try:
-        answer = _read(reader, time.monotonic() + seconds, memory)
+        answer = _read(reader, time.monotonic() + SECONDS, MEMORY)
     finally:
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
@@ -48,7 +48,7 @@ def bounded(work: Callable[[], str], *, seconds: float = SECONDS, memory: int = 
         return text
     if kind == b"!":
         raise ValueError(text)
-    raise OutOfBounds(f"it needs more than {seconds:g} s or {memory >> 20} MB")
+    raise OutOfBounds(f"it needs more than {SECONDS:g} s or {MEMORY >> 20} MB")
 
 
 def _work(work: Callable[[], str], writer: int, limit: int) -> None:

@@ -31,9 +31,11 @@ CHECKPOINT_SUFFIXES = (".pt", ".pth")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Settings that say how many modules are made.
-_COUNTS = re.compile(r"(^|_)(layers?|blocks(_per_stage)?|depths?|experts|stages)$")
-_MOST = 4096
+# Settings of `config.json` by which memory grows, and the most that each may be.
+_BOUNDS = (
+    (re.compile(r"(^|_)(layers?|blocks|depths?|experts|stages|per_stage|stride|padding)$"), 4096),
+    (re.compile(r"(^|_)(size|dim|width|heads|channels|features)$"), 1 << 20),
+)
 
 StateDict = Mapping[str, torch.Tensor]
 Rules = Iterable[tuple[str, str]]
@@ -95,11 +97,11 @@ def check_model_type(folder: Path, known: Collection[str]) -> None:
         raise ValueError(
             f"its config.json names a model of type {found!r}, not {next(iter(known))!r}"
         )
-    check_counts(folder)
+    check_sizes(folder)
 
 
-def check_counts(folder: Path) -> None:
-    """Raise ValueError where `config.json` asks for absurdly many layers, to be made one by one."""
+def check_sizes(folder: Path) -> None:
+    """Raise ValueError where `config.json` asks for a network that no memory holds."""
 
     def check(settings: object, name: str) -> None:
         if isinstance(settings, dict):
@@ -108,8 +110,10 @@ def check_counts(folder: Path) -> None:
         elif isinstance(settings, list):
             for value in settings:
                 check(value, name)
-        elif isinstance(settings, int) and settings > _MOST and _COUNTS.search(name):
-            raise ValueError(f"its config.json has {name} {str(settings)[:20]}, at most {_MOST}")
+        elif isinstance(settings, int):
+            for pattern, most in _BOUNDS:
+                if settings > most and pattern.search(name):
+                    raise ValueError(f"its {name} {str(settings)[:20]} is above {most}")
 
     check(read_settings(folder / "config.json"), "")
 

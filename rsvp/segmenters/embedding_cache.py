@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, first_line
 from rsvp.platform.lru import LRUCache
 from rsvp.segmenters import Segmenter
 from rsvp.types import Image, Masks, PackedMask, Proposal
@@ -64,13 +65,13 @@ class EmbeddingCache:
         """One mask a proposal; proposals that bring their own mask need no segmenter.
 
         Raises:
-            BadInput: the masks are not all of one size.
+            BadInput: the masks are not all of one size, or the network fails on this image.
         """
         prompted = [proposal for proposal in proposals if proposal.mask is None]
         if proposals and not prompted:
             return _with_own_masks(proposals, _join([], 0.0, 0.0))
         most = max(1, _ARRAY_BYTES // (image.height * image.width))
-        with self.lock:
+        with self.lock, self._failing():
             embedding = self._embedding(image)
             encode_seconds, embedding.seconds = embedding.seconds, 0.0
             started = time.perf_counter()
@@ -80,6 +81,16 @@ class EmbeddingCache:
             ]
         found = _join(parts, encode_seconds, time.perf_counter() - started)
         return found if len(prompted) == len(proposals) else _with_own_masks(proposals, found)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            # Out of memory, or a network whose settings contradict each other.
+            raise BadInput(
+                f"{self.segmenter.name} fails on this image: {first_line(error)}"
+            ) from error
 
     def _embedding(self, image: Image) -> _Embedding:
         def encode() -> _Embedding:

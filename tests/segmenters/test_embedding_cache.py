@@ -7,6 +7,7 @@ import pytest
 
 import rsvp
 from rsvp.errors import BadInput
+from rsvp.segmenters import embedding_cache
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.types import Box, PackedMask, Proposal
@@ -59,3 +60,24 @@ def test_proposals_with_masks_need_no_segmenter() -> None:
     odd = Proposal("c", Box(0, 0, 5, 5), mask=PackedMask.pack(np.zeros((5, 5), bool)))
     with pytest.raises(BadInput, match="one size"):
         cache.masks(image(), [own, odd])
+
+
+def test_few_masks_are_arrays_at_a_time(monkeypatch) -> None:
+    """Hundreds of masks of a large photo would fill the memory."""
+    segmenter = Recorder()
+    monkeypatch.setattr(embedding_cache, "_ARRAY_BYTES", 3 * 100 * 200)
+    boxes = [Box(n, 10, n + 20, 10 + n) for n in range(1, 9)]
+    found = EmbeddingCache(segmenter, 1).masks(image(), [Proposal("", box) for box in boxes])
+    assert [len(prompts) for prompts in segmenter.prompted] == [3, 3, 2]
+    assert [mask.area for mask in found.masks] == [20 * n for n in range(1, 9)]
+    assert found.scores.tolist() == [1] * 8
+    assert sum(len(mask.bits) for mask in found.masks) < 8 * 100 * 200 / 20
+
+
+def test_a_network_that_fails_is_one_line() -> None:
+    class Failing(Recorder):
+        def masks(self, encoding, proposals):
+            raise RuntimeError("sizes contradict\nat a place")
+
+    with pytest.raises(BadInput, match=r"^box fails on this image: sizes contradict$"):
+        EmbeddingCache(Failing(), 1).masks(image(), [Proposal("", Box(0, 0, 5, 5))])
