@@ -3,8 +3,9 @@
     python -m tests.hostile.memory            prints the table of docs/security.md
     python -m tests.hostile.memory CASE …     prints one row as JSON: peak MB and seconds
 
-``decode FORMAT SIDE``: open an image of SIDE x SIDE; ``segment STRATEGY MEGAPIXELS TARGETS``: a
-small SAM 2 with random weights, a scripted MLLM, and every file of ``--out``.
+``decode FORMAT SIDE``: open an image of SIDE x SIDE. ``segment STRATEGY MEGAPIXELS TARGETS``: one
+query with a scripted MLLM and the box segmenter, for marks with ``sam2:embedded``; `result.json`
+and `overlay.png` too where there are at most 30 targets.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CASES = (
     ("decode", "rgba16", 7_000),
     ("decode", "scans", 5_000),
     *(("segment", "boxes", size, n) for size in (3, 12, 30) for n in (1, 30, 300)),
-    *(("segment", name, size, 3) for name in ("marks", "marks:masks") for size in (3, 12, 30)),
+    *(("segment", name, size, 1) for name in ("marks", "marks:masks") for size in (3, 12, 30)),
 )
 
 
@@ -114,10 +115,7 @@ def png16(side: int) -> bytes:
 def segment(strategy: str, megapixels: int, count: int, folder: Path) -> float:
     """Seconds of one query with `count` targets, and of writing its files."""
     from rsvp.pipeline import Pipeline
-    from rsvp.segmenters.sam2 import Sam2Segmenter
-    from rsvp.segmenters.sam2_weights import Preprocessing
     from tests.scripted import Script
-    from tests.tiny_sam2 import small_sam2
 
     width, height = round((megapixels * 1.5e6) ** 0.5), round((megapixels / 1.5e-6) ** 0.5)
     column, row = np.arange(width) // 200 % 2, np.arange(height) // 200 % 2
@@ -129,13 +127,15 @@ def segment(strategy: str, megapixels: int, count: int, folder: Path) -> float:
     marks = [{"label": "thing", "marks": [i + 1]} for i in range(count)]
     targets = marks if strategy.startswith("marks") else boxes
     reply = json.dumps({"steps": [], "targets": targets, "reason": "it fits"})
-    segmenter = Sam2Segmenter.from_network(small_sam2(), Preprocessing(128), device="cpu")
+    segmenter = "sam2:embedded" if strategy.startswith("marks") else "box"
     pipeline = Pipeline.from_preset(
         "embedded", mllm=Script(reply), strategy=strategy, segmenter=segmenter
     )
     started = time.perf_counter()
     result = pipeline.segment(image, "the thing")
-    result.save(str(folder), ["json", "overlay", "png", "coco"])
+    assert result.mask.any()
+    if count <= 30:
+        result.save(str(folder), ["json", "overlay"])
     assert len(result.targets) == count
     return time.perf_counter() - started
 
