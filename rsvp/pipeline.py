@@ -26,6 +26,7 @@ from rsvp.result import Result
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
+from rsvp.translation import Translator
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
 
 Item = tuple[ImageSource, str]
@@ -54,11 +55,13 @@ class Pipeline:
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
         target_exists: every query's target is in its image; the MLLM is told so.
+        language: of the queries, for the embedded reasoner: en, de, es or zh. Other MLLMs read any
+            language and ignore it.
         strategy_name: what results call the strategy; by default its own name.
 
     Raises:
         BadInput: an MLLM without a strategy or with one that it has no prompts for, an unknown
-            frame, a negative `max_reasks`, a segmenter that the strategy cannot use.
+            frame or language, a negative `max_reasks`, a segmenter that the strategy cannot use.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Pipeline:
         max_reasks: int = 2,
         limits: Limits | None = None,
         target_exists: bool = False,
+        language: str = "en",
         strategy_name: str | None = None,
     ) -> None:
         if mllm is not None and strategy is None:
@@ -85,7 +89,10 @@ class Pipeline:
         if isinstance(frame, str):
             frame = replace(Frame.parse(frame), box_key=family.box_key)
         lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
-        self.prompt_config = PromptConfig(frame, family, cot, max_reasks, lexicon, target_exists)
+        translator = _translator(language) if mllm is not None and family.lexicon else None
+        self.prompt_config = PromptConfig(
+            frame, family, cot, max_reasks, lexicon, target_exists, translator, language
+        )
         self.limits = limits or Limits()
         if mllm is not None and strategy is not None:
             if isinstance(strategy, NeedsSegmenter):
@@ -108,6 +115,7 @@ class Pipeline:
         max_reasks: int = 2,
         limits: Limits | None = None,
         target_exists: bool = False,
+        language: str = "en",
         options: Mapping[str, str] | None = None,
     ) -> Pipeline:
         """The pipeline of a preset; see `rsvp models` for their names.
@@ -117,7 +125,7 @@ class Pipeline:
                 now, see `rsvp.presets.choose`.
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits, target_exists: as for `Pipeline`.
+            cot, frame, max_reasks, limits, target_exists, language: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
 
@@ -155,6 +163,7 @@ class Pipeline:
             max_reasks=max_reasks,
             limits=limits,
             target_exists=target_exists,
+            language=language,
             strategy_name=specs["strategy"] if isinstance(specs["strategy"], str) else None,
         )
         pipeline._load_seconds = time.perf_counter() - started
@@ -418,6 +427,18 @@ def _lexicon(model: str) -> Lexicon | None:
     """The words that a local model with few of them knows."""
     folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
     return Lexicon.load(folder)
+
+
+def _translator(language: str) -> Translator | None:
+    """The translator of the queries that the embedded reasoner is asked; None for English."""
+    if language == "en":
+        return None
+    from rsvp.embedded import languages
+
+    if language not in languages.LANGUAGES:
+        known = ", ".join(languages.LANGUAGES)
+        raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
+    return languages.translator(language)
 
 
 def _options_by_part(options: Mapping[str, str]) -> dict[PartKind, dict[str, str]]:

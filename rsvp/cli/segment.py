@@ -67,6 +67,7 @@ def segment(
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     out: Annotated[
@@ -119,6 +120,7 @@ def segment(
         frame=frame,
         limits=limits,
         target_exists=bool(target_exists),
+        language=language,
         options=backend_options,
     )
     result = pipeline.run(request)
