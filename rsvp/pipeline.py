@@ -418,7 +418,6 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
             "the embedded preset knows rendered scenes, not photographs"
         )
-    yield from output.reasoning.warnings
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
 
