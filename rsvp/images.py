@@ -203,7 +203,8 @@ def _upright(image: Pil.Image) -> RgbArray:
     orientation = _orientation(image)
     turned = orientation >= 5  # a quarter turn, mirrored or not
     rgb = np.empty((*(image.size if turned else image.size[::-1]), 3), dtype=np.uint8)
-    stored = _AS_STORED.get(orientation, lambda upright: upright)(rgb)
+    as_stored = _AS_STORED.get(orientation)
+    stored = rgb if as_stored is None else as_stored(rgb)
     is_scaled = image.mode == "F" or image.mode.startswith("I")
     limits = _grey_range(image) if is_scaled else None
     for top, strip in _strips(image):
