@@ -1,4 +1,4 @@
-"""Peak memory of large images and many targets: `pytest -m hostile -s tests/hostile/test_memory.py`.
+"""Peak memory of large images and many targets: `pytest -m hostile -s tests/hostile`.
 
 `python -m tests.hostile.memory` prints the whole table.
 """
