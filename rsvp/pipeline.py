@@ -347,7 +347,7 @@ class Pipeline:
         found = self._cache.masks(request.image, proposals)
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(request.image, proposals, found.masks)
+        targets = postprocess.to_targets(request.image, proposals, found)
         return postprocess.apply_hint(request.hint, targets)
 
     def _names(self, output: ReasoningOutput | None) -> ModelNames:
@@ -418,7 +418,6 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
             "the embedded preset knows rendered scenes, not photographs"
         )
-    yield from output.reasoning.warnings
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
 

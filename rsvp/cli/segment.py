@@ -155,7 +155,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out("no target in this image" + ruled_out * " that the hints allow")
     for target in result.targets:
         label = console.plain(target.label) or "target"
-        where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
+        where = f"box {_pixels(target.box)}, {target.packed.area} pixels"
         console.print_out(f"{label}: {where}, score {target.score:.2f}")
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")

@@ -28,6 +28,7 @@ from rsvp.mllm import loading
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.platform import machine
+from rsvp.platform.bounded import OutOfBounds
 from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
@@ -128,7 +129,7 @@ class TransformersMLLM:
         Raises:
             MLLMFailed: too long a prompt, no memory, logits that are not finite, or a template that
                 refuses the conversation.
-            ModelUnavailable: as `load`.
+            ModelUnavailable: as `load`; weights that are not finite, a template without an end.
         """
         del schema
         reply = self._reply(messages, self._max_tokens)
@@ -175,7 +176,15 @@ class TransformersMLLM:
             try:
                 with _cpu_threads(loaded.threads):
                     reply = self._generate(loaded, messages, max_tokens, longer_than)
+            except OutOfBounds as error:
+                raise ModelUnavailable(f"{self.name} has a bad chat template: {error}") from error
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+                from rsvp.platform.pretrained import non_finite
+
+                if broken := non_finite(dict(loaded.model.named_parameters())):
+                    raise ModelUnavailable(
+                        f"{self.name} holds weights that are not finite: {broken}"
+                    ) from error
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
         return reply and replace(reply, seconds=time.perf_counter() - started)
 
@@ -243,7 +252,7 @@ class TransformersMLLM:
             processor = loading.load_processor(
                 folder, config, trust_remote_code=self._trust_remote_code
             )
-            chat = Chat(processor, self._enable_thinking)
+            chat = Chat(processor, self._enable_thinking, trusted=self.model == "embedded")
             model = self._load_model(folder, config)
             familiarity = Familiarity.of_folder(folder, model)
         except BadInput:

@@ -22,6 +22,7 @@ from rsvp.platform.files import atomic_write, first_fault, write_json
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
     check_model_type,
+    non_finite,
     read_settings,
     reading,
     state_dict_difference,
@@ -282,7 +283,7 @@ def from_pretrained(
         net = Vlsm(base, config.fusion, config.residual_scale)
     if difference := state_dict_difference(net.fusion.state_dict(), weights):
         raise ModelUnavailable(f"{folder} does not hold the weights of its fusion: {difference}")
-    if broken := next((key for key, value in weights.items() if not value.isfinite().all()), None):
+    if broken := non_finite(weights):
         raise ModelUnavailable(f"{folder} holds weights that are not finite: {broken}")
     net.fusion.load_state_dict(weights, assign=True)
     return LoadedVlsm(net.eval(), preprocessing, text, config)

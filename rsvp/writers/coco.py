@@ -35,13 +35,14 @@ def to_coco(result: Segmentation) -> dict[str, Any]:
 
 
 def _annotation(number: int, target: Target, category: int) -> dict[str, Any]:
-    tight = mask_to_box(target.mask) or target.box
+    mask = target.mask
+    tight = mask_to_box(mask) or target.box
     return {
         "id": number,
         "image_id": 1,
         "category_id": category,
-        "segmentation": encode_rle(target.mask),
-        "area": int(target.mask.sum()),
+        "segmentation": encode_rle(mask),
+        "area": target.packed.area,
         "bbox": [round(v, 2) for v in (tight.x0, tight.y0, tight.width, tight.height)],
         "iscrowd": 0,
         "score": round(target.score, 4),

@@ -23,7 +23,7 @@ from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable
 from rsvp.mllm import MLLM
 from rsvp.mllm.transformers import TransformersMLLM
-from rsvp.platform import machine
+from rsvp.platform import bounded, machine
 from rsvp.types import Message
 
 MAKERS = {
@@ -207,6 +207,26 @@ def test_a_missing_chat_template_is_an_error(folders: dict[str, Path], tmp_path:
         TransformersMLLM(str(folder)).reply(ask())
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}text",
+        "{{ 'text' * 10**10 }}",
+        "{% set n = namespace(t='text') %}{% for i in range(99) %}{% set n.t = n.t + n.t %}"
+        "{% endfor %}{{ n.t }}",
+        "text{{ 9**(9**9) }}",
+    ],
+)
+def test_a_template_that_loops_or_fills_the_memory(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
+    folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "endless")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelUnavailable, match="bad chat template: it needs more than 1 s or"):
+        TransformersMLLM(str(folder)).reply(ask())
+
+
 def test_a_prompt_beyond_the_context_length_is_an_error_and_the_reply_stays_within(
     folders: dict[str, Path],
 ) -> None:
@@ -267,8 +287,12 @@ def test_logits_that_are_not_finite_are_an_error(folders: dict[str, Path]) -> No
     mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=50)
     mllm.load()
     model = mllm._loaded.model
-    model.get_output_embeddings().weight.data[7] = float("nan")
+    weight = model.get_output_embeddings().weight
+    weight.data[7] = 3e38
     with pytest.raises(MLLMFailed, match=r"logits are not finite.*--option dtype=float32"):
+        mllm.reply(ask())
+    weight.data[7] = float("nan")
+    with pytest.raises(ModelUnavailable, match=r"weights that are not finite: .*weight"):
         mllm.reply(ask())
 
 
