@@ -138,9 +138,9 @@ class RegionStrategy(ABC, Generic[V]):
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
-        warnings = (FRACTIONS.format(frame.kind),) if written != frame else ()
+        warnings = [FRACTIONS.format(frame.kind)] if written != frame else []
         if len(named) > MAX_TARGETS:
-            warnings += (TOO_MANY.format(len(named), MAX_TARGETS),)
+            warnings.append(TOO_MANY.format(len(named), MAX_TARGETS))
         return Reasoning(
             steps,
             proposals,
