@@ -40,6 +40,7 @@ def evaluate(
     target_exists: options.TargetExists = None,
     option: options.Option = None,
     budget: options.Budget = None,
+    record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
     limit: Annotated[
@@ -111,6 +112,8 @@ def evaluate(
     backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
+    if record is not None and engine == "ray":
+        raise BadInput("--record is for one process: leave out --engine ray")
     pools = (
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),
@@ -128,7 +131,7 @@ def evaluate(
         target_exists=exists,
         options=backend_options,
     )
-    pipeline = make()
+    pipeline = make(record=record, connect=True)
     # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
     # is never asked, nor loaded.
     needed = isinstance(pipeline.strategy, NeedsSegmenter)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rsvp import __version__, registry
-from rsvp.cli import console
+from rsvp.cli import console, settings
 from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply, first_line
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
@@ -21,7 +21,6 @@ _UsageError = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="rsvp",
-    add_completion=False,
     rich_markup_mode=None,  # rich costs a tenth of a second at every start
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
@@ -57,7 +56,7 @@ def _add_commands() -> None:
                 _check_command(name, command)
             app.command(name)(command)
         except ModelUnavailable as error:
-            console.print_err(f"warning: {console.plain(str(error))}")
+            console.warn(str(error))
 
 
 def _check_command(name: str, command: Callable[..., Any]) -> None:
@@ -81,8 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _tolerate_any_character()
+    console.set_quiet(False)
     try:
-        code = app(args=arguments or ["--help"], prog_name="rsvp", standalone_mode=False)
+        code = app(
+            args=arguments or ["--help"],
+            prog_name="rsvp",
+            standalone_mode=False,
+            default_map=settings.default_map(app),
+        )
         if code == INTERRUPTED:  # how some versions of typer end on Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -117,7 +122,7 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 def _fail(message: str, code: int) -> int:
     if message:
-        console.print_err(f"error: {console.plain(message)}")
+        console.error(message)
     return code
 
 

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
 from rsvp.mllm import dialects, refusals, wire
+from rsvp.mllm.connection import connection_error
 from rsvp.types import Message, Reply
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -133,6 +134,15 @@ class OpenAIMLLM:
 
     def __repr__(self) -> str:
         return f"OpenAIMLLM({self.model!r}, base_url={_shown_url(self.base_url)!r})"
+
+    def connect(self) -> None:
+        """Raise MLLMFailed where nothing listens at the server's address; nothing is sent."""
+        error = connection_error(self.base_url)
+        if error is not None:
+            hint = "; is it running? OPENAI_BASE_URL names it"
+            raise MLLMFailed(
+                f"{self.name} at {_shown_url(self.base_url)}: cannot connect ({error}){hint}"
+            )
 
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
