@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -132,24 +133,22 @@ def segment(
     limits = Limits.parse(budget)
     backend_options = options.parse_options(option)
     folder = _folder(out, as_json)
-    if folder is not None:
-        writers.prepare(folder)
-
-    pipeline = Pipeline.from_preset(
-        chosen,
-        mllm=presets.NO_MLLM if request.prompts else mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        cot=not no_cot,
-        frame=frame,
-        limits=limits,
-        target_exists=bool(target_exists),
-        options=backend_options,
-        record=record,
-        connect=True,
-    )
-    result = pipeline.run(request)
-    written = [] if folder is None else writers.write(result, folder, kinds)
+    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+        pipeline = Pipeline.from_preset(
+            chosen,
+            mllm=presets.NO_MLLM if request.prompts else mllm,
+            strategy=strategy,
+            segmenter=segmenter,
+            cot=not no_cot,
+            frame=frame,
+            limits=limits,
+            target_exists=bool(target_exists),
+            options=backend_options,
+            record=record,
+            connect=True,
+        )
+        result = pipeline.run(request)
+        written = writers.write(result, folder, kinds) if folder else []
     if as_json:
         console.as_json(result.to_dict())
     else:

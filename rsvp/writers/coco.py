@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.masks import encode_rle, mask_to_box
-from rsvp.platform.files import write_json
+from rsvp.platform.files import json_bytes
 from rsvp.types import Segmentation, Target
 from rsvp.writers.common import label_of, labels_of
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `coco.json`."""
-    yield write_json(folder / "coco.json", to_coco(result))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`coco.json`."""
+    yield "coco.json", json_bytes(to_coco(result))
 
 
 def to_coco(result: Segmentation) -> dict[str, Any]:

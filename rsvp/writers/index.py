@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import atomic_write
 from rsvp.types import Segmentation
 from rsvp.writers.common import png
 
 _VOID = 255  # PASCAL VOC's "ignore" label: never a target's number
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `index.png`."""
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`index.png`."""
     numbers = to_index_mask(result)
     image = Pil.fromarray(numbers)
     if numbers.max() < _VOID:
         image = Pil.fromarray(numbers.astype(np.uint8))
         image.putpalette(_voc_colours())
-    yield atomic_write(folder / "index.png", png(image))
+    yield "index.png", png(image)
 
 
 def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.masks import mask_to_box
-from rsvp.platform.files import write_json
+from rsvp.platform.files import json_bytes
 from rsvp.types import Image, RgbArray, Segmentation, Target
 from rsvp.writers.common import label_of, png
 
@@ -22,9 +22,9 @@ _VERSION = "5.5.0"  # of the format's description
 _OPENED_BY_LABELME = (".png", ".jpg", ".jpeg", ".bmp")
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `labelme.json`."""
-    yield write_json(folder / "labelme.json", to_labelme(result, folder))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`labelme.json`."""
+    yield "labelme.json", json_bytes(to_labelme(result, folder))
 
 
 def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[str, Any]:

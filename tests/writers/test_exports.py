@@ -38,7 +38,7 @@ def blobs() -> list[np.ndarray]:
     return [disc, ring, parts, dot, np.zeros((HEIGHT, WIDTH), np.bool_)]
 
 
-LABELS = ("cup", "Tasse: „groß“ 杯", "cup", "", "ghost")
+LABELS = ("cup", "Tasse: „groß“ 杯 🐕\x85\u2028", "cup", "", "ghost")
 
 
 def made(masks: list[np.ndarray], path: Path | None = None) -> Result:
@@ -72,9 +72,11 @@ def test_the_command_line_writes_them(tmp_path: Path, capsys) -> None:
 def test_the_visual_prompt_is_written(tmp_path: Path) -> None:
     shown = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     result = replace(made([]), shown=shown)
-    assert writers.write(result, tmp_path, ["prompt"]) == [tmp_path / "prompt.png"]
+    kinds = ["prompt", "json"]
+    assert writers.write(result, tmp_path, kinds)[0] == tmp_path / "prompt.png"
     assert (np.asarray(Pil.open(tmp_path / "prompt.png")) == shown).all()
-    assert writers.write(made([]), tmp_path, ["prompt"]) == []  # no MLLM was asked
+    paths = writers.write(made([]), tmp_path, kinds)  # no MLLM was asked
+    assert paths == [tmp_path / "result.json"]
     assert not (tmp_path / "prompt.png").exists()
 
 
@@ -154,6 +156,15 @@ def test_yolo_rows_are_read_by_their_rules(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks[3], dot)
     assert (masks[2] >= parts).all()  # nothing lost, but for a line between the parts
     assert 0 < (masks[2] & ~parts).sum() < WIDTH
+
+
+def test_half_a_character_in_a_class_name_is_readable_yaml(tmp_path: Path) -> None:
+    """A reply may end in the middle of an emoji's escape."""
+    one = made(blobs()[:1])
+    writers.write(
+        replace(one, targets=(replace(one.targets[0], label="dog \ud83d"),)), tmp_path, ["yolo"]
+    )
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {"names": {0: "dog \ufffd"}}
 
 
 def test_yolo_without_targets_is_a_background_image(tmp_path: Path) -> None:
