@@ -99,7 +99,7 @@ def segment(
             "--format",
             metavar="LIST",
             help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
-            "mask of numbers), coco, labelme, yolo, or a plug-in's.",
+            "mask of numbers), coco (polygons), coco-rle, labelme, yolo, or a plug-in's.",
         ),
     ] = "json,overlay,png",
     as_json: options.AsJson = False,
@@ -133,7 +133,11 @@ def segment(
     limits = Limits.parse(budget)
     backend_options = options.parse_options(option)
     folder = _folder(out, as_json)
-    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+    with (
+        writers.output_folder(folder, kinds, request.image.path)
+        if folder
+        else contextlib.nullcontext()
+    ):
         pipeline = Pipeline.from_preset(
             chosen,
             mllm=presets.NO_MLLM if request.prompts else mllm,

@@ -51,8 +51,8 @@ def find_outlines(mask: BoolMask) -> list[list[Contour]]:
     in row 0 and column 0 reaches from 0 to 1.
 
     Returns:
-        For each part its outer outline, then those of its holes: (n, 2) x, y each, closed, without
-        points on straight lines.
+        For each part, the largest first, its outer outline, then those of its holes: (n, 2) x, y
+        each, closed, without points on straight lines.
     """
     parts: list[list[Contour]] = []
     part_of: dict[int, int] = {}  # an edge of a found outline -> its part
@@ -65,6 +65,7 @@ def find_outlines(mask: BoolMask) -> list[list[Contour]]:
             part = part_of[_left_edge(loop[0], mask)]
         parts[part].append(_corners(xy))
         part_of |= dict.fromkeys(loop, part)
+    parts.sort(key=lambda part: -_doubled_area(part[0]))
     return parts
 
 

@@ -89,8 +89,7 @@ def test_outlines_joined_by_part_give_the_mask_to_pycocotools(
 ) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     parts = find_outlines(mask)
-    connectivity = 4
-    count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=connectivity)
+    count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     assert len(parts) == count - 1
     if parts:
         joined = [join_contours(part) for part in parts]
