@@ -82,7 +82,8 @@ def as_array(value: Any) -> NDArray[Any] | None:
         value = (value.float() if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray):
         return value
-    return np.asarray(value) if hasattr(value, "__array__") else None
+    text = isinstance(value, str | bytes)  # NumPy's strings are these too
+    return np.asarray(value) if hasattr(value, "__array__") and not text else None
 
 
 def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:

@@ -101,6 +101,12 @@ def test_half_precision_and_grey_tensors() -> None:
     assert np.abs(half.astype(int) - RGB).max() <= 2
 
 
+def test_a_path_from_an_array_is_a_path() -> None:
+    (path,) = np.array(["no.png"])
+    with pytest.raises(BadInput, match=r"no such image file: no\.png"):
+        load_image(path)
+
+
 @pytest.mark.parametrize(
     "image",
     [FRACTIONS * 2, FRACTIONS - 0.5, FRACTIONS * np.nan, RGB.astype(np.int64), RGB[None], RGB > 9],

@@ -75,7 +75,8 @@ def output_folder(
         if "labelme" in formats:
             names.append(labelme.labelme_file(image_path))
         if "yolo" in formats:
-            names.append(f"labels/{image_stem(image_path)}.txt")
+            label, copy = yolo.files_of(image_path)
+            names += [label] if yolo.is_same_file(folder / copy, image_path) else [label, copy]
         _refuse_others(folder, names, EarlierResult.read(folder))
         yield folder
 

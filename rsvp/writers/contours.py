@@ -151,7 +151,7 @@ def _left_edge(edge: int, mask: BoolMask) -> int:
     row, column = divmod(edge // 4, mask.shape[1] + 1)
     gaps = np.flatnonzero(~mask[row, :column])
     start = int(gaps[-1]) + 1 if gaps.size else 0
-    return 4 * ((row + 1) * (mask.shape[1] + 1) + start) + _UP
+    return int(4 * ((row + 1) * (mask.shape[1] + 1) + start) + _UP)
 
 
 def _edges(mask: BoolMask, stride: int) -> list[int]:

@@ -43,13 +43,16 @@ def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
     if earlier is not None and not earlier.is_of(result):
         files = []  # they will be removed
     lines, names = to_yolo(result, known)
-    label = f"labels/{image_stem(result.image.path)}.txt"
-    image, content = _image_file(result.image)
+    label, _ = files_of(result.image.path)
     yield label, "".join(f"{line}\n" for line in lines).encode()
-    yield image, content
+    files.append(label)
+    image, content = _image_file(result.image)
+    if not is_same_file(folder / image, result.image.path):
+        yield image, content
+        files.append(image)
     rows = [f"  {number}: {_yaml(name)}\n" for number, name in enumerate(names)]
     classes = "names:\n" + "".join(rows) if rows else "names: {}\n"
-    listed = json.dumps(sorted({*files, label, image}))
+    listed = json.dumps(sorted({*files}))
     yield DATA, f"# files: {listed}\ntrain: images\nval: images\n{classes}".encode()
 
 
@@ -67,13 +70,28 @@ def read_data(folder: Path) -> tuple[list[str], list[str]]:
         return [], []
 
 
+def files_of(image_path: str | None) -> tuple[str, str]:
+    """The label file of an image and its copy."""
+    path, stem = Path(image_path or "image"), image_stem(image_path)
+    name = path.name if path.suffix.lower() in _SUFFIXES else f"{stem}.png"
+    return f"labels/{stem}.txt", f"images/{name}"
+
+
+def is_same_file(file: Path, image_path: str | None) -> bool:
+    """Whether a file of the folder is the image itself, which then needs no copy."""
+    try:
+        return file.samefile(image_path or "")
+    except OSError:  # there is none
+        return False
+
+
 def _image_file(image: Image) -> tuple[str, bytes]:
-    """The image's name and bytes: those of its own file, or a PNG where readers need one."""
-    path = Path(image.path or "image")
-    if path.suffix.lower() in _SUFFIXES and path.is_file():
+    """The copy's name and bytes: those of the image's own file, or a PNG where readers need one."""
+    path, name = Path(image.path or "image"), files_of(image.path)[1]
+    if name == f"images/{path.name}" and path.is_file():
         content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() == image.sha256:
-            return f"images/{path.name}", content
+            return name, content
     return f"images/{image_stem(image.path)}.png", png(image.rgb)
 
 

@@ -186,7 +186,22 @@ def test_without_result_json_images_gather_in_a_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["photo.json", "data.yaml", "labels/photo.txt"])
+def test_an_image_that_lies_in_the_dataset_is_labelled_there(tmp_path: Path) -> None:
+    photo = tmp_path / "images" / "photo.png"
+    photo.parent.mkdir()
+    Pil.new("RGB", (40, 40)).save(photo)
+    content = photo.read_bytes()
+    assert export(photo, tmp_path, "json,yolo") == 0
+    assert files(tmp_path) == ["data.yaml", "images/photo.png", "labels/photo.txt", "result.json"]
+    Pil.new("RGB", (40, 40), "red").save(tmp_path / "other.png")
+    assert export(tmp_path / "other.png", tmp_path, "json") == 0
+    assert photo.read_bytes() == content
+    assert files(tmp_path) == ["images/photo.png", "other.png", "result.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["photo.json", "data.yaml", "labels/photo.txt", "images/photo.png"]
+)
 def test_annotations_made_by_hand_are_kept(tmp_path: Path, name: str, capsys) -> None:
     Pil.new("RGB", (40, 40)).save(tmp_path / "photo.png")
     assert export(tmp_path / "photo.png", tmp_path / "out", "json") == 0
