@@ -136,8 +136,11 @@ def _outdated(folder: Path, earlier: EarlierResult | None, result: Segmentation)
         return earlier.masks[len(result.targets) :]
     stem = image_stem(earlier.image.path)
     typical = {name for name in _TYPICAL.values() if name != RESULT}
-    named = labelme.labelme_file(earlier.image.path)
-    candidates = {*typical, *earlier.masks, named, *yolo.read_data(folder)[0]}
+    named = {labelme.labelme_file(earlier.image.path), *yolo.files_of(earlier.image.path)}
+    named |= {f"images/{stem}.png"}
+    if set(yolo.read_data(folder)[0]) - named:
+        typical.discard(yolo.DATA)  # it is of other images too
+    candidates = {*typical, *earlier.masks, *named}
     return sorted(
         name
         for name in candidates
@@ -181,8 +184,8 @@ def _is_ours(folder: Path, name: str, earlier: EarlierResult | None, stem: str |
     `stem` is that of the image that it may be named for.
     """
     if name == yolo.DATA or name.startswith(("images/", "labels/")):
-        listed = yolo.read_data(folder)[0]
-        return name in listed or (name == yolo.DATA and bool(listed))
+        files, classes = yolo.read_data(folder)
+        return name in files or (name == yolo.DATA and bool(files or classes))
     typical = name in _TYPICAL.values()
     if name.endswith(".json") and not typical:
         return labelme.is_ours(folder / name)

@@ -23,7 +23,6 @@ from rsvp.platform.files import read_bytes
 from rsvp.types import Image, Segmentation
 from rsvp.writers.common import image_stem, label_of, labels_of, png
 from rsvp.writers.contours import find_contours, join_contours
-from rsvp.writers.document import EarlierResult
 
 DATA = "data.yaml"
 
@@ -39,9 +38,6 @@ _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
     """`labels/NAME.txt`, named like the image, the image in `images/`, and `data.yaml`."""
     files, known = read_data(folder)
-    earlier = EarlierResult.read(folder)
-    if earlier is not None and not earlier.is_of(result):
-        files = []  # they will be removed
     lines, names = to_yolo(result, known)
     label, _ = files_of(result.image.path)
     yield label, "".join(f"{line}\n" for line in lines).encode()
@@ -57,15 +53,18 @@ def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_data(folder: Path) -> tuple[list[str], list[str]]:
-    """What a `data.yaml` of this module says: the files of its images, and its classes in order.
+    """What a `data.yaml` of this module says: its files that exist, and its classes in order.
 
     Both are empty where there is none, or it is somebody else's.
     """
     try:
         text = read_bytes(folder / DATA).decode()
         listed = _FILES.search(text)
-        files = [name for name in json.loads(listed[1]) if _BELOW.fullmatch(name)] if listed else []
-        return files, [_text(name) for name in _CLASS.findall(text)] if files else []
+        if listed is None:
+            return [], []
+        named = [name for name in json.loads(listed[1]) if _BELOW.fullmatch(name)]
+        files = [name for name in named if (folder / name).is_file()]
+        return files, [_text(name) for name in _CLASS.findall(text)]
     except (BadInput, ValueError, TypeError, RecursionError):
         return [], []
 

@@ -184,6 +184,14 @@ def test_without_result_json_images_gather_in_a_folder(tmp_path: Path) -> None:
         "data.yaml", "images/one.png", "images/two.png", "labels/one.txt", "labels/two.txt",
         "one.json", "two.json",
     ]  # fmt: skip
+    for name in ("three", "four"):  # with it, the file of the earlier image alone is removed
+        Pil.new("RGB", (40, 40), "green" if name == "four" else "blue").save(tmp_path / "x.png")
+        (tmp_path / "x.png").rename(tmp_path / f"{name}.png")
+        assert export(tmp_path / f"{name}.png", tmp_path / "out", "json,yolo") == 0
+    assert [name for name in files(tmp_path / "out") if "/" in name] == [
+        *("images/four.png", "images/one.png", "images/two.png"),
+        *("labels/four.txt", "labels/one.txt", "labels/two.txt"),
+    ]
 
 
 def test_an_image_that_lies_in_the_dataset_is_labelled_there(tmp_path: Path) -> None:
