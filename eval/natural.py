@@ -1,9 +1,11 @@
 """Questions in ordinary wording about rendered scenes: right, doubted, or silently wrong.
 
-    python -m eval.natural [--preset NAME] [--questions FILE] [--out FILE.jsonl]
+    python -m eval.natural [--preset NAME] [--questions FILE] [--language CODE]
+                           [--out FILE.jsonl]
 
 Every question was written by hand from the picture; `tests/data/natural_questions.json` holds them,
-and the seed from which the scenes are rendered again. None of them may be trained on.
+and the seed from which the scenes are rendered again; `natural_de.json` and others beside it hold
+those in other languages. None of them may be trained on.
 
     right           the union of the masks has IoU >= 0.5 with the truth's; where nothing is asked
                     for that is there, no targets; where a word is asked for that the world of the
@@ -205,13 +207,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("natural", __doc__)
     parser.add_argument("--preset", default=presets.DEFAULT)
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE")
+    parser.add_argument("--language", default="en", metavar="CODE", help="of the questions")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write a line a question")
     return run(_run, parser.parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> None:
     questions = read_questions(args.questions)
-    pipeline = Pipeline.from_preset(args.preset)
+    pipeline = Pipeline.from_preset(args.preset, language=args.language)
     outcomes = measure(pipeline, questions, progress=show_progress)
     if args.out is not None:
         lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in outcomes)

@@ -161,7 +161,7 @@ class Lexicon:
                 return [word[:i], word[i:]]
         if word in self.english:
             return None
-        near = [w for w in _one_letter_away(word) if w in self.rank]
+        near = [w for w in one_letter_away(word) if w in self.rank]
         return [min(near, key=self.rank.__getitem__)] if near else None
 
 
@@ -180,7 +180,7 @@ def inflected(word: str) -> Iterator[str]:
             yield word.removesuffix("e") + ending
 
 
-def _one_letter_away(word: str) -> Iterator[str]:
+def one_letter_away(word: str) -> Iterator[str]:
     """The word with one letter missing, changed, added, or exchanged with the next."""
     letters = string.ascii_lowercase
     for i in range(len(word) + 1):

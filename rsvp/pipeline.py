@@ -58,11 +58,13 @@ class Pipeline:
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
         target_exists: every query's target is in its image; the MLLM is told so.
+        language: of the queries, for the embedded reasoner: en, de, es or zh. Other MLLMs read any
+            language and ignore it.
         strategy_name: what results call the strategy; by default its own name.
 
     Raises:
         BadInput: an MLLM without a strategy or with one that it has no prompts for, an unknown
-            frame, a negative `max_reasks`, a segmenter that the strategy cannot use.
+            frame or language, a negative `max_reasks`, a segmenter that the strategy cannot use.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Pipeline:
         max_reasks: int = 2,
         limits: Limits | None = None,
         target_exists: bool = False,
+        language: str = "en",
         strategy_name: str | None = None,
     ) -> None:
         self._remake = functools.partial(
@@ -88,11 +91,18 @@ class Pipeline:
             max_reasks=max_reasks,
             limits=limits,
             target_exists=target_exists,
+            language=language,
             strategy_name=strategy_name,
         )
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         self.prompt_config = make_prompt_config(
-            mllm, strategy, frame=frame, cot=cot, max_reasks=max_reasks, target_exists=target_exists
+            mllm,
+            strategy,
+            frame=frame,
+            cot=cot,
+            max_reasks=max_reasks,
+            target_exists=target_exists,
+            language=language,
         )
         self._frame_assumed = not self.prompt_config.family.name and frame is None
         self.limits = limits or Limits()
@@ -115,6 +125,7 @@ class Pipeline:
         max_reasks: int = 2,
         limits: Limits | None = None,
         target_exists: bool = False,
+        language: str = "en",
         options: Mapping[str, str] | None = None,
         record: str | Path | None = None,
         connect: bool = False,
@@ -126,7 +137,7 @@ class Pipeline:
                 now, see `rsvp.presets.choose`.
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits, target_exists: as for `Pipeline`.
+            cot, frame, max_reasks, limits, target_exists, language: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
             record: a file to which the MLLM's replies are appended, for ``replay:FILE``.
@@ -158,10 +169,11 @@ class Pipeline:
             cot=cot,
             max_reasks=max_reasks,
             target_exists=target_exists,
+            language=language,
         )
         settings: dict[str, Any] = {
             "cot": cot, "frame": frame, "max_reasks": max_reasks, "limits": limits,
-            "target_exists": target_exists,
+            "target_exists": target_exists, "language": language,
         }  # fmt: skip
         pipeline = cls(
             parts.mllm,

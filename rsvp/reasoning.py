@@ -13,12 +13,13 @@ from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
-from rsvp.lexicon import Lexicon
+from rsvp.lexicon import Lexicon, ReadQuery
 from rsvp.mllm import MLLM, image_familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, View
+from rsvp.translation import Translator
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
 # Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
@@ -42,6 +43,8 @@ class PromptConfig:
         lexicon: all words that the model knows, where these are few.
         target_exists: the query's target is known to be in the image: the model is told so, and
             asked once more where it finds none.
+        translator: of the queries, where the embedded reasoner is asked in another language.
+        language: of the queries.
     """
 
     frame: Frame
@@ -50,6 +53,8 @@ class PromptConfig:
     max_reasks: int = 2
     lexicon: Lexicon | None = None
     target_exists: bool = False
+    translator: Translator | None = None
+    language: str = "en"
 
     @property
     def profile(self) -> str:
@@ -96,6 +101,7 @@ def make_prompt_config(
     cot: bool,
     max_reasks: int,
     target_exists: bool,
+    language: str = "en",
 ) -> PromptConfig:
     """How the MLLM is asked; BadInput where it cannot be asked so, see `rsvp.Pipeline`."""
     if mllm is not None and strategy is None:
@@ -107,7 +113,10 @@ def make_prompt_config(
     if isinstance(frame, str):
         frame = replace(Frame.parse(frame), box_key=family.box_key)
     lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
-    config = PromptConfig(frame, family, cot, max_reasks, lexicon, target_exists)
+    translator = _translator(language) if mllm is not None and family.lexicon else None
+    config = PromptConfig(
+        frame, family, cot, max_reasks, lexicon, target_exists, translator, language
+    )
     if mllm is not None and strategy is not None:
         _check_prompts(mllm.name, strategy, config)
     return config
@@ -117,6 +126,18 @@ def _lexicon(model: str) -> Lexicon | None:
     """The words that a local model with few of them knows."""
     folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
     return Lexicon.load(folder)
+
+
+def _translator(language: str) -> Translator | None:
+    """The translator of the queries that the embedded reasoner is asked; None for English."""
+    if language == "en":
+        return None
+    from rsvp.embedded import languages
+
+    if language not in languages.LANGUAGES:
+        known = ", ".join(languages.LANGUAGES)
+        raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
+    return languages.translator(language)
 
 
 def _check_prompts(mllm: str, strategy: Strategy, config: PromptConfig) -> None:
@@ -155,11 +176,9 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile, frame = request.image, config.family, config.profile, config.frame
-    query = request.query
-    if config.lexicon:
-        query, unknown = config.lexicon.read(query)
-        if unknown or not query:
-            return _not_asked(request.query, unknown, dialogue)
+    query, unknown = _read_query(request.query, config.lexicon, config.translator)
+    if unknown or not query:
+        return _not_asked(request.query, unknown, dialogue)
     sent_unchanged = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
     if sent_unchanged:
         view = _served_view(image, request.query, strategy, config, cache)
@@ -254,6 +273,17 @@ def _served_view(
     size = served(*view.size)
     variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
     return replace(view, rgb=resize(view.rgb, size), variables=variables)
+
+
+def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
+    """The query as the model is asked it, and the words that have no translation or no meaning."""
+    unknown: tuple[str, ...] = ()
+    if translator is not None:
+        query, unknown = translator.read(query)
+    if lexicon is not None:
+        query, strange = lexicon.read(query)
+        unknown += strange
+    return ReadQuery(query, unknown)
 
 
 def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:

@@ -251,6 +251,29 @@ def test_scores_stay_within_0_and_1(score, expected) -> None:
 # ------------------------------------------------------------ many images
 
 
+def test_the_embedded_model_is_asked_in_english() -> None:
+    pipe = pipeline(answer((10, 10, 90, 90)), cot=False, language="de")
+    assert pipe.prompt_config.translator is None  # other models read any language
+    script = Script('{"targets": []}', model="embedded")
+    pipe = Pipeline(script, BoxesStrategy(), Recorder(), cot=False, language="de")
+    pipe.segment(picture(), "Wo ist die größte Gurke?")
+    assert "largest cucumber" in texts(script.asked[0])[-1]
+
+
+def test_a_word_without_translation_is_named_as_typed() -> None:
+    script = Script('{"targets": []}', model="embedded")
+    pipe = Pipeline(script, BoxesStrategy(), Recorder(), cot=False, language="de")
+    result = pipe.segment(picture(), "Wo ist der Kühlschrank?")
+    assert not script.asked
+    assert result.reasoning.unknown_words == ("Kühlschrank",)
+
+
+def test_a_language_that_the_embedded_model_does_not_read_is_refused() -> None:
+    script = Script('{"targets": []}', model="embedded")
+    with pytest.raises(BadInput, match="'fr'"):
+        Pipeline(script, BoxesStrategy(), Recorder(), language="fr")
+
+
 def test_a_repeated_image_is_encoded_once() -> None:
     pipe = pipeline(answer((0, 0, 500, 500)))
     items = [(picture(1), "a"), (picture(2), "b"), (picture(1), "c")]
@@ -288,14 +311,16 @@ def test_async_many_keeps_the_order_and_the_bound() -> None:
     class Slow(Script):
         now = most = 0
 
-        counting = threading.Lock()
+        counting, three_at_once = threading.Lock(), threading.Event()
 
         def reply(self, messages, *, schema=None):
             with self.counting:
                 Slow.now += 1
                 Slow.most = max(Slow.most, Slow.now)
-            first = "query-0 " in texts(messages)[-1]
-            time.sleep(0.2 if first else 0.001)
+                if Slow.now == 3:
+                    self.three_at_once.set()
+            self.three_at_once.wait(10)
+            time.sleep(0.2 if "query-0 " in texts(messages)[-1] else 0.001)
             with self.counting:
                 Slow.now -= 1
                 return super().reply(messages, schema=schema)

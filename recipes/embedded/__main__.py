@@ -8,6 +8,8 @@
     python -m recipes.embedded familiarity --model RUN-OR-FOLDER --others DIR [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
     python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
+    python -m recipes.embedded wordnet   --source DIR --word-vectors FILE
+    python -m recipes.embedded cldr      --source DIR
     python -m recipes.embedded curve     RUN/log.csv
     python -m recipes.embedded compare   --out DIR --minutes M
 
@@ -106,6 +108,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
     sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
     sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
+    for name, run, source in (
+        ("cldr", cldr, "folder of CLDR's annotations"),
+        ("wordnet", wordnet, "folder of index.noun and data.noun"),
+    ):
+        sub = commands.add_parser(name, help="build words of the scenes")
+        sub.set_defaults(run=run)
+        sub.add_argument("--source", type=Path, required=True, help=source)
+    sub.add_argument("--word-vectors", type=Path, required=True, help="see reasoner")
     sub = commands.add_parser("familiarity", help="fit what tells scenes from other images")
     sub.set_defaults(run=fit_familiarity)
     sub.add_argument("--model", required=True, help="a trained reasoner: run, folder or embedded")
@@ -200,6 +210,20 @@ def sprites(args: argparse.Namespace) -> None:
         raise BadInput("--style needs --source, a folder of images")
     else:
         builder.build_style(args.style, args.source, args.out)
+
+
+def wordnet(args: argparse.Namespace) -> None:
+    """Build the descriptions from WordNet."""
+    from recipes.embedded import wordnet as builder
+
+    builder.build(args.source, args.word_vectors)
+
+
+def cldr(args: argparse.Namespace) -> None:
+    """Build the names and keywords of other languages."""
+    from recipes.embedded import cldr as builder
+
+    builder.build(args.source)
 
 
 def curve(args: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ def evaluate(
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     record: options.Record = None,
@@ -129,6 +130,7 @@ def evaluate(
         frame=frame,
         limits=Limits.parse(budget),
         target_exists=exists,
+        language=language,
         options=backend_options,
     )
     pipeline = make(record=record, connect=True)

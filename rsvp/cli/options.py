@@ -86,6 +86,14 @@ Split = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
 ]
+Language = Annotated[
+    str,
+    typer.Option(
+        metavar="CODE",
+        help="Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any "
+        "language.",
+    ),
+]
 Option = Annotated[
     list[str] | None,
     typer.Option(

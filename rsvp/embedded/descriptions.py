@@ -1,4 +1,5 @@
-"""Ordinary English for the things of the scenes, written by hand: `world/descriptions.toml`.
+"""Ordinary English for the things of the scenes: `world/descriptions.toml`, written by hand, and
+`world/wordnet.toml`, synonyms, kinds and definitions from WordNet.
 
 A description is a noun that replaces the name ("puppy"), a noun phrase ("animal that barks") or a
 complete question ("what would fetch a stick?"). It fits one name of the vocabulary, or the names
@@ -18,6 +19,7 @@ from rsvp.embedded.vocabulary import FOLDER, categories
 
 Form = Literal["nouns", "phrases", "questions"]
 FORMS: tuple[Form, ...] = get_args(Form)
+WRITTEN, WORDNET = "descriptions.toml", "wordnet.toml"  # in FOLDER
 HELD_OUT = 5  # one description in five is never trained on
 
 
@@ -42,8 +44,13 @@ class Description:
 
 @cache
 def descriptions() -> tuple[Description, ...]:
-    """All descriptions: those of each name, then those that several names share."""
-    tables = tomllib.loads((FOLDER / "descriptions.toml").read_text(encoding="utf-8"))
+    """All descriptions."""
+    return (*read(WRITTEN), *read(WORDNET))
+
+
+def read(file: str) -> tuple[Description, ...]:
+    """The descriptions of a file: those of each name, then those that several names share."""
+    tables = tomllib.loads((FOLDER / file).read_text(encoding="utf-8"))
     index = {c.name: c.index for c in categories()}
     shared = tables.pop("shared", [])
     found = [d for name, table in tables.items() for d in _read(table, [index[name]])]

@@ -50,6 +50,7 @@ class Query:
     reasoning: tuple[int, ...]  # the objects to look at for the answer, in reading order
     unseen: bool = False  # the combination of kind and topic is held out of training
     form: str = ""  # the kind in whose words it is put; differs from `kind` for "absent"
+    language: str = "en"
 
 
 def make_query(
@@ -57,11 +58,13 @@ def make_query(
 ) -> Query | None:
     """A query of this kind, or None where the scene allows none."""
     draft = (MAKERS | NATURAL_MAKERS)[kind](objects, rng, wording)
-    if draft is None:
+    if draft is None or not draft.text:  # a language may lack a word for the topic
         return None
     text, targets, reasoning, topic, form = draft
     unseen = wording.unseen or (bool(topic) and held_out(kind, topic))
-    return Query(kind, text, tuple(targets), tuple(reasoning), unseen, form or kind)
+    return Query(
+        kind, text, tuple(targets), tuple(reasoning), unseen, form or kind, wording.language
+    )
 
 
 def held_out(kind: str, topic: str) -> bool:
@@ -85,8 +88,7 @@ def keyword_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
         found = []
         for topic, indices in table.items():
             matching = [i for i, o in enumerate(objects) if o.category.index in indices]
-            if 1 <= len(matching) <= most:
-                text = wording.text(form, rng, topic)
+            if 1 <= len(matching) <= most and (text := wording.text(form, rng, topic)):
                 found.append((text, topic, left_to_right(objects, matching)))
         options += [found] if found else []
     if not options:

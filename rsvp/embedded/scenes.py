@@ -3,11 +3,13 @@
     python -m rsvp.embedded.scenes --n 500 --seed 31337 --out DIR [--size PX] [--kinds a,b]
                                    [--queries K] [--photos DIR] [--style STYLE]
                                    [--wording plain|natural|unseen] [--task segment|qa|trace]
+                                   [--language de,es,...]
 
 writes `000000.png …` and one `scenes.json`: the name, group, keywords, box, mask and visible share
 of every object; the kind, text, targets and reasoning objects of every query. The other tasks have
 questions in their place: `rsvp.embedded.questions` (qa), `rsvp.embedded.traces` (trace).
-An object whose drawing is not of the default style has a `style` too.
+An object whose drawing is not of the default style has a `style` too, a query that is not English
+its `language`.
 Scene i of a seed is the same for every `--n`. Boxes are xyxy in pixels of the written image, tight
 around the visible mask.
 """
@@ -26,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from rsvp.embedded import backgrounds
+from rsvp.embedded.languages import ENGLISH, LANGUAGES, ForeignWording
 from rsvp.embedded.queries import ALL_KINDS, KINDS, Query, make_query
 from rsvp.embedded.rendering import (
     SceneObject,
@@ -77,6 +80,7 @@ class Scene:
                     "targets": list(q.targets),
                     "reasoning": list(q.reasoning),
                     "unseen": q.unseen,
+                    **({} if q.language == ENGLISH else {"language": q.language}),
                 }
                 for k, q in enumerate(self.queries)
             ],
@@ -132,10 +136,14 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     count: int = 1,
     photos: Sequence[RgbArray] = (),
-    wording: Wording = PLAIN_WORDING,
+    wording: Wording | Sequence[Wording] = PLAIN_WORDING,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Iterator[Scene]:
-    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`."""
+    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`.
+
+    Of several wordings the next one is taken after each turn of the kinds.
+    """
+    wordings = (wording,) if isinstance(wording, Wording) else wording
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
@@ -148,7 +156,7 @@ def scenes(
             count=count,
             tries=tries,
             styles=styles,
-            wording=wording,
+            wording=wordings[i // len(kinds) % len(wordings)],
         )
 
 
@@ -194,6 +202,7 @@ def write(args: argparse.Namespace) -> None:
     wording = WORDINGS[args.wording]
     maker, known = _task(args.task)
     known = ALL_KINDS if wording.natural and args.task == "segment" else known
+    wordings = [_in_language(code.strip(), wording) for code in args.language.split(",")]
     named = ",".join(known) if args.kinds is None else args.kinds
     kinds = [k.strip() for k in named.split(",") if k.strip()]
     unknown = ", ".join(k for k in kinds if k not in known)
@@ -208,7 +217,7 @@ def write(args: argparse.Namespace) -> None:
     if size is not None:
         options["size"] = size
     if args.task == "segment":
-        options["wording"] = wording
+        options["wording"] = wordings
     rendered = maker(n, seed, kinds=kinds, count=args.queries, photos=photos, **options)
     for i, scene in enumerate(rendered):
         name = f"{i:06d}.png"
@@ -238,6 +247,16 @@ def _task(name: str) -> tuple[Callable[..., Iterator[Any]], Sequence[str]]:
     return traces.trace_scenes, traces.TURNS
 
 
+def _in_language(language: str, wording: Wording) -> Wording:
+    if language == ENGLISH:
+        return wording
+    if language not in LANGUAGES:
+        raise BadInput(f"unknown language {language!r}; known: {', '.join(LANGUAGES)}")
+    if wording.natural:
+        raise BadInput("only English has natural wording")
+    return ForeignWording(language=language)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m rsvp.embedded.scenes", description=__doc__)
@@ -260,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="plain",
         help="natural: ordinary English; unseen: with descriptions that were never trained on",
     )
+    languages = f"comma-separated, in turn, of {', '.join(LANGUAGES)}"
+    parser.add_argument("--language", default=ENGLISH, help=languages)
     parser.add_argument("--queries", type=int, default=1, help="queries a scene")
     parser.add_argument("--photos", type=Path, help="folder of photos for backgrounds")
     styles = f"of the drawings: {', '.join(STYLES)}, mixed, or a sheet or a folder of images"

@@ -238,10 +238,12 @@ class Wording:
     Attributes:
         natural: descriptions and synonyms stand for the names, in many phrases.
         unseen: whether it takes the descriptions that are never trained on, or the others.
+        language: of the queries.
     """
 
     natural: bool = False
     unseen: bool = False
+    language: str = "en"
 
     def text(self, form: str, rng: Rng, *nouns: str) -> str:
         """A query in one of the phrases of the form."""

@@ -103,6 +103,8 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
             "max_reasks": config.max_reasks,
             "target_exists": config.target_exists,
         }
+        if config.language != "en":
+            described["language"] = config.language
         if strategy is not None:
             described["prompts"] = _prompts(config.profile, strategy.name, config.cot)
     return described
