@@ -266,7 +266,7 @@ def _to_8_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> RgbArray:
     found = f"{array.shape} {array.dtype}"
-    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+    if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)  # as torchvision has them
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype.kind not in "uf":
