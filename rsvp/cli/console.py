@@ -1,4 +1,4 @@
-"""Printing: results on stdout, everything else on stderr, no control characters.
+"""Printing: results on stdout, everything else on stderr, control characters as escapes.
 
 Colours are for terminals only, and not where NO_COLOR is set (https://no-color.org).
 """
@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 import typer
 
+from rsvp.errors import printable
+
 _quiet = False
 
 
@@ -22,37 +24,43 @@ def set_quiet(quiet: bool) -> None:
 
 
 def print_out(text: str = "", *, marked: str = "", **style: Any) -> None:
-    """A line of the result; see `typer.style` for the style of its beginning `marked`."""
+    """A line of the result, or several; see `typer.style` for the style of `marked`, its start."""
     if not _quiet:
-        print(_styled(marked, sys.stdout, style) + text)
+        print(_styled(marked, sys.stdout, style) + printable(text))
 
 
 def print_err(text: str) -> None:
-    """A line for people, on stderr."""
+    """A line for people, or several, on stderr."""
     if not _quiet:
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    print_err(_styled("warning:", sys.stderr, {"fg": "yellow"}) + f" {plain(text)}")
+    if not _quiet:
+        _print_marked("warning:", "yellow", text)
 
 
 def error(text: str) -> None:
     """An error, on stderr, printed whatever is asked for."""
-    print(_styled("error:", sys.stderr, {"fg": "red"}) + f" {plain(text)}", file=sys.stderr)
+    _print_marked("error:", "red", text)
 
 
 def as_json(value: Any) -> None:
     """One JSON object on stdout, in ASCII, so that no terminal's encoding can break it."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    print(json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f"))
+
+
+def _print_marked(mark: str, colour: str, text: str) -> None:
+    print(_styled(mark, sys.stderr, {"fg": colour}), plain(text), file=sys.stderr)
 
 
 def _styled(text: str, stream: TextIO, style: dict[str, Any]) -> str:
+    text = printable(text)
     colours = bool(text) and stream.isatty() and not os.environ.get("NO_COLOR")
     return typer.style(text, **style) if colours and os.environ.get("TERM") != "dumb" else text
 
 
 def plain(text: str) -> str:
-    """A model's or a file's own words on one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """A model's or a file's own words on one line, control characters as escapes."""
+    return printable(" ".join(text.split()))

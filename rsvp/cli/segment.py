@@ -206,7 +206,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")
     if written:
         console.print_out()
-        console.print_out(f"written: {', '.join(_shortened(written))}")
+        console.print_out(f"written: {', '.join(map(console.plain, _shortened(written)))}")
 
 
 def _no_answer(result: Result) -> str:
