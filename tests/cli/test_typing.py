@@ -114,7 +114,7 @@ def test_a_refusal_is_quoted(capsys, monkeypatch) -> None:
     monkeypatch.setattr(scripted_cli.Scripted, "reply", lambda *_, **__: Reply(said))
     assert main(cup()) == 3
     err = capsys.readouterr().err
-    assert "it wrote: \"I'm sorry, but I can't help with identifying people. Really." in err
+    assert "it wrote: \"I'm sorry, but I can't help with identifying \\x07 people. Really." in err
     assert err.endswith('..."\n')
     assert len(err) < 500
 
