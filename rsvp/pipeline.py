@@ -104,7 +104,7 @@ class Pipeline:
             target_exists=target_exists,
             language=language,
         )
-        self._frame_assumed = not self.prompt_config.family.name and frame is None
+        self._frame_assumed = not self.prompt_config.family.source and frame is None
         self.limits = limits or Limits()
         if isinstance(strategy, NeedsSegmenter) and mllm is not None:
             strategy.check_segmenter(segmenter)
@@ -419,7 +419,7 @@ class Pipeline:
         name = self.strategy.name if self.strategy is not None else ""
         if self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
             yield (
-                f"nothing is known of {self.mllm.model}: its coordinates are read as "
+                f"nothing is known of how {self.mllm.model} writes coordinates: they are read as "
                 f"{self.prompt_config.frame.kind}; --frame names another"
             )
 
@@ -431,7 +431,7 @@ class Pipeline:
         found = self._cache.masks(request.image, proposals)
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(request.image, proposals, found.masks)
+        targets = postprocess.to_targets(request.image, proposals, found)
         return postprocess.apply_hint(request.hint, targets)
 
     def _names(self, output: ReasoningOutput | None) -> ModelNames:

@@ -23,7 +23,7 @@ from rsvp.result import Result
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.points import PointsStrategy
-from rsvp.types import Box, Masks
+from rsvp.types import Box, Masks, PackedMask
 
 BOXES = [[1.0, 2.0, 30.0, 40.0], [50.0, 50.0, 60.0, 70.0]]
 AS: dict[str, Callable[[Any], Any]] = {
@@ -178,8 +178,8 @@ def test_results_compare_and_hash_by_content() -> None:
     assert one != result(0, (100, 200, 600, 1000))
     assert one != replace(one, query="another")
     (target,) = one.targets
-    assert replace(target, mask=target.mask.copy()) == target
-    assert replace(target, mask=~target.mask) != target
+    assert replace(target, packed=PackedMask.pack(target.mask)) == target
+    assert replace(target, packed=PackedMask.pack(~target.mask)) != target
     assert target != "a target"
 
 

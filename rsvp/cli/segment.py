@@ -200,7 +200,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out(marked=found, bold=True)
     for target in result.targets:
         label = console.plain(target.label) or "target"
-        where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
+        where = f"box {_pixels(target.box)}, {target.packed.area} pixels"
         console.print_out(f": {where}, score {target.score:.2f}", marked=label, bold=True)
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")

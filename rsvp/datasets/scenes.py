@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size, inside
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
@@ -34,8 +34,8 @@ class _SceneObjectEntry(AnnotationModel):
     def _is_xyxy(cls, box: list[int | float]) -> list[int | float]:
         try:
             Box(*box)
-        except (TypeError, BadInput):
-            raise ValueError(f"is not an xyxy box: {box}") from None
+        except (TypeError, OverflowError, BadInput):
+            raise ValueError(f"is not an xyxy box: {str(box)[:80]}") from None
         return box
 
 
@@ -101,6 +101,7 @@ class SceneDataset(BaseDataset):
 
 def _checked(entry: object, number: int, file: Path) -> _SceneEntry:
     scene = validate(_SceneEntry.model_validate, entry, f"{file}: scene {number}")
+    inside(file.parent, scene.image, f"{file}: scene {number}")
     where = f"{file}: scene {scene.image}"
     check_size((scene.height, scene.width), where)
     for place, one in enumerate(scene.objects):

@@ -46,15 +46,16 @@ def to_coco(result: Segmentation, *, rle: bool = False) -> dict[str, Any]:
 
 
 def _annotation(number: int, target: Target, category: int, rle: bool) -> dict[str, Any]:
-    tight = mask_to_box(target.mask) or target.box
+    mask = target.mask
+    tight = mask_to_box(mask) or target.box
     corner = [round(tight.x0, 2), round(tight.y0, 2)]
-    polygons = [join_contours(part).reshape(-1).tolist() for part in find_outlines(target.mask)]
+    polygons = [join_contours(part).reshape(-1).tolist() for part in find_outlines(mask)]
     return {
         "id": number,
         "image_id": 1,
         "category_id": category,
-        "segmentation": encode_rle(target.mask) if rle else polygons or [corner * 3],
-        "area": int(target.mask.sum()),
+        "segmentation": encode_rle(mask) if rle else polygons or [corner * 3],
+        "area": target.packed.area,
         "bbox": [*corner, round(tight.width, 2), round(tight.height, 2)],
         "iscrowd": 0,
         "score": round(target.score, 4),

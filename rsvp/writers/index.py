@@ -41,9 +41,9 @@ def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:
     if len(result.targets) > np.iinfo(np.uint16).max:
         raise BadInput(f"an index mask holds at most 65,535 targets, found {len(result.targets)}")
     numbers = np.zeros((result.image.height, result.image.width), dtype=np.uint16)
-    numbered = enumerate((target.mask for target in result.targets), start=1)
-    for number, mask in sorted(numbered, key=lambda item: -item[1].sum()):
-        numbers[mask] = number
+    numbered = enumerate((target.packed for target in result.targets), start=1)
+    for number, mask in sorted(numbered, key=lambda item: -item[1].area):
+        numbers[mask.unpack()] = number
     return numbers
 
 

@@ -67,7 +67,8 @@ def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[s
 
 
 def _shape(target: Target) -> dict[str, Any] | None:
-    box = mask_to_box(target.mask)
+    mask = target.mask
+    box = mask_to_box(mask)
     if box is None:
         return None
     x0, y0, x1, y1 = (int(value) for value in box.xyxy)
@@ -78,7 +79,7 @@ def _shape(target: Target) -> dict[str, Any] | None:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": _base64_png(target.mask[y0:y1, x0:x1].astype("uint8") * 255),
+        "mask": _base64_png(mask[y0:y1, x0:x1].astype("uint8") * 255),
         "score": round(target.score, 4),
     }
 

@@ -124,7 +124,7 @@ def to_yolo(result: Segmentation, known: Sequence[str] = ()) -> tuple[list[str],
     size = np.array([result.image.width, result.image.height])
     lines = []
     for target in result.targets:
-        if not target.mask.any():
+        if not target.packed.area:
             continue
         polygon = join_contours(find_contours(target.mask))
         if len(polygon) < _MIN_POINTS:

@@ -21,7 +21,7 @@ from rsvp.cli.main import main
 from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.result import Result
-from rsvp.types import Box, ModelNames, Reasoning, Target
+from rsvp.types import Box, ModelNames, PackedMask, Reasoning, Target
 from rsvp.writers.index import to_index_mask
 
 HEIGHT, WIDTH = 61, 87
@@ -46,7 +46,7 @@ def made(masks: list[np.ndarray], path: Path | None = None) -> Result:
     if path is not None:
         Pil.fromarray(rgb).save(path)
     targets = tuple(
-        Target(label, Box(1, 2, 30 + i, 40), 0.5 + i / 10, mask)
+        Target(label, Box(1, 2, 30 + i, 40), 0.5 + i / 10, PackedMask.pack(mask))
         for i, (label, mask) in enumerate(zip(LABELS, masks, strict=False))
     )
     return Result(
@@ -206,7 +206,7 @@ def test_more_targets_than_palette_entries(tmp_path: Path) -> None:
     for number, row in enumerate(rows):
         row[number // WIDTH, number % WIDTH] = True
     one = made([])
-    targets = tuple(Target("x", Box(0, 0, 1, 1), 1.0, row) for row in rows)
+    targets = tuple(Target("x", Box(0, 0, 1, 1), 1.0, PackedMask.pack(row)) for row in rows)
     writers.write(replace(one, targets=targets), tmp_path, ["index"])
     found = cv2.imread(str(tmp_path / "index.png"), cv2.IMREAD_UNCHANGED)
     assert found.dtype == np.uint16
