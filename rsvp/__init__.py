@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsvp import errors
-    from rsvp.errors import RsvpError
+    from rsvp.errors import RsvpError, RsvpWarning
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
     from rsvp.result import Result
@@ -31,6 +31,7 @@ __all__ = [
     "Point",
     "Result",
     "RsvpError",
+    "RsvpWarning",
     "__version__",
     "errors",
     "load_image",
@@ -42,6 +43,7 @@ _HOMES = {
     "Point": "rsvp.types",
     "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
+    "RsvpWarning": "rsvp.errors",
     "load_image": "rsvp.images",
 }
 

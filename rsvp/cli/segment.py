@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsvp import presets
+from rsvp import presets, registry
 from rsvp.cli import console, options
 from rsvp.errors import BadInput
 
@@ -18,18 +19,24 @@ if TYPE_CHECKING:
     from rsvp.types import Box
 
 DEFAULT_OUT = "rsvp-out"
+STDIN = "-"
 
 
 def segment(
     *,
-    image: Annotated[str, typer.Option(metavar="PATH", help="The image.")],
+    image: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH", help="The image; - is standard input, demo the one in the package."
+        ),
+    ],
     query: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="TEXT",
             help="What to look for, in any language; optional with --box or --point.",
         ),
-    ] = "",
+    ] = None,
     preset: options.Preset = presets.DEFAULT,
     mllm: options.Mllm = None,
     strategy: options.Strategy = None,
@@ -47,6 +54,14 @@ def segment(
             metavar="X,Y",
             help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
             "mean one target.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the box shows, one for each --box in their order, or one for all; by "
+            "default the query.",
         ),
     ] = None,
     within: Annotated[
@@ -71,6 +86,7 @@ def segment(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    record: options.Record = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -84,10 +100,11 @@ def segment(
             "--format",
             metavar="LIST",
             help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
-            "mask of numbers), coco, labelme, yolo, or a plug-in's.",
+            "mask of numbers), coco (polygons), coco-rle, labelme, yolo, or a plug-in's.",
         ),
     ] = "json,overlay,png",
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -96,7 +113,7 @@ def segment(
     Prints the reasoning and the targets, and writes result.json, overlay.png and a mask for each
     target into --out.
     """
-    options.begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.pipeline import Pipeline
@@ -105,11 +122,23 @@ def segment(
     # Whatever can be refused is refused before a model is loaded.
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
-    request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
+    request = make_request(
+        _source(options.single("--image", image)),
+        options.single("--query", query or [""]),
+        box or None,
+        point or None,
+        labels=label or None,
+        within=within,
+        exclude=exclude,
+    )
     limits = Limits.parse(budget)
     backend_options = options.parse_options(option)
     folder = _folder(out, as_json)
-    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+    with (
+        writers.output_folder(folder, kinds, request.image.path)
+        if folder
+        else contextlib.nullcontext()
+    ):
         pipeline = Pipeline.from_preset(
             chosen,
             mllm=presets.NO_MLLM if request.prompts else mllm,
@@ -121,6 +150,8 @@ def segment(
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
+            record=record,
+            connect=True,
         )
         result = pipeline.run(request)
         written = writers.write(result, folder, kinds) if folder else []
@@ -129,6 +160,19 @@ def segment(
     else:
         _print(result, written)
     _warn(result, chosen)
+
+
+def _source(image: str) -> str | bytes:
+    """The image of `--image`: its path, or its bytes from standard input."""
+    if image == STDIN:
+        if sys.stdin.isatty():
+            raise BadInput("--image - reads an image from standard input: cat a.png | rsvp …")
+        return options.read_stdin()
+    if Path(image).is_dir():
+        batch = "batch" in registry.names("command")
+        instead = f"rsvp batch --input {image} takes folders" if batch else "give one image of it"
+        raise BadInput(f"{image} is a folder, not an image file; {instead}")
+    return image
 
 
 def _folder(out: str | None, as_json: bool) -> Path | None:
@@ -143,7 +187,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files; first of all that there is no answer, where that is so."""
     unanswered = _no_answer(result)
     if unanswered:
-        console.print_out(unanswered)
+        console.print_out(marked=unanswered, fg="yellow")
     for number, step in enumerate(result.reasoning.steps, start=1):
         where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
@@ -152,11 +196,12 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     # The reason would speak for what the hints do not allow.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target and not unanswered:
-        console.print_out("no target in this image" + ruled_out * " that the hints allow")
+        found = "no target in this image" + ruled_out * " that the hints allow"
+        console.print_out(marked=found, bold=True)
     for target in result.targets:
         label = console.plain(target.label) or "target"
         where = f"box {_pixels(target.box)}, {target.packed.area} pixels"
-        console.print_out(f"{label}: {where}, score {target.score:.2f}")
+        console.print_out(f": {where}, score {target.score:.2f}", marked=label, bold=True)
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")
     if written:
@@ -191,7 +236,7 @@ def _warn(result: Result, preset: presets.Preset) -> None:
     from rsvp.pipeline import UNSURE
 
     for warning in result.warnings:
-        console.print_err(f"warning: {console.plain(warning)}")
+        console.warn(warning)
     unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
     if unsure and preset.name == presets.DEFAULT:
         better = presets.get(presets.PHOTOGRAPHS)

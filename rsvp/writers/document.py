@@ -149,6 +149,7 @@ class EarlierResult(BaseModel):
 
     schema_version: Literal[1]
     image: ImageEntry
+    query: str
     targets: list[Any]
 
     @classmethod
@@ -164,6 +165,10 @@ class EarlierResult(BaseModel):
     def masks(self) -> list[str]:
         """The masks of its targets."""
         return [mask_file(number) for number in range(len(self.targets))]
+
+    def is_of(self, result: Segmentation) -> bool:
+        """Whether it answers the same query on the same image."""
+        return (self.image.sha256, self.query) == (result.image.sha256, result.query)
 
     def accounts_for(self, name: str, stem: str | None) -> bool:
         """Whether a file belongs to this result; `stem` is that of the image it may be named for.
