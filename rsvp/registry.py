@@ -93,6 +93,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "command": {
         "segment": "rsvp.cli.segment:segment",
+        "batch": "rsvp.cli.batch:batch",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("request", "segmenters", "strategies", "writers"),
     ("dialogue", "reasoning", "postprocess", "result", "parts", "pipeline", "training"),
     ("evaluation", "embedded"),
+    ("batch",),
     ("doctor", "cli", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -79,14 +79,14 @@ def run_sample(
     pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
 ) -> SampleOutcome:
     """Both stages, one after the other."""
-    with _catch(sample.id) as answer:
+    with catch(sample.id) as answer:
         answer.value = pipeline.segment(image, sample.query)
     return _with_boxes(answer, pipeline, sample, image, options)
 
 
 def reason(pipeline: TwoStagePipeline, sample: Sample, image: Image) -> Outcome[ReasoningOutput]:
     """Stage 1 alone."""
-    with _catch(sample.id) as output:
+    with catch(sample.id) as output:
         output.value = pipeline.reason(image, sample.query)
     return output
 
@@ -101,7 +101,7 @@ def segment_proposals(
     """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
     answer = Outcome[Result](None, output.failure, output.raw)
     if output.value is not None:
-        with _catch(sample.id) as answer:
+        with catch(sample.id) as answer:
             answer.value = pipeline.segment_proposals(image, output.value)
         answer.raw = answer.raw or output.value.reasoning.raw
     answer.seconds += output.seconds
@@ -134,8 +134,45 @@ class Work:
     protocol: ScoringProtocol
     options: EvalOptions
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self.dataset[i] for i in self.indices)
+    def portable(self) -> Work:
+        """See `rsvp.evaluation.engines.local.RunWork.portable`."""
+        return replace(self, data=self.data.absolute(), dataset=None)  # type: ignore[arg-type]
+
+    def opened(self) -> Work:
+        """The same work in another process."""
+        return replace(self, dataset=self.open_dataset(self.data))
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index`."""
+        return self.dataset[index]
+
+    def open_image(self, sample: Sample) -> Image:
+        """See `open_image`."""
+        return open_image(sample)
+
+    def run(self, pipeline: SegmentingPipeline, sample: Sample, image: Image) -> SampleOutcome:
+        """See `run_sample`."""
+        return run_sample(pipeline, sample, image, self.options)
+
+    def reason(
+        self, pipeline: TwoStagePipeline, sample: Sample, image: Image
+    ) -> Outcome[ReasoningOutput]:
+        """See `reason`."""
+        return reason(pipeline, sample, image)
+
+    def segment(
+        self,
+        pipeline: TwoStagePipeline,
+        sample: Sample,
+        image: Image,
+        output: Outcome[ReasoningOutput],
+    ) -> SampleOutcome:
+        """See `segment_proposals`."""
+        return segment_proposals(pipeline, sample, image, output, self.options)
+
+    def load(self, record: Any) -> Record:
+        """A record as another process made it."""
+        return Record.model_validate(record)
 
     def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
         """Score an answered sample."""
@@ -186,7 +223,7 @@ def _with_boxes(
     def of_boxes(boxes: Sequence[Box]) -> Outcome[Result] | None:
         if not boxes:
             return None
-        with _catch(sample.id) as outcome:
+        with catch(sample.id) as outcome:
             outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
         return outcome
 
@@ -197,7 +234,7 @@ def _with_boxes(
 
 
 @contextlib.contextmanager
-def _catch(sample_id: str) -> Iterator[Outcome[Any]]:
+def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:

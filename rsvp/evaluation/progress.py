@@ -1,28 +1,46 @@
-"""The progress of a run on a terminal: bar, time left, running gIoU, tokens, failures."""
+"""The progress of a run on a terminal: bar, time left, running score, tokens, failures."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from rich import progress
 from rich.console import Console
 
-from rsvp.evaluation.summary import RunAggregator
+
+class Counts(Protocol):
+    """What is known of a run so far.
+
+    Attributes:
+        n: the number of records.
+        failed: how many of them have no answer.
+        tokens: that the MLLM read and wrote.
+        headline: a number of the run's own and its name.
+    """
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def headline(self) -> tuple[str, float | None]: ...
 
 
 @contextlib.contextmanager
 def show_progress(
-    name: str, total: int, aggregator: RunAggregator, *, shown: bool
+    name: str, total: int, aggregator: Counts, *, shown: bool
 ) -> Iterator[Callable[[], None]]:
     """A bar on stderr inside `with`, where that is a terminal; gives what updates it."""
     bar = progress.Progress(
         "{task.description}",
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        "gIoU {task.fields[giou]}",
+        "{task.fields[score]}",
         "{task.fields[tokens]} tokens",
         "{task.fields[failed]} failed",
         progress.TimeElapsedColumn(),
@@ -33,10 +51,10 @@ def show_progress(
     )
 
     def fields() -> dict[str, Any]:
-        giou = aggregator.mean_iou
+        label, value = aggregator.headline
         return {
             "completed": aggregator.n,
-            "giou": "–" if giou is None else f"{giou:.3f}",
+            "score": f"{label} " + ("–" if value is None else f"{value:.3f}"),
             "tokens": f"{aggregator.tokens:,}",
             "failed": aggregator.failed,
         }

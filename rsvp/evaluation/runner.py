@@ -6,9 +6,8 @@ A run's folder holds `config.json`, `records.jsonl` (one line a sample, see
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from rsvp.datasets import Dataset
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
+from rsvp.evaluation.config import EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
-from rsvp.evaluation.progress import show_progress
-from rsvp.evaluation.records import RECORDS, RecordsFile
+from rsvp.evaluation.pending import answer_pending, replay
+from rsvp.evaluation.records import RECORDS, Record
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
@@ -110,26 +109,21 @@ def evaluate(
     )
     file = folder / RECORDS
     with locked(folder):
-        _prepare(folder, run, Path(data), resume=resume or retry_failed)
+        environment = {"data": str(data), **config.environment()}
+        EvalConfig(run=run, environment=environment).prepare(folder, resume=resume or retry_failed)
         if retry_failed:
             records.drop_failed(file)
         aggregator = RunAggregator(rules)
-        with RecordsFile(file) as stream:
-            done = _replay(file, ids, aggregator)
-            pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-            options = EvalOptions(oracle, benchmark.scores_path)
-            work = Work(Path(data), open_dataset, dataset, pending, rules, options)
-            with (
-                show_progress(name, len(ids), aggregator, shown=progress) as update,
-                contextlib.closing(engine(work)) as answered,
-            ):
-                for record in answered:
-                    stream.append(record.to_dict())
-                    aggregator.add(record)
-                    update()
+        options = EvalOptions(oracle, benchmark.scores_path)
+
+        def answer(pending: list[int]) -> Generator[Record, None, None]:
+            return engine(Work(Path(data), open_dataset, dataset, pending, rules, options))
+
+        for _ in answer_pending(file, ids, aggregator, answer, name=name, progress=progress):
+            pass
         if records.keep_records(file, ids):  # the order decides the bootstrap's draws
             aggregator = RunAggregator(rules)
-            _replay(file, ids, aggregator)
+            replay(file, ids, aggregator)
         official = None
         if benchmark.scores_more and len(ids) == len(dataset):  # AP counts other samples as missed
             official = score_samples(name, benchmark, dataset, file, rules.name)
@@ -152,33 +146,3 @@ def _finish(
             f"all {aggregator.n} samples failed{often}: {cause}; --retry-failed asks them again"
         )
     return summary
-
-
-def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
-    """Make the run's folder, or check that it holds this very run."""
-    try:
-        # A kill may have left a draft of the config and nothing else.
-        started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
-    except OSError as error:
-        raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
-    if not started:
-        environment = {"data": str(data), **config.environment()}
-        document = EvalConfig(run=run, environment=environment).model_dump()
-        write_json(folder / CONFIG, document, sync=True)
-    elif not resume:
-        raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
-    elif not (folder / CONFIG).is_file():
-        raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
-    else:
-        EvalConfig.read(folder).check_same(run, folder)
-
-
-def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
-    """Add the records that are there; the ids of their samples. BadInput where one is broken."""
-    expected, done = set(ids), set()
-    for record in records.read(file):
-        if record.id not in expected:
-            raise BadInput(f"{file}: {record.id!r} is not a sample of this run")
-        done.add(record.id)
-        aggregator.add(record)
-    return done

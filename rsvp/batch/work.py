@@ -1,0 +1,170 @@
+"""What is done with each item of a batch, and the record that it becomes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsvp.batch.items import BatchItem
+from rsvp.evaluation.outcomes import Outcome, catch
+from rsvp.evaluation.records import TokenUsage
+from rsvp.images import load_image
+from rsvp.pipeline import Pipeline
+from rsvp.platform.lru import LRUCache
+from rsvp.reasoning import ReasoningOutput
+from rsvp.request import Request, make_request
+from rsvp.result import Result
+from rsvp.types import Image
+
+
+class BatchError(BaseModel):
+    """Why an item has no result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="The class of the error.")
+    message: str
+
+
+class BatchRecord(BaseModel):
+    """A line of `results.jsonl`: `id` and the fields of `result.json`, or `error`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    image: dict[str, Any] = Field(description="As in `result.json`; of a failure only `path`.")
+    query: str
+    error: BatchError | None = Field(default=None, description="Only of a failure.")
+    usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
+    targets: list[dict[str, Any]] | None = Field(default=None, description="Likewise.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the line has it."""
+        missing = {name for name in ("error", "usage", "targets") if getattr(self, name) is None}
+        return self.model_dump(exclude=missing)
+
+
+class _Slot:
+    """An image that is opened once, by the first thread that needs it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.image: Outcome[Image] | None = None
+
+
+class _Images:
+    """The images used last, opened once each.
+
+    Args:
+        count: how many are kept.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._slots: LRUCache[_Slot] = LRUCache(count)
+
+    def open(self, path: str) -> Outcome[Image]:
+        """An image, or why it cannot be opened."""
+        with self._lock:
+            slot = self._slots.get(path, _Slot)
+        with slot.lock:
+            if slot.image is None:
+                with catch(path) as outcome:
+                    outcome.value = load_image(path)
+                slot.image = outcome
+            return slot.image
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWork:
+    """The items of a batch that have no record yet; see `rsvp.evaluation.engines.local.RunWork`.
+
+    A failure of any kind that concerns one item alone becomes its record.
+
+    Attributes:
+        kept_images: of so many images the pixels are kept, for further queries.
+    """
+
+    items: Sequence[BatchItem]
+    indices: Sequence[int]
+    kept_images: int = 1
+    images: _Images | None = field(default=None, compare=False)
+
+    def portable(self) -> BatchWork:
+        """With paths that hold in other processes."""
+        items = [replace(item, image=os.path.abspath(item.image)) for item in self.items]
+        return replace(self, items=items, images=None)
+
+    def opened(self) -> BatchWork:
+        """With a cache of images."""
+        return replace(self, images=_Images(self.kept_images))
+
+    def sample(self, index: int) -> BatchItem:
+        """An item."""
+        return self.items[index]
+
+    def open_image(self, item: BatchItem) -> Outcome[Image]:
+        """Its image, or why there is none."""
+        assert self.images is not None
+        return self.images.open(item.image)
+
+    def run(self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]) -> Outcome[Result]:
+        """Both stages."""
+        return self.segment(pipeline, item, image, self.reason(pipeline, item, image))
+
+    def reason(
+        self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]
+    ) -> Outcome[ReasoningOutput | Result]:
+        """Stage 1; both stages where there are hints, and none where there are boxes or points."""
+        if image.value is None:
+            return Outcome(failure=image.failure)
+        with catch(item.id) as output:
+            request = _request(item, image.value)
+            if request.hint:
+                output.value = pipeline.run(request)
+            elif not request.prompts:
+                output.value = pipeline.reason(request.image, request.query)
+        return output
+
+    def segment(
+        self,
+        pipeline: Pipeline,
+        item: BatchItem,
+        image: Outcome[Image],
+        output: Outcome[ReasoningOutput | Result],
+    ) -> Outcome[Result]:
+        """Stage 2; a failed stage 1 stays failed."""
+        if output.failure is not None or isinstance(output.value, Result) or image.value is None:
+            return output  # type: ignore[return-value]
+        with catch(item.id) as found:
+            if output.value is None:
+                found.value = pipeline.run(_request(item, image.value))
+            else:
+                found.value = pipeline.segment_proposals(image.value, output.value)
+        return found
+
+    def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
+        """The line of an item."""
+        if outcome.value is not None:
+            return BatchRecord.model_validate({"id": item.id, **outcome.value.to_dict()})
+        failure = outcome.failure
+        error = BatchError(type=failure.error, message=failure.message) if failure else None
+        more = {"reply": outcome.raw} if outcome.raw else {}
+        return BatchRecord(
+            id=item.id, image={"path": item.image}, query=item.query, error=error, **more
+        )
+
+    def load(self, record: Any) -> BatchRecord:
+        """A record of another process."""
+        return BatchRecord.model_validate(record)
+
+
+def _request(item: BatchItem, image: Image) -> Request:
+    values = asdict(item)
+    del values["id"]
+    return make_request(**{**values, "image": image})
