@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,9 +41,20 @@ class BatchItem:
     exclude: tuple[tuple[float, ...], ...] | None = None
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked beside the image: the query, and what else there is, as JSON has it."""
+        values = asdict(self)
+        del values["id"], values["image"]
+        return {name: _as_lists(value) for name, value in values.items() if value is not None}
+
+    @property
     def has_hints(self) -> bool:
         """Whether the MLLM is told where to look."""
         return self.within is not None or bool(self.exclude)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(one) for one in value] if isinstance(value, tuple) else value
 
 
 _Xyxy = Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
@@ -75,7 +86,7 @@ class BatchLine(BaseModel):
         own = [self.query] if isinstance(self.query, str) else self.query
         prompted = self.boxes or self.points
         more = self.model_dump(include={"boxes", "points", "labels", "within", "exclude"})
-        image = os.path.join(folder, self.image)
+        image = os.path.join("" if folder == Path() else folder, self.image)
         texts = own or list(queries) or ([""] if prompted else [])
         yield from (replace(item, **more) for item in _queried(self.id or self.image, image, texts))
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from rsvp.batch.gather import Gathered
 from rsvp.batch.items import BatchItem
 from rsvp.batch.work import BatchRecord, BatchWork
+from rsvp.errors import BadInput
 from rsvp.evaluation import config, records
 from rsvp.evaluation.config import RunDocument
 from rsvp.evaluation.engines.local import Engine, LocalEngine
@@ -45,7 +46,8 @@ class BatchTally:
 
     model = BatchRecord
 
-    def __init__(self) -> None:
+    def __init__(self, items: Sequence[BatchItem] = ()) -> None:
+        self._items = {item.id: item for item in items}
         self.n = self.tokens = self.no_target = self.images = 0
         self.causes: Counter[tuple[str, str]] = Counter()  # type and message of the failures
         self.begin()
@@ -71,7 +73,12 @@ class BatchTally:
         return "queries/s", self.rate
 
     def add(self, record: BatchRecord) -> None:
-        """Count one record."""
+        """Count one record; BadInput where the batch now asks something else."""
+        if record.asked != self._items[record.id].asked:
+            raise BadInput(
+                f"cannot resume: {record.id!r} was asked {record.asked}, now it is "
+                f"{self._items[record.id].asked}; ask for the same or choose another folder"
+            )
         self.n += 1
         self.seconds = time.monotonic() - self._started
         if record.error is not None:
@@ -140,7 +147,7 @@ class Batch:
 
     def __iter__(self) -> Iterator[BatchRecord]:
         file, ids = self.records, [item.id for item in self._items]
-        self.tally = BatchTally()
+        self.tally = BatchTally(self._items)
         with locked(self._folder):
             document = BatchConfig(run=self._settings, environment=config.environment())
             document.prepare(self._folder, resume=self._resume)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +39,7 @@ class BatchRecord(BaseModel):
     id: str
     image: dict[str, Any] = Field(description="As in `result.json`; of a failure only `path`.")
     query: str
+    asked: dict[str, Any] = Field(description="The query, and boxes, points and hints if any.")
     error: BatchError | None = Field(default=None, description="Only of a failure.")
     usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
     targets: list[dict[str, Any]] | None = Field(default=None, description="Likewise.")
@@ -151,12 +152,18 @@ class BatchWork:
     def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
         """The line of an item."""
         if outcome.value is not None:
-            return BatchRecord.model_validate({"id": item.id, **outcome.value.to_dict()})
+            document = outcome.value.to_dict()
+            return BatchRecord.model_validate({"id": item.id, "asked": item.asked, **document})
         failure = outcome.failure
         error = BatchError(type=failure.error, message=failure.message) if failure else None
         more = {"reply": outcome.raw} if outcome.raw else {}
         return BatchRecord(
-            id=item.id, image={"path": item.image}, query=item.query, error=error, **more
+            id=item.id,
+            image={"path": item.image},
+            query=item.query,
+            asked=item.asked,
+            error=error,
+            **more,
         )
 
     def load(self, record: Any) -> BatchRecord:
@@ -165,6 +172,4 @@ class BatchWork:
 
 
 def _request(item: BatchItem, image: Image) -> Request:
-    values = asdict(item)
-    del values["id"]
-    return make_request(**{**values, "image": image})
+    return make_request(image, **item.asked)
