@@ -20,7 +20,6 @@ from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.benchmarks.vqa import SceneQuestions
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
@@ -89,8 +88,8 @@ class Scenes(MaskBenchmark):
     protocols = (metrics.SCENES,)
     has_absent = True
 
-    def of(self, data: Path) -> Benchmark:
-        return SceneQuestions() if scene_task(data) == "qa" else self
+    def name_for(self, name: str, data: Path) -> str:
+        return "scenes-qa" if scene_task(data) == "qa" else name
 
 
 class ReasonSeg(MaskBenchmark):
