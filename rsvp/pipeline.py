@@ -388,9 +388,16 @@ class Pipeline:
     def _reason(
         self, request: Request, timer: _Timer, dialogue: Dialogue | None = None
     ) -> ReasoningOutput:
-        """Stage 1."""
+        """Stage 1.
+
+        Args:
+            dialogue: of a later stage, whose queries are the MLLM's own words.
+        """
         strategy, config = self.strategy, self.prompt_config
-        dialogue = dialogue or self._dialogue(config.profile)
+        if dialogue is None:
+            dialogue = self._dialogue(config.profile)
+        else:
+            config = replace(config, translator=None)
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)

@@ -79,7 +79,7 @@ def test_the_versions_agree() -> None:
 
 def test_the_installed_version_is_this_one() -> None:
     try:
-        installed = importlib.metadata.version("rsvp")
+        installed = importlib.metadata.version(PROJECT["name"])
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("rsvp runs from the checkout, uninstalled")
     assert installed == PROJECT["version"], "pyproject.toml changed: run make setup"
@@ -110,6 +110,20 @@ def test_every_extra_that_an_error_names_exists() -> None:
                 assert isinstance(extra, ast.Constant), f"{path.name}:{node.lineno}"
                 named.add(extra.value)
     assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_no_printed_command_installs_somebody_elses_package() -> None:
+    """The registry's `rsvp` is another project; this one's distribution has a name of its own."""
+    assert PROJECT["name"] == "rsvp-segmentation"
+    theirs = re.compile(r"pip install [^\n#]*?(?<![\w./-])rsvp(?![\w.-])")
+    texts = [p for p in tracked() if p.suffix in {".py", ".md", ".toml", ".txt", ".html", ""}]
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in texts
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if theirs.search(line)
+    ]
+    assert not found
 
 
 def test_torch_is_pinned_for_setup() -> None:

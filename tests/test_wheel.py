@@ -136,7 +136,7 @@ def test_it_is_the_wheel_that_is_imported(installed: Installed, tmp_path: Path) 
         "import sys, rsvp, rsvp.prompting as p\n"
         "from importlib.metadata import version\n"
         "assert p.load('full/boxes.cot').text and p.load('compact/grid.direct').text\n"
-        "assert rsvp.__version__ == version('rsvp')\n"
+        "assert rsvp.__version__ == version('rsvp-segmentation')\n"
         "assert 'torch' not in sys.modules\n"
         "print(rsvp.__file__)"
     )

@@ -30,6 +30,8 @@ from rsvp.errors import BadInput
 from rsvp.training.monitor import StopCondition
 from rsvp.training.run_folder import load_checkpoint, save_checkpoint
 
+CHECKPOINT = "checkpoint.pt"  # in the folder of a run
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -79,7 +81,7 @@ class Loop:
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.config, self.parts, self.clip, self.unit = config, parts, clip, unit
-        self.checkpoint, self.log = out / "checkpoint.pt", out / "log.csv"
+        self.checkpoint, self.log = out / CHECKPOINT, out / "log.csv"
         self.optimizers = optimizers(parts.values(), config.lr, config.muon_lr)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.parameters = [p for group in groups for p in group["params"]]

@@ -17,13 +17,14 @@ import torch
 
 from recipes.embedded import words
 from recipes.embedded.examples import STRATEGY_SHARES, TRAIN_SEED, ExampleBuffer, to_pixels
-from recipes.embedded.loop import Loop, LoopConfig, schedule, warmup
+from recipes.embedded.loop import CHECKPOINT, Loop, LoopConfig, schedule, warmup
 from recipes.embedded.meaning import sample_text
 from recipes.embedded.tasks import task_example, task_prompts
 from recipes.embedded.tokenizer import make_tokenizer
 from recipes.embedded.trainer import ReasonerTrainer, TurnLosses
 from rsvp.embedded.vocabulary import STYLES
 from rsvp.lexicon import Lexicon
+from rsvp.training.run_folder import load_checkpoint
 from rsvp.types import RgbArray
 
 TASK_SHARES: Mapping[str, float] = {"qa": 0.15, "trace": 0.12, "verify": 0.1}
@@ -64,11 +65,16 @@ class ReasonerConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class FineTuningConfig(ReasonerConfig):
-    """How to fine-tune: with small learning rates, and new heads that have to be trained first."""
+    """How to fine-tune: with small learning rates.
 
-    steps: int = 2500
-    lr: float = 5e-4
-    muon_lr: float = 8e-4
+    New heads are trained by themselves first; those of the run that is fine-tuned, where it has a
+    checkpoint, go on.
+    """
+
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 8e-4
+    muon_lr: float = 1.3e-3
     decay: float = 0.8
     perception_steps: int = 0
     freeze_warmup: int = 150
@@ -95,7 +101,7 @@ def train(
 
     Args:
         photos: (H, W, 3) uint8 arrays: backgrounds, and images to refuse.
-        start: folder of a trained model to fine-tune, with new heads and optimisers.
+        start: folder of a trained model to fine-tune, with new optimisers.
         grounds: (H, W, 3) uint8 arrays: backgrounds alone.
         vectors: word vectors, see `words.load_vectors`: teach ordinary wording to a trained model.
 
@@ -110,6 +116,10 @@ def train(
     trainer = trainer_class(tokenizer, device, start)
     if lexicon and word_vectors:
         trainer.embed_words(lexicon.words, word_vectors)
+    freeze_warmup = config.freeze_warmup
+    if start is not None and (run := load_checkpoint(start.parent / CHECKPOINT)) is not None:
+        trainer.heads.load_state_dict(run["heads"])
+        freeze_warmup = 0
     parts = {"model": trainer.model, "heads": trainer.heads}
     loop = Loop(out, config, parts, clip=2.0, unit="scenes", counts={"scenes": 0})
     # A resumed run draws new scenes: there is no end of them, so no position needs to be kept.
@@ -124,7 +134,7 @@ def train(
     for step in loop.steps():
         examples = buffer.draw(config.batch)
         images = to_pixels(examples, buffer.rng).to(device)
-        train_model = step >= config.freeze_warmup
+        train_model = step >= freeze_warmup
         with torch.autocast(device, dtype=torch.bfloat16):
             seen = trainer.perception_loss(examples, images, train_model=train_model)
             said = none

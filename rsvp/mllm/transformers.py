@@ -68,7 +68,7 @@ class TransformersMLLM:
         model: a folder, a hub id, or ``embedded`` for the small one in the package.
         dtype: ``bfloat16``, ``float16`` or ``float32``; chosen for the device when None.
         device: as torch names it, e.g. ``cuda:1``; the best one when None.
-        load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp[quant]``.
+        load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp-segmentation[quant]``.
         max_tokens: the longest reply, in tokens; thinking counts too.
         temperature: 0 is greedy.
         enable_thinking: switches the thinking of models whose chat template can: Qwen3.5, GLM-4.5V,

@@ -43,7 +43,7 @@ from rsvp.types import Image
 
 # The package's own requirements would install torchvision, and its build another torch.
 INSTALL = (
-    "pip install 'rsvp[sam2]' && "
+    "pip install 'rsvp-segmentation[sam2]' && "
     "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2==1.1.0"
 )
 

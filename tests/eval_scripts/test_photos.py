@@ -89,7 +89,7 @@ def test_grabcut_without_background_is_the_filled_box(folder):
 
 def test_missing_opencv_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'rsvp\[dev\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'rsvp-segmentation\[dev\]'"):
         photos.measure(None, photos.AnnotatedPhotos(folder, "val"))
 
 

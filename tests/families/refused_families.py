@@ -5,7 +5,7 @@ from __future__ import annotations
 from family_folders import Json, Refused
 
 _ONLY = r"no image-text-to-text class for its type '{}' \(only {}\).*--mllm openai:MODEL"
-_EXTRA = r"pip install 'rsvp\[vision\]'"
+_EXTRA = r"pip install 'rsvp-segmentation\[vision\]'"
 
 
 def _native(model_type: str, processor: str, images: str) -> tuple[Json, dict[str, Json]]:

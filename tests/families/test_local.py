@@ -198,7 +198,7 @@ def test_florence2_writes_location_tokens(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if n not in HERE])
 def test_a_missing_package_is_named_by_its_extra(tmp_path: Path, name: str) -> None:
     folder = write_folder(FAMILIES[name], tmp_path / "model")
-    with pytest.raises(MissingExtra, match=r"pip install 'rsvp\[vision\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'rsvp-segmentation\[vision\]'"):
         TransformersMLLM(str(folder)).load()
 
 

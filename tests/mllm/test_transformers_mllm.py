@@ -410,7 +410,7 @@ def test_invalid_options(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Pat
         with pytest.raises(BadInput, match="cannot be used"):
             TransformersMLLM(folder, device=device).reply(ask())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"rsvp\[quant\]"):
+    with pytest.raises(MissingExtra, match=r"rsvp-segmentation\[quant\]"):
         TransformersMLLM(folder, load_in_4bit=True)
 
 

@@ -19,6 +19,7 @@ from recipes.embedded.trainer import ReasonerTrainer
 from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput
 from rsvp.mllm.transformers import TransformersMLLM
+from rsvp.training.run_folder import load_checkpoint
 from rsvp.types import Message
 
 
@@ -48,6 +49,15 @@ def test_fine_tuning_keeps_the_token_embeddings(trained_run, tmp_path, capsys) -
     assert len(changed) > 0.7 * len(before)
     assert main(["reasoner", "--out", str(tmp_path / "n"), "--from", str(tmp_path / "n")]) == 2
     assert "no trained reasoner" in capsys.readouterr().err
+
+
+def test_fine_tuning_goes_on_with_the_heads_of_the_run(trained_run, tmp_path) -> None:
+    args = ["--batch", "2", "--turns", "1", "--steps", "1", "--lr", "0", "--muon-lr", "0"]
+    args += ["--threads", "1", "--device", "cpu"]
+    assert main(["reasoner", "--out", str(tmp_path), "--from", str(trained_run), *args]) == 0
+    before, after = (load_checkpoint(f / "checkpoint.pt") for f in (trained_run, tmp_path))
+    assert before["heads"].keys() == after["heads"].keys()
+    assert all(torch.equal(before["heads"][k], after["heads"][k]) for k in before["heads"])
 
 
 def test_the_model_is_frozen_while_the_heads_warm_up(trained_run, tmp_path) -> None:

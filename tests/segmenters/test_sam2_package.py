@@ -232,8 +232,12 @@ def test_weights_that_are_not_here(model: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("absent", "error", "said"),
     [
-        ("sam2", ModelUnavailable, "pip install 'rsvp[sam2]' && SAM2_BUILD_CUDA=0 pip install"),
-        ("hydra", MissingExtra, "pip install 'rsvp[sam2]'"),
+        (
+            "sam2",
+            ModelUnavailable,
+            "pip install 'rsvp-segmentation[sam2]' && SAM2_BUILD_CUDA=0 pip install",
+        ),
+        ("hydra", MissingExtra, "pip install 'rsvp-segmentation[sam2]'"),
     ],
 )
 def test_what_is_not_installed_is_told_with_its_command(absent, error, said, monkeypatch) -> None:

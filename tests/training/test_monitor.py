@@ -116,7 +116,7 @@ def test_throughput_and_the_encoders_share(monkeypatch) -> None:
 @pytest.mark.parametrize("module", ["accelerate", "tensorboard"])
 def test_a_missing_library_is_named_with_its_command(monkeypatch, tmp_path, module) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=r"pip install 'rsvp\[train\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'rsvp-segmentation\[train\]'"):
         make_accelerator("no", 1, "cpu", tmp_path)
 
 

@@ -228,5 +228,5 @@ def test_supervision_takes_a_result_without_targets() -> None:
 
 def test_without_supervision_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'rsvp\[supervision\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'rsvp-segmentation\[supervision\]'"):
         made([]).to_supervision()
