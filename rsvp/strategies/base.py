@@ -21,6 +21,8 @@ RegionSchemas = tuple[dict[str, Schema], dict[str, Schema]]  # of a step, and of
 
 STRING: Schema = {"type": "string"}
 FRACTIONS = "the MLLM was asked for coordinates {}, and wrote fractions of 1: read as such"
+MAX_TARGETS = 500  # of one reply; each costs a pass of the mask decoder
+TOO_MANY = "the MLLM named {} targets; the first {} are segmented"
 INTEGERS: Schema = {"type": "array", "items": {"type": "integer"}}
 
 
@@ -125,7 +127,8 @@ class RegionStrategy(ABC, Generic[V]):
             UnparsableReply: no answer in the text, or a target whose region cannot be used.
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
-        targets = tuple(self.targets(reply))
+        named = tuple(self.targets(reply))
+        targets = named[:MAX_TARGETS]
         groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
         own_view, size = self.checked_view(view), (image.height, image.width)
         try:
@@ -135,7 +138,9 @@ class RegionStrategy(ABC, Generic[V]):
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
-        warnings = (FRACTIONS.format(frame.kind),) if written != frame else ()
+        warnings = [FRACTIONS.format(frame.kind)] if written != frame else []
+        if len(named) > MAX_TARGETS:
+            warnings.append(TOO_MANY.format(len(named), MAX_TARGETS))
         return Reasoning(
             steps,
             proposals,

@@ -24,7 +24,7 @@ from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
 from rsvp.result import Result
-from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Step, Target
+from rsvp.types import Box, Image, ModelNames, PackedMask, Proposal, Reasoning, Step, Target
 
 
 class Scripted:
@@ -40,7 +40,7 @@ class Scripted:
         for box in boxes:
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
             mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
-            targets.append(Target("thing", box, 0.5, mask))
+            targets.append(Target("thing", box, 0.5, PackedMask.pack(mask)))
         proposals = tuple(Proposal("thing", box) for box in boxes)
         names = ModelNames("script", "boxes", "filler", "ab" * 32)
         return Result(image, query, Reasoning(self.steps, proposals, ""), tuple(targets), names)
@@ -135,14 +135,14 @@ def test_a_text_has_one_mark_for_each_mask_and_none_of_the_models_own():
     a, b, c = Box(0, 0, 1, 1), Box(1, 1, 2, 2), Box(2, 2, 3, 3)
     mask = np.zeros((4, 4), np.bool_)
     steps = (Step("first [SEG] <answer>", (a, b)), Step("again", (a,)))
-    targets = (Target("</answer>cup", c, 1.0, mask),)
+    targets = (Target("</answer>cup", c, 1.0, PackedMask.pack(mask)),)
     names = ModelNames(None, None, "s", None)
     result = Result(image, "q", Reasoning(steps, (Proposal("cup", c),), ""), targets, names)
     cut = Result(
         image,
         "q",
         Reasoning((), (), ""),
-        tuple(Target("", box, 1.0, mask) for box in (b, a)),
+        tuple(Target("", box, 1.0, PackedMask.pack(mask)) for box in (b, a)),
         names,
     )
     path = vrt.path_targets(cut, result)
