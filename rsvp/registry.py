@@ -69,11 +69,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "overlay": "rsvp.writers.pictures:write_overlay",
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
+        "looks": "rsvp.writers.pictures:write_looks",
         "index": "rsvp.writers.index:write",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",
-        "looks": "rsvp.writers.pictures:write_looks",
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",

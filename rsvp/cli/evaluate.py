@@ -159,8 +159,7 @@ def evaluate(
         looks=looks,
         settings={"preset": chosen.name, **recorded},
     )
-    masks = isinstance(summary, Summary)
-    table = format_summary(summary) if masks else format_answers(summary)
+    table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
     if as_json:
         console.print_err(table)
         console.as_json(summary.to_dict())
