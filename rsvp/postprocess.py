@@ -12,6 +12,9 @@ from rsvp.segmenters.embedding_cache import TimedMasks
 from rsvp.types import Box, Image, PackedMask, Point, Proposal, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
+# Lone points with a lower score gave a mean IoU of 0.42 on rendered scenes and 0.14 on photographs,
+# those above 0.77 and 0.72 (the embedded segmenter); SAM's own mask generator drops masks below it.
+LOW_POINT_SCORE = 0.88
 MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
 
 
@@ -67,6 +70,21 @@ def target_warnings(targets: Sequence[Target], *, named_by_mllm: bool) -> Iterat
             yield (
                 f"the segmenter doubts that target {number} is {target.label} "
                 f"(presence {target.presence:.2f})"
+            )
+
+
+def point_warnings(proposals: Sequence[Proposal], targets: Sequence[Target]) -> Iterator[str]:
+    """Warnings about targets with a low score that nothing but one point describes."""
+    lone = {
+        (proposal.label, proposal.raw)
+        for proposal in proposals
+        if proposal.box is None and sum(point.positive for point in proposal.points) == 1
+    }
+    for number, target in enumerate(targets):
+        if target.score < LOW_POINT_SCORE and (target.label, target.raw) in lone:
+            yield (
+                f"target {number} has one point and a low score ({target.score:.2f}): its mask may "
+                "be only a part, or more than is meant; a box around it or a second point helps"
             )
 
 

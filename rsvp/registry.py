@@ -74,6 +74,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",
+        "coco-rle": "rsvp.writers.coco:write_rle",
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",

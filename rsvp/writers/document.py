@@ -190,6 +190,7 @@ class EarlierResult(BaseModel):
 
     schema_version: Literal[1]
     image: ImageEntry
+    query: str
     targets: list[Any]
     looks: list[dict[str, Any]] = Field(default=[])
 
@@ -201,7 +202,7 @@ class EarlierResult(BaseModel):
             found = [
                 t for look in looks if isinstance(look, dict) for t in look.get("targets") or []
             ]
-            return {**values, "targets": found}
+            return {**values, "query": values.get("question"), "targets": found}
         return values
 
     @classmethod
@@ -223,6 +224,10 @@ class EarlierResult(BaseModel):
         """The pictures of its looks."""
         shown = [look for look in self.looks if look.get("size")]
         return [look_file(number) for number in range(len(shown))]
+
+    def is_of(self, result: Segmentation) -> bool:
+        """Whether it answers the same query on the same image."""
+        return (self.image.sha256, self.query) == (result.image.sha256, result.query)
 
     def accounts_for(self, name: str, stem: str | None) -> bool:
         """Whether a file belongs to this result; `stem` is that of the image it may be named for.
