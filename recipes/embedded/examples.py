@@ -174,7 +174,7 @@ def assemble(
     objects: Sequence[SceneObject],
     turns: list[Turn],
     marked: MarkedScene | None = None,
-    **details: NDArray[np.int64],
+    **details: Any,
 ) -> Example:
     """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +137,7 @@ def look_example(
 
 def _detail_cells(
     things: Sequence[Thing], masks: Sequence[BoolMask], window: Box
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, Any]:
     """Which details can be read in the cells of a picture, and the things that carry them.
 
     Args:
