@@ -69,6 +69,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "overlay": "rsvp.writers.pictures:write_overlay",
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
+        "looks": "rsvp.writers.pictures:write_looks",
         "index": "rsvp.writers.index:write",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
@@ -77,6 +78,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",
+        "scenes-qa": "rsvp.evaluation.benchmarks.vqa:SceneQuestions",
         "reasonseg": "rsvp.evaluation.benchmarks.masks:ReasonSeg",
         "refcoco": "rsvp.evaluation.benchmarks.masks:RefCoco",
         "refcoco+": "rsvp.evaluation.benchmarks.masks:RefCoco",
@@ -86,6 +88,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vrt": "rsvp.evaluation.benchmarks.vrt:Vrt",
         "vstar": "rsvp.evaluation.benchmarks.vqa:VStar",
         "hrbench": "rsvp.evaluation.benchmarks.vqa:HrBench",
+        "visulogic": "rsvp.evaluation.benchmarks.vqa:VisuLogic",
         "pope": "rsvp.evaluation.benchmarks.vqa:Pope",
         "mmvp": "rsvp.evaluation.benchmarks.vqa:Mmvp",
         "hallusionbench": "rsvp.evaluation.benchmarks.vqa:HallusionBench",
@@ -94,6 +97,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "command": {
         "segment": "rsvp.cli.segment:segment",
         "batch": "rsvp.cli.batch:batch",
+        "answer": "rsvp.cli.answer:answer",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

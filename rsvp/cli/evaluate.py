@@ -19,7 +19,8 @@ def evaluate(
         typer.Argument(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
-            "scenes.",
+            "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
+            "and scenes of --task qa.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
@@ -37,6 +38,8 @@ def evaluate(
     record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
+    zoom: options.EvalZoom = None,
+    looks: options.EvalLooks = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,
@@ -64,14 +67,16 @@ def evaluate(
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
-    from rsvp.evaluation.report.text import format_summary
+    from rsvp.evaluation.report.text import format_answers, format_summary
     from rsvp.evaluation.runner import check
     from rsvp.evaluation.runner import evaluate as run
+    from rsvp.evaluation.summary import Summary
     from rsvp.pipeline import Pipeline
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
-    exists = check(name, protocol, split)[0].target_exists(target_exists)
+    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
+    exists = checked.target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     engines.check_engine(engine, record)
@@ -112,9 +117,11 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray if engine == "ray" else None,
+        zoom=zoom,
+        looks=looks,
         settings={"preset": chosen.name, **recorded},
     )
-    table = format_summary(summary)
+    table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
     if as_json:
         console.print_err(table)
         console.as_json(summary.to_dict())
