@@ -76,6 +76,12 @@ def names_of(images: Sequence[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _targets(record: Mapping[str, Any]) -> list[Any]:
+    """Those of a result, or of an answer's looks."""
+    parts = [record] if "targets" in record else record.get("looks", [])
+    return [target for part in parts for target in part["targets"]]
+
+
 def _segmentation(
     records: Sequence[Mapping[str, Any]], path: str, with_pixels: bool
 ) -> Segmentation:
@@ -84,7 +90,7 @@ def _segmentation(
     try:
         entry = ImageEntry.model_validate(records[0]["image"])
         targets = [
-            TargetEntry.model_validate(target) for one in records for target in one["targets"]
+            TargetEntry.model_validate(target) for one in records for target in _targets(one)
         ]
     except ValidationError as error:
         raise BadInput(f"{where} is broken: {first_fault(error)}") from None
@@ -98,7 +104,7 @@ def _segmentation(
         image = Image(zeros, entry.sha256, path)
     return Segmentation(
         image=image,
-        query="; ".join(one["query"] for one in records),
+        query="; ".join(one["asked"]["query"] for one in records),
         reasoning=Reasoning((), (), ""),
         targets=tuple(
             Target(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate
@@ -24,7 +24,7 @@ MAX_ID = 1000  # characters
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """One query on one image; see `rsvp.request.make_request` for the rest.
+    """One query or question on one image; see `rsvp.request.make_request` for the rest.
 
     Attributes:
         id: unique in the batch, the same in every run.
@@ -39,6 +39,7 @@ class BatchItem:
     labels: tuple[str, ...] | None = None
     within: tuple[float, ...] | None = None
     exclude: tuple[tuple[float, ...], ...] | None = None
+    choices: tuple[str, ...] | None = None
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -71,7 +72,12 @@ class BatchLine(BaseModel):
         default=None, min_length=1, description="Unique; by default the path of the image."
     )
     query: str | Annotated[list[str], Field(min_length=1)] | None = Field(
-        default=None, description="One or several; by default those of --query."
+        default=None,
+        validation_alias=AliasChoices("query", "question"),
+        description="One or several; by default those of --query. `question` is another name.",
+    )
+    choices: tuple[str, ...] | None = Field(
+        default=None, description="What the answer to a question is chosen from."
     )
     boxes: tuple[_Xyxy, ...] | None = Field(default=None, description="xyxy in pixels.")
     points: tuple[_Click, ...] | None = Field(
@@ -85,7 +91,7 @@ class BatchLine(BaseModel):
         """One item a query."""
         own = [self.query] if isinstance(self.query, str) else self.query
         prompted = self.boxes or self.points
-        more = self.model_dump(include={"boxes", "points", "labels", "within", "exclude"})
+        more = self.model_dump(exclude={"id", "image", "query"})
         image = os.path.join("" if folder == Path() else folder, self.image)
         texts = own or list(queries) or ([""] if prompted else [])
         yield from (replace(item, **more) for item in _queried(self.id or self.image, image, texts))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from rsvp.batch.gather import Gathered
 from rsvp.batch.items import BatchItem
+from rsvp.batch.tasks import SegmentTask, Task
 from rsvp.batch.work import BatchRecord, BatchWork
 from rsvp.errors import BadInput
 from rsvp.evaluation import config, records
@@ -83,7 +84,7 @@ class BatchTally:
         self.seconds = time.monotonic() - self._started
         if record.error is not None:
             self.causes[record.error.type, record.error.message] += 1
-        elif not record.targets:
+        elif record.no_target:
             self.no_target += 1
         if record.usage is not None:
             self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
@@ -98,6 +99,7 @@ class Batch:
     Args:
         items: what is asked; see `rsvp.batch.items.read_items`. A resumed batch may have more.
         pipeline: answers them.
+        task: what is done with each; by default it is segmented.
         out: the folder; it must be new or empty, unless the batch is resumed.
         formats: of the data set; see `rsvp.writers.dataset`.
         retry_failed: resume, and ask the failed items again.
@@ -123,6 +125,7 @@ class Batch:
         pipeline: Pipeline,
         out: str | Path,
         *,
+        task: Task | None = None,
         formats: Sequence[str] = (),
         resume: bool = False,
         retry_failed: bool = False,
@@ -137,10 +140,12 @@ class Batch:
         local = LocalEngine(pipeline, concurrency)
         self._engine, self._in_flight = engine or local, local.in_flight
         self._progress = progress
+        self._task = task or SegmentTask()
+        self._task.check(pipeline)
         self._settings = BatchSettings(
-            task="segment",
+            task=self._task.name,
             pipeline=config.describe_pipeline(pipeline),
-            settings=dict(settings or {}),
+            settings={**self._task.settings(pipeline), **(settings or {})},
         )
         self.tally = BatchTally()
         self.records, self.files = self._folder / RESULTS, list[Path]()
@@ -176,4 +181,4 @@ class Batch:
         kept = 1 if len(first) == len(pending) else self._in_flight
         self._pipeline.keep_images(kept)
         self.tally.begin()
-        return self._engine(BatchWork(self._items, pending, kept).opened())
+        return self._engine(BatchWork(self._items, pending, self._task, kept).opened())

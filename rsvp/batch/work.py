@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsvp.batch.items import BatchItem
+from rsvp.batch.tasks import Task
 from rsvp.evaluation.outcomes import Outcome, catch
 from rsvp.evaluation.records import TokenUsage
 from rsvp.images import load_image
 from rsvp.pipeline import Pipeline
 from rsvp.platform.lru import LRUCache
 from rsvp.reasoning import ReasoningOutput
-from rsvp.request import Request, make_request
 from rsvp.result import Result
 from rsvp.types import Image
 
@@ -32,21 +32,22 @@ class BatchError(BaseModel):
 
 
 class BatchRecord(BaseModel):
-    """A line of `results.jsonl`: `id` and the fields of `result.json`, or `error`."""
+    """A line of `results.jsonl`: `id`, `asked`, and the fields of `result.json` or `error`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     image: dict[str, Any] = Field(description="As in `result.json`; of a failure only `path`.")
-    query: str
-    asked: dict[str, Any] = Field(description="The query, and boxes, points and hints if any.")
+    asked: dict[str, Any] = Field(
+        description="The query or question, and boxes, points, hints and choices if any."
+    )
     error: BatchError | None = Field(default=None, description="Only of a failure.")
     usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
-    targets: list[dict[str, Any]] | None = Field(default=None, description="Likewise.")
+    no_target: bool | None = Field(default=None, description="Missing but for --task segment.")
 
     def to_dict(self) -> dict[str, Any]:
         """As the line has it."""
-        missing = {name for name in ("error", "usage", "targets") if getattr(self, name) is None}
+        missing = {name for name in ("error", "usage", "no_target") if getattr(self, name) is None}
         return self.model_dump(exclude=missing)
 
 
@@ -93,6 +94,7 @@ class BatchWork:
 
     items: Sequence[BatchItem]
     indices: Sequence[int]
+    task: Task
     kept_images: int = 1
     images: _Images | None = field(default=None, compare=False)
 
@@ -121,15 +123,11 @@ class BatchWork:
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]
     ) -> Outcome[ReasoningOutput | Result]:
-        """Stage 1; both stages where there are hints, and none where there are boxes or points."""
+        """Stage 1; an image that cannot be opened has failed before it."""
         if image.value is None:
             return Outcome(failure=image.failure)
         with catch(item.id) as output:
-            request = _request(item, image.value)
-            if request.hint:
-                output.value = pipeline.run(request)
-            elif not request.prompts:
-                output.value = pipeline.reason(request.image, request.query)
+            output.value = self.task.reason(pipeline, item, image.value)
         return output
 
     def segment(
@@ -140,13 +138,11 @@ class BatchWork:
         output: Outcome[ReasoningOutput | Result],
     ) -> Outcome[Result]:
         """Stage 2; a failed stage 1 stays failed."""
-        if output.failure is not None or isinstance(output.value, Result) or image.value is None:
-            return output  # type: ignore[return-value]
+        done = output.value
+        if output.failure is not None or image.value is None or isinstance(done, Result):
+            return Outcome(done if isinstance(done, Result) else None, output.failure, output.raw)
         with catch(item.id) as found:
-            if output.value is None:
-                found.value = pipeline.run(_request(item, image.value))
-            else:
-                found.value = pipeline.segment_proposals(image.value, output.value)
+            found.value = self.task.segment(pipeline, item, image.value, done)
         return found
 
     def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
@@ -160,7 +156,6 @@ class BatchWork:
         return BatchRecord(
             id=item.id,
             image={"path": item.image},
-            query=item.query,
             asked=item.asked,
             error=error,
             **more,
@@ -169,7 +164,3 @@ class BatchWork:
     def load(self, record: Any) -> BatchRecord:
         """A record of another process."""
         return BatchRecord.model_validate(record)
-
-
-def _request(item: BatchItem, image: Image) -> Request:
-    return make_request(image, **item.asked)

@@ -13,9 +13,10 @@ from rsvp.cli import console, engines, options
 
 if TYPE_CHECKING:
     from rsvp.batch.runner import Batch
+    from rsvp.batch.tasks import Task
     from rsvp.errors import RsvpError
 
-TASKS = ("segment",)
+TASKS = ("segment", "answer")
 
 
 def batch(
@@ -39,7 +40,10 @@ def batch(
     ] = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Where results.jsonl and all else go.")],
     task: Annotated[
-        str, typer.Option(metavar="NAME", help=f"What is done: {', '.join(TASKS)}.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"What is done: {' or '.join(TASKS)} (a query is then a question)."
+        ),
     ] = "segment",
     formats: Annotated[
         str,
@@ -50,6 +54,8 @@ def batch(
             "yolo; and files for each image: labelme, index, overlay, png, or a plug-in's.",
         ),
     ] = "",
+    zoom: options.EvalZoom = None,
+    looks: options.EvalLooks = None,
     preset: options.Preset = presets.DEFAULT,
     mllm: options.Mllm = None,
     strategy: options.Strategy = None,
@@ -87,19 +93,17 @@ def batch(
     from rsvp.batch import items as batch_items
     from rsvp.batch.runner import Batch
     from rsvp.dialogue import Limits
-    from rsvp.errors import BadInput
     from rsvp.pipeline import Pipeline
     from rsvp.writers.dataset import check_dataset_formats
 
-    if task not in TASKS:
-        raise BadInput(f"the task is {' or '.join(TASKS)}, found {task!r}")
+    chosen_task = _task(task, zoom, looks)
     kinds = check_dataset_formats([name.strip() for name in formats.split(",") if name.strip()])
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     engines.check_engine(engine, record)
     stdin = options.read_stdin() if source == batch_items.STDIN else b""
     items = batch_items.read_items(source, query or [], stdin=stdin, skip=Path(out))
-    prompted = all(item.boxes or item.points for item in items)
+    prompted = task == "segment" and all(item.boxes or item.points for item in items)
     writers.prepare(out)  # before the models are loaded
     make = functools.partial(
         Pipeline.from_preset,
@@ -123,13 +127,14 @@ def batch(
         segmenters=(segmenters, segmenter_cpus, segmenter_gpus),
         address=ray_address,
         concurrency=concurrency,
-        whole=any(item.has_hints for item in items),
+        whole=chosen_task.one_stage or any(item.has_hints for item in items),
     )
     recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
     work = Batch(
         items,
         pipeline,
         out,
+        task=chosen_task,
         formats=kinds,
         resume=resume,
         retry_failed=retry_failed,
@@ -142,6 +147,20 @@ def batch(
     _print(work, as_json=as_json)
     if work.tally.failed:
         raise _failure(work)
+
+
+def _task(name: str, zoom: str | None, looks: int | None) -> Task:
+    from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM
+    from rsvp.batch.tasks import AnswerTask, SegmentTask
+    from rsvp.errors import BadInput
+
+    if name not in TASKS:
+        raise BadInput(f"the task is {' or '.join(TASKS)}, found {name!r}")
+    if name == "answer":
+        return AnswerTask(zoom or DEFAULT_ZOOM, DEFAULT_LOOKS if looks is None else looks)
+    if (zoom, looks) != (None, None):
+        raise BadInput("--zoom and --looks are of --task answer")
+    return SegmentTask()
 
 
 def _print(work: Batch, *, as_json: bool) -> None:
@@ -160,7 +179,8 @@ def _print(work: Batch, *, as_json: bool) -> None:
         return
     done = tally.n - tally.failed - tally.no_target
     console.print_out(
-        f"{tally.n} queries: {done} with targets, {tally.no_target} without, {tally.failed} failed"
+        f"{tally.n} queries: {done} answered, {tally.no_target} without target, "
+        f"{tally.failed} failed"
     )
     speed = "" if tally.rate is None else f", {tally.rate:.2f} queries a second"
     console.print_out(f"{tally.seconds:.1f} s{speed}, {tally.tokens:,} tokens")

@@ -299,3 +299,47 @@ def test_broken_images_among_others_end_nothing(tmp_path) -> None:
         ("pipe.png", "empty.jpg", "missing.png"), "BadInput"
     )
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 6
+
+
+def test_questions_are_answered_as_by_the_pipeline(tmp_path, server) -> None:
+    data, out = write_images(tmp_path / "in", 3), tmp_path / "out"
+    server.answers = [completion(json.dumps({"reason": "r", "look": [], "answer": "the cup"}))]
+    lines = [
+        {"image": f"sub/{i:03d}.png", "question": "which?", "choices": ["the pan", "the cup"]}
+        for i in (1,)
+    ]
+    (data / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert (
+        run("--input", data / "list.jsonl", "--task", "answer", "--zoom", "box", "--out", out) == 0
+    )
+    (line,) = lines_of(out)
+    assert (line["answer"], line["choice"], line["zoom"]) == ("the cup", 1, "box")
+    assert json.loads((out / "config.json").read_text())["run"]["settings"]["zoom"] == "box"
+    assert (
+        run(
+            "--input",
+            data / "list.jsonl",
+            "--task",
+            "answer",
+            "--zoom",
+            "mask",
+            "--out",
+            out,
+            "--resume",
+        )
+        == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "paint"], "the task is segment or answer"),
+        (["--zoom", "box"], "--zoom and --looks are of --task answer"),
+        (["--task", "answer", "--zoom", "wide"], "zoom is"),
+    ],
+)
+def test_tasks_that_cannot_be_done(tmp_path, server, words, said, capsys) -> None:
+    data = write_images(tmp_path / "in", 1)
+    assert run("--input", data, "--query", "x", "--out", tmp_path / "out", *words) == 2
+    assert said in capsys.readouterr().err
