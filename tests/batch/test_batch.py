@@ -22,6 +22,7 @@ from rsvp.batch.items import read_items
 from rsvp.batch.runner import Batch
 from rsvp.batch.work import BatchRecord
 from rsvp.cli.main import main
+from rsvp.evaluation import progress
 from rsvp.pipeline import Pipeline
 from rsvp.strategies.boxes import BoxesStrategy
 
@@ -215,6 +216,19 @@ def test_a_refused_key_ends_the_batch(tmp_path, server, capsys) -> None:
     assert len(lines_of(out)) == 1
 
 
+def test_a_log_gets_lines_with_the_time_left(tmp_path, server, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    data = write_images(tmp_path / "in", 3)
+    words = ["--input", data, "--query", "cup", "--query", "error", "--out", tmp_path / "out"]
+    assert run(*words) == 3
+    last = capsys.readouterr().err.splitlines()[-2]
+    assert re.fullmatch(
+        r"batch: 6 of 6, queries/s \d+\.\d+, 30 tokens, 3 failed, 0:00:00 left", last
+    )
+    assert run(*words[:-1], tmp_path / "quiet", "--quiet") == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 # ------------------------------------------------------------ Python
 
 
@@ -343,3 +357,22 @@ def test_tasks_that_cannot_be_done(tmp_path, server, words, said, capsys) -> Non
     data = write_images(tmp_path / "in", 1)
     assert run("--input", data, "--query", "x", "--out", tmp_path / "out", *words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_records(tmp_path, server) -> None:
+    pytest.importorskip("ray")
+    data = write_images(tmp_path / "in", 4)
+    (data / "broken.jpg").touch()
+    hinted = {"image": "000.png", "id": "hinted", "query": "cup", "within": [0, 0, 8, 8]}
+    lines = [{"image": str(p), "query": "cup"} for p in sorted(data.rglob("*.*g"))]
+    (data / "list.jsonl").write_text("\n".join(map(json.dumps, [*lines, hinted])))
+    words = ["--input", data / "list.jsonl", "--format", "coco"]
+    shares = ["--engine", "ray", "--reasoner-cpus", "0.5", "--segmenter-cpus", "0.5"]
+    assert run(*words, "--out", tmp_path / "local") == 2
+    assert run(*words, "--out", tmp_path / "ray", *shares) == 2
+    assert sum("error" in line for line in lines_of(tmp_path / "ray")) == 1
+    for line in (one := lines_of(tmp_path / "local")):
+        line["image"]["path"] = os.path.abspath(line["image"]["path"])
+    assert lines_of(tmp_path / "ray") == one
+    assert (tmp_path / "ray/coco.json").read_bytes() == (tmp_path / "local/coco.json").read_bytes()
