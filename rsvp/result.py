@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsvp import drawing, writers
-from rsvp.types import RgbArray, Segmentation
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 
 
 class Result(Segmentation):
@@ -31,3 +31,7 @@ class Result(Segmentation):
     def to_supervision(self) -> Any:
         """The targets as `supervision.Detections`; needs the extra ``supervision``."""
         return writers.to_supervision(self)
+
+
+class Answer(AnsweredQuestion, Result):
+    """The answer to one question about one image."""
