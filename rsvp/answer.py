@@ -224,9 +224,7 @@ class _Conversation:
         while parsed.look:
             found = tuple(target for name in parsed.look for target in self._find(name))
             self.steps.append(Step(parsed.reason, tuple(t.box for t in found)))
-            parsed = self._after(
-                self._look(", ".join(parsed.look), found), most - len(self.looks)
-            )
+            parsed = self._after(self._look(", ".join(parsed.look), found), most - len(self.looks))
         choice = choose(parsed.answer, choices) if choices else None
         if choices and choice is None and parsed.understood:
             self.warnings.append(NO_CHOICE.format(parsed.answer))
@@ -310,7 +308,9 @@ class _Conversation:
         """Ask one question; `what` and `seen` are names of prompts."""
         variables = {**self.variables, **(observed or {})}
         names = tuple(
-            name for one in (seen, what) if one and prompting.exists(name := f"{self.profile}/{one}")
+            name
+            for one in (seen, what)
+            if one and prompting.exists(name := f"{self.profile}/{one}")
         )
         may_look, others = what != "answer", list[ParsedAnswer]()
         schema = _schema(_LOOK_FIELDS if may_look else _ANSWER_FIELDS)

@@ -262,7 +262,11 @@ class Pipeline:
             output = None if part.prompts else self._reason(part, timer, dialogue)
             return self._segment(part, output, timer)
 
-        ahead = contextlib.nullcontext() if asked.zoom.mode == "none" else self._encode_ahead(request.image)
+        ahead = (
+            contextlib.nullcontext()
+            if asked.zoom.mode == "none"
+            else self._encode_ahead(request.image)
+        )
         dialogue = self._dialogue(config.family.profile, "system.answer")
         with timer.stage("load"):
             load(dialogue.mllm)
@@ -329,7 +333,11 @@ class Pipeline:
         )
 
     async def aanswer(
-        self, image: ImageSource, question: str, choices: Sequence[str] | None = None, **options: Any
+        self,
+        image: ImageSource,
+        question: str,
+        choices: Sequence[str] | None = None,
+        **options: Any,
     ) -> Answer:
         """`answer` in a thread, awaitable; the options are its own."""
         return await _in_thread(lambda: self.answer(image, question, choices, **options))
