@@ -70,6 +70,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
         "looks": "rsvp.writers.pictures:write_looks",
+        "html": "rsvp.writers.html:write",
+        "vrt": "rsvp.writers.vrt:write",
         "index": "rsvp.writers.index:write",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
@@ -94,6 +96,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "command": {
         "segment": "rsvp.cli.segment:segment",
         "answer": "rsvp.cli.answer:answer",
+        "trace": "rsvp.cli.trace:trace",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",
