@@ -231,16 +231,15 @@ def document(result: Segmentation) -> Document:
         model = AnswerDocument
     elif isinstance(result, TracedQuestion):
         model = TraceDocument
-    values = {name: getattr(result, name, None) for name in model.model_fields}
+    stage_1 = {
+        "schema_version": 1,
+        "understood": reasoning.understood,
+        "reason": reasoning.reason,
+        "reply": reasoning.raw,
+        "steps": reasoning.steps,
+    }
     return model.model_validate(
-        {
-            **values,
-            "schema_version": 1,
-            "understood": reasoning.understood,
-            "reason": reasoning.reason,
-            "reply": reasoning.raw,
-            "steps": reasoning.steps,
-        }
+        {name: stage_1.get(name, getattr(result, name, None)) for name in model.model_fields}
     )
 
 

@@ -16,7 +16,7 @@ from rsvp.platform.files import dumps, write_text
 from rsvp.types import PathObject, Segmentation, Target, TracedQuestion
 
 SEG = "[SEG]"  # in a reply, stands for the next mask
-_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # removed from the model's own text
+_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # never in the model's own text
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[Path]:
@@ -43,8 +43,8 @@ def marked_text(result: Segmentation) -> tuple[str, tuple[Target, ...]]:
         steps = [_marked(step.text, step.objects, seen) for step in result.path]
         answer = _marked(result.answer, result.answer_objects, {None})
     else:
-        steps = [(_RESERVED.sub("", step.text), ()) for step in result.reasoning.steps]
-        said = ", ".join(f"{_RESERVED.sub('', target.label)} {SEG}" for target in result.targets)
+        steps = [(_RESERVED.sub(" ", step.text), ()) for step in result.reasoning.steps]
+        said = ", ".join(f"{_RESERVED.sub(' ', target.label)} {SEG}" for target in result.targets)
         answer = (said, result.targets)
     think = " ".join(said for said, _ in steps)
     return f"<think>{think}</think><answer>{answer[0]}</answer>", (
@@ -58,7 +58,7 @@ def _marked(
 ) -> tuple[str, tuple[Target, ...]]:
     """A text with a mark behind each grounded object whose number is not in `seen`."""
     written, targets = [], list[Target]()
-    for piece, one in pieces(_RESERVED.sub("", text), objects):
+    for piece, one in pieces(_RESERVED.sub(" ", text), objects):
         written.append(piece)
         if one is not None and one.target is not None and one.number not in seen:
             seen.add(one.number)
