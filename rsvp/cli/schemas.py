@@ -22,6 +22,8 @@ MODELS: dict[str, str] = {
     "trace": "rsvp.writers.document:TraceDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",
+    "answer-record": "rsvp.evaluation.records:AnswerRecord",
+    "answer-summary": "rsvp.evaluation.answers:AnswerSummary",
     "summary": "rsvp.evaluation.summary:Summary",
 }
 KINDS: tuple[Literal["mllm", "strategy", "segmenter", "detector"], ...] = (
