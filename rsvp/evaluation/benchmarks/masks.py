@@ -21,6 +21,7 @@ from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.benchmarks.vqa import SceneQuestions
+from rsvp.evaluation.benchmarks.vrt import TraceScenes
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
@@ -82,7 +83,7 @@ class MaskBenchmark(Benchmark):
 class Scenes(MaskBenchmark):
     """Rendered scenes, by kind of query, and by whether training has seen its words.
 
-    Those of ``--task qa`` are questions.
+    Those of ``--task qa`` are questions, those of ``--task trace`` ask for reasoning paths.
     """
 
     reader = SceneDataset
@@ -90,7 +91,7 @@ class Scenes(MaskBenchmark):
     has_absent = True
 
     def of(self, data: Path) -> Benchmark:
-        return SceneQuestions() if scene_task(data) == "qa" else self
+        return {"qa": SceneQuestions, "trace": TraceScenes}.get(scene_task(data), Scenes)()
 
 
 class ReasonSeg(MaskBenchmark):
