@@ -298,5 +298,9 @@ def prompt_names(config: PromptConfig, strategy: str, *, trace: bool = False) ->
     """The names of all prompts that a query may be asked with, but for hints."""
     again = "trace" if trace else strategy
     system = "system.trace" if trace else "system"
-    names = (system, _prompt_name(config, strategy, trace=trace).partition("/")[2], f"reask.{again}")
+    names = (
+        system,
+        _prompt_name(config, strategy, trace=trace).partition("/")[2],
+        f"reask.{again}",
+    )
     return tuple(filter(prompting.exists, (f"{config.profile}/{name}" for name in names)))

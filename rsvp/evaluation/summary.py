@@ -160,7 +160,6 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             official=official,
         )
 
-
     def _oracle_path(self) -> dict[str, Any]:
         found = vrt.summarize(self._oracle_paths) if self._oracle_paths else {}
         names = ("r_lq", "r_sq", "a_miou")

@@ -73,23 +73,27 @@ def to_html(result: Segmentation) -> str:
     steps, answer = _steps(result, scale)
     script = _file("result.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment("rsvp.writers").get_template("result.html.jinja").render(
-        question=result.query,
-        picture=_jpeg(shrink(image.rgb, SIDE)),
-        width=size[1],
-        height=size[0],
-        objects=[_drawn(n, target, size) for n, target in enumerate(result.targets, start=1)],
-        steps=steps,
-        answer=answer,
-        reason=result.reasoning.reason,
-        warnings=result.warnings,
-        models=[m for m in (result.models.mllm, result.models.strategy) if m]
-        + [result.models.segmenter],
-        usage=result.usage,
-        seconds=result.timings.get("total"),
-        style=Markup(_file("result.css")),  # noqa: S704 - these files are ours
-        script=Markup(script),  # noqa: S704
-        script_digest=digest,
+    return (
+        environment("rsvp.writers")
+        .get_template("result.html.jinja")
+        .render(
+            question=result.query,
+            picture=_jpeg(shrink(image.rgb, SIDE)),
+            width=size[1],
+            height=size[0],
+            objects=[_drawn(n, target, size) for n, target in enumerate(result.targets, start=1)],
+            steps=steps,
+            answer=answer,
+            reason=result.reasoning.reason,
+            warnings=result.warnings,
+            models=[m for m in (result.models.mllm, result.models.strategy) if m]
+            + [result.models.segmenter],
+            usage=result.usage,
+            seconds=result.timings.get("total"),
+            style=Markup(_file("result.css")),  # noqa: S704 - these files are ours
+            script=Markup(script),  # noqa: S704
+            script_digest=digest,
+        )
     )
 
 
@@ -139,9 +143,7 @@ def _path_step(text: str, objects: Sequence[PathObject]) -> ShownStep:
 
 
 def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
-    x, y, width, height = (
-        round(v * scale, 1) for v in (box.x0, box.y0, box.width, box.height)
-    )
+    x, y, width, height = (round(v * scale, 1) for v in (box.x0, box.y0, box.width, box.height))
     return x, y, width, height
 
 
