@@ -41,12 +41,8 @@ MAY_BE_HEAVY = (
 BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    # Rendered scenes have questions and paths too, which are scored as those of other benchmarks.
-    "rsvp.evaluation.benchmarks.masks": {
-        "rsvp.evaluation.benchmarks.vqa", "rsvp.evaluation.benchmarks.vrt",
-    },
     "rsvp.pipeline": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
-}  # fmt: skip
+}
 
 
 def module_of(path: Path) -> str:

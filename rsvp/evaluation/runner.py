@@ -58,11 +58,13 @@ def check(
     """
     benchmark = benchmarks.find(name)
     benchmark.check_split(split)
-    benchmark = benchmark.of(data) if data is not None else benchmark
+    rules = benchmark.protocol(protocol)
+    if data is not None:
+        benchmark = benchmarks.find(benchmarks.resolve(name, data))
     if benchmark.asks_for_masks and (zoom, looks) != (None, None):
         raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")
     Zoom.parse(zoom or DEFAULT_ZOOM)
-    return benchmark, benchmark.protocol(protocol)
+    return benchmark, rules
 
 
 def evaluate(
@@ -120,7 +122,7 @@ def evaluate(
     )  # fmt: skip
     folder = Path(out)
     run = RunSettings(
-        benchmark=name,
+        benchmark=benchmarks.resolve(name, data),
         protocol=rules.name,
         split=split,
         data_sha256=dataset.digest,

@@ -81,7 +81,8 @@ def score(
     source = Path(predicted)
     if not source.exists():
         raise BadInput(f"there are no predictions {source}")
-    benchmark = benchmark.of(Path(data))
+    name = benchmarks.resolve(name, data)
+    benchmark = benchmarks.find(name)
     return score_samples(name, benchmark, benchmark.open(Path(data), split), source, protocol)
 
 

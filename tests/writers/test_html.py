@@ -172,6 +172,9 @@ def test_steps_are_replayed_by_keys_buttons_and_clicks(browser, tmp_path: Path, 
     browser.run("document.querySelectorAll('.step')[0].click()")
     assert browser.run("document.body.className") == "stepping"
     assert browser.run("getComputedStyle(document.querySelector('.object.on')).opacity") == "1"
+    # The veil has a hole for this object alone: one of another would hide it where they overlap.
+    holes = "[...document.querySelectorAll('.hole')].map((one) => getComputedStyle(one).display)"
+    assert browser.run(f"{holes}.join()") == "inline,none"
     if folder := os.environ.get("SCREENSHOTS"):
         Path(folder, f"simple-{width}.png").write_bytes(browser.screenshot())
     assert (browser.errors, browser.requests) == ([], [])

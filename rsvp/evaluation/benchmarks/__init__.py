@@ -75,9 +75,9 @@ class Benchmark(ABC):
         self.check_split(split)
         return type(self).reader(data, **({} if split is None else {"split": split}))
 
-    def of(self, data: Path) -> Benchmark:
-        """The benchmark for the samples in a folder: this one, or another of its tasks."""
-        return self
+    def name_for(self, name: str, data: Path) -> str:
+        """The name of the benchmark for a folder: this one's, or that of another task."""
+        return name
 
     def check_split(self, split: str | None) -> None:
         """BadInput where there is no such split; the message lists the known ones."""
@@ -140,3 +140,8 @@ def find(name: str) -> Benchmark:
     """A benchmark by name; BadInput lists the known ones."""
     benchmark: Benchmark = registry.make("benchmark", registry.Spec(name))
     return benchmark
+
+
+def resolve(name: str, data: str | Path) -> str:
+    """The name of the benchmark that a folder is for: ``scenes`` of --task qa are questions."""
+    return find(name).name_for(name, Path(data))

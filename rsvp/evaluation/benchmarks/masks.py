@@ -20,8 +20,6 @@ from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.benchmarks.vqa import SceneQuestions
-from rsvp.evaluation.benchmarks.vrt import TraceScenes
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
@@ -90,8 +88,8 @@ class Scenes(MaskBenchmark):
     protocols = (metrics.SCENES,)
     has_absent = True
 
-    def of(self, data: Path) -> Benchmark:
-        return {"qa": SceneQuestions, "trace": TraceScenes}.get(scene_task(data), Scenes)()
+    def name_for(self, name: str, data: Path) -> str:
+        return {"qa": "scenes-qa", "trace": "scenes-trace"}.get(scene_task(data), name)
 
 
 class ReasonSeg(MaskBenchmark):
