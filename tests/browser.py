@@ -27,8 +27,8 @@ class Browser:
         assert CHROMIUM
         reads, self._out = os.pipe()
         self._in, writes = os.pipe()
-        words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                 "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
+        words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        words += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
 
         def connect() -> None:  # the browser reads from descriptor 3 and writes to 4
             os.dup2(reads, 13)
@@ -36,9 +36,12 @@ class Browser:
             os.dup2(13, 3)
 
         self._process = subprocess.Popen(
-            words, preexec_fn=connect, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
+            words,
+            preexec_fn=connect,  # noqa: PLW1509 - no other thread runs yet
+            pass_fds=(3, 4),
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         os.close(reads)
         os.close(writes)
         self._buffer, self._count, self._session = b"", 0, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -131,16 +132,15 @@ def test_damaged_replies_raise_nothing_else(data: st.DataObject) -> None:
     start, end = (data.draw(st.integers(0, len(WHOLE))) for _ in range(2))
     noise = data.draw(st.text(max_size=20))
     for expect in ("box", "points", "bands", "marks"):
-        try:
-            parse_path(WHOLE[:start] + noise + WHOLE[end:], expect=expect)  # type: ignore[arg-type]
-        except UnparsableReply as error:
-            assert "\n" not in str(error)
+        with contextlib.suppress(UnparsableReply):
+            found = parse_path(WHOLE[:start] + noise + WHOLE[end:], expect=expect)  # type: ignore[arg-type]
+            assert found.answer or found.targets or not found.understood or not found.steps
 
 
 # ------------------------------------------------------------ the same object
 
 
-def box(x: float, label: str = "dog", id: int | None = None) -> PlacedObject:  # noqa: A002
+def box(x: float, label: str = "dog", id: int | None = None) -> PlacedObject:
     return PlacedObject(label, id, Proposal(label, Box(x, 0, x + 100, 100)))
 
 

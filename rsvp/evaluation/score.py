@@ -92,6 +92,7 @@ def score_samples(
     dataset: Any,
     source: Path,
     protocol: str | None = None,
+    *,
     count: int | None = None,
 ) -> Score:
     """Score the predictions of a file on open samples, or the first `count`; see `score`."""

@@ -90,8 +90,8 @@ def to_html(result: Segmentation) -> str:
             + [result.models.segmenter],
             usage=result.usage,
             seconds=result.timings.get("total"),
-            style=Markup(_file("result.css")),  # noqa: S704 - these files are ours
-            script=Markup(script),  # noqa: S704
+            style=Markup(_file("result.css")),
+            script=Markup(script),
             script_digest=digest,
         )
     )

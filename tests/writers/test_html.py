@@ -18,8 +18,9 @@ from rsvp.types import Segmentation
 from rsvp.writers.html import to_html
 
 EVIL = [
-    "<script>alert(1)</script>", "</script><script>alert(2)</script>", '"><img src=x onerror=alert(3)>',
-    "<svg onload=alert(4)>", "javascript:alert(5)", "{{ 7*7 }}", "{% raw %}", "${alert(6)}",
+    "<script>alert(1)</script>", "</script><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>', "<svg onload=alert(4)>", "javascript:alert(5)",
+    "{{ 7*7 }}", "{% raw %}", "${alert(6)}",
     "<!--", "]]>", "</style><style>body{display:none}", "&lt;b&gt;", "' onmouseover='alert(7)",
     "\u202egnp.exe", "كأس على اليسار", "כוס \u2067x", "a\0b\x1b[31m", "\ud800", "😀" * 50,
     "<iframe src=//example.com>", "<base href=//example.com>", "url(//example.com/x)",
@@ -40,7 +41,10 @@ def path(count: int, per_step: int = 4) -> str:
         place = {} if number % 9 == 8 else {"box": [x, y, x + 150, y + 150]}
         things.append({"id": number + 1, "label": hostile(number), **place})
     steps = [
-        {"text": f"{hostile(start)} is left of {hostile(start + 1)}", "objects": things[start:start + per_step]}
+        {
+            "text": f"{hostile(start)} is left of {hostile(start + 1)}",
+            "objects": things[start : start + per_step],
+        }
         for start in range(0, count, per_step)
     ]  # fmt: skip
     return json.dumps({"path": steps, "answer": hostile(1), "answer_objects": things[1:2]})
