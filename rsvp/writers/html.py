@@ -27,16 +27,8 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
 from rsvp.platform.files import write_text
-from rsvp.types import (
-    AnsweredQuestion,
-    BoolMask,
-    Box,
-    PathObject,
-    RgbArray,
-    Segmentation,
-    Target,
-    TracedQuestion,
-)
+from rsvp.trace import PathObject, TracedQuestion
+from rsvp.types import AnsweredQuestion, BoolMask, Box, RgbArray, Segmentation, Target
 from rsvp.writers.contours import MAX_JOINED, find_contours
 
 SIDE = 1280  # of the picture's longer side, pixels
