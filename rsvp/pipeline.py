@@ -439,10 +439,16 @@ class Pipeline:
         *,
         trace: bool = False,
     ) -> ReasoningOutput:
-        """Stage 1."""
+        """Stage 1.
+
+        Args:
+            dialogue: of a later stage, whose queries are the MLLM's own words.
+        """
         strategy, config = self.strategy, self.prompt_config
-        system = "system.trace" if trace else "system"
-        dialogue = dialogue or self._dialogue(config.profile, system)
+        if dialogue is None:
+            dialogue = self._dialogue(config.profile, "system.trace" if trace else "system")
+        else:
+            config = replace(config, translator=None)
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)

@@ -138,7 +138,7 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile, frame = request.image, config.family, config.profile, config.frame
-    query, unknown = _read_query(request.query, config.lexicon, config.translator)
+    query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
     served = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
@@ -252,7 +252,7 @@ def _served_view(
     return replace(view, rgb=resize(view.rgb, size), variables=variables)
 
 
-def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
+def read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
     """The query as the model is asked it, and the words that have no translation or no meaning."""
     unknown: tuple[str, ...] = ()
     if translator is not None:

@@ -39,6 +39,7 @@ def answer(
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     out: options.Out = None,
@@ -81,6 +82,7 @@ def answer(
         frame=frame,
         limits=limits,
         target_exists=bool(target_exists),
+        language=language,
         options=backend_options,
     )
     found = pipeline.run_answer(asked)
