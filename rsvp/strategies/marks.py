@@ -39,7 +39,7 @@ from rsvp.strategies.candidates import (
     segmenter_candidates,
     select_candidates,
 )
-from rsvp.types import BoolMask, Box, Image, Proposal, RgbArray
+from rsvp.types import BoolMask, Box, Image, PackedMask, Proposal, RgbArray, union_of
 
 AUTO, MASKS = "auto", "masks"
 MAX_MARKS = 40  # more can be drawn, but hardly distinguished
@@ -150,7 +150,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             raw.label,
             _box_around(found, rows, place.image_size),
             raw=raw.marks,
-            mask=None if masks is None else np.logical_or.reduce(masks[rows]),
+            mask=None if masks is None else _union([masks[row] for row in rows]),
             score=None if masks is None else float(found.scores[rows].min()),
         )
 
@@ -188,12 +188,16 @@ def _box_around(candidates: Candidates, rows: Sequence[int], size: tuple[int, in
     return Box(x0, y0, min(x1, float(size[1])), min(y1, float(size[0])))
 
 
-def _resized(masks: BoolMask | None, size: tuple[int, ...]) -> BoolMask | None:
+def _union(masks: Sequence[PackedMask]) -> PackedMask:
+    return PackedMask.pack(union_of(masks, masks[0].size))
+
+
+def _resized(masks: Sequence[PackedMask] | None, size: tuple[int, ...]) -> BoolMask | None:
     """(n, h, w) masks at the view's size."""
-    if masks is None or masks.shape[1:] == size:
-        return masks
+    if masks is None:
+        return None
     small = [
-        np.asarray(Pil.fromarray(mask).resize((size[1], size[0]), Pil.Resampling.NEAREST))
+        np.asarray(Pil.fromarray(mask.unpack()).resize((size[1], size[0]), Pil.Resampling.NEAREST))
         for mask in masks
     ]
     return np.array(small, dtype=np.bool_).reshape(-1, *size)
