@@ -345,7 +345,7 @@ def test_a_later_trace_replaces_an_earlier_one_and_its_masks(tmp_path: Path) -> 
     assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["000.png", "001.png"]
     traced(path(("The cup.", [CUP])))[0].save(str(tmp_path))
     assert [p.name for p in (tmp_path / "masks").iterdir()] == ["000.png"]
-    assert "dog" not in (tmp_path / "result.html").read_text()
+    assert "The dog" not in (tmp_path / "result.html").read_text()
 
 
 @pytest.mark.parametrize(
