@@ -73,6 +73,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",
+        "coco-rle": "rsvp.writers.coco:write_rle",
         "looks": "rsvp.writers.pictures:write_looks",
         "html": "rsvp.writers.html:write",
         "vrt": "rsvp.writers.vrt:write",
