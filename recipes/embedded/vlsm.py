@@ -40,7 +40,7 @@ def configuration(photos: Path | None, **changes: Any) -> TrainConfig:
             shared=0.2,
             other_names=0.35,
             points=0.0,  # it crops: where points are given, their box is looked for first
-        ),  # fmt: skip
+        ),
         fusion=FUSION,
     )
     return TrainConfig(**{**dict(usual), **changes})
