@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "batch-record": "rsvp.batch.work:BatchRecord",
     "batch-line": "rsvp.batch.items:BatchLine",
     "batch-run": "rsvp.batch.runner:BatchConfig",
+    "trace": "rsvp.writers.document:TraceDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",
     "answer-record": "rsvp.evaluation.records:AnswerRecord",

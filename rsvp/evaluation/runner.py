@@ -26,7 +26,7 @@ from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
 from rsvp.evaluation.pending import answer_pending, replay
 from rsvp.evaluation.records import RECORDS
 from rsvp.evaluation.report import page
@@ -140,7 +140,7 @@ def evaluate(
         if retry_failed:
             records.drop_failed(file)
         aggregator = task.aggregator()
-        options = EvalOptions(oracle, benchmark.scores_path)
+        options = EvalOptions(oracle, benchmark.traces)
 
         def answer(pending: list[int]) -> Generator[Any, None, None]:
             return task.engine(Work(Path(data), open_dataset, dataset, pending, rules, options))
@@ -151,9 +151,9 @@ def evaluate(
             aggregator = task.aggregator()
             replay(file, ids, aggregator)
         official = None
-        whole = len(ids) == len(dataset)  # AP counts other samples as missed
+        whole = len(ids) == len(dataset) or not benchmark.needs_all
         if benchmark.asks_for_masks and benchmark.scores_more and whole:
-            official = score_samples(name, benchmark, dataset, file, rules.name)
+            official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
         return _finish(folder, aggregator, official, dataset)
 
 
@@ -200,8 +200,12 @@ def _task(
     zoom: str | None,
     looks: int | None,
 ) -> _Task:
-    described = config.describe_pipeline(pipeline)
+    described = config.describe_pipeline(pipeline, trace=benchmark.traces)
     if not isinstance(benchmark, QuestionBenchmark):
+        if benchmark.traces:
+            if not isinstance(pipeline, TracingPipeline):
+                raise BadInput("this benchmark asks for reasoning paths: the pipeline has no trace")
+            pipeline.check_traces()
         aggregator = functools.partial(RunAggregator, rules)
         return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
     if engine is not None:

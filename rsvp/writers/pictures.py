@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rsvp.drawing import overlay
+from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers.common import look_file, mask_file, png
 
@@ -16,7 +18,10 @@ def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, byt
 
 
 def overlay_of(result: Segmentation) -> RgbArray:
-    """(H, W, 3) uint8: the targets drawn on the image."""
+    """(H, W, 3) uint8: the targets drawn on the image; those of a path with their numbers."""
+    if isinstance(result, TracedQuestion):
+        named = [replace(t, label=f"{n} {t.label}") for n, t in enumerate(result.targets, start=1)]
+        return overlay(result.image.rgb, named, "no object has a place")
     looked = isinstance(result, AnsweredQuestion) and not result.looks
     return overlay(result.image.rgb, result.targets, "no closer look" if looked else "no target")
 
