@@ -77,7 +77,14 @@ def names_of(images: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _targets(record: Mapping[str, Any]) -> list[Any]:
-    """Those of a result, or of an answer's looks."""
+    """Those of a result, of an answer's looks, or the objects of a path, each once."""
+    if "path" in record:
+        named = (one for step in record["path"] for one in step["objects"])
+        objects = {one["number"]: one for one in (*named, *record["answer_objects"]) if one["mask"]}
+        return [
+            {**{k: v for k, v in one.items() if k != "number"}, "raw": []}
+            for one in objects.values()
+        ]
     parts = [record] if "targets" in record else record.get("looks", [])
     return [target for part in parts for target in part["targets"]]
 

@@ -144,8 +144,8 @@ class Batch:
         self._task.check(pipeline)
         self._settings = BatchSettings(
             task=self._task.name,
-            pipeline=config.describe_pipeline(pipeline),
-            settings={**self._task.settings(pipeline), **(settings or {})},
+            pipeline=self._task.described(pipeline),
+            settings=dict(settings or {}),
         )
         self.tally = BatchTally()
         self.records, self.files = self._folder / RESULTS, list[Path]()

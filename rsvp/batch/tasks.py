@@ -1,7 +1,7 @@
-"""What a batch does with each item, in two stages: segment it, or answer a question about it.
+"""What a batch does with each item, in two stages: segment, trace, or answer a question.
 
 A task says what it is called, which pipelines it cannot use (`check`), what decides its records
-besides the pipeline (`settings`), and runs its stages. An output of stage 1 can be pickled; one
+(`described`), and runs its stages. An output of stage 1 can be pickled; one
 that is a result already goes through stage 2 as it is.
 """
 
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom, make_answer_request
 from rsvp.batch.items import BatchItem
-from rsvp.evaluation.config import answer_prompts
+from rsvp.errors import BadInput
+from rsvp.evaluation.config import answer_prompts, describe_pipeline
 from rsvp.pipeline import Pipeline
 from rsvp.reasoning import ReasoningOutput
 from rsvp.request import Request, make_request
@@ -36,8 +37,8 @@ class Task(Protocol):
     def check(self, pipeline: Pipeline) -> None:
         """BadInput where the pipeline cannot do it."""
 
-    def settings(self, pipeline: Pipeline) -> dict[str, Any]:
-        """What else decides the records."""
+    def described(self, pipeline: Pipeline) -> dict[str, Any]:
+        """What decides the records."""
 
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Image
@@ -52,26 +53,37 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """`rsvp.pipeline.Pipeline.segment`."""
+    """`rsvp.pipeline.Pipeline.segment`, or `trace`: the query is then the question."""
 
-    name: str = "segment"
+    trace: bool = False
     one_stage: bool = False
 
-    def check(self, pipeline: Pipeline) -> None:
-        """Every pipeline segments."""
+    @property
+    def name(self) -> str:
+        """The name."""
+        return "trace" if self.trace else "segment"
 
-    def settings(self, pipeline: Pipeline) -> dict[str, Any]:  # noqa: ARG002
-        """None."""
-        return {}
+    def check(self, pipeline: Pipeline) -> None:
+        """BadInput where a path is asked of an MLLM that cannot give one."""
+        if self.trace:
+            pipeline.check_traces()
+
+    def described(self, pipeline: Pipeline) -> dict[str, Any]:
+        """The pipeline alone."""
+        return describe_pipeline(pipeline, trace=self.trace)
 
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Image
     ) -> ReasoningOutput | Result | None:
         """Both stages where there are hints, and none where there are boxes or points."""
         request = _request(item, image)
+        if request.prompts and self.trace:
+            raise BadInput("a reasoning path takes no boxes and points")
         if request.hint:
-            return pipeline.run(request)
-        return None if request.prompts else pipeline.reason(image, request.query)
+            return pipeline.run_trace(request) if self.trace else pipeline.run(request)
+        if request.prompts:
+            return None
+        return pipeline.reason(image, request.query, trace=self.trace)
 
     def segment(
         self, pipeline: Pipeline, item: BatchItem, image: Image, output: ReasoningOutput | None
@@ -100,9 +112,11 @@ class AnswerTask:
         Zoom.parse(self.zoom)
         pipeline.check_answers()
 
-    def settings(self, pipeline: Pipeline) -> dict[str, Any]:
-        """How closer looks are shown, and the prompts."""
-        return {"zoom": self.zoom, "looks": self.looks, "prompts": answer_prompts(pipeline)}
+    def described(self, pipeline: Pipeline) -> dict[str, Any]:
+        """The pipeline, all prompts, and how closer looks are shown."""
+        found = describe_pipeline(pipeline)
+        prompts = {**found["prompts"], **answer_prompts(pipeline)}
+        return {**found, "prompts": prompts, "zoom": self.zoom, "looks": self.looks}
 
     def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> Answer:
         """The whole dialogue."""

@@ -150,16 +150,15 @@ class BatchWork:
         if outcome.value is not None:
             document = outcome.value.to_dict()
             return BatchRecord.model_validate({"id": item.id, "asked": item.asked, **document})
-        failure = outcome.failure
-        error = BatchError(type=failure.error, message=failure.message) if failure else None
-        more = {"reply": outcome.raw} if outcome.raw else {}
-        return BatchRecord(
-            id=item.id,
-            image={"path": item.image},
-            asked=item.asked,
-            error=error,
-            **more,
-        )
+        failed = {"id": item.id, "asked": item.asked, "image": {"path": item.image}}
+        if outcome.raw:
+            failed["reply"] = outcome.raw
+        if outcome.failure is not None:
+            failed["error"] = {
+                "type": outcome.failure.error,
+                "message": outcome.failure.message,
+            }
+        return BatchRecord.model_validate(failed)
 
     def load(self, record: Any) -> BatchRecord:
         """A record of another process."""

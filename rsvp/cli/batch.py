@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rsvp.batch.tasks import Task
     from rsvp.errors import RsvpError
 
-TASKS = ("segment", "answer")
+TASKS = ("segment", "answer", "trace")
 
 
 def batch(
@@ -42,7 +42,8 @@ def batch(
     task: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help=f"What is done: {' or '.join(TASKS)} (a query is then a question)."
+            metavar="NAME",
+            help="What is done: segment; answer or trace: a query is then a question.",
         ),
     ] = "segment",
     formats: Annotated[
@@ -155,12 +156,12 @@ def _task(name: str, zoom: str | None, looks: int | None) -> Task:
     from rsvp.errors import BadInput
 
     if name not in TASKS:
-        raise BadInput(f"the task is {' or '.join(TASKS)}, found {name!r}")
+        raise BadInput(f"the task is {', '.join(TASKS)}, found {name!r}")
     if name == "answer":
         return AnswerTask(zoom or DEFAULT_ZOOM, DEFAULT_LOOKS if looks is None else looks)
     if (zoom, looks) != (None, None):
         raise BadInput("--zoom and --looks are of --task answer")
-    return SegmentTask()
+    return SegmentTask(trace=name == "trace")
 
 
 def _print(work: Batch, *, as_json: bool) -> None:

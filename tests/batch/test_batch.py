@@ -328,7 +328,7 @@ def test_questions_are_answered_as_by_the_pipeline(tmp_path, server) -> None:
     )
     (line,) = lines_of(out)
     assert (line["answer"], line["choice"], line["zoom"]) == ("the cup", 1, "box")
-    assert json.loads((out / "config.json").read_text())["run"]["settings"]["zoom"] == "box"
+    assert json.loads((out / "config.json").read_text())["run"]["pipeline"]["zoom"] == "box"
     assert (
         run(
             "--input",
@@ -348,7 +348,7 @@ def test_questions_are_answered_as_by_the_pipeline(tmp_path, server) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--task", "paint"], "the task is segment or answer"),
+        (["--task", "paint"], "the task is segment, answer, trace"),
         (["--zoom", "box"], "--zoom and --looks are of --task answer"),
         (["--task", "answer", "--zoom", "wide"], "zoom is"),
     ],
@@ -357,6 +357,22 @@ def test_tasks_that_cannot_be_done(tmp_path, server, words, said, capsys) -> Non
     data = write_images(tmp_path / "in", 1)
     assert run("--input", data, "--query", "x", "--out", tmp_path / "out", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_paths_are_traced_as_by_the_pipeline(tmp_path, server) -> None:
+    data, out = write_images(tmp_path / "in", 1), tmp_path / "out"
+    things = [{"label": word, "box": BOXES[word]} for word in BOXES]
+    path = {"steps": [{"text": "a cup and a pan", "objects": things}], "answer": "the cup"}
+    server.answers = [completion(json.dumps({**path, "targets": things[:1], "reason": "r"}))]
+    words = ["--input", data, "--query", "which?", "--task", "trace", "--format", "coco-rle"]
+    assert run(*words, "--out", out) == 0
+    (line,) = lines_of(out)
+    pipeline = Pipeline.from_preset("embedded", mllm="openai:m", segmenter="box")
+    expected = pipeline.trace(data / "000.png", "which?").to_dict()
+    assert (line["path"], line["answer_objects"]) == (expected["path"], expected["answer_objects"])
+    coco = json.loads((out / "coco-rle.json").read_text())
+    assert [one["name"] for one in coco["categories"]] == ["cup", "pan"]
+    assert len(coco["annotations"]) == 2
 
 
 @pytest.mark.slow
