@@ -39,7 +39,12 @@ class DistantMLLM:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    def reply(self, _: list[Message], *, schema: dict[str, Any] | None = None) -> Reply:  # noqa: ARG002
+    def reply(
+        self,
+        messages: list[Message],  # noqa: ARG002
+        *,
+        schema: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> Reply:
         """The box of the middle."""
         time.sleep(self._seconds)
         target = {"label": "thing", "box": [250, 250, 750, 750]}

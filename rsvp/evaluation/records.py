@@ -159,7 +159,7 @@ class AnswerRecord(_RecordModel):
         return self.model_dump()
 
 
-R = TypeVar("R", bound=BaseModel)
+R = TypeVar("R", Record, AnswerRecord)
 
 
 class RecordsFile(AbstractContextManager["RecordsFile"]):
