@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rsvp import postprocess, presets, registry
+from rsvp.answer import (
+    DEFAULT_LOOKS,
+    DEFAULT_ZOOM,
+    AnswerRequest,
+    answer_question,
+    check_answer_prompts,
+    make_answer_request,
+)
 from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
@@ -22,7 +30,7 @@ from rsvp.lexicon import Lexicon
 from rsvp.mllm import MLLM, is_remote, load
 from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
-from rsvp.result import Result
+from rsvp.result import Answer, Result
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
@@ -209,6 +217,80 @@ class Pipeline:
             output = self._reason(request, timer)
         return self._segment(request, output, timer)
 
+    def answer(
+        self,
+        image: ImageSource,
+        question: str,
+        choices: Sequence[str] | None = None,
+        boxes: Sequence[BoxLike] | None = None,
+        points: Sequence[PointLike] | None = None,
+        *,
+        zoom: str = DEFAULT_ZOOM,
+        looks: int = DEFAULT_LOOKS,
+        within: BoxLike | None = None,
+        exclude: Sequence[PointLike] | None = None,
+    ) -> Answer:
+        """Answer a question, after closer looks at what matters.
+
+        Args:
+            image, within, exclude: see `segment`; hints limit what is looked at.
+            question: in any language.
+            choices: what the answer is chosen from; without them it is free.
+            boxes, points: what to look at, as in `segment`; the MLLM is not asked where to look.
+            zoom: how a look is shown: ``none`` (no looks), ``box`` (the enlarged window), ``mask``
+                (in it the masks alone; ``mask:white`` names the background).
+            looks: how many the MLLM may ask for, at most.
+
+        Raises:
+            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
+        """
+        request = make_request(image, question, boxes, points, within=within, exclude=exclude)
+        return self.run_answer(make_answer_request(request, choices, zoom=zoom, looks=looks))
+
+    def check_answers(self) -> None:
+        """BadInput where this pipeline's MLLM cannot answer questions, or there is none."""
+        if self.mllm is None:
+            raise BadInput("without an MLLM no question can be answered")
+        check_answer_prompts(self.mllm.name, self.prompt_config)
+
+    def run_answer(self, asked: AnswerRequest) -> Answer:
+        """`answer` for a question that was checked before."""
+        self.check_answers()
+        timer, request, config = self._timer(), asked.request, self.prompt_config
+
+        def segment(part: Request, dialogue: Dialogue) -> Result:
+            output = None if part.prompts else self._reason(part, timer, dialogue)
+            return self._segment(part, output, timer)
+
+        ahead = (
+            contextlib.nullcontext()
+            if asked.zoom.mode == "none"
+            else self._encode_ahead(request.image)
+        )
+        dialogue = self._dialogue(config.family.profile, "system.answer")
+        with timer.stage("load"):
+            load(dialogue.mllm)
+        with ahead, timer.rest("answer"):
+            found = answer_question(asked, dialogue, config, segment)
+        masks = asked.zoom.mode == "mask"
+        return Answer(
+            image=request.image,
+            query=request.query,
+            reasoning=found.output.reasoning,
+            targets=tuple(target for look in found.looks for target in look.targets),
+            models=self._names(found.output),
+            usage=found.output.usage,
+            timings=timer.total(),
+            warnings=(*_reply_warnings(found.output, config), *found.warnings),
+            shown=found.output.shown,
+            answer=found.answer,
+            choices=asked.choices,
+            choice=found.choice,
+            zoom=asked.zoom.mode,
+            background=asked.zoom.background if masks else None,
+            looks=found.looks,
+        )
+
     def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
 
@@ -250,6 +332,16 @@ class Pipeline:
             lambda: self.segment(image, query, boxes, points, within=within, exclude=exclude)
         )
 
+    async def aanswer(
+        self,
+        image: ImageSource,
+        question: str,
+        choices: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """`answer` in a thread, awaitable; the options are its own."""
+        return await _in_thread(lambda: self.answer(image, question, choices, **options))
+
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """`reason` in a thread, awaitable."""
         return await _in_thread(lambda: self.reason(image, query))
@@ -280,20 +372,28 @@ class Pipeline:
         seconds, self._load_seconds = self._load_seconds, 0.0
         return _Timer({"load": seconds})
 
-    def _reason(self, request: Request, timer: _Timer) -> ReasoningOutput:
-        """Stage 1."""
-        mllm, strategy, config = self.mllm, self.strategy, self.prompt_config
-        if mllm is None or strategy is None:
+    def _dialogue(self, profile: str, system: str = "system") -> Dialogue:
+        """A new conversation with a budget of its own."""
+        if self.mllm is None:
             raise BadInput("without an MLLM every image needs boxes or points")
-        dialogue = Dialogue(
-            mllm,
-            config.profile,
-            single_turn=config.family.single_turn,
-            max_reasks=config.max_reasks,
+        return Dialogue(
+            self.mllm,
+            profile,
+            system=system,
+            single_turn=self.prompt_config.family.single_turn,
+            max_reasks=self.prompt_config.max_reasks,
             budget=Budget(self.limits),
         )
+
+    def _reason(
+        self, request: Request, timer: _Timer, dialogue: Dialogue | None = None
+    ) -> ReasoningOutput:
+        """Stage 1."""
+        strategy, config = self.strategy, self.prompt_config
+        dialogue = dialogue or self._dialogue(config.profile)
+        assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
-            load(mllm)
+            load(dialogue.mllm)
         with timer.stage("reason"):
             return propose(request, dialogue, strategy, config, self._cache)
 
@@ -380,6 +480,15 @@ class _Timer:
             yield
         finally:
             self.add(name, time.perf_counter() - started)
+
+    @contextlib.contextmanager
+    def rest(self, name: str) -> Iterator[None]:
+        """A stage without what other stages inside of it take."""
+        started = time.perf_counter() - sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started - sum(self.seconds.values()))
 
     def total(self) -> dict[str, float]:
         """The stages and ``total``; without ``load`` where nothing had to be loaded."""

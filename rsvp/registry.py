@@ -69,6 +69,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "overlay": "rsvp.writers.pictures:write_overlay",
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
+        "looks": "rsvp.writers.pictures:write_looks",
         "index": "rsvp.writers.index:write",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
@@ -92,6 +93,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "command": {
         "segment": "rsvp.cli.segment:segment",
+        "answer": "rsvp.cli.answer:answer",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rsvp import drawing, writers
-from rsvp.types import RgbArray, Segmentation
+from rsvp import writers
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
+from rsvp.writers.pictures import overlay_of
 
 
 class Result(Segmentation):
@@ -18,7 +19,7 @@ class Result(Segmentation):
 
     def overlay(self) -> RgbArray:
         """(H, W, 3) uint8: the masks drawn on the image."""
-        return drawing.overlay(self.image.rgb, self.targets)
+        return overlay_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as `result.json` holds it."""
@@ -31,3 +32,11 @@ class Result(Segmentation):
     def to_supervision(self) -> Any:
         """The targets as `supervision.Detections`; needs the extra ``supervision``."""
         return writers.to_supervision(self)
+
+
+class Answer(AnsweredQuestion, Result):
+    """The answer to one question about one image; the targets are those of its looks."""
+
+    def save(self, directory: str, formats: Sequence[str] = writers.ANSWER_FORMATS) -> None:
+        """Write the answer into `directory`; see `rsvp.writers.write`."""
+        super().save(directory, formats)

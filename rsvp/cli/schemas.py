@@ -18,6 +18,7 @@ from rsvp import registry
 # Name of the file -> pydantic model.
 MODELS: dict[str, str] = {
     "result": "rsvp.writers.document:ResultDocument",
+    "answer": "rsvp.writers.document:AnswerDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",
     "summary": "rsvp.evaluation.summary:Summary",

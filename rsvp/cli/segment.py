@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsvp import presets
-from rsvp.cli import console, options
-from rsvp.errors import BadInput
+from rsvp.cli import console, options, results
 
 if TYPE_CHECKING:
     from rsvp.result import Result
-    from rsvp.types import Box
-
-DEFAULT_OUT = "rsvp-out"
 
 
 def segment(
@@ -33,59 +29,18 @@ def segment(
     mllm: options.Mllm = None,
     strategy: options.Strategy = None,
     segmenter: options.Segmenter = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="A target's box in pixels; no MLLM is asked. May be given several times.",
-        ),
-    ] = None,
-    point: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
-            "mean one target.",
-        ),
-    ] = None,
-    within: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="A hint for the MLLM, which is asked all the same: only what lies in this box "
-            "counts.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="A hint for the MLLM: the thing at this pixel is not meant. May be given several "
-            "times.",
-        ),
-    ] = None,
+    box: options.Box = None,
+    point: options.Point = None,
+    within: options.Within = None,
+    exclude: options.Exclude = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help=f"Where the files go. Without it: {DEFAULT_OUT}, or nowhere with --json.",
-        ),
-    ] = None,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
-            "mask of numbers), coco, labelme, yolo, or a plug-in's.",
-        ),
-    ] = "json,overlay,png",
+    out: options.Out = None,
+    formats: options.Formats = "json,overlay,png",
     as_json: options.AsJson = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
@@ -107,7 +62,7 @@ def segment(
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
     limits = Limits.parse(budget)
     backend_options = options.parse_options(option)
-    folder = _folder(out, as_json)
+    folder = results.folder(out, as_json)
     if folder is not None:
         writers.prepare(folder)
 
@@ -129,24 +84,16 @@ def segment(
         console.as_json(result.to_dict())
     else:
         _print(result, written)
-    _warn(result, chosen)
-
-
-def _folder(out: str | None, as_json: bool) -> Path | None:
-    if out is not None and not out.strip():
-        raise BadInput("--out is the name of a folder, found an empty one")
-    if out is None and as_json:
-        return None
-    return Path(out or DEFAULT_OUT)
+    results.warn(result, chosen)
 
 
 def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files; first of all that there is no answer, where that is so."""
-    unanswered = _no_answer(result)
+    unanswered = results.no_answer(result)
     if unanswered:
         console.print_out(unanswered)
     for number, step in enumerate(result.reasoning.steps, start=1):
-        where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
+        where = "".join(f" [{results.pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
         console.print_out()
@@ -156,47 +103,8 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out("no target in this image" + ruled_out * " that the hints allow")
     for target in result.targets:
         label = console.plain(target.label) or "target"
-        where = f"box {_pixels(target.box)}, {int(target.mask.sum())} pixels"
+        where = f"box {results.pixels(target.box)}, {int(target.mask.sum())} pixels"
         console.print_out(f"{label}: {where}, score {target.score:.2f}")
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")
-    if written:
-        console.print_out()
-        console.print_out(f"written: {', '.join(_shortened(written))}")
-
-
-def _no_answer(result: Result) -> str:
-    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
-    from rsvp.pipeline import UNSURE
-
-    if not result.no_target or result.reasoning.proposals:
-        return ""
-    if words := result.reasoning.unknown_words:
-        return f"no answer: this model does not know {', '.join(map(repr, words))}"
-    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
-        return "no answer: this model cannot read images of this kind, so nothing is known of it"
-    return ""
-
-
-def _pixels(box: Box) -> str:
-    return ",".join(f"{value:.0f}" for value in box.xyxy)
-
-
-def _shortened(paths: Iterable[Path]) -> list[str]:
-    """Every file, but of the masks only the folder."""
-    shown = (path.parent if path.parent.name == "masks" else path for path in paths)
-    return list(dict.fromkeys(str(path) for path in shown))
-
-
-def _warn(result: Result, preset: presets.Preset) -> None:
-    from rsvp.pipeline import UNSURE
-
-    for warning in result.warnings:
-        console.print_err(f"warning: {console.plain(warning)}")
-    unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
-    if unsure and preset.name == presets.DEFAULT:
-        better = presets.get(presets.PHOTOGRAPHS)
-        console.print_err(
-            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
-            "`rsvp models` lists what can run here, and --box needs no reasoner"
-        )
+    results.print_written(written)

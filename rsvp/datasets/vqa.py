@@ -24,10 +24,10 @@ from rsvp.datasets import BaseDataset, digest_files, inside
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_csv, open_table, optional_texts
 from rsvp.errors import BadInput
+from rsvp.parsing.answers import LETTERS
 from rsvp.platform.files import parse_json, read_bytes, validate
 
 YES, NO = "yes", "no"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where the images may be.
 POPE_TOPS = ("", "val2014/", "images/")
 MMVP_TOPS = ("MMVP Images/", "images/", "")

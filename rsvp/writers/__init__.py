@@ -20,6 +20,7 @@ from rsvp.writers.document import to_dict
 from rsvp.writers.supervision import to_supervision
 
 __all__ = [
+    "ANSWER_FORMATS",
     "DEFAULT_FORMATS",
     "Writer",
     "check_formats",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 DEFAULT_FORMATS = ("json", "overlay", "png")
+ANSWER_FORMATS = (*DEFAULT_FORMATS, "looks")
 
 
 class Writer(Protocol):
@@ -51,7 +53,8 @@ def write(
     Args:
         formats: of ``json`` (`result.json`), ``overlay`` (`overlay.png`), ``png`` (`masks/000.png`,
             0 and 255, one a target), ``index`` (`index.png`, the k-th target's pixels are k),
-            ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``coco``
+            ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``looks``
+            (`looks/000.png`, the closer looks of an answer), ``coco``
             (`coco.json`), ``labelme`` (`labelme.json`), ``yolo`` (`labels/NAME.txt`, named like
             the image, a line a target, and `data.yaml`, the names of its classes), and those of
             plug-ins.

@@ -23,7 +23,7 @@ from pydantic import (
 
 from rsvp.masks import encode_rle
 from rsvp.platform.files import write_json
-from rsvp.types import Box, ModelNames, Segmentation, Usage
+from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
 
 
 def _xyxy(box: Any) -> Any:
@@ -113,11 +113,51 @@ class ResultDocument(_DocumentModel):
     warnings: list[str]
 
 
-def document(result: Segmentation) -> ResultDocument:
+class LookEntry(_DocumentModel):
+    """A closer look that the MLLM asked for."""
+
+    query: str
+    no_target: bool
+    targets: list[TargetEntry]
+    box: Xyxy | None
+    """x0, y0, x1, y1 of the part of the image that was shown; null where nothing was."""
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None
+    """Height and width of the picture that was shown."""
+
+
+class AnswerDocument(_DocumentModel):
+    """The answer to one question about one image."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    question: str
+    choices: list[str]
+    answer: str
+    choice: int | None
+    """Index of the chosen one; null without choices, or where the answer is none of them."""
+    understood: bool
+    """False where the MLLM says that it cannot read images of this kind."""
+    reason: str
+    reply: str
+    """The text of the MLLM's last reply, unchanged."""
+    zoom: str
+    background: str | None
+    """What takes the place of what is outside the masks, with zoom mask."""
+    looks: list[LookEntry]
+    steps: list[StepEntry]
+    """Why each look was asked for, and the boxes that it found."""
+    usage: Usage
+    timings: dict[str, Rounded]
+    models: ModelNames
+    warnings: list[str]
+
+
+def document(result: Segmentation) -> ResultDocument | AnswerDocument:
     """The model of `result.json` for a result."""
     reasoning = result.reasoning
-    values = {name: getattr(result, name, None) for name in ResultDocument.model_fields}
-    return ResultDocument.model_validate(
+    model = AnswerDocument if isinstance(result, AnsweredQuestion) else ResultDocument
+    values = {name: getattr(result, name, None) for name in model.model_fields}
+    return model.model_validate(
         {
             **values,
             "schema_version": 1,

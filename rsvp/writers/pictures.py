@@ -1,20 +1,26 @@
-"""Pictures of a result: `overlay.png`, `prompt.png` and `masks/000.png …`."""
+"""Pictures of a result: `overlay.png`, `prompt.png`, `masks/000.png …` and `looks/000.png …`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 from rsvp.drawing import overlay
 from rsvp.platform.files import atomic_write
-from rsvp.types import Segmentation
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers.common import png
 
 
 def write_overlay(result: Segmentation, folder: Path) -> Iterator[Path]:
     """The targets drawn on the image."""
-    yield atomic_write(folder / "overlay.png", png(overlay(result.image.rgb, result.targets)))
+    yield atomic_write(folder / "overlay.png", png(overlay_of(result)))
+
+
+def overlay_of(result: Segmentation) -> RgbArray:
+    """(H, W, 3) uint8: the targets drawn on the image."""
+    looked = isinstance(result, AnsweredQuestion) and not result.looks
+    return overlay(result.image.rgb, result.targets, "no closer look" if looked else "no target")
 
 
 def write_prompt(result: Segmentation, folder: Path) -> Iterator[Path]:
@@ -27,13 +33,25 @@ def write_prompt(result: Segmentation, folder: Path) -> Iterator[Path]:
 
 def write_masks(result: Segmentation, folder: Path) -> Iterator[Path]:
     """A mask for each target, 0 and 255; those of an earlier result with more are removed."""
-    masks = folder / "masks"
-    if result.targets:
-        masks.mkdir(exist_ok=True)
-    for number, target in enumerate(result.targets):
-        yield atomic_write(masks / f"{number:03d}.png", png(target.mask.astype("uint8") * 255))
-    for number in count(len(result.targets)):
-        old = masks / f"{number:03d}.png"
+    masks = [target.mask.astype("uint8") * 255 for target in result.targets]
+    yield from _write_numbered(masks, folder / "masks")
+
+
+def write_looks(result: Segmentation, folder: Path) -> Iterator[Path]:
+    """What the MLLM was shown in the closer looks of an answer."""
+    looks = result.looks if isinstance(result, AnsweredQuestion) else ()
+    pictures = [look.picture for look in looks if look.picture is not None]
+    yield from _write_numbered(pictures, folder / "looks")
+
+
+def _write_numbered(pictures: Sequence[RgbArray], folder: Path) -> Iterator[Path]:
+    """`000.png …`; those of an earlier result with more are removed."""
+    if pictures:
+        folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures):
+        yield atomic_write(folder / f"{number:03d}.png", png(picture))
+    for number in count(len(pictures)):
+        old = folder / f"{number:03d}.png"
         if not old.is_file():
             return
         old.unlink()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recipes.embedded.examples import CELLS, SIZE, scene_example, to_pixels
-from recipes.embedded.looking import LOOKS, look_example, take_away, view_example
+from recipes.embedded.looking import LOOKS, look_example, mask_outside, view_example
 from recipes.embedded.paths import trace_example
 from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS, MaskVerdict, inner_point
 from recipes.embedded.tasks import TASKS, task_example, task_prompts
@@ -110,7 +110,7 @@ def test_outside_the_mask_everything_is_taken_away() -> None:
     kept = np.zeros((60, 40), bool)
     kept[20:40, 10:30] = True
     for _ in range(12):
-        masked = take_away(rgb, kept, rng)
+        masked = mask_outside(rgb, kept, rng)
         np.testing.assert_array_equal(masked[22:38, 12:28], rgb[22:38, 12:28])
         assert (masked[:10] != rgb[:10]).mean() > 0.9
 

@@ -1,0 +1,67 @@
+"""What `rsvp segment` and `rsvp answer` print beside the result itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsvp import presets
+from rsvp.cli import console
+from rsvp.errors import BadInput
+
+if TYPE_CHECKING:
+    from rsvp.result import Result
+    from rsvp.types import Box
+
+DEFAULT_OUT = "rsvp-out"
+
+
+def folder(out: str | None, as_json: bool) -> Path | None:
+    """Where the files go, None for nowhere; BadInput where the name is empty."""
+    if out is not None and not out.strip():
+        raise BadInput("--out is the name of a folder, found an empty one")
+    if out is None and as_json:
+        return None
+    return Path(out or DEFAULT_OUT)
+
+
+def no_answer(result: Result) -> str:
+    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
+    from rsvp.pipeline import UNSURE
+
+    if not result.no_target or result.reasoning.proposals:
+        return ""
+    if words := result.reasoning.unknown_words:
+        return f"no answer: this model does not know {', '.join(map(repr, words))}"
+    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
+        return "no answer: this model cannot read images of this kind, so nothing is known of it"
+    return ""
+
+
+def pixels(box: Box) -> str:
+    """A box in whole pixels."""
+    return ",".join(f"{value:.0f}" for value in box.xyxy)
+
+
+def print_written(paths: Sequence[Path]) -> None:
+    """Every file that was written, but of numbered pictures only the folder."""
+    if paths:
+        shown = (path.parent if path.stem.isdecimal() else path for path in paths)
+        console.print_out()
+        console.print_out(f"written: {', '.join(dict.fromkeys(map(str, shown)))}")
+
+
+def warn(result: Result, preset: presets.Preset) -> None:
+    """The warnings on stderr, and another preset where the default one was unsure."""
+    from rsvp.pipeline import UNSURE
+
+    for warning in result.warnings:
+        console.print_err(f"warning: {console.plain(warning)}")
+    unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
+    if unsure and preset.name == presets.DEFAULT:
+        better = presets.get(presets.PHOTOGRAPHS)
+        console.print_err(
+            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
+            "`rsvp models` lists what can run here, and --box needs no reasoner"
+        )
