@@ -7,8 +7,8 @@ origin at the top-left corner of the top-left pixel; a box is xyxy. Masks are (H
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,11 +106,30 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """An object that a step of a reasoning path, or its answer, names.
+
+    Attributes:
+        label: what it is called there; may be empty.
+        number: of its proposal, from 1, the same wherever it returns; None where it has no usable
+            place.
+    """
+
+    label: str
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the chain of thought, with the boxes that it names."""
+    """One step of the chain of thought, with the boxes that it names.
+
+    Attributes:
+        objects: of a reasoning path, see `Reasoning.answer`.
+    """
 
     text: str
     boxes: tuple[Box, ...] = ()
+    objects: tuple[Mention, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +165,9 @@ class Reasoning:
             those that it was trained on.
         unknown_words: these words.
         warnings: what was odd about the reply, a line each.
+        answer: of a reasoning path, whose proposals are all objects that it names, each once, in
+            the order in which they come; None where there is no path.
+        answer_objects: those that are the answer.
     """
 
     steps: tuple[Step, ...]
@@ -155,10 +177,26 @@ class Reasoning:
     understood: bool = True
     unknown_words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    answer: str | None = None
+    answer_objects: tuple[Mention, ...] = ()
 
     @property
     def no_target(self) -> bool:
-        return not self.proposals
+        return not (self.proposals if self.answer is None else self.answer_objects)
+
+    def keep(self, kept: Sequence[int]) -> Reasoning:
+        """The path with the proposals of these indices alone; mentions of others lose theirs."""
+        numbers: dict[int | None, int] = {old + 1: new for new, old in enumerate(kept, start=1)}
+
+        def renumbered(mentions: tuple[Mention, ...]) -> tuple[Mention, ...]:
+            return tuple(replace(one, number=numbers.get(one.number)) for one in mentions)
+
+        return replace(
+            self,
+            steps=tuple(replace(step, objects=renumbered(step.objects)) for step in self.steps),
+            proposals=tuple(self.proposals[index] for index in kept),
+            answer_objects=renumbered(self.answer_objects),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,3 +396,85 @@ class AnsweredQuestion(Segmentation):
     @property
     def reason(self) -> str:
         return self.reasoning.reason
+
+
+@dataclass(frozen=True, slots=True)
+class PathObject:
+    """An object that a reasoning path names, where it names it.
+
+    Attributes:
+        label: what it is called there.
+        number: of the target, from 1, the same wherever it returns; None where it is not grounded.
+        target: its mask; None where the MLLM gave no usable place, or a hint rules it out.
+    """
+
+    label: str
+    number: int | None = None
+    target: Target | None = None
+
+    @property
+    def box(self) -> Box | None:
+        return self.target.box if self.target else None
+
+    @property
+    def score(self) -> float | None:
+        return self.target.score if self.target else None
+
+    @property
+    def presence(self) -> float | None:
+        return self.target.presence if self.target else None
+
+    @property
+    def mask(self) -> BoolMask | None:
+        """(H, W) bool."""
+        return self.target.mask if self.target else None
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One step of a reasoning path, with the objects that it rests on."""
+
+    text: str
+    objects: tuple[PathObject, ...] = ()
+
+
+@dataclass(frozen=True)
+class TracedQuestion(Segmentation):
+    """A question answered by a reasoning path; its targets are all objects, each once.
+
+    Target k, from 0, is the object with the number k + 1.
+    """
+
+    @property
+    def question(self) -> str:
+        return self.query
+
+    @property
+    def answer(self) -> str:
+        return self.reasoning.answer or ""
+
+    @property
+    def path(self) -> tuple[PathStep, ...]:
+        """The steps; empty texts and objects are kept."""
+        return tuple(PathStep(s.text, self._objects(s.objects)) for s in self.reasoning.steps)
+
+    @property
+    def answer_objects(self) -> tuple[PathObject, ...]:
+        return self._objects(self.reasoning.answer_objects)
+
+    @property
+    def no_target(self) -> bool:
+        """Whether the answer is that there is no such object."""
+        return self.reasoning.no_target
+
+    @property
+    def not_grounded(self) -> int:
+        """How many objects, of different labels, have no mask."""
+        named = [one for step in self.path for one in step.objects]
+        return len({o.label for o in (*named, *self.answer_objects) if o.target is None})
+
+    def _objects(self, mentions: Sequence[Mention]) -> tuple[PathObject, ...]:
+        return tuple(
+            PathObject(m.label, m.number, None if m.number is None else self.targets[m.number - 1])
+            for m in mentions
+        )

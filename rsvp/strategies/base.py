@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, as_written, to_box, to_point
 from rsvp.images import shrink
-from rsvp.parsing import Expect, ParsedReply, RawStep, RawTarget, parse_reply
+from rsvp.parsing import Expect, ParsedReply, RawStep, RawTarget, parse_path, parse_reply
 from rsvp.registry import MAX_SIDE
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
+from rsvp.strategies.paths import ObjectList, PlacedObject, unmentioned
 from rsvp.types import Box, Image, Point, Proposal, Reasoning, RgbArray, Step
 
 Schema = dict[str, Any]
@@ -103,6 +104,13 @@ class RegionStrategy(ABC, Generic[V]):
         targets = array(_record({"label": STRING, **target}))
         return _record({**steps, "targets": targets, "reason": STRING})
 
+    def path_schema(self, frame: Frame | None = None) -> Mapping[str, Any]:
+        """See `Strategy.path_schema`."""
+        identity = {} if self.expect == "marks" else {"id": {"type": "integer"}}
+        named = array(_record({**identity, "label": STRING, **self.region_schemas(frame)[1]}))
+        steps = array(_record({"text": STRING, "objects": named}))
+        return _record({"path": steps, "answer": STRING, "answer_objects": named})
+
     def view(
         self,
         image: Image,
@@ -126,16 +134,12 @@ class RegionStrategy(ABC, Generic[V]):
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
         targets = tuple(self.targets(reply))
-        groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
-        own_view, size = self.checked_view(view), (image.height, image.width)
         try:
-            written = as_written(groups, frame)
-            place = CoordinateMap(written, own_view, size)
+            place, warnings = self._coordinate_map(targets, image, view, frame)
             proposals = tuple(self.proposal(raw, place) for raw in targets)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
-        warnings = (FRACTIONS.format(frame.kind),) if written != frame else ()
         return Reasoning(
             steps,
             proposals,
@@ -145,6 +149,59 @@ class RegionStrategy(ABC, Generic[V]):
             warnings=(*warnings, *reply.warnings),
         )
 
+    def read_path(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
+        """Read a reasoning path; see `Strategy.read_path`.
+
+        Raises:
+            UnparsableReply: no path in the text, or all places in it cannot be used.
+        """
+        reply = parse_path(text, expect=self.expect, y_first=frame.y_first)
+        parts = [(f"step {n}", s.text, s.objects) for n, s in enumerate(reply.steps, start=1)]
+        parts.append(("the answer", reply.answer, reply.targets))
+        placed = [raw for *_, named in parts for raw in named if raw.has_region]
+        errors: list[BadInput] = []
+        found = ObjectList(max(image.height, image.width))
+
+        def usable(raw: RawTarget) -> Proposal | None:
+            try:
+                return self.proposal(raw, place) if raw.has_region else None
+            except BadInput as error:
+                errors.append(error)
+                return None
+
+        try:
+            place, warnings = self._coordinate_map(placed, image, view, frame)
+        except BadInput as error:
+            raise UnparsableReply(str(error), text) from error
+        mentions = [
+            found.add(where, said, [PlacedObject(o.label, _identity(o), usable(o)) for o in named])
+            for where, said, named in parts
+        ]
+        if placed and not found.proposals:
+            raise UnparsableReply(str(errors[0]), text)
+        *steps, answer = mentions
+        pairs = zip(reply.steps, steps, strict=True)
+        return Reasoning(
+            tuple(Step(step.text, objects=named) for step, named in pairs),
+            tuple(found.proposals),
+            reply.reason,
+            text,
+            understood=reply.understood,
+            warnings=(*warnings, *found.warnings, *unmentioned(steps, answer)),
+            answer=reply.answer,
+            answer_objects=answer,
+        )
+
+    def _coordinate_map(
+        self, targets: Iterable[RawTarget], image: Image, view: View, frame: Frame
+    ) -> tuple[CoordinateMap[V], tuple[str, ...]]:
+        """How the numbers of these targets are read, and a warning where not as they were asked."""
+        groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
+        own_view, size = self.checked_view(view), (image.height, image.width)
+        written = as_written(groups, frame)
+        place = CoordinateMap(written, own_view, size)
+        return place, (FRACTIONS.format(frame.kind),) if written != frame else ()
+
     def checked_view(self, view: View) -> V:
         """The view, which must be one of this strategy's own."""
         return view  # type: ignore[return-value]
@@ -152,6 +209,11 @@ class RegionStrategy(ABC, Generic[V]):
     def targets(self, reply: ParsedReply) -> Iterator[RawTarget]:
         """The targets of a reply that count."""
         yield from reply.targets
+
+
+def _identity(raw: RawTarget) -> int | None:
+    """The number by which the model calls an object: its one mark, or an id of its own."""
+    return raw.marks[0] if len(raw.marks) == 1 else raw.id
 
 
 def size_variables(rgb: RgbArray) -> dict[str, str]:
