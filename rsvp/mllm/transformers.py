@@ -129,9 +129,7 @@ class TransformersMLLM:
             ModelUnavailable: as `load`.
         """
         del schema
-        reply = self._reply(messages, self._max_tokens)
-        assert reply is not None
-        return reply
+        return self._replies(messages, self._max_tokens)[0]
 
     def reply_longer(
         self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
@@ -141,7 +139,24 @@ class TransformersMLLM:
         None where the model's context has no room for more.
         """
         del schema
-        return self._reply(messages, 2 * self._max_tokens, longer_than=cut.usage.completion_tokens)
+        longer_than = cut.usage.completion_tokens
+        return next(iter(self._replies(messages, 2 * self._max_tokens, longer_than)), None)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """Several sampled replies, decoded as one batch; see `rsvp.mllm.sample_replies`.
+
+        A model with an encoder reads the prompt once for all of them. Only the first one's usage
+        has the prompt's tokens.
+        """
+        del schema
+        return self._replies(messages, self._max_tokens, count=count, temperature=temperature)
 
     def familiarity(self, rgb: RgbArray) -> float | None:
         """The `familiarity` of a reply about an (H, W, 3) uint8 image, without a reply.
@@ -163,23 +178,39 @@ class TransformersMLLM:
                 loaded.model.get_image_features(**inputs)
             return loaded.familiarity.score()
 
-    def _reply(
-        self, messages: Sequence[Message], max_tokens: int, *, longer_than: int = 0
-    ) -> Reply | None:
-        """A reply; None where it cannot have more than `longer_than` tokens."""
+    def _replies(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        longer_than: int = 0,
+        *,
+        count: int = 1,
+        temperature: float | None = None,
+    ) -> list[Reply]:
+        """Replies; none where they cannot have more than `longer_than` tokens."""
         with self._lock:
             loaded = self._ready()
             started = time.perf_counter()
+            settings = copy.copy(loaded.generation)
+            settings.num_return_sequences = count
+            if temperature is not None:
+                settings.do_sample, settings.temperature = temperature > 0, temperature or None
             try:
                 with _cpu_threads(loaded.threads):
-                    reply = self._generate(loaded, messages, max_tokens, longer_than)
+                    found = self._generate(loaded, messages, settings, max_tokens, longer_than)
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
-        return reply and replace(reply, seconds=time.perf_counter() - started)
+        seconds = (time.perf_counter() - started) / max(1, len(found))
+        return [replace(reply, seconds=seconds) for reply in found]
 
     def _generate(
-        self, loaded: _Loaded, messages: Sequence[Message], max_tokens: int, longer_than: int
-    ) -> Reply | None:
+        self,
+        loaded: _Loaded,
+        messages: Sequence[Message],
+        settings: Any,
+        max_tokens: int,
+        longer_than: int,
+    ) -> list[Reply]:
         import torch
 
         prompt = loaded.chat.render(messages)
@@ -189,26 +220,33 @@ class TransformersMLLM:
         prompt_tokens = int(inputs["input_ids"].shape[1])
         # With an encoder, the prompt is not in the decoder, which begins with its start token.
         start = 1 if loaded.model.config.is_encoder_decoder else prompt_tokens
-        settings = copy.copy(loaded.generation)
         room = self._room(loaded.context_length, prompt_tokens, start)
         settings.max_new_tokens = min(max_tokens, room)
         if settings.max_new_tokens <= longer_than:
-            return None
+            return []
         confidence = _Confidence()
         with torch.inference_mode():
-            sequence = loaded.model.generate(
+            sequences = loaded.model.generate(
                 **inputs, generation_config=settings, logits_processor=[confidence]
             )
-        ids = sequence[0, start:].tolist()
-        ended = bool(ids) and ids[-1] in loading.token_ids(loaded.generation.eos_token_id)
-        return Reply(
-            loaded.chat.reply_text(prompt, ids, settings),
-            Usage(prompt_tokens, len(ids), calls=1),
-            finish_reason="stop" if ended else "length",
-            confidence=confidence.mean(len(ids)),
-            familiarity=loaded.familiarity.score() if loaded.familiarity else None,
-            resized=resized,
-        )
+        ends = set(loading.token_ids(loaded.generation.eos_token_id))
+        familiarity = loaded.familiarity.score() if loaded.familiarity else None
+        found = []
+        for row, sequence in enumerate(sequences[:, start:].tolist()):
+            # Behind the end of a shorter sequence of the batch there is padding.
+            end = next((i + 1 for i, token in enumerate(sequence) if token in ends), None)
+            ids = sequence[:end]
+            found.append(
+                Reply(
+                    loaded.chat.reply_text(prompt, ids, settings),
+                    Usage(0 if row else prompt_tokens, len(ids), calls=1),
+                    finish_reason="length" if end is None else "stop",
+                    confidence=confidence.mean(row, len(ids)),
+                    familiarity=familiarity,
+                    resized=resized,
+                )
+            )
+        return found
 
     def _room(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
@@ -280,29 +318,29 @@ class TransformersMLLM:
 
 
 class _Confidence:
-    """A logits processor that records the probability of each step's likeliest token.
+    """A logits processor that records the probability of each step's likeliest tokens.
 
     Raises:
         ValueError: the network overflows; its choices would all be the same token.
     """
 
     def __init__(self) -> None:
-        self._log_probs: list[float] = []
+        self._log_probs: list[list[float]] = []  # of each step, one a sequence
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        log_prob = float(scores[0].max() - scores[0].logsumexp(0))
-        if not math.isfinite(log_prob):
+        log_probs = (scores.max(-1).values - scores.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, log_probs)):
             used = str(scores.dtype).removeprefix("torch.")
             raise ValueError(
                 f"its logits are not finite ({used} weights or activations overflow); use another "
                 "number type: --option dtype=float32, or bfloat16 where the device has it"
             )
-        self._log_probs.append(log_prob)
+        self._log_probs.append(log_probs)
         return scores
 
-    def mean(self, count: int) -> float:
-        """Mean probability of the first `count` choices, 0 to 1; 0 when there were none."""
-        probabilities = [math.exp(p) for p in self._log_probs[:count]]
+    def mean(self, row: int, count: int) -> float:
+        """Mean probability of the first `count` choices of a sequence; 0 when there were none."""
+        probabilities = [math.exp(step[row]) for step in self._log_probs[:count]]
         return sum(probabilities) / len(probabilities) if probabilities else 0.0
 
 
