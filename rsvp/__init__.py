@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rsvp.errors import RsvpError
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
-    from rsvp.result import Answer, Result
+    from rsvp.result import Answer, Result, Trace
     from rsvp.types import Box, Point
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "Point",
     "Result",
     "RsvpError",
+    "Trace",
     "__version__",
     "errors",
     "load_image",
@@ -44,6 +45,7 @@ _HOMES = {
     "Point": "rsvp.types",
     "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
+    "Trace": "rsvp.result",
     "load_image": "rsvp.images",
 }
 

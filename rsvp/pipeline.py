@@ -30,7 +30,7 @@ from rsvp.lexicon import Lexicon
 from rsvp.mllm import MLLM, is_remote, load
 from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
-from rsvp.result import Answer, Result
+from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
@@ -291,14 +291,56 @@ class Pipeline:
             looks=found.looks,
         )
 
-    def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
-        """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
+    def trace(
+        self,
+        image: ImageSource,
+        question: str,
+        *,
+        within: BoxLike | None = None,
+        exclude: Sequence[PointLike] | None = None,
+    ) -> Trace:
+        """Answer a question by a reasoning path in which every object that it names has a mask.
+
+        All objects of the image are one decoder batch; one that returns is segmented once.
+
+        Args:
+            image, within, exclude: see `segment`; hints limit what is grounded.
+            question: in any language.
 
         Raises:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
+        return self.run_trace(make_request(image, question, within=within, exclude=exclude))
+
+    def check_traces(self) -> None:
+        """BadInput where this pipeline's MLLM cannot trace, or there is none."""
+        if self.mllm is None or self.strategy is None:
+            raise BadInput("without an MLLM there is no reasoning to trace")
+        check_prompts(self.mllm.name, self.strategy.name, self.prompt_config, trace=True)
+
+    def run_trace(self, request: Request) -> Trace:
+        """`trace` for a request that was made before, without boxes and points."""
+        self.check_traces()
         timer = self._timer()
-        output = self._reason(make_request(image, query), timer)
+        with self._encode_ahead(request.image):
+            output = self._reason(request, timer, trace=True)
+        found = self._segment(request, output, timer)
+        assert isinstance(found, Trace)
+        return found
+
+    def reason(self, image: ImageSource, query: str, *, trace: bool = False) -> ReasoningOutput:
+        """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
+
+        Args:
+            trace: stage 1 of `trace` instead of `segment`.
+
+        Raises:
+            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
+        """
+        if trace:
+            self.check_traces()
+        timer = self._timer()
+        output = self._reason(make_request(image, query), timer, trace=trace)
         return replace(output, shown=None, timings=timer.seconds)
 
     def segment_proposals(self, image: ImageSource, output: ReasoningOutput) -> Result:
@@ -341,6 +383,10 @@ class Pipeline:
     ) -> Answer:
         """`answer` in a thread, awaitable; the options are its own."""
         return await _in_thread(lambda: self.answer(image, question, choices, **options))
+
+    async def atrace(self, image: ImageSource, question: str, **options: Any) -> Trace:
+        """`trace` in a thread, awaitable; the options are its own."""
+        return await _in_thread(lambda: self.trace(image, question, **options))
 
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """`reason` in a thread, awaitable."""
@@ -386,16 +432,22 @@ class Pipeline:
         )
 
     def _reason(
-        self, request: Request, timer: _Timer, dialogue: Dialogue | None = None
+        self,
+        request: Request,
+        timer: _Timer,
+        dialogue: Dialogue | None = None,
+        *,
+        trace: bool = False,
     ) -> ReasoningOutput:
         """Stage 1."""
         strategy, config = self.strategy, self.prompt_config
-        dialogue = dialogue or self._dialogue(config.profile)
+        system = "system.trace" if trace else "system"
+        dialogue = dialogue or self._dialogue(config.profile, system)
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)
         with timer.stage("reason"):
-            return propose(request, dialogue, strategy, config, self._cache)
+            return propose(request, dialogue, strategy, config, self._cache, trace=trace)
 
     @contextlib.contextmanager
     def _encode_ahead(self, image: Image) -> Iterator[None]:
@@ -411,10 +463,14 @@ class Pipeline:
     def _segment(self, request: Request, output: ReasoningOutput | None, timer: _Timer) -> Result:
         """Stage 2: masks of the proposals, and the result of both stages."""
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
-        proposals = postprocess.restrict_proposals(request.hint, reasoning.proposals)
-        targets = self._targets(request, proposals, timer)
         named = reasoning.proposals if output else ()
-        return Result(
+        found = self._targets(request, reasoning.proposals, timer)
+        targets, steps = tuple(found.values()), list[str]()
+        is_path = reasoning.answer is not None
+        if is_path:
+            reasoning = reasoning.keep(tuple(found))
+            steps = postprocess.first_steps(reasoning, len(targets))
+        return (Trace if is_path else Result)(
             image=request.image,
             query=request.query,
             reasoning=reasoning,
@@ -425,7 +481,9 @@ class Pipeline:
             warnings=(
                 *(self._frame_warning() if named else ()),
                 *(_reply_warnings(output, self.prompt_config) if output else ()),
-                *postprocess.target_warnings(targets, named_by_mllm=output is not None),
+                *postprocess.target_warnings(
+                    targets, named_by_mllm=output is not None, steps=steps
+                ),
                 *postprocess.hint_warning(named, targets),
             ),
             shown=output.shown if output else None,
@@ -441,14 +499,25 @@ class Pipeline:
 
     def _targets(
         self, request: Request, proposals: Sequence[Proposal], timer: _Timer
-    ) -> tuple[Target, ...]:
-        if not proposals:
-            return ()
-        found = self._cache.masks(request.image, proposals)
+    ) -> dict[int, Target]:
+        """The targets by the index of their proposal; those against the hint are left out."""
+        hint, image = request.hint, request.image
+        kept = {
+            index: one
+            for index, proposal in enumerate(proposals)
+            for one in postprocess.restrict_proposals(hint, [proposal])
+        }
+        if not kept:
+            return {}
+        found = self._cache.masks(image, tuple(kept.values()))
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(request.image, proposals, found.masks)
-        return postprocess.apply_hint(request.hint, targets)
+        targets = postprocess.to_targets(image, tuple(kept.values()), found.masks)
+        return {
+            index: one
+            for index, target in zip(kept, targets, strict=True)
+            for one in postprocess.apply_hint(hint, [target])
+        }
 
     def _names(self, output: ReasoningOutput | None) -> ModelNames:
         """The parts that were used: without stage 1, the segmenter alone."""
@@ -527,7 +596,6 @@ def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[s
             f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
             "the embedded preset knows rendered scenes, not photographs"
         )
-    yield from output.reasoning.warnings
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rsvp.masks import clip_mask, mask_to_box
 from rsvp.request import Hint
-from rsvp.types import Box, Image, Masks, Point, Proposal, Target
+from rsvp.types import Box, Image, Masks, Point, Proposal, Reasoning, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
 MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
@@ -52,17 +52,34 @@ def apply_hint(hint: Hint, targets: Iterable[Target]) -> tuple[Target, ...]:
     return tuple(kept)
 
 
-def target_warnings(targets: Sequence[Target], *, named_by_mllm: bool) -> Iterator[str]:
-    """Warnings about empty masks, and, where the MLLM chose the labels, about doubtful labels."""
-    for number, target in enumerate(targets):
+def target_warnings(
+    targets: Sequence[Target], *, named_by_mllm: bool, steps: Sequence[str] = ()
+) -> Iterator[str]:
+    """Warnings about empty masks, and, where the MLLM chose the labels, about doubtful labels.
+
+    Args:
+        steps: of a reasoning path, where each target is named first; their numbers begin at 1.
+    """
+    starts = [f"{where}: " for where in steps] or [""] * len(targets)
+    names = [f"object {n}" if steps else f"target {n - 1}" for n in range(1, len(targets) + 1)]
+    for start, name, target in zip(starts, names, targets, strict=True):
         if not target.mask.any():
-            yield f"the segmenter found no pixels for target {number} ({target.label})"
-    for number, target in enumerate(targets):
+            yield f"{start}the segmenter found no pixels for {name} ({target.label})"
+    for start, name, target in zip(starts, names, targets, strict=True):
         if named_by_mllm and target.presence is not None and target.presence < LOW_PRESENCE:
             yield (
-                f"the segmenter doubts that target {number} is {target.label} "
+                f"{start}the segmenter doubts that {name} is {target.label} "
                 f"(presence {target.presence:.2f})"
             )
+
+
+def first_steps(reasoning: Reasoning, count: int) -> list[str]:
+    """Where each of the `count` objects of a reasoning path is named first, as warnings say it."""
+    found: dict[int | None, str] = {}
+    for number, step in enumerate(reasoning.steps, start=1):
+        for one in step.objects:
+            found.setdefault(one.number, f"step {number}")
+    return [found.get(number, "the answer") for number in range(1, count + 1)]
 
 
 def hint_warning(proposals: Sequence[Proposal], targets: Sequence[Target]) -> Iterator[str]:

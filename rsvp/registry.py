@@ -69,11 +69,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "overlay": "rsvp.writers.pictures:write_overlay",
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
-        "looks": "rsvp.writers.pictures:write_looks",
         "index": "rsvp.writers.index:write",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",
+        "looks": "rsvp.writers.pictures:write_looks",
+        "html": "rsvp.writers.html:write",
+        "vrt": "rsvp.writers.vrt:write",
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",
@@ -94,6 +96,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "command": {
         "segment": "rsvp.cli.segment:segment",
         "answer": "rsvp.cli.answer:answer",
+        "trace": "rsvp.cli.trace:trace",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsvp import writers
-from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation, TracedQuestion
 from rsvp.writers.pictures import overlay_of
 
 
@@ -25,6 +25,10 @@ class Result(Segmentation):
         """The result as `result.json` holds it."""
         return writers.to_dict(self)
 
+    def to_html(self) -> str:
+        """The result as one page, which replays the reasoning step by step."""
+        return writers.to_html(self)
+
     def to_coco(self) -> dict[str, Any]:
         """The targets as a COCO instances dictionary."""
         return writers.to_coco(self)
@@ -39,4 +43,12 @@ class Answer(AnsweredQuestion, Result):
 
     def save(self, directory: str, formats: Sequence[str] = writers.ANSWER_FORMATS) -> None:
         """Write the answer into `directory`; see `rsvp.writers.write`."""
+        super().save(directory, formats)
+
+
+class Trace(TracedQuestion, Result):
+    """A question answered by a reasoning path; the targets are all objects that it names."""
+
+    def save(self, directory: str, formats: Sequence[str] = writers.TRACE_FORMATS) -> None:
+        """Write the trace into `directory`; see `rsvp.writers.write`."""
         super().save(directory, formats)

@@ -14,6 +14,7 @@ from rsvp.cli.main import main
 from rsvp.dialogue import Limits
 from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.lexicon import Lexicon
+from rsvp.pipeline import Pipeline
 from rsvp.request import make_request
 from rsvp.types import Reply, Usage
 
@@ -180,9 +181,10 @@ def test_without_an_answer_it_fails() -> None:
 def test_bad_questions_are_refused(options, message) -> None:
     with pytest.raises(BadInput, match=message):
         ask(said("A"), **options)
-    with pytest.raises(BadInput, match="without an MLLM"):
-        from rsvp.pipeline import Pipeline
 
+
+def test_without_an_mllm_nothing_is_answered() -> None:
+    with pytest.raises(BadInput, match="without an MLLM"):
         Pipeline(None, None, Recorder()).answer(IMAGE, "which?")
 
 

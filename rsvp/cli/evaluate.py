@@ -26,7 +26,8 @@ def evaluate(
         typer.Argument(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
-            "scenes.",
+            "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
+            "and scenes of --task qa.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
@@ -43,6 +44,8 @@ def evaluate(
     budget: options.Budget = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
+    zoom: options.EvalZoom = None,
+    looks: options.EvalLooks = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,
@@ -99,15 +102,17 @@ def evaluate(
     from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
     from rsvp.evaluation.engines.ray import Pool, RayEngine
-    from rsvp.evaluation.report.text import format_summary
+    from rsvp.evaluation.report.text import format_answers, format_summary
     from rsvp.evaluation.runner import check
     from rsvp.evaluation.runner import evaluate as run
+    from rsvp.evaluation.summary import Summary
     from rsvp.pipeline import Pipeline
     from rsvp.strategies import NeedsSegmenter
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
-    exists = check(name, protocol, split)[0].target_exists(target_exists)
+    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
+    exists = checked.target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
@@ -150,9 +155,12 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray if engine == "ray" else None,
+        zoom=zoom,
+        looks=looks,
         settings={"preset": chosen.name, **recorded},
     )
-    table = format_summary(summary)
+    masks = isinstance(summary, Summary)
+    table = format_summary(summary) if masks else format_answers(summary)
     if as_json:
         console.print_err(table)
         console.as_json(summary.to_dict())

@@ -148,18 +148,20 @@ Formats = Annotated[
         "looks of an answer), index (one mask of numbers), coco, labelme, yolo, or a plug-in's.",
     ),
 ]
-Zoom = Annotated[
-    str,
-    typer.Option(
-        metavar="MODE",
-        help="How a closer look is shown: none (no looks), box (the enlarged part of the image), "
-        "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
-        "the background) or sparse.",
-    ),
-]
-Looks = Annotated[
-    int, typer.Option(metavar="N", min=0, help="How many closer looks the MLLM may ask for.")
-]
+_ZOOM = typer.Option(
+    "--zoom",
+    metavar="MODE",
+    help="How a closer look is shown: none (no looks), box (the enlarged part of the image), "
+    "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
+    "the background) or sparse.",
+)
+_LOOKS = typer.Option(
+    "--looks", metavar="N", min=0, help="How many closer looks the MLLM may ask for."
+)
+Zoom = Annotated[str, _ZOOM]
+Looks = Annotated[int, _LOOKS]
+EvalZoom = Annotated[str | None, _ZOOM]
+EvalLooks = Annotated[int | None, _LOOKS]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]

@@ -1,4 +1,4 @@
-"""What `rsvp segment` and `rsvp answer` print beside the result itself."""
+"""What `rsvp segment`, `answer` and `trace` print beside the result itself."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets import BaseDataset, digest_files, inside
+from rsvp.datasets import BaseDataset, GroundTruthObject, digest_files, inside
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_csv, open_table, optional_texts
 from rsvp.errors import BadInput
@@ -49,6 +49,7 @@ class Question:
         kind: the benchmark's own class of questions, by which scores are also reported.
         group: the keys of the groups that only count together; their meaning depends on the
             benchmark.
+        tags: further groups by which scores are reported.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Question:
     answer: str | None = None
     kind: str = "all"
     group: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = tuple(LETTERS[: len(self.options)]) or (YES, NO)
@@ -75,12 +77,19 @@ class QuestionDataset(BaseDataset):
     Attributes:
         digest: SHA-256 of the questions' files.
         questions: all of them, without their images.
+        has_true_looks: whether `true_looks` knows what questions are about.
     """
+
+    has_true_looks: ClassVar[bool] = False
 
     def __init__(self, entries: Sequence[Entry], digest: str, file: Path) -> None:
         self.questions = [question for question, _ in entries]
         self._images = [image for _, image in entries]
         super().__init__(file, digest, [question.id for question in self.questions])
+
+    def true_looks(self, index: int) -> tuple[GroundTruthObject, ...]:  # noqa: ARG002
+        """What a closer look has to show for a question, where the benchmark knows it."""
+        return ()
 
     def image_file(self, index: int) -> Path | None:
         image = self._images[index]

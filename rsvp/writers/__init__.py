@@ -17,22 +17,26 @@ from rsvp.platform.files import writable
 from rsvp.types import Segmentation
 from rsvp.writers.coco import to_coco
 from rsvp.writers.document import to_dict
+from rsvp.writers.html import to_html
 from rsvp.writers.supervision import to_supervision
 
 __all__ = [
     "ANSWER_FORMATS",
     "DEFAULT_FORMATS",
+    "TRACE_FORMATS",
     "Writer",
     "check_formats",
     "prepare",
     "to_coco",
     "to_dict",
+    "to_html",
     "to_supervision",
     "write",
 ]
 
 DEFAULT_FORMATS = ("json", "overlay", "png")
 ANSWER_FORMATS = (*DEFAULT_FORMATS, "looks")
+TRACE_FORMATS = (*DEFAULT_FORMATS, "html")
 
 
 class Writer(Protocol):
@@ -54,7 +58,8 @@ def write(
         formats: of ``json`` (`result.json`), ``overlay`` (`overlay.png`), ``png`` (`masks/000.png`,
             0 and 255, one a target), ``index`` (`index.png`, the k-th target's pixels are k),
             ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``looks``
-            (`looks/000.png`, the closer looks of an answer), ``coco``
+            (`looks/000.png`, the closer looks of an answer), ``html`` (`result.html`, a page that
+            replays the reasoning), ``vrt`` (`vrt.jsonl`, as VRT-Bench's metric reads it), ``coco``
             (`coco.json`), ``labelme`` (`labelme.json`), ``yolo`` (`labels/NAME.txt`, named like
             the image, a line a target, and `data.yaml`, the names of its classes), and those of
             plug-ins.

@@ -22,12 +22,27 @@ from pydantic import (
 )
 
 from rsvp.masks import encode_rle
+from rsvp.parsing.mentions import numbered
 from rsvp.platform.files import write_json
-from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
+from rsvp.types import (
+    AnsweredQuestion,
+    Box,
+    ModelNames,
+    PathStep,
+    Segmentation,
+    TracedQuestion,
+    Usage,
+)
 
 
 def _xyxy(box: Any) -> Any:
     return [round(value, 2) for value in box.xyxy] if isinstance(box, Box) else box
+
+
+def _numbered(step: Any) -> Any:
+    if not isinstance(step, PathStep):
+        return step
+    return {"text": numbered(step.text, step.objects), "objects": step.objects}
 
 
 def _rle(mask: Any) -> Any:
@@ -85,11 +100,12 @@ class TargetEntry(_DocumentModel):
     mask: Annotated[MaskEntry, BeforeValidator(_rle)]
 
     @model_serializer(mode="wrap")
-    def _without_unknown_presence(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
-        if self.presence is None:
-            del values["presence"]
-        return values
+    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown_presence(dump(self))
+
+
+def _without_unknown_presence(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: value for k, value in values.items() if k != "presence" or value is not None}
 
 
 class ResultDocument(_DocumentModel):
@@ -152,20 +168,78 @@ class AnswerDocument(_DocumentModel):
     warnings: list[str]
 
 
-def document(result: Segmentation) -> ResultDocument | AnswerDocument:
+class PathObjectEntry(_DocumentModel):
+    """An object that a step names; box, score and mask are null where it is not grounded."""
+
+    label: str
+    number: int | None
+    """The same wherever the object returns; the texts and the overlay show it too."""
+    box: Xyxy | None
+    """x0, y0, x1, y1."""
+    score: Rounded | None
+    """The IoU that the segmenter predicts for its mask, 0 to 1."""
+    presence: Rounded | None = None
+    """The probability that the object is in the box; missing if the segmenter reads no labels."""
+    mask: Annotated[MaskEntry, BeforeValidator(_rle)] | None
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown_presence(dump(self))
+
+
+class PathStepEntry(_DocumentModel):
+    """One step of a reasoning path."""
+
+    text: str
+    """As the MLLM wrote it, with [number] behind the label of each object, [?] without a mask."""
+    objects: list[PathObjectEntry]
+
+
+class TraceDocument(_DocumentModel):
+    """A question answered by a reasoning path."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    question: str
+    answer: str
+    no_target: bool
+    """Whether the answer is that there is no such object."""
+    understood: bool
+    """False where the MLLM says that it cannot read images of this kind."""
+    reason: str
+    reply: str
+    """The text of the MLLM's reply, unchanged."""
+    path: list[Annotated[PathStepEntry, BeforeValidator(_numbered)]]
+    answer_objects: list[PathObjectEntry]
+    not_grounded: int
+    """How many objects, of different labels, have no mask."""
+    rounds: int
+    usage: Usage
+    timings: dict[str, Rounded]
+    models: ModelNames
+    warnings: list[str]
+
+
+Document = ResultDocument | AnswerDocument | TraceDocument
+
+
+def document(result: Segmentation) -> Document:
     """The model of `result.json` for a result."""
     reasoning = result.reasoning
-    model = AnswerDocument if isinstance(result, AnsweredQuestion) else ResultDocument
-    values = {name: getattr(result, name, None) for name in model.model_fields}
+    model: type[Document] = ResultDocument
+    if isinstance(result, AnsweredQuestion):
+        model = AnswerDocument
+    elif isinstance(result, TracedQuestion):
+        model = TraceDocument
+    stage_1 = {
+        "schema_version": 1,
+        "understood": reasoning.understood,
+        "reason": reasoning.reason,
+        "reply": reasoning.raw,
+        "steps": reasoning.steps,
+    }
     return model.model_validate(
-        {
-            **values,
-            "schema_version": 1,
-            "understood": reasoning.understood,
-            "reason": reasoning.reason,
-            "reply": reasoning.raw,
-            "steps": reasoning.steps,
-        }
+        {name: stage_1.get(name, getattr(result, name, None)) for name in model.model_fields}
     )
 
 

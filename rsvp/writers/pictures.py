@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from rsvp.drawing import overlay
 from rsvp.platform.files import atomic_write
-from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation, TracedQuestion
 from rsvp.writers.common import png
 
 
@@ -18,7 +19,10 @@ def write_overlay(result: Segmentation, folder: Path) -> Iterator[Path]:
 
 
 def overlay_of(result: Segmentation) -> RgbArray:
-    """(H, W, 3) uint8: the targets drawn on the image."""
+    """(H, W, 3) uint8: the targets drawn on the image; those of a path with their numbers."""
+    if isinstance(result, TracedQuestion):
+        named = [replace(t, label=f"{n} {t.label}") for n, t in enumerate(result.targets, start=1)]
+        return overlay(result.image.rgb, named, "no object has a place")
     looked = isinstance(result, AnsweredQuestion) and not result.looks
     return overlay(result.image.rgb, result.targets, "no closer look" if looked else "no target")
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from rsvp.datasets import Dataset
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset
-from rsvp.datasets.scenes import SceneDataset
+from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
+from rsvp.evaluation.benchmarks.vqa import SceneQuestions
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
@@ -78,11 +80,17 @@ class MaskBenchmark(Benchmark):
 
 
 class Scenes(MaskBenchmark):
-    """Rendered scenes, by kind of query, and by whether training has seen its words."""
+    """Rendered scenes, by kind of query, and by whether training has seen its words.
+
+    Those of ``--task qa`` are questions.
+    """
 
     reader = SceneDataset
     protocols = (metrics.SCENES,)
     has_absent = True
+
+    def of(self, data: Path) -> Benchmark:
+        return SceneQuestions() if scene_task(data) == "qa" else self
 
 
 class ReasonSeg(MaskBenchmark):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from rsvp.datasets.vqa import NO, YES, Question
 from rsvp.errors import BadInput
 from rsvp.evaluation.stats import Interval, mean_interval, ratio_interval
-from rsvp.parsing.answers import chosen_letter
+from rsvp.parsing.answers import LETTERS, choose, chosen_letter
 
 Scores = dict[str, Interval]
 
@@ -62,6 +62,12 @@ def mark(
 def read_choice(reply: str, question: Question) -> str | None:
     """The letter that a reply chooses, see `rsvp.parsing.answers.chosen_letter`."""
     return chosen_letter(reply, question.options)
+
+
+def read_words(reply: str, question: Question) -> str | None:
+    """The letter of the choice that a reply means, its own words first: choices may be letters."""
+    place = choose(reply, question.options)
+    return None if place is None else LETTERS[place]
 
 
 def read_pope(reply: str, _: Question) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rsvp.evaluation.benchmarks import Numbers
 from rsvp.evaluation.score import Score
-from rsvp.evaluation.stats import Difference
+from rsvp.evaluation.stats import Difference, Interval
 
 if TYPE_CHECKING:
+    from rsvp.evaluation.answers import AnswerSummary
     from rsvp.evaluation.compare import Comparison, Flip, GroupDifference
     from rsvp.evaluation.summary import GroupSummary, Summary
 
@@ -93,6 +94,40 @@ def format_summary(summary: Summary) -> str:
         table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
         format_score(summary.official) if summary.official else "",
     )
+
+
+def format_answers(summary: AnswerSummary) -> str:
+    """The scores of questions, overall and by kind, the looks, tokens and seconds."""
+    document = summary.to_dict()
+    head = f"{summary.n} questions, {summary.failed} failed; mean [95 % bootstrap interval]"
+    counts = {k: v for k, v in document.items() if k in ("unanswered", "unread") and v}
+    scores = {k: v for k, v in document.items() if _is_score(v)}
+    first = ("accuracy", "oracle")
+    rows = [
+        (kind, str(one["n"]), *(_interval(one.get(name)) for name in first))
+        for kind, one in summary.by_kind.items()
+    ]
+    tags = {
+        k: v["accuracy"] for k, v in document.items() if isinstance(v, dict) and "accuracy" in v
+    }
+    usage = {f"{name.replace('_', ' ')} a question": v for name, v in summary.usage.items()}
+    seconds = [(s, f"{one.mean:.3f}", f"{one.p95:.3f}") for s, one in summary.seconds.items()]
+    return _blocks(
+        head,
+        table([(name, _interval(value)) for name, value in {**scores, **tags}.items()]),
+        table([("", "n", *first), *rows], (0, 6)) if len(rows) > 1 else "",
+        table([(name, str(value)) for name, value in counts.items()]),
+        table([(name, f"{value:.1f}") for name, value in usage.items()]),
+        table([("seconds a question", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
+    )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, dict) and {"mean", "low", "high"} <= value.keys()
+
+
+def _interval(value: object) -> str:
+    return str(Interval(**value)) if isinstance(value, dict) else "-"
 
 
 def format_comparison(found: Comparison) -> str:
