@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rsvp import postprocess, presets, registry
+from rsvp.agreement import most_agreed
 from rsvp.answer import (
     DEFAULT_LOOKS,
     DEFAULT_ZOOM,
@@ -28,7 +30,7 @@ from rsvp.frames import Frame
 from rsvp.images import ImageSource
 from rsvp.lexicon import Lexicon
 from rsvp.mllm import MLLM, is_remote, load
-from rsvp.reasoning import PromptConfig, ReasoningOutput, check_prompts, propose
+from rsvp.reasoning import TEMPERATURE, PromptConfig, ReasoningOutput, check_prompts, propose
 from rsvp.request import BoxLike, PointLike, Request, make_request
 from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter
@@ -36,6 +38,7 @@ from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.translation import Translator
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
+from rsvp.verify import Verified, VerifyOptions, check_verify_prompts, verify_targets
 
 Item = tuple[ImageSource, str]
 T = TypeVar("T")
@@ -62,6 +65,11 @@ class Pipeline:
             `rsvp.registry.family` knows of the model.
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
+        run_limits: how much all requests together may cost.
+        verify: rounds in which the MLLM checks the masks, see `rsvp.verify.VerifyOptions`; where
+            no MLLM is asked (boxes and points), nothing is verified.
+        samples: replies of stage 1, see `PromptConfig`.
+        temperature: of several samples.
         target_exists: every query's target is in its image; the MLLM is told so.
         language: of the queries, for the embedded reasoner: en, de, es or zh. Other MLLMs read any
             language and ignore it.
@@ -82,6 +90,10 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        run_limits: Limits | None = None,
+        verify: int | VerifyOptions = 0,
+        samples: int = 1,
+        temperature: float = TEMPERATURE,
         target_exists: bool = False,
         language: str = "en",
         strategy_name: str | None = None,
@@ -90,6 +102,10 @@ class Pipeline:
             raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
         if max_reasks < 0:
             raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
+        if samples < 1 or not 0 <= temperature < math.inf:
+            raise BadInput(
+                f"samples is 1 or more, their temperature 0 or more, found {samples}, {temperature}"
+            )
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")
         self._frame_assumed = not family.name and frame is None
@@ -99,13 +115,17 @@ class Pipeline:
         lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
         translator = _translator(language) if mllm is not None and family.lexicon else None
         self.prompt_config = PromptConfig(
-            frame, family, cot, max_reasks, lexicon, target_exists, translator, language
-        )
-        self.limits = limits or Limits()
+            frame, family, cot, max_reasks, lexicon, target_exists, translator, language,
+            samples, temperature,
+        )  # fmt: skip
+        self.limits, self._run_budget = limits or Limits(), Budget(run_limits)
+        self.verify = VerifyOptions(verify) if isinstance(verify, int) else verify
         if mllm is not None and strategy is not None:
             if isinstance(strategy, NeedsSegmenter):
                 strategy.check_segmenter(segmenter)
             check_prompts(mllm.name, strategy.name, self.prompt_config)
+            if self.verify.rounds:
+                check_verify_prompts(mllm.name, self.prompt_config)
         self._cache = EmbeddingCache(segmenter, CACHED_IMAGES)
         self._strategy_name = strategy_name or (strategy.name if strategy is not None else None)
         self._load_seconds = 0.0
@@ -122,6 +142,10 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        run_limits: Limits | None = None,
+        verify: int | VerifyOptions = 0,
+        samples: int = 1,
+        temperature: float = TEMPERATURE,
         target_exists: bool = False,
         language: str = "en",
         options: Mapping[str, str] | None = None,
@@ -133,7 +157,8 @@ class Pipeline:
                 now, see `rsvp.presets.choose`.
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits, target_exists, language: as for `Pipeline`.
+            cot, frame, max_reasks, limits, run_limits, verify, samples, temperature,
+                target_exists, language: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
 
@@ -170,6 +195,10 @@ class Pipeline:
             frame=frame,
             max_reasks=max_reasks,
             limits=limits,
+            run_limits=run_limits,
+            verify=verify,
+            samples=samples,
+            temperature=temperature,
             target_exists=target_exists,
             language=language,
             strategy_name=specs["strategy"] if isinstance(specs["strategy"], str) else None,
@@ -213,9 +242,10 @@ class Pipeline:
         timer = self._timer()
         if request.prompts:
             return self._segment(request, None, timer)
+        dialogue = self._dialogue(self.prompt_config.profile)
         with self._encode_ahead(request.image):
-            output = self._reason(request, timer)
-        return self._segment(request, output, timer)
+            output = self._reason(request, timer, dialogue)
+        return self._segment(request, output, timer, dialogue)
 
     def answer(
         self,
@@ -257,10 +287,12 @@ class Pipeline:
         """`answer` for a question that was checked before."""
         self.check_answers()
         timer, request, config = self._timer(), asked.request, self.prompt_config
+        segmented: list[Result] = []
 
         def segment(part: Request, dialogue: Dialogue) -> Result:
             output = None if part.prompts else self._reason(part, timer, dialogue)
-            return self._segment(part, output, timer)
+            segmented.append(self._segment(part, output, timer, dialogue))
+            return segmented[-1]
 
         ahead = (
             contextlib.nullcontext()
@@ -281,6 +313,9 @@ class Pipeline:
             models=self._names(found.output),
             usage=found.output.usage,
             timings=timer.total(),
+            rounds=sum(one.rounds for one in segmented),
+            verdicts=tuple(verdict for one in segmented for verdict in one.verdicts),
+            round_costs=tuple(cost for one in segmented for cost in one.round_costs),
             warnings=(*_reply_warnings(found.output, config), *found.warnings),
             shown=found.output.shown,
             answer=found.answer,
@@ -322,9 +357,10 @@ class Pipeline:
         """`trace` for a request that was made before, without boxes and points."""
         self.check_traces()
         timer = self._timer()
+        dialogue = self._dialogue(self.prompt_config.profile, "system.trace")
         with self._encode_ahead(request.image):
-            output = self._reason(request, timer, trace=True)
-        found = self._segment(request, output, timer)
+            output = self._reason(request, timer, dialogue, trace=True)
+        found = self._segment(request, output, timer, dialogue)
         assert isinstance(found, Trace)
         return found
 
@@ -340,17 +376,23 @@ class Pipeline:
         if trace:
             self.check_traces()
         timer = self._timer()
-        output = self._reason(make_request(image, query), timer, trace=trace)
+        dialogue = self._dialogue(self.prompt_config.profile, "system.trace" if trace else "system")
+        output = self._reason(make_request(image, query), timer, dialogue, trace=trace)
         return replace(output, shown=None, timings=timer.seconds)
 
     def segment_proposals(self, image: ImageSource, output: ReasoningOutput) -> Result:
-        """Stage 2 alone.
+        """Stage 2 alone, and the verification of its masks, with what is left of the budget.
 
         Args:
             image: the one that the output was reasoned from.
         """
-        request = make_request(image, output.query)
-        return self._segment(request, output, _Timer(output.timings))
+        request, dialogue = make_request(image, output.query), None
+        if self.mllm is not None:
+            dialogue = self._dialogue(self.prompt_config.profile)
+            seconds = output.timings.get("reason", 0.0)
+            dialogue.budget = Budget(self.limits, output.usage, seconds, self._run_budget)
+            dialogue.prompts = list(output.prompts)
+        return self._segment(request, output, _Timer(output.timings), dialogue)
 
     # ------------------------------------------------------------ many images, and awaitable calls
 
@@ -428,21 +470,19 @@ class Pipeline:
             system=system,
             single_turn=self.prompt_config.family.single_turn,
             max_reasks=self.prompt_config.max_reasks,
-            budget=Budget(self.limits),
+            budget=Budget(self.limits, run=self._run_budget),
         )
 
     def _reason(
         self,
         request: Request,
         timer: _Timer,
-        dialogue: Dialogue | None = None,
+        dialogue: Dialogue,
         *,
         trace: bool = False,
     ) -> ReasoningOutput:
         """Stage 1."""
         strategy, config = self.strategy, self.prompt_config
-        system = "system.trace" if trace else "system"
-        dialogue = dialogue or self._dialogue(config.profile, system)
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)
@@ -460,34 +500,114 @@ class Pipeline:
         worker.shutdown(wait=False)  # `_segment` waits for the cache's lock, Ctrl-C for nothing
         yield
 
-    def _segment(self, request: Request, output: ReasoningOutput | None, timer: _Timer) -> Result:
-        """Stage 2: masks of the proposals, and the result of both stages."""
+    def _segment(
+        self,
+        request: Request,
+        output: ReasoningOutput | None,
+        timer: _Timer,
+        dialogue: Dialogue | None = None,
+    ) -> Result:
+        """Stage 2: masks of the proposals, verified; and the result of both stages.
+
+        Args:
+            dialogue: of stage 1; without it nothing is verified.
+        """
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
+        agreement: float | None = None
+        if output and output.samples:
+            reasoning, found, agreement = self._most_agreed(request, output.samples, timer)
+        else:
+            found = self._targets(request, reasoning.proposals, timer)
         named = reasoning.proposals if output else ()
-        found = self._targets(request, reasoning.proposals, timer)
+        against_hint = tuple(postprocess.hint_warning(named, tuple(found.values())))
+        verified = Verified(found)
+        if output and dialogue and self.verify.rounds and reasoning.understood:
+            with timer.rest("verify"):
+                verified = self._verify(request, reasoning, found, dialogue, timer)
+            found = verified.targets
         targets, steps = tuple(found.values()), list[str]()
         is_path = reasoning.answer is not None
         if is_path:
             reasoning = reasoning.keep(tuple(found))
             steps = postprocess.first_steps(reasoning, len(targets))
+        usage = output.usage if output else Usage()
+        names = self._names(output)
+        if output and dialogue:
+            usage = dialogue.budget.usage
+            names = replace(names, prompt_sha256=dialogue.prompt_sha256)
         return (Trace if is_path else Result)(
             image=request.image,
             query=request.query,
             reasoning=reasoning,
             targets=targets,
-            models=self._names(output),
-            usage=output.usage if output else Usage(),
+            models=names,
+            usage=usage,
             timings=timer.total(),
+            rounds=verified.rounds,
+            verdicts=verified.verdicts,
+            round_costs=verified.costs,
+            agreement=agreement,
             warnings=(
                 *(self._frame_warning() if named else ()),
                 *(_reply_warnings(output, self.prompt_config) if output else ()),
                 *postprocess.target_warnings(
                     targets, named_by_mllm=output is not None, steps=steps
                 ),
-                *postprocess.hint_warning(named, targets),
+                *against_hint,
+                *verified.warnings,
             ),
             shown=output.shown if output else None,
         )
+
+    def _most_agreed(
+        self, request: Request, samples: Sequence[Reasoning], timer: _Timer
+    ) -> tuple[Reasoning, dict[int, Target], float]:
+        """Of several replies the one that most agree with, its targets, and the share of them."""
+        proposals = list(dict.fromkeys(one for sample in samples for one in sample.proposals))
+        found = self._targets(request, proposals, timer)
+        targets = [
+            {i: found[at] for i, one in enumerate(sample.proposals)
+             if (at := proposals.index(one)) in found}
+            for sample in samples
+        ]  # fmt: skip
+        best = most_agreed([tuple(one.values()) for one in targets])
+        kept = dict(zip(targets[best.index], best.targets, strict=True))
+        return samples[best.index], kept, best.share
+
+    def _verify(
+        self,
+        request: Request,
+        reasoning: Reasoning,
+        found: dict[int, Target],
+        dialogue: Dialogue,
+        timer: _Timer,
+    ) -> Verified:
+        """The targets that stand; of a reasoning path only the answer's objects are checked."""
+
+        def segment(proposals: Sequence[Proposal]) -> list[Target | None]:
+            made = self._targets(request, proposals, timer)
+            return [made.get(index) for index in range(len(proposals))]
+
+        is_path = reasoning.answer is not None
+        answers = [one.number - 1 for one in reasoning.answer_objects if one.number]
+        checked = {i: target for i, target in found.items() if not is_path or i in answers}
+        if is_path and not checked:
+            return Verified(found)
+        verified = verify_targets(
+            request,
+            checked,
+            dialogue=dialogue,
+            config=self.prompt_config,
+            segment=segment,
+            options=self.verify,
+            may_add=not is_path,
+        )
+        kept = {
+            i: verified.targets.get(i, target)
+            for i, target in found.items()
+            if i not in checked or i in verified.targets
+        }
+        return replace(verified, targets={**kept, **verified.targets})
 
     def _frame_warning(self) -> Iterator[str]:
         name = self.strategy.name if self.strategy is not None else ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
@@ -14,7 +14,7 @@ from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
 from rsvp.lexicon import Lexicon, ReadQuery
-from rsvp.mllm import image_familiarity, is_remote
+from rsvp.mllm import MLLM, image_familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
@@ -25,6 +25,7 @@ from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 # Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
 # processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.
 SERVED_PIXELS = 28 * 28 * 1280
+TEMPERATURE = 0.7  # of several sampled replies
 _PIXEL_FRAMES = ("pixels", "resized-pixels")
 
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
@@ -45,6 +46,9 @@ class PromptConfig:
             asked once more where it finds none.
         translator: of the queries, where the embedded reasoner is asked in another language.
         language: of the queries.
+        samples: replies that are asked for at once; several are sampled, and the targets are those
+            that most of them agree on.
+        temperature: of several.
     """
 
     frame: Frame
@@ -55,6 +59,8 @@ class PromptConfig:
     target_exists: bool = False
     translator: Translator | None = None
     language: str = "en"
+    samples: int = 1
+    temperature: float = TEMPERATURE
 
     @property
     def profile(self) -> str:
@@ -75,10 +81,11 @@ class ReasoningOutput:
 
     Attributes:
         usage: of all replies.
-        prompt_sha256: of the templates of all prompts sent, in order.
+        prompt_sha256: of the templates of all prompts sent, in order; `prompts` are their names.
         confidence, finish_reason: of the reply that was read, see `Reply`.
         familiarity: of the image that was shown; where it has marks, of the image without them.
         timings: seconds spent so far, by stage.
+        samples: what several sampled replies say; none where one was asked for.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
 
@@ -90,6 +97,8 @@ class ReasoningOutput:
     familiarity: float | None = None
     finish_reason: str = "stop"
     timings: Mapping[str, float] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
+    samples: tuple[Reasoning, ...] = ()
     shown: RgbArray | None = field(default=None, repr=False)
 
 
@@ -138,16 +147,11 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile, frame = request.image, config.family, config.profile, config.frame
-    query, unknown = _read_query(request.query, config.lexicon, config.translator)
+    query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
-    served = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
-    view = (_served_view if served else _plain_view)(image, request.query, strategy, config, cache)
-    variables: dict[str, str] = {
-        **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
-        **view.variables,
-        "query": query,
-    }
+    view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
+    variables = {**frame_variables(view, frame), "query": query}
     hints = hint_prompts(request.hint, profile)
     rgb = view.rgb
     if hints:
@@ -184,23 +188,48 @@ def propose(
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
     first = ChatRequest((rgb, text), names, schema(config.cot))
-    reasoning, reply = dialogue.ask(first, read, reask)
+    sampled = [] if trace or config.samples == 1 else _sample(first, read, dialogue, config)
+    reasoning, reply = sampled[0] if sampled else dialogue.ask(first, read, reask)
     familiar = reply.familiarity
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
         familiar = image_familiarity(dialogue.mllm, image.rgb)
-    if reasoning.no_target and familiar is not None and familiar < 0:
-        reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
-        reasoning=reasoning,
+        reasoning=_doubted(reasoning, familiar),
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
         familiarity=familiar,
         finish_reason=reply.finish_reason,
+        prompts=tuple(dialogue.prompts),
+        samples=tuple(_doubted(one, familiar) for one, _ in sampled),
         shown=rgb,
     )
+
+
+def _sample(
+    request: ChatRequest,
+    read: Callable[[Reply], tuple[Reasoning, Reply]],
+    dialogue: Dialogue,
+    config: PromptConfig,
+) -> list[tuple[Reasoning, Reply]]:
+    """The readable ones of several replies; each one's reasoning says how many there are."""
+    found = dialogue.sample(request, read, config.samples, config.temperature)
+    if len(found) == config.samples:
+        return found
+    warning = (
+        f"{len(found)} of {config.samples} sampled replies count: the others could not be read or "
+        "were beyond the budget"
+    )
+    return [(replace(r, warnings=(*r.warnings, warning)), reply) for r, reply in found]
+
+
+def _doubted(reasoning: Reasoning, familiarity: float | None) -> Reasoning:
+    """Nothing found in an unfamiliar image means nothing."""
+    if reasoning.no_target and familiarity is not None and familiarity < 0:
+        return replace(reasoning, understood=False)
+    return reasoning
 
 
 def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) -> None:
@@ -210,22 +239,41 @@ def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) 
             raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
 
 
-def _plain_view(
+class ViewSource(Protocol):
+    """What makes a view; see `Strategy.view`."""
+
+    def view(
+        self, image: Image, query: str = "", *, max_side: int, cache: EmbeddingCache | None = None
+    ) -> View: ...
+
+
+def sent_view(
     image: Image,
     query: str,
-    strategy: Strategy,
+    source: ViewSource,
     config: PromptConfig,
-    cache: EmbeddingCache | None,
+    mllm: MLLM,
+    *,
+    cache: EmbeddingCache | None = None,
 ) -> View:
     """The view of at most the size that the model family is shown."""
+    if is_remote(mllm) and config.frame.kind in _PIXEL_FRAMES:
+        return _served_view(image, query, source, config, cache)
     max_side = config.family.view_side(image.height, image.width)
-    return strategy.view(image, query, max_side=max_side, cache=cache)
+    return source.view(image, query, max_side=max_side, cache=cache)
+
+
+def frame_variables(view: View, frame: Frame) -> dict[str, str]:
+    """The prompt's variables about a view and how coordinates in it are written."""
+    height, width = view.size
+    named = prompting.variables_for_frame(frame.kind, width, height, frame.box_key)
+    return {**named, **view.variables}
 
 
 def _served_view(
     image: Image,
     query: str,
-    strategy: Strategy,
+    source: ViewSource,
     config: PromptConfig,
     cache: EmbeddingCache | None,
 ) -> View:
@@ -246,13 +294,13 @@ def _served_view(
     most = config.family.view_side(image.height, image.width)
     shrunk = min(1.0, most / max(image.height, image.width))
     size = served(round(image.height * shrunk) or 1, round(image.width * shrunk) or 1)
-    view = strategy.view(image, query, max_side=max(size), cache=cache)
+    view = source.view(image, query, max_side=max(size), cache=cache)
     size = served(*view.size)
     variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
     return replace(view, rgb=resize(view.rgb, size), variables=variables)
 
 
-def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
+def read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
     """The query as the model is asked it, and the words that have no translation or no meaning."""
     unknown: tuple[str, ...] = ()
     if translator is not None:
@@ -298,5 +346,9 @@ def prompt_names(config: PromptConfig, strategy: str, *, trace: bool = False) ->
     """The names of all prompts that a query may be asked with, but for hints."""
     again = "trace" if trace else strategy
     system = "system.trace" if trace else "system"
-    names = (system, _prompt_name(config, strategy, trace=trace).partition("/")[2], f"reask.{again}")
+    names = (
+        system,
+        _prompt_name(config, strategy, trace=trace).partition("/")[2],
+        f"reask.{again}",
+    )
     return tuple(filter(prompting.exists, (f"{config.profile}/{name}" for name in names)))

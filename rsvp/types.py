@@ -201,7 +201,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the MLLM was asked to do; adds up with `+`."""
+    """What the MLLM was asked to do; `+` and `-` work on it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -212,6 +212,13 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.calls + other.calls,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.calls - other.calls,
         )
 
 

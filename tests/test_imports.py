@@ -20,7 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "platform", "images", "lexicon", "translation", "prompting", "families", "registry"),
     ("masks", "frames", "looks", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
-    ("dialogue", "reasoning", "postprocess", "result", "answer", "pipeline", "training"),
+    ("dialogue", "reasoning", "postprocess", "result", "answer", "agreement", "checking", "verify",
+     "pipeline", "training"),
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )

@@ -41,6 +41,9 @@ def answer(
     target_exists: options.TargetExists = None,
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,looks",
     as_json: options.AsJson = False,
@@ -67,7 +70,7 @@ def answer(
         image, question, box or None, point or None, within=within, exclude=exclude
     )
     asked = make_answer_request(request, choice or None, zoom=zoom, looks=looks)
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     if folder is not None:
@@ -80,6 +83,7 @@ def answer(
         cot=not no_cot,
         frame=frame,
         limits=limits,
+        **checking,
         target_exists=bool(target_exists),
         options=backend_options,
     )
@@ -109,4 +113,5 @@ def _print(found: Answer, written: Sequence[Path]) -> None:
         console.print_out(results.no_answer(found))
     if found.reason:
         console.print_out(f"because: {console.plain(found.reason)}")
+    results.print_verdicts(found)
     results.print_written(written)

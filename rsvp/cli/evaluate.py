@@ -42,6 +42,10 @@ def evaluate(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
     zoom: options.EvalZoom = None,
@@ -115,6 +119,7 @@ def evaluate(
     exists = checked.target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
+    checking = options.checking(verify, verify_all, samples)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     pools = (
@@ -131,6 +136,8 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
+        run_limits=Limits.parse(run_budget),
+        **checking,
         target_exists=exists,
         language=language,
         options=backend_options,

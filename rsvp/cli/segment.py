@@ -39,6 +39,9 @@ def segment(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png",
     as_json: options.AsJson = False,
@@ -53,6 +56,7 @@ def segment(
     options.begin(verbose=verbose, debug=debug)
     from rsvp import writers
     from rsvp.dialogue import Limits
+    from rsvp.errors import BadInput
     from rsvp.pipeline import Pipeline
     from rsvp.request import make_request
 
@@ -60,7 +64,9 @@ def segment(
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
+    if request.prompts and (verify or samples != "1"):
+        raise BadInput("boxes and points need no MLLM: leave out --verify and --samples")
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     if folder is not None:
@@ -74,6 +80,7 @@ def segment(
         cot=not no_cot,
         frame=frame,
         limits=limits,
+        **checking,
         target_exists=bool(target_exists),
         language=language,
         options=backend_options,
@@ -97,10 +104,12 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
         console.print_out()
-    # The reason would speak for what the hints do not allow.
+    results.print_verdicts(result)
+    # The reason would speak for what the hints do not allow, or what was rejected.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target and not unanswered:
-        console.print_out("no target in this image" + ruled_out * " that the hints allow")
+        why = " that verification accepts" if result.verdicts else " that the hints allow"
+        console.print_out("no target in this image" + ruled_out * why)
     for target in result.targets:
         label = console.plain(target.label) or "target"
         where = f"box {results.pixels(target.box)}, {int(target.mask.sum())} pixels"

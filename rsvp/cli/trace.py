@@ -30,6 +30,8 @@ def trace(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,html",
     as_json: options.AsJson = False,
@@ -51,7 +53,7 @@ def trace(
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(image, question, within=within, exclude=exclude)
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     if folder is not None:
@@ -63,6 +65,7 @@ def trace(
         segmenter=segmenter,
         frame=frame,
         limits=limits,
+        **checking,
         target_exists=bool(target_exists),
         language=language,
         options=backend_options,
@@ -100,4 +103,5 @@ def _print(found: Trace, written: Sequence[Path]) -> None:
     console.print_out(
         f"tokens: {usage.prompt_tokens} read, {usage.completion_tokens} written, {calls}"
     )
+    results.print_verdicts(found)
     results.print_written(written)

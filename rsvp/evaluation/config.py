@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
 from rsvp.platform.files import parse_json, read_bytes
+from rsvp.verify import verify_prompt_names
 
 CONFIG = "config.json"
 
@@ -106,6 +108,12 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
         }
         if config.language != "en":
             described["language"] = config.language
+        if config.samples > 1:
+            described |= {"samples": config.samples, "temperature": config.temperature}
+        verify = getattr(pipeline, "verify", None)
+        if verify is not None and verify.rounds:
+            described["verify"] = asdict(verify)
+            described["verify_prompts"] = _digests(verify_prompt_names(config.profile))
         if strategy is not None:
             described["prompts"] = _prompts(config.profile, strategy.name, config.cot)
     return described
@@ -115,7 +123,7 @@ def answer_prompts(pipeline: object) -> dict[str, str]:
     """SHA-256 of every prompt that a question may be asked with, by its name."""
     found = getattr(pipeline, "prompt_config", None)
     names = answer_prompt_names(found.family.profile) if found is not None else []
-    return {name: prompting.digest([prompting.load(name).text]) for name in names}
+    return _digests(names)
 
 
 def environment() -> dict[str, Any]:
@@ -172,7 +180,11 @@ def _prompts(profile: str, strategy: str, cot: bool) -> dict[str, str]:
     form = "cot" if cot else "direct"
     names = [f"{profile}/{n}" for n in ("system", f"{strategy}.{form}", f"reask.{strategy}")]
     known = filter(prompting.exists, names)
-    return {name: prompting.digest([prompting.load(name).text]) for name in known}
+    return _digests(known)
+
+
+def _digests(names: Iterable[str]) -> dict[str, str]:
+    return {name: prompting.digest([prompting.load(name).text]) for name in names}
 
 
 def _version(package: str) -> str | None:

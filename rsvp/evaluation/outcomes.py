@@ -14,7 +14,13 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rsvp.datasets import Dataset, Sample
-from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.errors import (
+    BadInput,
+    MissingExtra,
+    ModelUnavailable,
+    RunBudgetExceeded,
+    UnparsableReply,
+)
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol, vrt
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
@@ -166,6 +172,7 @@ class Work:
             reason=result.reasoning.reason if result else "",
             raw=answer.raw or (result.reasoning.raw if result else ""),
             warnings=list(result.warnings) if result else [],
+            **_verification(result),
             usage=TokenUsage(**asdict(result.usage)) if result else None,
             prompt_sha256=result.models.prompt_sha256 if result else None,
             failure=answer.failure,
@@ -201,13 +208,13 @@ def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:
-        ModelUnavailable, MissingExtra: every other sample would fail too.
+        ModelUnavailable, MissingExtra, RunBudgetExceeded: every other sample would fail too.
     """
     outcome: Outcome[Any] = Outcome()
     started = time.perf_counter()
     try:
         yield outcome
-    except (ModelUnavailable, MissingExtra):
+    except (ModelUnavailable, MissingExtra, RunBudgetExceeded):
         raise
     except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
         log.debug("sample %s failed", sample_id, exc_info=True)
@@ -247,6 +254,17 @@ def _overlap_fields(
     shared = metrics.overlap(union, truth.mask, truth.ignore)
     value = None if metrics.skips(shared, protocol) else metrics.iou(shared, protocol)
     return {"iou": value, **asdict(shared)}
+
+
+def _verification(result: Result | None) -> dict[str, Any]:
+    if result is None:
+        return {}
+    return {
+        "rounds": result.rounds,
+        "verdicts": [asdict(one) for one in result.verdicts],
+        "round_costs": [asdict(one) for one in result.round_costs],
+        "agreement": result.agreement,
+    }
 
 
 def _finite(value: float) -> float | None:

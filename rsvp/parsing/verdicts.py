@@ -115,7 +115,9 @@ class _VerdictReader:
         word = {True: "yes", False: "no"}.get(word, word) if isinstance(word, bool) else word
         verdict = _WORDS.get(word.strip(" .!").lower()) if isinstance(word, str) else None
         if verdict is None:
-            raise Unreadable(f'{where}: "verdict" is accept, correct or reject, found {preview(word)}')
+            raise Unreadable(
+                f'{where}: "verdict" is accept, correct or reject, found {preview(word)}'
+            )
         reason = item.first(_REASON)
         region = self._region(item, where) if verdict == CORRECT else None
         return RawVerdict(target, verdict, reason if isinstance(reason, str) else "", region)
@@ -161,17 +163,17 @@ def _with(node: Node, names: tuple[str, ...]) -> Object | None:
     A list of verdicts, or a single one, is taken as such where verdicts are asked for.
     """
     for _ in range(_MAX_WRAPPERS):
-        if isinstance(node, Array) and node.items and names[0] == _VERDICTS[0]:
-            if all(isinstance(i, Object) and i.key(_VERDICT) for i in node.items):
-                return Object({names[0]: node}, node.complete)
-        if isinstance(node, Array) and len(node.items) == 1:
-            node = node.items[0]
+        if isinstance(node, Object) and node.key(names):
+            return node
+        listed = node.items if isinstance(node, Array) else [node]
+        judged = all(isinstance(i, Object) and i.key(_VERDICT) and i.key(_NUMBER) for i in listed)
+        if listed and judged and names[0] == _VERDICTS[0]:
+            return Object({names[0]: Array(listed)}, getattr(node, "complete", True))
+        node = listed[0] if len(listed) == 1 else None
         if not isinstance(node, Object):
             return None
         if node.key(names):
             return node
-        if names[0] == _VERDICTS[0] and node.key(_VERDICT) and node.key(_NUMBER):
-            return Object({names[0]: Array([node])}, node.complete)
         node = node.first(_WRAPPERS)
     return None
 

@@ -74,6 +74,8 @@ def _overlapped(
     segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
     reasoners = ThreadPool(concurrency, "rsvp-reasoner", finished.put)
     in_flight = 0
+    options = getattr(pipeline, "verify", None)
+    verifies = options is not None and options.rounds > 0
 
     def start(sample: Sample) -> None:
         image = outcomes.open_image(sample)
@@ -83,7 +85,10 @@ def _overlapped(
             done = outcomes.segment_proposals(pipeline, sample, image, output, work.options)
             finished.put((sample, done))
 
-        segmenter.submit(finish)
+        if verifies:  # it asks the MLLM again: the segmenter's thread must not wait for that
+            finish()
+        else:
+            segmenter.submit(finish)
 
     def next_record() -> Record:
         done = finished.get()

@@ -1,0 +1,78 @@
+"""Several sampled replies to one query: which targets most of them agree on, and how many do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rsvp.masks import mask_iou_matrix
+from rsvp.types import Target
+
+OVERLAP = 0.5  # IoU of two masks from which on they mean the same object
+STRIDE = 2  # IoUs are computed on every second row and column of large masks
+LARGE = 512  # pixels of a mask's longer side
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The reply that most others agree with.
+
+    Attributes:
+        index: of the reply.
+        targets: its own; the score of each is the share of the replies that have it.
+        share: of the replies that have these targets and no others, 0 to 1.
+    """
+
+    index: int
+    targets: tuple[Target, ...]
+    share: float
+
+
+def most_agreed(replies: Sequence[Sequence[Target]]) -> Agreement:
+    """Choose among the targets of several replies, at least one.
+
+    Two replies agree where they have as many targets, in pairs whose masks overlap. That nothing is
+    there needs more than half of the replies, unless none of them has a target.
+    """
+    count = len(replies)
+    overlaps = [[_ious(a, b) for b in replies] for a in replies]
+    pairs = [[_pairing(iou) for iou in row] for row in overlaps]
+    support = [sum(one is not None for one in row) for row in pairs]
+    closeness = [sum(one or 0.0 for one in row) for row in pairs]
+    order = sorted(range(count), key=lambda i: (-support[i], -closeness[i], i))
+    found = [i for i in order if replies[i]]
+    best = order[0]
+    if not replies[best] and 2 * support[best] <= count and found:
+        best = found[0]
+    hits = sum((iou >= OVERLAP).any(axis=1) for iou in overlaps[best] if iou.size)
+    shares = np.broadcast_to(np.asarray(hits, dtype=float) / count, len(replies[best]))
+    targets = zip(replies[best], shares.tolist(), strict=True)
+    return Agreement(
+        best, tuple(replace(t, score=share) for t, share in targets), support[best] / count
+    )
+
+
+def _ious(first: Sequence[Target], second: Sequence[Target]) -> np.ndarray:
+    """(n, m) IoU of the targets' masks."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)), np.float32)
+    step = STRIDE if max(first[0].mask.shape) > LARGE else 1
+    a, b = (np.stack([t.mask[::step, ::step] for t in one]) for one in (first, second))
+    return mask_iou_matrix(a, b)
+
+
+def _pairing(iou: np.ndarray) -> float | None:
+    """The mean IoU of the pairs, best first; None where the replies do not agree."""
+    n, m = iou.shape
+    if n != m:
+        return None
+    left, total = iou.copy(), 0.0
+    for _ in range(n):
+        row, column = np.unravel_index(int(left.argmax()), left.shape)
+        if left[row, column] < OVERLAP:
+            return None
+        total += float(left[row, column])
+        left[row, :] = left[:, column] = -1
+    return total / n if n else 1.0
