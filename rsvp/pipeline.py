@@ -102,9 +102,9 @@ class Pipeline:
             raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
         if max_reasks < 0:
             raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
-        if samples < 1 or not 0 <= temperature < math.inf:
+        if samples < 1 or not 0 < temperature < math.inf:
             raise BadInput(
-                f"samples is 1 or more, their temperature 0 or more, found {samples}, {temperature}"
+                f"samples is 1 or more, their temperature above 0, found {samples}, {temperature}"
             )
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")

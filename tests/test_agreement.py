@@ -112,4 +112,4 @@ def test_bad_numbers_of_samples_are_refused(text: str) -> None:
 def test_samples_have_a_temperature() -> None:
     assert checking(0, False, "8:1.2")["temperature"] == 1.2
     with pytest.raises(BadInput, match="samples is 1 or more"):
-        pipeline(answer(ONE), samples=2, temperature=-1.0)
+        pipeline(answer(ONE), samples=2, temperature=0.0)

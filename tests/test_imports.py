@@ -32,6 +32,7 @@ MAY_BE_HEAVY = (
     "platform/",
     "mllm/familiarity.py",
     "mllm/loading.py",
+    "mllm/prefix_cache.py",
     "mllm/transformers.py",
     "detectors/",
     "segmenters/",

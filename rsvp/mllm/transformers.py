@@ -27,6 +27,7 @@ from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, fi
 from rsvp.mllm import loading
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
+from rsvp.mllm.prefix_cache import PrefixCache
 from rsvp.platform import machine
 from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
@@ -59,6 +60,7 @@ class _Loaded:
     context_length: int | None  # the most tokens that it can read; None where its config has none
     threads: int | None  # CPU threads to decode with; None to leave the number as it is
     familiarity: Familiarity | None  # None where the folder has no classifier of images
+    prefix: PrefixCache
 
 
 class TransformersMLLM:
@@ -194,7 +196,7 @@ class TransformersMLLM:
             settings = copy.copy(loaded.generation)
             settings.num_return_sequences = count
             if temperature is not None:
-                settings.do_sample, settings.temperature = temperature > 0, temperature or None
+                settings.do_sample, settings.temperature = True, temperature
             try:
                 with _cpu_threads(loaded.threads):
                     found = self._generate(loaded, messages, settings, max_tokens, longer_than)
@@ -226,8 +228,10 @@ class TransformersMLLM:
             return []
         confidence = _Confidence()
         with torch.inference_mode():
-            sequences = loaded.model.generate(
-                **inputs, generation_config=settings, logits_processor=[confidence]
+            one = settings.num_return_sequences == 1
+            generate = loaded.prefix.generate if one else _generate_plain
+            sequences = generate(
+                loaded.model, inputs, generation_config=settings, logits_processor=[confidence]
             )
         ends = set(loading.token_ids(loaded.generation.eos_token_id))
         familiarity = loaded.familiarity.score() if loaded.familiarity else None
@@ -293,7 +297,9 @@ class TransformersMLLM:
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         threads = 1 if model.device.type == "cpu" and parameters < _SMALL else None
         settings = loading.generation_settings(model, processor.tokenizer, self._temperature)
-        self._loaded = _Loaded(model, chat, settings, context_length, threads, familiarity)
+        self._loaded = _Loaded(
+            model, chat, settings, context_length, threads, familiarity, PrefixCache()
+        )
         return self._loaded
 
     def _load_model(self, folder: Path, config: Any) -> Any:
@@ -315,6 +321,11 @@ class TransformersMLLM:
                 load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
             )
+
+
+def _generate_plain(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
+    found: torch.Tensor = model.generate(**inputs, **options)
+    return found
 
 
 class _Confidence:
