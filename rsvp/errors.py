@@ -53,7 +53,9 @@ class MissingExtra(RsvpError):
     exit_code = 4
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional package: pip install 'rsvp-segmentation[{extra}]'")
+        super().__init__(
+            f"{feature} needs an optional package: pip install 'rsvp-segmentation[{extra}]'"
+        )
         self.extra = extra
 
 

@@ -79,6 +79,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",
+        "scenes-qa": "rsvp.evaluation.benchmarks.vqa:SceneQuestions",
+        "scenes-trace": "rsvp.evaluation.benchmarks.vrt:TraceScenes",
         "reasonseg": "rsvp.evaluation.benchmarks.masks:ReasonSeg",
         "refcoco": "rsvp.evaluation.benchmarks.masks:RefCoco",
         "refcoco+": "rsvp.evaluation.benchmarks.masks:RefCoco",
@@ -88,6 +90,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vrt": "rsvp.evaluation.benchmarks.vrt:Vrt",
         "vstar": "rsvp.evaluation.benchmarks.vqa:VStar",
         "hrbench": "rsvp.evaluation.benchmarks.vqa:HrBench",
+        "visulogic": "rsvp.evaluation.benchmarks.vqa:VisuLogic",
         "pope": "rsvp.evaluation.benchmarks.vqa:Pope",
         "mmvp": "rsvp.evaluation.benchmarks.vqa:Mmvp",
         "hallusionbench": "rsvp.evaluation.benchmarks.vqa:HallusionBench",

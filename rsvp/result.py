@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsvp import writers
-from rsvp.types import AnsweredQuestion, RgbArray, Segmentation, TracedQuestion
+from rsvp.trace import TracedQuestion
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers.pictures import overlay_of
 
 

@@ -27,7 +27,7 @@ def evaluate(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
             "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
-            "and scenes of --task qa.",
+            "and scenes of --task qa; of reasoning paths: vrt and scenes of --task trace.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +53,7 @@ class OracleRecord(_RecordModel):
     intersection: int
     union: int
     objects: list[float] = Field(description="The IoU of each object, from its own box.")
+    path: list[float] = Field(default=[], description="The same of the objects of the path.")
     failure: Failure | None
 
 
@@ -221,7 +222,11 @@ class RecordsFile(AbstractContextManager["RecordsFile"]):
             self._stream.close()
 
 
-def read(file: Path, model: type[R] = Record) -> Iterator[R]:
+@overload
+def read(file: Path) -> Iterator[Record]: ...
+@overload
+def read(file: Path, model: type[R]) -> Iterator[R]: ...
+def read(file: Path, model: type[Any] = Record) -> Iterator[Any]:
     """The records of a run, one after the other; BadInput where one is broken or comes twice."""
     seen: set[str] = set()
     for entry in read_records(file):

@@ -27,7 +27,7 @@ from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
 from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
@@ -58,11 +58,13 @@ def check(
     """
     benchmark = benchmarks.find(name)
     benchmark.check_split(split)
-    benchmark = benchmark.of(data) if data is not None else benchmark
+    rules = benchmark.protocol(protocol)
+    if data is not None:
+        benchmark = benchmarks.find(benchmarks.resolve(name, data))
     if benchmark.asks_for_masks and (zoom, looks) != (None, None):
         raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")
     Zoom.parse(zoom or DEFAULT_ZOOM)
-    return benchmark, benchmark.protocol(protocol)
+    return benchmark, rules
 
 
 def evaluate(
@@ -120,7 +122,7 @@ def evaluate(
     )  # fmt: skip
     folder = Path(out)
     run = RunSettings(
-        benchmark=name,
+        benchmark=benchmarks.resolve(name, data),
         protocol=rules.name,
         split=split,
         data_sha256=dataset.digest,
@@ -137,7 +139,7 @@ def evaluate(
     with RecordsFile(file) as stream:
         done = _replay(file, ids, aggregator)
         pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-        options = EvalOptions(oracle, benchmark.scores_path)
+        options = EvalOptions(oracle, benchmark.traces)
         work = Work(Path(data), open_dataset, dataset, pending, rules, options)
         with (
             show_progress(name, len(ids), aggregator, shown=progress) as update,
@@ -151,10 +153,9 @@ def evaluate(
         aggregator = task.aggregator()
         _replay(file, ids, aggregator)
     official = None
-    if (
-        benchmark.asks_for_masks and benchmark.scores_more and len(ids) == len(dataset)
-    ):  # AP counts other samples as missed
-        official = score_samples(name, benchmark, dataset, file, rules.name)
+    whole = len(ids) == len(dataset) or not benchmark.needs_all
+    if benchmark.asks_for_masks and benchmark.scores_more and whole:
+        official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
     html = page.page(
@@ -186,8 +187,12 @@ def _task(
     zoom: str | None,
     looks: int | None,
 ) -> _Task:
-    described = config.describe_pipeline(pipeline)
+    described = config.describe_pipeline(pipeline, trace=benchmark.traces)
     if not isinstance(benchmark, QuestionBenchmark):
+        if benchmark.traces:
+            if not isinstance(pipeline, TracingPipeline):
+                raise BadInput("this benchmark asks for reasoning paths: the pipeline has no trace")
+            pipeline.check_traces()
         aggregator = functools.partial(RunAggregator, rules)
         return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
     if engine is not None:

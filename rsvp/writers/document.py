@@ -24,15 +24,8 @@ from pydantic import (
 from rsvp.masks import encode_rle
 from rsvp.parsing.mentions import numbered
 from rsvp.platform.files import write_json
-from rsvp.types import (
-    AnsweredQuestion,
-    Box,
-    ModelNames,
-    PathStep,
-    Segmentation,
-    TracedQuestion,
-    Usage,
-)
+from rsvp.trace import PathStep, TracedQuestion
+from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
 
 
 def _xyxy(box: Any) -> Any:

@@ -27,16 +27,8 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
 from rsvp.platform.files import write_text
-from rsvp.types import (
-    AnsweredQuestion,
-    BoolMask,
-    Box,
-    PathObject,
-    RgbArray,
-    Segmentation,
-    Target,
-    TracedQuestion,
-)
+from rsvp.trace import PathObject, TracedQuestion
+from rsvp.types import AnsweredQuestion, BoolMask, Box, RgbArray, Segmentation, Target
 from rsvp.writers.contours import MAX_JOINED, find_contours
 
 SIDE = 1280  # of the picture's longer side, pixels
@@ -73,23 +65,27 @@ def to_html(result: Segmentation) -> str:
     steps, answer = _steps(result, scale)
     script = _file("result.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment("rsvp.writers").get_template("result.html.jinja").render(
-        question=result.query,
-        picture=_jpeg(shrink(image.rgb, SIDE)),
-        width=size[1],
-        height=size[0],
-        objects=[_drawn(n, target, size) for n, target in enumerate(result.targets, start=1)],
-        steps=steps,
-        answer=answer,
-        reason=result.reasoning.reason,
-        warnings=result.warnings,
-        models=[m for m in (result.models.mllm, result.models.strategy) if m]
-        + [result.models.segmenter],
-        usage=result.usage,
-        seconds=result.timings.get("total"),
-        style=Markup(_file("result.css")),  # noqa: S704 - these files are ours
-        script=Markup(script),  # noqa: S704
-        script_digest=digest,
+    return (
+        environment("rsvp.writers")
+        .get_template("result.html.jinja")
+        .render(
+            question=result.query,
+            picture=_jpeg(shrink(image.rgb, SIDE)),
+            width=size[1],
+            height=size[0],
+            objects=[_drawn(n, target, size) for n, target in enumerate(result.targets, start=1)],
+            steps=steps,
+            answer=answer,
+            reason=result.reasoning.reason,
+            warnings=result.warnings,
+            models=[m for m in (result.models.mllm, result.models.strategy) if m]
+            + [result.models.segmenter],
+            usage=result.usage,
+            seconds=result.timings.get("total"),
+            style=Markup(_file("result.css")),
+            script=Markup(script),
+            script_digest=digest,
+        )
     )
 
 
@@ -139,9 +135,7 @@ def _path_step(text: str, objects: Sequence[PathObject]) -> ShownStep:
 
 
 def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
-    x, y, width, height = (
-        round(v * scale, 1) for v in (box.x0, box.y0, box.width, box.height)
-    )
+    x, y, width, height = (round(v * scale, 1) for v in (box.x0, box.y0, box.width, box.height))
     return x, y, width, height
 
 

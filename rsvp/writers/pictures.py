@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rsvp.drawing import overlay
 from rsvp.platform.files import atomic_write
-from rsvp.types import AnsweredQuestion, RgbArray, Segmentation, TracedQuestion
+from rsvp.trace import TracedQuestion
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers.common import png
 
 

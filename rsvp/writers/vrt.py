@@ -13,7 +13,8 @@ from pathlib import Path
 from rsvp.masks import encode_rle
 from rsvp.parsing.mentions import pieces
 from rsvp.platform.files import dumps, write_text
-from rsvp.types import PathObject, Segmentation, Target, TracedQuestion
+from rsvp.trace import PathObject, TracedQuestion
+from rsvp.types import Segmentation, Target
 
 SEG = "[SEG]"  # in a reply, stands for the next mask
 _RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # never in the model's own text

@@ -20,7 +20,6 @@ from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.benchmarks.vqa import SceneQuestions
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator, mean_interval, mean_or_none
@@ -82,15 +81,15 @@ class MaskBenchmark(Benchmark):
 class Scenes(MaskBenchmark):
     """Rendered scenes, by kind of query, and by whether training has seen its words.
 
-    Those of ``--task qa`` are questions.
+    Those of ``--task qa`` are questions, those of ``--task trace`` ask for reasoning paths.
     """
 
     reader = SceneDataset
     protocols = (metrics.SCENES,)
     has_absent = True
 
-    def of(self, data: Path) -> Benchmark:
-        return SceneQuestions() if scene_task(data) == "qa" else self
+    def name_for(self, name: str, data: Path) -> str:
+        return {"qa": "scenes-qa", "trace": "scenes-trace"}.get(scene_task(data), name)
 
 
 class ReasonSeg(MaskBenchmark):

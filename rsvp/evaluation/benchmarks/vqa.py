@@ -1,4 +1,4 @@
-"""Question benchmarks: V*, HR-Bench, POPE, MMVP, HallusionBench and MMBench.
+"""Question benchmarks: V*, HR-Bench, POPE, MMVP, HallusionBench, MMBench and VisuLogic.
 
 `rsvp.evaluation.metrics.vqa` has the rules and the names of the numbers.
 
@@ -101,7 +101,20 @@ class VStar(QuestionBenchmark):
     reader, read, count = readers.vstar, vqa.read_choice, vqa.accuracy
 
 
-class HrBench(QuestionBenchmark):
+class VisuLogic(QuestionBenchmark):
+    """VisuLogic."""
+
+    reader, read, count = readers.visulogic, vqa.read_choice, vqa.accuracy
+
+
+class TableBenchmark(QuestionBenchmark):
+    """A benchmark whose folder may hold several tables, which ``--split`` chooses from."""
+
+    def check_split(self, split: str | None) -> None:
+        """Nothing: the names of the files are the splits."""
+
+
+class HrBench(TableBenchmark):
     """HR-Bench 4K and 8K."""
 
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
@@ -129,7 +142,7 @@ class HallusionBench(QuestionBenchmark):
         return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
 
 
-class MmBench(QuestionBenchmark):
+class MmBench(TableBenchmark):
     """MMBench."""
 
     reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy

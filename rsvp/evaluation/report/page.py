@@ -33,7 +33,6 @@ MAX_REPLY = 6000  # characters of a reply
 # The scores that a run is compared by, the benchmark's own first; the first `CARDS` are at the top.
 HEADLINES = (
     "accuracy",
-    "oracle",
     "mean",
     "r_lq",
     "r_sq",
@@ -57,6 +56,11 @@ LABELS: Mapping[str, str] = {
     "r_lq": "R-LQ",
     "r_sq": "R-SQ",
     "a_miou": "A-mIoU",
+}
+ANSWER_LABELS = {
+    "oracle": "after a look at the true masks",
+    "looked": "questions with a look",
+    "found": "looks that found something",
 }
 
 
@@ -110,20 +114,21 @@ def templates() -> jinja2.Environment:
 def _scores(summary: Json) -> dict[str, Any]:
     """The tables of scores; an interval is known by its keys, and so is a group (kind or tag)."""
     scores = _intervals(summary)
+    label = functools.partial(_label, answers="accuracy" in summary)
     tags = {name: value for name, value in summary.items() if _is_group(value)}
     members = {**summary.get("by_kind", {}), **tags}
     grouped = dict.fromkeys(name for group in members.values() for name in _intervals(group))
     rows = {"overall": summary, **members} if grouped else {}
     return {
-        "headlines": [(_label(n), scores[n]) for n in HEADLINES if n in scores][:CARDS],
-        "metrics": {name: _label(name) for name in grouped},
+        "headlines": [(label(n), scores[n]) for n in HEADLINES if n in scores][:CARDS],
+        "metrics": {name: label(name) for name in grouped},
         "groups": {
             name: {"n": row.get("n", ""), **{m: row.get(m) for m in grouped}}
             for name, row in rows.items()
         },
         # Where it is won and lost: the scores that no kind has.
-        "stages": [(_label(n), value) for n, value in scores.items() if n not in grouped],
-        "parts": [(_label(n), found) for n, value in summary.items() if (found := _parts(value))],
+        "stages": [(label(n), value) for n, value in scores.items() if n not in grouped],
+        "parts": [(label(n), found) for n, value in summary.items() if (found := _parts(value))],
     }
 
 
@@ -146,8 +151,9 @@ def _parts(value: object) -> dict[str, float]:
     return {part: one for part, one in value.items() if isinstance(one, float)}
 
 
-def _label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
+def _label(name: str, answers: bool = False) -> str:
+    known = ANSWER_LABELS if answers else LABELS
+    return known.get(name, name.replace("_", " "))
 
 
 def _sample(
