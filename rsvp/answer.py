@@ -19,7 +19,7 @@ from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.answers import LETTERS, ParsedAnswer, choose, parse_answer
-from rsvp.reasoning import PromptConfig, ReasoningOutput, not_asked
+from rsvp.reasoning import PromptConfig, ReasoningOutput, not_asked, read_query
 from rsvp.request import Request
 from rsvp.types import (
     Box,
@@ -180,11 +180,9 @@ def answer_question(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    question = asked.request.query
-    if config.lexicon:
-        question, unknown = config.lexicon.read(question)
-        if unknown or not question:
-            return AnswerOutput(not_asked(asked.request.query, unknown, dialogue))
+    question, unknown = read_query(asked.request.query, config.lexicon, config.translator)
+    if unknown or not question:
+        return AnswerOutput(not_asked(asked.request.query, unknown, dialogue))
     return _Conversation(asked, question, dialogue, config, segment).run()
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories
+_HARMLESS = "\n\t\u200c\u200d"  # the joiners shape Persian, Hindi and emoji
+
 
 class RsvpError(Exception):
     """Base of every error that rsvp raises on purpose; `exit_code` is what the CLI exits with."""
@@ -61,10 +66,23 @@ class MissingExtra(RsvpError):
 
 def one_line(error: BaseException) -> str:
     """An error's whole message on one line; its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, not too long; its class where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text with escapes, e.g. ``\\x1b``, for what could steer a terminal or hide words.
+
+    These are control characters other than line breaks and tabs, characters that reverse the
+    direction of writing or are invisible, and halves of surrogate pairs.
+    """
+    return "".join(
+        c if c.isprintable() or c in _HARMLESS or unicodedata.category(c) not in _STEERING
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )  # fmt: skip

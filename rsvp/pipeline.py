@@ -288,10 +288,13 @@ class Pipeline:
         self.check_answers()
         timer, request, config = self._timer(), asked.request, self.prompt_config
         segmented: list[Result] = []
+        own_words = replace(config, translator=None)  # queries are then the MLLM's
 
         def segment(part: Request, dialogue: Dialogue) -> Result:
-            output = None if part.prompts else self._reason(part, timer, dialogue)
-            segmented.append(self._segment(part, output, timer, dialogue))
+            output = None
+            if not part.prompts:
+                output = self._reason(part, timer, dialogue, config=own_words)
+            segmented.append(self._segment(part, output, timer, dialogue, config=own_words))
             return segmented[-1]
 
         ahead = (
@@ -479,10 +482,15 @@ class Pipeline:
         timer: _Timer,
         dialogue: Dialogue,
         *,
+        config: PromptConfig | None = None,
         trace: bool = False,
     ) -> ReasoningOutput:
-        """Stage 1."""
-        strategy, config = self.strategy, self.prompt_config
+        """Stage 1.
+
+        Args:
+            config: how the MLLM is asked, by default as the pipeline says.
+        """
+        strategy, config = self.strategy, config or self.prompt_config
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)
@@ -506,11 +514,14 @@ class Pipeline:
         output: ReasoningOutput | None,
         timer: _Timer,
         dialogue: Dialogue | None = None,
+        *,
+        config: PromptConfig | None = None,
     ) -> Result:
         """Stage 2: masks of the proposals, verified; and the result of both stages.
 
         Args:
             dialogue: of stage 1; without it nothing is verified.
+            config: see `_reason`.
         """
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
         agreement: float | None = None
@@ -523,7 +534,7 @@ class Pipeline:
         verified = Verified(found)
         if output and dialogue and self.verify.rounds and reasoning.understood:
             with timer.rest("verify"):
-                verified = self._verify(request, reasoning, found, dialogue, timer)
+                verified = self._verify(request, reasoning, found, dialogue, timer, config)
             found = verified.targets
         targets, steps = tuple(found.values()), list[str]()
         is_path = reasoning.answer is not None
@@ -581,6 +592,7 @@ class Pipeline:
         found: dict[int, Target],
         dialogue: Dialogue,
         timer: _Timer,
+        config: PromptConfig | None,
     ) -> Verified:
         """The targets that stand; of a reasoning path only the answer's objects are checked."""
 
@@ -597,7 +609,7 @@ class Pipeline:
             request,
             checked,
             dialogue=dialogue,
-            config=self.prompt_config,
+            config=config or self.prompt_config,
             segment=segment,
             options=self.verify,
             may_add=not is_path,

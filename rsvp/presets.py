@@ -221,10 +221,12 @@ def _missing_mllm(preset: Preset) -> Iterator[str]:
         return
     if not os.environ.get(API_MODEL, "").strip():
         yield f"no model is named: {_NAME_IT}"
-    from urllib.parse import urlsplit  # not needed for --help
+    from rsvp.mllm.dialects import OPENAI_URL, is_openai  # not needed for --help
 
-    host = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname
-    if host in (None, "api.openai.com") and not os.environ.get("OPENAI_API_KEY", "").strip():
+    if (
+        is_openai(os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+        and not os.environ.get("OPENAI_API_KEY", "").strip()
+    ):
         yield "no key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"
 
 

@@ -71,9 +71,10 @@ class FineTuningConfig(ReasonerConfig):
     checkpoint, go on.
     """
 
-    steps: int = 2500
-    lr: float = 5e-4
-    muon_lr: float = 8e-4
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 8e-4
+    muon_lr: float = 1.3e-3
     decay: float = 0.8
     perception_steps: int = 0
     freeze_warmup: int = 150

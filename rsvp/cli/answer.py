@@ -39,6 +39,7 @@ def answer(
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
+    language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
     verify: options.Verify = 0,
@@ -85,6 +86,7 @@ def answer(
         limits=limits,
         **checking,
         target_exists=bool(target_exists),
+        language=language,
         options=backend_options,
     )
     found = pipeline.run_answer(asked)

@@ -1,4 +1,4 @@
-"""Printing: results on stdout, everything else on stderr, no control characters."""
+"""Printing: results on stdout, everything else on stderr, control characters as escapes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import json
 import sys
 from typing import Any
 
+from rsvp.errors import printable
+
 
 def print_out(text: str = "") -> None:
-    """A line of the result."""
-    print(text)
+    """A line of the result, or several."""
+    print(printable(text))
 
 
 def print_err(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr)
+    """A line for people, or several, on stderr."""
+    print(printable(text), file=sys.stderr)
 
 
 def as_json(value: Any) -> None:
     """One JSON object on stdout, in ASCII, so that no terminal's encoding can break it."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    print(json.dumps(value, indent=2, allow_nan=False).replace("\x7f", "\\u007f"))
 
 
 def plain(text: str) -> str:
-    """A model's or a file's own words on one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """A model's or a file's own words on one line, control characters as escapes."""
+    return printable(" ".join(text.split()))

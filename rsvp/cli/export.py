@@ -25,4 +25,4 @@ def export(
     from rsvp.evaluation.export import export_run
 
     for file in export_run(run, out):
-        console.print_out(str(file))
+        console.print_out(console.plain(str(file)))

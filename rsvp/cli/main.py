@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            console.print_err(traceback.format_exc())
             if isinstance(error, UnparsableReply):
                 console.print_err(f"the reply was:\n{error.raw}")
         return _fail(*_explained(error))

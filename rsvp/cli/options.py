@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import typer
 
 from rsvp import presets
 from rsvp.cli import console
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, printable
 
 Preset = Annotated[
     str,
@@ -237,10 +236,16 @@ def choose_preset(name: str) -> presets.Preset:
 
 def without_secrets(options: Mapping[str, str]) -> dict[str, str]:
     """Options as a record may hold them: URLs without user, password and query."""
-    return {
-        key: re.sub(r"(?<=://)[^/]*@|\?.*", "", value) if "://" in value else value
-        for key, value in options.items()
-    }
+    from rsvp.mllm.endpoint import shown_url
+
+    return {key: shown_url(text) if "://" in text else text for key, text in options.items()}
+
+
+class _Formatter(logging.Formatter):
+    """Logged lines with control characters as escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def begin(*, verbose: bool = False, debug: bool = False) -> None:
@@ -252,7 +257,9 @@ def begin(*, verbose: bool = False, debug: bool = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     level = logging.INFO if verbose or debug else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
     logging.getLogger("rsvp").setLevel(level)
     if verbose or debug:
         return

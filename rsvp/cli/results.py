@@ -57,9 +57,9 @@ def print_verdicts(result: Result) -> None:
 def print_written(paths: Sequence[Path]) -> None:
     """Every file that was written, but of numbered pictures only the folder."""
     if paths:
-        shown = (path.parent if path.stem.isdecimal() else path for path in paths)
+        shown = dict.fromkeys(str(p.parent if p.stem.isdecimal() else p) for p in paths)
         console.print_out()
-        console.print_out(f"written: {', '.join(dict.fromkeys(map(str, shown)))}")
+        console.print_out(f"written: {', '.join(map(console.plain, shown))}")
 
 
 def warn(result: Result, preset: presets.Preset) -> None:

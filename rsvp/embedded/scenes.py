@@ -39,7 +39,7 @@ from rsvp.embedded.rendering import (
 )
 from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, undrawn
 from rsvp.embedded.wording import PLAIN_WORDING, Wording
-from rsvp.errors import BadInput, RsvpError
+from rsvp.errors import BadInput, RsvpError, printable
 from rsvp.masks import encode_rle
 from rsvp.platform.files import write_text
 from rsvp.types import RgbArray
@@ -231,7 +231,7 @@ def write(args: argparse.Namespace) -> None:
     write_text(out / "scenes.json", json.dumps(document))
     for style, names in missing.items():
         print(f"{style} does not draw {', '.join(names)}: {DEFAULT_STYLE} does", file=sys.stderr)
-    print(f"{n} scenes in {out}", file=sys.stderr)
+    print(printable(f"{n} scenes in {out}"), file=sys.stderr)
 
 
 def _task(name: str) -> tuple[Callable[..., Iterator[Any]], Sequence[str]]:
@@ -289,10 +289,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         write(args)
     except RsvpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: cannot write {args.out}: {error.strerror}", file=sys.stderr)
+        print(printable(f"error: cannot write {args.out}: {error.strerror}"), file=sys.stderr)
         return BadInput.exit_code
     return 0
 

@@ -15,6 +15,9 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+OPENAI_URL = "https://api.openai.com/v1"
+
+_OPENAI = re.compile(r"https?://([^/]*@)?api\.openai\.com([:/?]|$)", re.IGNORECASE)
 _TOP_LEVEL = re.compile(r"dashscope|aliyuncs|modelscope|siliconflow")
 _OPENROUTER = re.compile(r"openrouter\.ai")
 _TYPED = re.compile(r"moonshot|kimi|\bz\.ai|bigmodel|deepseek|anthropic")
@@ -33,6 +36,11 @@ def thinking_fields(base_url: str, enable: bool) -> dict[str, Any]:
     if _EFFORT.search(host):
         return {"reasoning_effort": "medium" if enable else "none"}
     return {"chat_template_kwargs": {"enable_thinking": enable}}
+
+
+def is_openai(base_url: str) -> bool:
+    """Whether it is OpenAI's own server, which needs a key."""
+    return _OPENAI.match(base_url.strip()) is not None
 
 
 def is_azure(base_url: str) -> bool:

@@ -16,35 +16,36 @@ import functools
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from random import random
 from time import perf_counter, sleep
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import openai
 from pydantic import Field
 
-from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable
+from rsvp.errors import MLLMFailed, printable
 from rsvp.mllm import dialects, refusals, wire
+from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
 
-OPENAI_URL = "https://api.openai.com/v1"
 MAX_TOKENS = 8192  # thinking included; some thirty targets with a short chain of thought need 2000
 TIMEOUT = 600.0  # seconds: a CPU reads a picture for minutes before it writes the first token
+DEADLINE = 7200.0  # seconds: MAX_TOKENS at little more than one token a second
 
 _log = logging.getLogger(__name__)
 
 _BASE_DELAY = 0.5  # seconds; doubles with every failure
 _MAX_DELAY = 60.0  # seconds; also the longest Retry-After that is honoured
-_CONNECT_TIMEOUT = 10.0  # seconds; a host that is up answers sooner, and a retry follows anyway
-_NO_KEY = "no-key"  # local servers ignore it, but the client requires one
+_MAX_CHANGED = 20  # requests; a server could ask for another change for ever
+_TOKEN_BYTES = 2048  # of a stream, more than twice as many as any server needs for one token
+_MIN_BYTES = 4_000_000  # of a reply, where it may have but a few tokens
+_MAX_READ = 10_000  # characters of an error, of which 300 are shown
 _NEARLY = 0.9  # of the token limit; a reply cut below it met another bound
 
-_RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
-_PARAMETER_REFUSED = {400, 422, 501}  # how servers say that they do not know a parameter
 _FORMATS = ("json_schema", "json_object")
 # What is sent without being asked for, and changes no reply where it is left out.
 _QUIET = {*_FORMATS, "max_tokens", "stream", "stream_options"}
@@ -83,6 +84,7 @@ class OpenAIMLLM:
         base_url: up to and including ``/v1``; else ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key: else ``OPENAI_API_KEY``. Servers other than OpenAI's may need none.
         timeout: seconds an attempt may stay silent.
+        deadline: seconds an attempt may take; none follows after it.
         max_retries: further attempts after the first, for failures that may pass.
         max_tokens: the longest reply, in tokens; thinking models count their thinking too. A server
             that allows less is asked for what it allows.
@@ -108,6 +110,7 @@ class OpenAIMLLM:
         base_url: str | None = None,
         api_key: str | None = None,
         timeout: Annotated[float, Field(gt=0)] = TIMEOUT,
+        deadline: Annotated[float, Field(gt=0)] = DEADLINE,
         max_retries: Annotated[int, Field(ge=0)] = 4,
         max_tokens: Annotated[int, Field(ge=1)] = MAX_TOKENS,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
@@ -117,16 +120,17 @@ class OpenAIMLLM:
         extra_body: str | Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.model = f"openai:{model}", model
-        self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
-        self._key = _checked_key(api_key or os.environ.get("OPENAI_API_KEY"), self.base_url)
-        self._timeout, self._max_retries = timeout, max_retries
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or dialects.OPENAI_URL
+        self._endpoint = Endpoint(url, api_key or os.environ.get("OPENAI_API_KEY"))
+        self.base_url = self._endpoint.url
+        self._timeout, self._deadline, self._max_retries = timeout, deadline, max_retries
         self._temperature, self._stream = temperature, stream
         self._extra: dict[str, Any] = {}
         if enable_thinking is not None:
             self._extra |= dialects.thinking_fields(self.base_url, enable_thinking)
         if reasoning_effort is not None:
             self._extra["reasoning_effort"] = reasoning_effort
-        self._extra |= _checked_body(extra_body)
+        self._extra |= wire.extra_fields(extra_body)
         # What this server refuses, and the longest reply that it allows. Replaced as a whole, never
         # changed in place: a thread that overwrites another's finding only costs one more refusal.
         self._refused: frozenset[str] = frozenset()
@@ -134,7 +138,7 @@ class OpenAIMLLM:
         self._noted: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"OpenAIMLLM({self.model!r}, base_url={_shown_url(self.base_url)!r})"
+        return f"OpenAIMLLM({self.model!r}, base_url={self.base_url!r})"
 
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
@@ -213,24 +217,46 @@ class OpenAIMLLM:
         """
         started = perf_counter()
         wire_messages = [wire.wire_message(message) for message in messages]
-        refused, failures, words = self._refused, 0, ""
+        refused, failures, asked, words = self._refused, 0, 0, ""
         while True:
             request = self._request(wire_messages, schema, limit, refused)
             outcome = self._send(request)
             if isinstance(outcome, dict):
                 # Remembered only now: the refusal may have been about something else.
                 self._learn(refused, limit, words)
-                return wire.read_reply(outcome, perf_counter() - started)
-            lower, parameter = _asked_for(outcome, request, limit)
+                return self._reply(outcome, perf_counter() - started)
+            asked, lower, parameter = asked + 1, None, None
+            if asked < _MAX_CHANGED:
+                about = outcome.status, outcome.text, outcome.param
+                lower, parameter = refusals.asked_for(*about, request, limit)
             if lower is not None and lower > above:
                 limit = lower
             elif parameter is not None:
                 refused, words = refused | {parameter}, outcome.message
-            elif lower is None and outcome.retried and failures < self._max_retries:
-                sleep(_delay(failures, outcome.retry_after))
+            elif outcome.retried and failures < self._max_retries:
+                sleep(self._delay(failures, outcome.retry_after))
                 failures += 1
             else:
                 raise MLLMFailed(self._error_line(outcome, attempts=failures + 1))
+
+    def _reply(self, body: Mapping[str, Any], seconds: float) -> Reply:
+        """The reply in a completion, without the key."""
+        reply = wire.read_reply(body, seconds)
+        if wire.has_odd_usage(body):
+            self._note("usage", "its numbers of tokens make no sense and are not counted")
+        hidden = self._endpoint.hide_in_reply(reply.text)
+        if hidden != reply.text:
+            self._note("echo", "its reply holds the key or the password, which is replaced by ***")
+        return replace(reply, text=hidden, finish_reason=self._endpoint.hide(reply.finish_reason))
+
+    def _delay(self, failures: int, retry_after: float | None) -> float:
+        """Seconds to wait: full jitter, or what the server asked for and a little jitter on top."""
+        if retry_after is None:
+            return random() * min(float(_BASE_DELAY * 2**failures), _MAX_DELAY)
+        if retry_after > _MAX_DELAY:
+            asked = f"it asks to wait {retry_after:.0f} s, rsvp waits {_MAX_DELAY:g} s at most"
+            self._note("wait", asked)
+        return min(max(retry_after, 0.0), _MAX_DELAY) + random() * _BASE_DELAY
 
     def _learn(self, refused: frozenset[str], limit: int, words: str) -> None:
         """Keep what the server's refusals said, and say what is no longer sent."""
@@ -256,7 +282,7 @@ class OpenAIMLLM:
         """The request's body, without the parameters that the server refuses."""
         # OpenAI's thinking models refuse `max_tokens`; older servers ignore the new name silently.
         limits = ["max_tokens", "max_completion_tokens"]
-        if _is_openai(self.base_url):
+        if dialects.is_openai(self.base_url):
             limits.reverse()
         limits = [name for name in limits if name not in refused]
         formats = [name for name in _FORMATS if name not in refused]
@@ -272,7 +298,28 @@ class OpenAIMLLM:
         return {"model": self.model, "messages": wire_messages, **kept}
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any] | _Failure:
-        """One attempt: a chat completion, or why there is none."""
+        """One attempt: a chat completion, or why there is none at the deadline.
+
+        In a thread of its own: the HTTP library bounds the silence between two bytes, and a server
+        may write its headers a byte a minute.
+        """
+        attempt: Future[dict[str, Any] | _Failure] = Future()
+
+        def run() -> None:
+            try:
+                attempt.set_result(self._attempt(request))
+            except BaseException as error:  # the caller's thread raises it
+                attempt.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            return attempt.result(timeout=self._deadline)
+        except TimeoutError:
+            why = f"the answer is not complete after {self._deadline:g} s"
+            return _Failure(f"{why}; raise --option deadline=SECONDS", retried=False)
+
+    def _attempt(self, request: dict[str, Any]) -> dict[str, Any] | _Failure:
+        """One attempt without the deadline; whatever goes wrong becomes a failure."""
         fields = dict(request)
         named = {name: fields.pop(name) for name in ("model", "messages")}
         if fields.get("stream"):
@@ -281,59 +328,54 @@ class OpenAIMLLM:
             raw = self._client.chat.completions.with_raw_response.create(**named, extra_body=fields)
             content_type = raw.headers.get("content-type", "no type")
             if "stream" in named and not ("json" in content_type or "html" in content_type):
-                stream: Any = raw.parse()
-                with stream as chunks:
-                    whole = wire.joined(chunk.to_dict(warnings=False) for chunk in chunks)
+                with raw.parse(to=openai.Stream[object]) as events:
+                    whole = wire.joined(events)
                 return whole or _Failure("the stream ended before the reply did")
-            return self._completion(raw.http_response.read().decode(errors="replace"), content_type)
+            return self._completion(raw.http_response.read(), content_type)
         except Exception as error:
-            return self._failure(error, streamed="stream" in named)
+            return self._failure(error)
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:
-        url = urlsplit(self.base_url)
-        return openai.OpenAI(
-            api_key=self._key,
-            base_url=urlunsplit((url.scheme, url.netloc, url.path, "", "")),
-            default_query=dict(parse_qsl(url.query)),  # Azure's api-version
-            default_headers={"api-key": self._key} if dialects.is_azure(self.base_url) else {},
-            timeout=openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT)),
-            max_retries=0,
+        return self._endpoint.client(
+            timeout=self._timeout,
+            deadline=self._deadline,
+            max_bytes=max(_MIN_BYTES, _TOKEN_BYTES * self._max_tokens),
         )
 
-    def _completion(self, body: str, content_type: str) -> dict[str, Any] | _Failure:
+    def _completion(self, body: bytes, content_type: str) -> dict[str, Any] | _Failure:
         """The chat completion in a body, or why it holds none."""
+        text = body.decode("utf-8-sig", "replace")
         try:
-            found = json.loads(body)
+            found = json.loads(text)
         except ValueError:
-            start = self._scrub(body)[:60]
-            return _Failure(f"the answer is not JSON ({content_type}: {start!r}); check the URL")
+            start = self._scrub(text)[:60]
+            shown = self._scrub(f"the answer is not JSON ({content_type}: {start!r})")
+            return _Failure(f"{shown}; check the URL")
         if not isinstance(found, dict):
             return _Failure("the answer is JSON, but no chat completion; check the URL")
         if wire.first_choice(found) is not None:
             return found
         if found.get("error"):  # some gateways report a failure under status 200
             return self._refusal(found, None)
-        return _Failure("the answer holds no choice with a message", retried=False)
+        return _Failure("the answer holds no choice with a message")
 
-    def _failure(self, error: Exception, *, streamed: bool) -> _Failure:
-        """An attempt's exception as a failure; raised again where no request can cause it."""
-        cause = str(error) or type(error).__name__
-        if isinstance(error, openai.APITimeoutError):
+    def _failure(self, error: Exception) -> _Failure:
+        """An attempt's exception as a failure."""
+        inner = error.__cause__ or error
+        cause = str(inner) or type(inner).__name__
+        if isinstance(inner, Refused):
+            return _Failure(self._scrub(cause), retried=False)
+        if "Timeout" in type(error).__name__:  # the package's, or its HTTP library's
             return _Failure(f"no answer within {self._timeout:g} s; raise --option timeout=SECONDS")
         if isinstance(error, openai.APIConnectionError):
-            return _Failure(self._scrub(f"cannot connect ({error.__cause__ or error})"))
+            return _Failure(self._scrub(f"cannot connect ({cause})"))
         if isinstance(error, openai.APIStatusError):
-            headers = error.response.headers
-            return self._refusal(error.body or cause, error.status_code, headers)
-        if isinstance(error, openai.APIError) and isinstance(error.body, dict):
-            return self._refusal(error.body, None)  # in the middle of a stream
-        if isinstance(error, openai.OpenAIError):
-            return _Failure(self._scrub(cause))
-        # Once a stream has begun, the errors of the package's HTTP and JSON libraries come through.
-        if streamed:
-            return _Failure(self._scrub(f"the stream broke off ({cause})"))
-        raise error
+            body, headers = error.body or str(error), error.response.headers
+            return self._refusal(body, error.status_code, headers)
+        if isinstance(error, openai.APIError) and error.body:  # in the middle of a stream
+            return self._refusal(error.body, None)
+        return _Failure(self._scrub(f"the answer cannot be read ({cause})"))
 
     def _refusal(
         self, body: Any, status: int | None, headers: Mapping[str, str] | None = None
@@ -341,13 +383,15 @@ class OpenAIMLLM:
         """A server's error object as a failure; without a status its own words count."""
         text, inner = wire.error_text(body), wire.error_object(body)
         param, code = map(inner.get, ("param", "code")) if isinstance(inner, dict) else (None,) * 2
-        if status is None:
-            status = code if isinstance(code, int) else 400 if "invalid" in f"{inner}" else 500
+        if status is None and isinstance(code, int) and 400 <= code < 600:
+            status = code
+        elif status is None:
+            status = 400 if "invalid" in wire.as_text(inner) else 500
         final = refusals.refuses_images(text) or "insufficient_quota" in text
         return _Failure(
             self._scrub(text),
             status,
-            _is_retried(status) and not final,
+            refusals.is_retried(status) and not final,
             wire.retry_after(headers or {}, text),
             text,
             param if isinstance(param, str) else None,
@@ -360,76 +404,9 @@ class OpenAIMLLM:
         hint = _HINTS.get(failure.status or 0, "")
         if refusals.refuses_images(failure.text):
             hint = _NO_IMAGES
-        return f"{self.name} at {_shown_url(self.base_url)}: {status}{failure.message}{hint}{tries}"
+        return f"{self.name} at {self.base_url}: {status}{failure.message}{hint}{tries}"
 
     def _scrub(self, text: str) -> str:
         """One line of at most 300 characters, without the key, however a server echoes it."""
-        for secret in (self._key, urlsplit(self.base_url).password):
-            if secret and secret != _NO_KEY:
-                text = text.replace(secret, "***")
-        line = " ".join(text.split())
+        line = printable(" ".join(self._endpoint.hide(text[:_MAX_READ]).split()))
         return line if len(line) <= 300 else line[:297] + "..."
-
-
-def _asked_for(
-    failure: _Failure, request: Mapping[str, Any], limit: int
-) -> tuple[int | None, str | None]:
-    """The lower token limit, or the parameter to leave out, that a refusal asks for."""
-    if failure.status not in _PARAMETER_REFUSED or refusals.refuses_images(failure.text):
-        return None, None
-    if "max_tokens" in request or "max_completion_tokens" in request:
-        lower = refusals.lower_limit(failure.text, limit)
-        if lower is not None:
-            return lower, None
-    return None, refusals.refused_parameter(failure.text, failure.param, request)
-
-
-def _delay(failures: int, retry_after: float | None) -> float:
-    """Seconds to wait: full jitter, or what the server asked for and a little jitter on top."""
-    if retry_after is not None:
-        return min(max(retry_after, 0.0), _MAX_DELAY) + random() * _BASE_DELAY
-    return random() * min(float(_BASE_DELAY * 2**failures), _MAX_DELAY)
-
-
-def _is_retried(status: int) -> bool:
-    return status in _RETRIED or (status >= 500 and status != 501)
-
-
-def _checked_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"a base URL is like http://localhost:8000/v1, found {_shown_url(url)!r}")
-    return url.strip().rstrip("/")
-
-
-def _checked_body(body: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
-    try:
-        fields = json.loads(body) if isinstance(body, str) else body or {}
-    except ValueError as error:
-        raise BadInput(f"extra_body is a JSON object, found {body!r} ({error})") from None
-    if not isinstance(fields, Mapping):
-        raise BadInput(f"extra_body is a JSON object, found {body!r}")
-    if kept := {"model", "messages", "stream"} & set(fields):
-        raise BadInput(f"extra_body cannot hold {', '.join(sorted(kept))}")
-    return fields
-
-
-def _checked_key(key: str | None, base_url: str) -> str:
-    key = (key or "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise BadInput("the API key holds characters that no HTTP header can carry")
-    if not key and _is_openai(base_url):
-        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for another server"
-        raise ModelUnavailable(f"OpenAI needs a key: {hint}")
-    return key or _NO_KEY
-
-
-def _is_openai(base_url: str) -> bool:
-    return urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname
-
-
-def _shown_url(url: str) -> str:
-    """The URL without user, password and query, which may hold secrets."""
-    parts = urlsplit(url.strip())
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" if host else parts.path

@@ -12,6 +12,8 @@ from typing import Any
 
 MIN_TOKENS = 256  # a reply with less than this is not worth asking for
 
+_RETRIED = {408, 409, 429}  # and everything from 500 on, except 501
+_PARAMETER_REFUSED = {400, 422, 501}  # how servers say that they do not know a parameter
 _REQUIRED = ("model", "messages")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _FORMAT = re.compile(r"response.?format|json.?(?:mode|schema|object)|structured|guided|grammar")
@@ -37,6 +39,25 @@ _NO_IMAGES = re.compile(
     r"|(?:not support|unsupported|no endpoints)[^.]{0,40}image"
     r"|not a multimodal|unknown variant .image_url|at most 0 image"
 )
+
+
+def is_retried(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status in _RETRIED or (status >= 500 and status != 501)
+
+
+def asked_for(
+    status: int | None, text: str, param: str | None, request: Mapping[str, Any], limit: int
+) -> tuple[int | None, str | None]:
+    """The token limit below `limit`, or else the parameter to leave out, that a refusal asks for.
+
+    Args:
+        status: of the HTTP response; the others are those of `refused_parameter`.
+    """
+    if status not in _PARAMETER_REFUSED or refuses_images(text):
+        return None, None
+    lower = lower_limit(text, limit) if any(name in request for name in _LIMITS) else None
+    return lower, None if lower is not None else refused_parameter(text, param, request)
 
 
 def refused_parameter(text: str, param: str | None, request: Mapping[str, Any]) -> str | None:

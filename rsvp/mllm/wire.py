@@ -6,8 +6,10 @@ Pure functions. A server may answer with any JSON, so every field is checked bef
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import io
+import json
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -15,10 +17,13 @@ from typing import Any
 
 from PIL import Image as PilImage
 
+from rsvp.errors import BadInput
 from rsvp.types import Message, Reply, RgbArray, Usage
 
 _PNG_PIXELS = 1_000_000
 _BYTES_PER_TOKEN = 8  # more than any tokenizer packs into one token of a prompt, on average
+_MAX_TOKENS = 10**9  # more than any model reads or writes
+_MAX_TEXT = 4000  # characters of an error; Python reads no number with more digits
 _CUT = {"max_tokens", "max_output_tokens", "model_length"}  # other words for "length"
 _THOUGHTS = ("reasoning_content", "reasoning")
 _WAIT = re.compile(
@@ -68,6 +73,19 @@ def response_format(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": strict}
 
 
+def extra_fields(body: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The option `extra_body` as fields of the request; BadInput where it is no JSON object."""
+    try:
+        fields = json.loads(body) if isinstance(body, str) else body or {}
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"extra_body is a JSON object, found {body!r} ({error})") from None
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"extra_body is a JSON object, found {body!r}")
+    if kept := {"model", "messages", "stream"} & set(fields):
+        raise BadInput(f"extra_body cannot hold {', '.join(sorted(kept))}")
+    return fields
+
+
 def error_object(body: Any) -> Any:
     """The error in a body: Gemini wraps it in a list, most in an object, vLLM and others not."""
     if isinstance(body, list) and len(body) == 1:
@@ -79,14 +97,22 @@ def error_text(body: Any) -> str:
     """The text of a server's error object, wrapped or not; "" where it has none."""
     inner = error_object(body)
     if not isinstance(inner, dict):
-        return str(inner or "")
-    text = " ".join(str(inner[key]) for key in ("message", "detail") if inner.get(key))
+        return as_text(inner or "")
+    text = " ".join(as_text(inner[key]) for key in ("message", "detail") if inner.get(key))
     metadata = inner.get("metadata")
     if isinstance(metadata, dict) and metadata.get("raw"):  # what OpenRouter's provider said
-        text = f"{text}: {metadata['raw']}"
-    details = [str(inner[key]) for key in ("param", "code") if inner.get(key)]
+        text = f"{text}: {as_text(metadata['raw'])}"
+    details = [as_text(inner[key]) for key in ("param", "code") if inner.get(key)]
     extra = [detail for detail in details if detail not in text]
     return f"{text} ({', '.join(extra)})" if text and extra else text or ", ".join(extra)
+
+
+def as_text(value: Any) -> str:
+    """The beginning of a JSON value as text; "" where it is nested too deeply for Python."""
+    try:
+        return str(value)[:_MAX_TEXT]
+    except RecursionError:
+        return ""
 
 
 def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -98,21 +124,32 @@ def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def joined(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A streamed completion in the form of a whole one; None where the stream ended early."""
-    message = dict.fromkeys(("content", "refusal", *_THOUGHTS), "")
+def joined(chunks: Iterable[Any]) -> dict[str, Any] | None:
+    """A streamed completion in the form of a whole one; None where the stream ended early.
+
+    Raises:
+        ValueError: a chunk is no chunk of a completion.
+    """
+    parts: dict[str, list[str]] = {name: [] for name in ("content", "refusal", *_THOUGHTS)}
     finish, usage = None, None
     for chunk in chunks:
+        choices = _object(chunk).get("choices")
         usage = chunk.get("usage") or usage
-        choices = chunk.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else {}
+        choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
         finish = choice.get("finish_reason") or finish
-        delta = choice.get("delta") or {}
-        for name in message:
-            message[name] += _text(delta.get(name))
+        delta = _object(choice.get("delta") or {})
+        for name, texts in parts.items():
+            texts.append(_text(delta.get(name)))
     if finish is None:
         return None
+    message = {name: "".join(texts) for name, texts in parts.items()}
     return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"a chunk holds {as_text(value)[:40]!r} where an object belongs")
 
 
 def read_reply(body: Mapping[str, Any], seconds: float) -> Reply:
@@ -124,8 +161,8 @@ def read_reply(body: Mapping[str, Any], seconds: float) -> Reply:
     """
     choice = first_choice(body) or {"message": {}}
     message = choice["message"]
-    text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "stop")
-    finish = "length" if finish.lower() in _CUT else finish.lower()
+    text, finish = _text(message.get("content")), as_text(choice.get("finish_reason") or "stop")
+    finish = "length" if finish.lower() in _CUT else finish.lower()[:40]
     if not text and message.get("refusal"):
         text, finish = str(message["refusal"]), "refusal"
     if not text and finish == "stop":
@@ -143,10 +180,24 @@ def _text(content: Any) -> str:
 
 
 def _usage(usage: Any) -> Usage:
-    usage = usage if isinstance(usage, dict) else {}
-    counts = map(usage.get, ("prompt_tokens", "completion_tokens", "total_tokens"))
-    prompt, completion, total = (int(c) if isinstance(c, int | float) else 0 for c in counts)
+    prompt, completion, total = map(_count, _numbers(usage))
     return Usage(prompt, max(completion, total - prompt), calls=1)  # Gemini's thoughts: only total
+
+
+def has_odd_usage(body: Mapping[str, Any]) -> bool:
+    """Whether a completion counts tokens in numbers that make no sense, e.g. 1e999 or -1."""
+    return any(number and not _count(number) for number in _numbers(body.get("usage")))
+
+
+def _numbers(usage: Any) -> list[Any]:
+    usage = usage if isinstance(usage, dict) else {}
+    return [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+
+
+def _count(number: Any) -> int:
+    """A number of tokens; 0 where it is none."""
+    usable = isinstance(number, int | float) and 0 <= number <= _MAX_TOKENS  # NaN is not
+    return int(number) if usable else 0
 
 
 def is_prompt_cut(messages: Iterable[Message], prompt_tokens: int) -> bool:
@@ -169,10 +220,8 @@ def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
         value = headers.get(name, "").strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
             return float(value) * unit
-    try:
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
         return date.timestamp() - time.time()
-    except (ValueError, TypeError):
-        pass
     found = _WAIT.search(text)
     return float(found[1]) * (0.001 if found[2] == "ms" else 1.0) if found else None

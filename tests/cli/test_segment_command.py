@@ -24,7 +24,7 @@ def test_people_read_steps_answer_and_files(capsys, here: Path) -> None:
     assert main(cup()) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "1. a [31mred [0m cup is there [0,0,40,30]",
+        "1. a \\x1b[31mred\\x1b[0m cup is there [0,0,40,30]",
         "",
         "cup: box 8,12,40,48, 1152 pixels, score 1.00",
         "because: one drinks from it",
@@ -297,7 +297,8 @@ def test_version(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "plain"), [("a\x1b[2Jb\x00c\r\nd", "a [2Jb c d"), ("杯子 ☕", "杯子 ☕"), ("", "")]
+    ("text", "plain"),
+    [("a\x1b[2Jb\x00c\r\nd", r"a\x1b[2Jb\x00c d"), ("杯子 ☕", "杯子 ☕"), ("", "")],
 )
 def test_nothing_printed_steers_the_terminal(text: str, plain: str) -> None:
     assert console.plain(text) == plain

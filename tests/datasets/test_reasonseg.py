@@ -168,7 +168,9 @@ def test_other_annotations_have_another_digest(tmp_path):
 def test_a_newer_opencv_is_refused_with_the_command(tmp_path, monkeypatch):
     write(tmp_path, "x", [shape("target", square(1, 2, 3, 4))])
     monkeypatch.setattr(reasonseg, "require", lambda *_: SimpleNamespace(__version__="4.11.0.86"))
-    with pytest.raises(MissingExtra, match=r"4\.11\.0\.86.*pip install 'rsvp-segmentation\[eval\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"4\.11\.0\.86.*pip install 'rsvp-segmentation\[eval\]'"
+    ):
         only(tmp_path)
 
 

@@ -172,7 +172,9 @@ def test_what_is_missing_on_a_node_or_in_the_cluster_is_one_line(tmp_path, monke
 def test_ray_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     data = write_scenes(tmp_path / "data", 1)
-    with pytest.raises(MissingExtra, match=r"--engine ray needs .*pip install 'rsvp-segmentation\[ray\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"--engine ray needs .*pip install 'rsvp-segmentation\[ray\]'"
+    ):
         evaluate("scenes", data, pipeline(), tmp_path / "out", engine=RayEngine(pipeline, pipeline))
 
 

@@ -15,7 +15,9 @@ def test_a_library_that_is_there():
 
 def test_a_missing_one_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtra, match=r"cv2.*pip install 'rsvp-segmentation\[eval\]'") as caught:
+    with pytest.raises(
+        MissingExtra, match=r"cv2.*pip install 'rsvp-segmentation\[eval\]'"
+    ) as caught:
         require("cv2", "eval")
     assert caught.value.extra == "eval"
     with pytest.raises(MissingExtra, match=r"^drawing polygons needs an optional package"):

@@ -232,7 +232,11 @@ def test_weights_that_are_not_here(model: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("absent", "error", "said"),
     [
-        ("sam2", ModelUnavailable, "pip install 'rsvp-segmentation[sam2]' && SAM2_BUILD_CUDA=0 pip install"),
+        (
+            "sam2",
+            ModelUnavailable,
+            "pip install 'rsvp-segmentation[sam2]' && SAM2_BUILD_CUDA=0 pip install",
+        ),
         ("hydra", MissingExtra, "pip install 'rsvp-segmentation[sam2]'"),
     ],
 )
