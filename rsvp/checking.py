@@ -125,7 +125,7 @@ class MaskChecker:
         if not prompting.exists(about):  # the embedded reasoner sees one picture
             return ChatRequest((marked, text), (name,), self._schema())
         pictures = (marked, *self._enlarged(targets, asked)) if targets else ()
-        after = prompting.render(about, numbers=_listed(asked))
+        after = prompting.render(about, **self.variables, numbers=_listed(asked))
         return ChatRequest((self.view.rgb, text, *pictures, after), (name, about), self._schema())
 
     def _enlarged(self, targets: Sequence[Target], asked: Sequence[int]) -> Iterator[RgbArray]:

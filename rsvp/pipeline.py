@@ -534,7 +534,9 @@ class Pipeline:
         verified = Verified(found)
         if output and dialogue and self.verify.rounds and reasoning.understood:
             with timer.rest("verify"):
-                verified = self._verify(request, reasoning, found, dialogue, timer, config)
+                verified = self._verify(
+                    request, reasoning, found, dialogue=dialogue, timer=timer, config=config
+                )
             found = verified.targets
         targets, steps = tuple(found.values()), list[str]()
         is_path = reasoning.answer is not None
@@ -590,6 +592,7 @@ class Pipeline:
         request: Request,
         reasoning: Reasoning,
         found: dict[int, Target],
+        *,
         dialogue: Dialogue,
         timer: _Timer,
         config: PromptConfig | None,
