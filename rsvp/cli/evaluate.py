@@ -122,6 +122,8 @@ def evaluate(
     checking = options.checking(verify, verify_all, samples)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
+    if run_budget is not None and engine == "ray":
+        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
     pools = (
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),

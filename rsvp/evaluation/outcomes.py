@@ -192,7 +192,8 @@ class Work:
             reason=result.reasoning.reason if result else "",
             raw=answer.raw or (result.reasoning.raw if result else ""),
             warnings=list(result.warnings) if result else [],
-            **_verification(result),
+            **verification(result),
+            agreement=result.agreement if result else None,
             usage=TokenUsage(**asdict(result.usage)) if result else None,
             prompt_sha256=result.models.prompt_sha256 if result else None,
             failure=answer.failure,
@@ -274,14 +275,14 @@ def _overlap_fields(
     return {"iou": value, **asdict(shared)}
 
 
-def _verification(result: Result | None) -> dict[str, Any]:
+def verification(result: Result | None) -> dict[str, Any]:
+    """What a record says of the rounds."""
     if result is None:
         return {}
     return {
         "rounds": result.rounds,
         "verdicts": [asdict(one) for one in result.verdicts],
         "round_costs": [asdict(one) for one in result.round_costs],
-        "agreement": result.agreement,
     }
 
 

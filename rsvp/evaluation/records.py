@@ -170,6 +170,9 @@ class AnswerRecord(_RecordModel):
     reason: str
     raw: str = Field(description="The MLLM's last reply, word for word.")
     warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification, of all looks together.")
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
     usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None
