@@ -184,7 +184,7 @@ class TraceSceneDataset(BaseDataset):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         document, file, digest = _read(self.folder)
-        scenes = [
+        scenes: list[_TraceSceneEntry] = [
             _checked(scene, n, file, _TraceSceneEntry) for n, scene in enumerate(document.scenes)
         ]
         self._samples = [(scene, question) for scene in scenes for question in scene.questions]

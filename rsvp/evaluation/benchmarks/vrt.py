@@ -16,6 +16,7 @@ from rsvp.evaluation.metrics import SCENES, ScoringProtocol, vrt
 from rsvp.evaluation.metrics.vrt import VrtScore
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator
+from rsvp.writers.vrt import SEG
 
 
 class VrtScorer(Aggregator[VrtScore, Numbers]):
@@ -55,7 +56,7 @@ class Vrt(Benchmark):
     def export_line(self, record: Json) -> Json:
         """As `rsvp score` reads it; without a reasoning path, all masks are the answer."""
         line = super().export_line(record)
-        marks = " ".join([vrt.SEG] * len(record["masks"]))
+        marks = " ".join([SEG] * len(record["masks"]))
         return {"text": f"<answer>{marks}</answer>", **line}
 
 
