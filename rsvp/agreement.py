@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsvp.masks import mask_iou_matrix
-from rsvp.types import Target
+from rsvp.types import Proposal, Reasoning, Target
 
 OVERLAP = 0.5  # IoU of two masks from which on they mean the same object
 STRIDE = 2  # IoUs are computed on every second row and column of large masks
 LARGE = 512  # pixels of a mask's longer side
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedReply:
+    """The reply that most others agree with, with its targets by the index of their proposal."""
+
+    reasoning: Reasoning
+    targets: dict[int, Target]
+    share: float
+
+
+def agree_on(
+    samples: Sequence[Reasoning], segment: Callable[[Sequence[Proposal]], Mapping[int, Target]]
+) -> AgreedReply:
+    """Segment the proposals of all replies at once, and choose among these; see `most_agreed`.
+
+    Args:
+        segment: the targets of proposals by their index; those that a hint rules out are missing.
+    """
+    proposals = list(dict.fromkeys(one for sample in samples for one in sample.proposals))
+    found, place = segment(proposals), {one: at for at, one in enumerate(proposals)}
+    targets = [
+        {i: found[place[one]] for i, one in enumerate(sample.proposals) if place[one] in found}
+        for sample in samples
+    ]
+    best = most_agreed([tuple(one.values()) for one in targets])
+    kept = dict(zip(targets[best.index], best.targets, strict=True))
+    return AgreedReply(samples[best.index], kept, best.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +83,7 @@ def most_agreed(replies: Sequence[Sequence[Target]]) -> Agreement:
     )
 
 
-def _ious(first: Sequence[Target], second: Sequence[Target]) -> np.ndarray:
+def _ious(first: Sequence[Target], second: Sequence[Target]) -> NDArray[np.float32]:
     """(n, m) IoU of the targets' masks."""
     if not first or not second:
         return np.zeros((len(first), len(second)), np.float32)
@@ -63,7 +92,7 @@ def _ious(first: Sequence[Target], second: Sequence[Target]) -> np.ndarray:
     return mask_iou_matrix(a, b)
 
 
-def _pairing(iou: np.ndarray) -> float | None:
+def _pairing(iou: NDArray[np.float32]) -> float | None:
     """The mean IoU of the pairs, best first; None where the replies do not agree."""
     n, m = iou.shape
     if n != m:

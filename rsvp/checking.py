@@ -17,7 +17,15 @@ from rsvp.parsing.verdicts import ACCEPT, CORRECT, REJECT
 from rsvp.reasoning import PromptConfig, frame_variables, sent_view
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
-from rsvp.strategies.base import STRING, CoordinateMap, array, number_type, record, size_variables
+from rsvp.strategies.base import (
+    STRING,
+    CoordinateMap,
+    Schema,
+    array,
+    number_type,
+    record,
+    size_variables,
+)
 from rsvp.types import Image, Proposal, Reply, RgbArray, Target
 
 SMALL = 0.35  # of the image's longer side: targets whose box is shorter are enlarged
@@ -140,7 +148,7 @@ class MaskChecker:
     def _schema(self) -> Mapping[str, object]:
         frame = self.config.frame
         box = array(number_type(fractions=frame.kind == "0-1"))
-        verdict = {
+        verdict: dict[str, Schema] = {
             "target": {"type": "integer"},
             "verdict": {"type": "string", "enum": [ACCEPT, CORRECT, REJECT]},
             "reason": STRING,
@@ -190,5 +198,5 @@ def _proposal(raw: RawTarget, place: CoordinateMap[View], before: Target | None 
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    *others, last = map(str, numbers or [""])
+    *others, last = [str(number) for number in numbers] or [""]
     return f"targets {', '.join(others)} and {last}" if others else f"target {last}"

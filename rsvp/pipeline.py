@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rsvp import postprocess, presets, registry
-from rsvp.agreement import most_agreed
+from rsvp.agreement import agree_on
 from rsvp.answer import (
     DEFAULT_LOOKS,
     DEFAULT_ZOOM,
@@ -38,7 +38,7 @@ from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.translation import Translator
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
-from rsvp.verify import Verified, VerifyOptions, check_verify_prompts, verify_targets
+from rsvp.verify import Verified, VerifyOptions, check_verify_prompts, verify_reasoning
 
 Item = tuple[ImageSource, str]
 T = TypeVar("T")
@@ -526,7 +526,8 @@ class Pipeline:
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
         agreement: float | None = None
         if output and output.samples:
-            reasoning, found, agreement = self._most_agreed(request, output.samples, timer)
+            agreed = agree_on(output.samples, lambda p: self._targets(request, p, timer))
+            reasoning, found, agreement = agreed.reasoning, agreed.targets, agreed.share
         else:
             found = self._targets(request, reasoning.proposals, timer)
         named = reasoning.proposals if output else ()
@@ -534,8 +535,14 @@ class Pipeline:
         verified = Verified(found)
         if output and dialogue and self.verify.rounds and reasoning.understood:
             with timer.rest("verify"):
-                verified = self._verify(
-                    request, reasoning, found, dialogue=dialogue, timer=timer, config=config
+                verified = verify_reasoning(
+                    request,
+                    reasoning,
+                    found,
+                    dialogue=dialogue,
+                    config=config or self.prompt_config,
+                    segment=lambda proposals: self._targets(request, proposals, timer),
+                    options=self.verify,
                 )
             found = verified.targets
         targets, steps = tuple(found.values()), list[str]()
@@ -571,58 +578,6 @@ class Pipeline:
             ),
             shown=output.shown if output else None,
         )
-
-    def _most_agreed(
-        self, request: Request, samples: Sequence[Reasoning], timer: _Timer
-    ) -> tuple[Reasoning, dict[int, Target], float]:
-        """Of several replies the one that most agree with, its targets, and the share of them."""
-        proposals = list(dict.fromkeys(one for sample in samples for one in sample.proposals))
-        found = self._targets(request, proposals, timer)
-        targets = [
-            {i: found[at] for i, one in enumerate(sample.proposals)
-             if (at := proposals.index(one)) in found}
-            for sample in samples
-        ]  # fmt: skip
-        best = most_agreed([tuple(one.values()) for one in targets])
-        kept = dict(zip(targets[best.index], best.targets, strict=True))
-        return samples[best.index], kept, best.share
-
-    def _verify(
-        self,
-        request: Request,
-        reasoning: Reasoning,
-        found: dict[int, Target],
-        *,
-        dialogue: Dialogue,
-        timer: _Timer,
-        config: PromptConfig | None,
-    ) -> Verified:
-        """The targets that stand; of a reasoning path only the answer's objects are checked."""
-
-        def segment(proposals: Sequence[Proposal]) -> list[Target | None]:
-            made = self._targets(request, proposals, timer)
-            return [made.get(index) for index in range(len(proposals))]
-
-        is_path = reasoning.answer is not None
-        answers = [one.number - 1 for one in reasoning.answer_objects if one.number]
-        checked = {i: target for i, target in found.items() if not is_path or i in answers}
-        if is_path and not checked:
-            return Verified(found)
-        verified = verify_targets(
-            request,
-            checked,
-            dialogue=dialogue,
-            config=config or self.prompt_config,
-            segment=segment,
-            options=self.verify,
-            may_add=not is_path,
-        )
-        kept = {
-            i: verified.targets.get(i, target)
-            for i, target in found.items()
-            if i not in checked or i in verified.targets
-        }
-        return replace(verified, targets={**kept, **verified.targets})
 
     def _frame_warning(self) -> Iterator[str]:
         name = self.strategy.name if self.strategy is not None else ""

@@ -18,7 +18,7 @@ from rsvp.masks import box_iou, mask_iou, mask_to_box
 from rsvp.parsing.verdicts import ACCEPT, REJECT
 from rsvp.reasoning import PromptConfig, read_query
 from rsvp.request import Request
-from rsvp.types import Proposal, RoundCost, Target, Verdict
+from rsvp.types import Proposal, Reasoning, RoundCost, Target, Verdict
 
 ADD = "add"
 MAX_TARGETS = 12  # that one question is about; the embedded reasoner knows no higher numbers
@@ -26,8 +26,8 @@ SAME_MASK = 0.9  # IoU of two masks of one object that differ in nothing that ma
 SAME_OBJECT = 0.8  # IoU of the masks of two targets that are one object
 FOUND = 0.5  # IoU with a target from which on nothing is missing there
 
-Segment = Callable[[Sequence[Proposal]], Sequence[Target | None]]
-"""The targets of proposals; None where a hint rules one out."""
+Segment = Callable[[Sequence[Proposal]], Mapping[int, Target]]
+"""The targets by the index of their proposal; those that a hint rules out are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,40 @@ def verify_targets(
     return _Verifier(targets, checker, segment, options, may_add=may_add).run()
 
 
+def verify_reasoning(
+    request: Request,
+    reasoning: Reasoning,
+    found: dict[int, Target],
+    *,
+    dialogue: Dialogue,
+    config: PromptConfig,
+    segment: Segment,
+    options: VerifyOptions,
+) -> Verified:
+    """`verify_targets` for what was reasoned; of a reasoning path, only for the answer's objects.
+
+    Args:
+        found: the targets by the index of their proposal.
+    """
+    is_path = reasoning.answer is not None
+    answers = [one.number - 1 for one in reasoning.answer_objects if one.number]
+    checked = {i: target for i, target in found.items() if not is_path or i in answers}
+    if is_path and not checked:
+        return Verified(found)
+    verified = verify_targets(
+        request,
+        checked,
+        dialogue=dialogue,
+        config=config,
+        segment=segment,
+        options=options,
+        may_add=not is_path,
+    )
+    stand = verified.targets
+    kept = {i: stand.get(i, t) for i, t in found.items() if i not in checked or i in stand}
+    return replace(verified, targets={**kept, **stand})
+
+
 class _Verifier:
     """The rounds of one request."""
 
@@ -246,7 +280,8 @@ class _Verifier:
         """Reject, correct and add; one decoder batch."""
         corrected = [(one, d, d.correction) for one, d in decisions if d.correction is not None]
         proposals = [*(correction for *_, correction in corrected), *missing]
-        found = self.segment(proposals) if proposals else ()
+        made = self.segment(proposals) if proposals else {}
+        found = [made.get(index) for index in range(len(proposals))]
         for one, decision in decisions:
             one.open = False
             self._judge(one, decision.verdict, decision.reason)

@@ -89,7 +89,7 @@ def _common(kept: _Kept, ids: list[int], images: list[torch.Tensor], types: list
     """
     pairs = zip(kept.ids, ids, strict=False)
     same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(kept.ids), len(ids)))
-    same = min(same, len(ids) - 1, kept.cache.get_seq_length())
+    same = min(same, len(ids) - 1, int(kept.cache.get_seq_length()))
     image = -1
     for i in range(same):
         if types[i] and (i == 0 or not types[i - 1]):

@@ -165,7 +165,7 @@ def _with(node: Node, names: tuple[str, ...]) -> Object | None:
     for _ in range(_MAX_WRAPPERS):
         if isinstance(node, Object) and node.key(names):
             return node
-        listed = node.items if isinstance(node, Array) else [node]
+        listed: list[Node] = node.items if isinstance(node, Array) else [node]
         judged = all(isinstance(i, Object) and i.key(_VERDICT) and i.key(_NUMBER) for i in listed)
         if listed and judged and names[0] == _VERDICTS[0]:
             return Object({names[0]: Array(listed)}, getattr(node, "complete", True))
