@@ -29,7 +29,7 @@ from rsvp.segmenters import Segmenter
 from rsvp.training.data import open_sources
 from rsvp.training.samples import TrainingProposal
 from rsvp.training.validation import AMBIGUOUS, STYLES, ValidationResult, ValidationSet
-from rsvp.types import Image, Proposal, RgbArray, Target
+from rsvp.types import Image, PackedMask, Proposal, RgbArray, Target
 
 Table = dict[str, dict[str, Any]]
 
@@ -70,7 +70,8 @@ def draw(cases: ValidationSet, base: Segmenter, other: Segmenter, folder: Path, 
 def _shown(segmenter: Segmenter, rgb: RgbArray, proposal: TrainingProposal) -> RgbArray:
     (encoding,) = segmenter.encode([Image(rgb, sha256="")])
     found = segmenter.masks(encoding, [Proposal(proposal.text, proposal.box)])
-    target = Target(proposal.text, proposal.box, float(found.scores[0]), found.masks[0])
+    mask = PackedMask.pack(found.masks[0])
+    target = Target(proposal.text, proposal.box, float(found.scores[0]), mask)
     return overlay(rgb, [target])
 
 

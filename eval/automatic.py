@@ -112,8 +112,10 @@ def measure(
             found = generators[name](image)
             stats[name].seconds.append(time.perf_counter() - started)
             stats[name].masks.append(len(found))
-            scores = found.masks.scores
-            stats[name].recalled.append(recalled(truths, found.masks.masks, scores))
+            masks = np.zeros((len(found), *truths.shape[1:]), dtype=np.bool_)
+            for page, mask in zip(masks, found.masks, strict=True):
+                page[:] = mask.unpack()
+            stats[name].recalled.append(recalled(truths, masks, found.scores))
         if progress is not None:
             progress(done, len(photos))
     summaries = {name: one.to_dict(counts) for name, one in stats.items()}

@@ -21,7 +21,7 @@ from rsvp.segmenters.automatic import AutomaticMasks
 from rsvp.segmenters.mask_filter import AutomaticSettings
 from rsvp.segmenters.sam2_package import Sam2PackageSegmenter, load_package
 from rsvp.segmenters.sam2_weights import rename_official
-from rsvp.types import Image, Masks
+from rsvp.types import Image, PackedMask
 
 if TYPE_CHECKING:
     from transformers import Sam2Model
@@ -224,12 +224,8 @@ class PackageGenerator:
         records = [record for record in self._generator.generate(image.rgb) if record["area"]]
         records = records[: self._settings.limit]
         return AutomaticMasks(
-            Masks(
-                np.array([record["segmentation"] for record in records], dtype=np.bool_).reshape(
-                    -1, image.height, image.width
-                ),
-                _column(records, "predicted_iou").clip(0, 1),
-            ),
+            tuple(PackedMask.pack(record["segmentation"]) for record in records),
+            _column(records, "predicted_iou").clip(0, 1),
             _boxes(_column(records, "bbox").reshape(-1, 4)),
             _column(records, "stability_score"),
             _column(records, "point_coords").reshape(-1, 2),

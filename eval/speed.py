@@ -56,12 +56,19 @@ class ColdRun:
     Attributes:
         wall: seconds from its start to its end.
         memory: its peak resident set, in bytes.
-        timings: seconds of the pipeline's stages, from the command's own result.
+        cpu: seconds of CPU time, of all its threads.
+        result: the command's own.
     """
 
     wall: float
     memory: int
-    timings: Mapping[str, float]
+    cpu: float
+    result: Mapping[str, Any]
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds of the pipeline's stages."""
+        return self.result["timings"]  # type: ignore[no-any-return]
 
     @property
     def outside(self) -> float:
@@ -82,7 +89,7 @@ class WarmRun:
     tokens: int
 
 
-def cold_run(command: Sequence[str]) -> ColdRun:
+def cold_run(command: Sequence[str], program: Sequence[str] = ("-m", "rsvp", "segment")) -> ColdRun:
     """Run `rsvp segment` with these options and --json in a process of its own.
 
     This process should be small: on Linux a child's peak memory begins with its parent's.
@@ -93,7 +100,7 @@ def cold_run(command: Sequence[str]) -> ColdRun:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "rsvp", "segment", *command, "--json"], stdout=out, stderr=err
+            [sys.executable, *program, *command, "--json"], stdout=out, stderr=err
         )
         # subprocess does not return the child's resource usage; wait4 does.
         _, status, usage = os.wait4(process.pid, 0)
@@ -103,8 +110,9 @@ def cold_run(command: Sequence[str]) -> ColdRun:
             lines = _text(err).strip().splitlines()
             line = lines[-1].removeprefix("error: ") if lines else f"exit code {code}"
             raise CommandFailed(line, code if code > 0 else 1)
-        timings = json.loads(_text(out))["timings"]
-    return ColdRun(wall, usage.ru_maxrss * _RSS_UNIT, timings)
+        result = json.loads(_text(out))
+    cpu = usage.ru_utime + usage.ru_stime
+    return ColdRun(wall, usage.ru_maxrss * _RSS_UNIT, cpu, result)
 
 
 def _text(file: IO[bytes]) -> str:
@@ -203,7 +211,8 @@ def _median_ms(seconds: Iterable[float]) -> str:
     return f"{statistics.median(seconds) * 1000:8.1f} ms"
 
 
-def _print(title: str, rows: Iterator[tuple[str, str]]) -> None:
+def print_rows(title: str, rows: Iterator[tuple[str, str]]) -> None:
+    """Print a table of names and values below its title."""
     print(title)
     for name, value in rows:
         print(f"  {name:<24}{value}")
@@ -237,13 +246,13 @@ def _run(args: argparse.Namespace) -> None:
         command += ["--out", str(folder / "cold")]
         cold = [cold_run(command) for _ in range(args.cold)]
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; preset {args.preset}\n")
-        _print(f"cold: the whole command, median of {args.cold}", cold_rows(cold))
+        print_rows(f"cold: the whole command, median of {args.cold}", cold_rows(cold))
 
         from rsvp.pipeline import Pipeline
 
         pipeline = Pipeline.from_preset(args.preset, **chosen)
         warm = warm_runs(pipeline, args.image, args.query, folder / "warm", args.warm)
-        _print(f"\nwarm: one answer more, median of {args.warm}", warm_rows(warm))
+        print_rows(f"\nwarm: one answer more, median of {args.warm}", warm_rows(warm))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def measure(
 def answer_masks(result: Result | None) -> list[Any]:
     """The (H, W) masks of the answer."""
     if isinstance(result, Trace):
-        return [one.mask for one in result.answer_objects if one.mask is not None]
+        return [one.target.mask for one in result.answer_objects if one.target]
     return [] if result is None else [target.mask for target in result.targets]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsvp.masks import mask_iou_matrix
-from rsvp.types import Proposal, Reasoning, Target
+from rsvp.types import BoolMask, Proposal, Reasoning, Target
 
 OVERLAP = 0.5  # IoU of two masks from which on they mean the same object
 STRIDE = 2  # IoUs are computed on every second row and column of large masks
@@ -66,7 +66,8 @@ def most_agreed(replies: Sequence[Sequence[Target]]) -> Agreement:
     there needs more than half of the replies, unless none of them has a target.
     """
     count = len(replies)
-    overlaps = [[_ious(a, b) for b in replies] for a in replies]
+    masks = [_masks(one) for one in replies]
+    overlaps = [[_ious(a, b) for b in masks] for a in masks]
     pairs = [[_pairing(iou) for iou in row] for row in overlaps]
     support = [sum(one is not None for one in row) for row in pairs]
     closeness = [sum(one or 0.0 for one in row) for row in pairs]
@@ -83,13 +84,19 @@ def most_agreed(replies: Sequence[Sequence[Target]]) -> Agreement:
     )
 
 
-def _ious(first: Sequence[Target], second: Sequence[Target]) -> NDArray[np.float32]:
-    """(n, m) IoU of the targets' masks."""
-    if not first or not second:
-        return np.zeros((len(first), len(second)), np.float32)
-    step = STRIDE if max(first[0].mask.shape) > LARGE else 1
-    a, b = (np.stack([t.mask[::step, ::step] for t in one]) for one in (first, second))
-    return mask_iou_matrix(a, b)
+def _masks(targets: Sequence[Target]) -> BoolMask | None:
+    """(n, h, w) of the targets, made smaller where they are large; None without targets."""
+    masks = [target.mask for target in targets]
+    step = STRIDE if masks and max(masks[0].shape) > LARGE else 1
+    return np.stack([mask[::step, ::step] for mask in masks]) if masks else None
+
+
+def _ious(first: BoolMask | None, second: BoolMask | None) -> NDArray[np.float32]:
+    """(n, m) IoU of masks."""
+    if first is None or second is None:
+        n, m = (0 if masks is None else len(masks) for masks in (first, second))
+        return np.zeros((n, m), np.float32)
+    return mask_iou_matrix(first, second)
 
 
 def _pairing(iou: NDArray[np.float32]) -> float | None:

@@ -287,7 +287,7 @@ class _Conversation:
         """
         seen = self.asked.zoom.mode
         if look.picture is None:
-            seen = "large" if any(t.mask.any() for t in look.targets) else "nothing"
+            seen = "large" if any(t.packed.area for t in look.targets) else "nothing"
         images = (*before, *(() if look.picture is None else (look.picture,)))
         if self.single_turn:  # it sees one picture in a turn
             shown = self.view if look.picture is None else look.picture

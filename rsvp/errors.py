@@ -26,6 +26,10 @@ class MLLMFailed(RsvpError):
     exit_code = 3
 
 
+class AccessDenied(MLLMFailed):
+    """The server refuses the key, so that it would refuse every other request too."""
+
+
 class UnparsableReply(MLLMFailed):
     """A reply that no careful reader could take an answer from.
 

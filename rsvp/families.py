@@ -38,8 +38,9 @@ class ModelFamily:
             anyway, and uploads grow.
         max_pixels: and to this area; None without a limit.
         multiple: sides that are multiples of this many pixels are not resized further.
-        source: where the facts stand.
-        run: what of such models was run for this project; empty: nothing.
+        source: where the frame stands; empty where no public text was found, so that it is assumed.
+        run: what of such models was run for this project: names of tests/families, of a class with
+            tiny random weights or of a server's dialect.
         profile: the folder of `prompts/` that is written for them.
         single_turn: they were trained on conversations of one question and one reply.
         min_confidence: mean token probability below which their replies are doubted; None where
@@ -52,13 +53,13 @@ class ModelFamily:
     model_types: tuple[str, ...] = ()
     frame: str = "0-1000"
     box_key: str = "box"
-    strategy: Region = "grid"
+    strategy: Region = "boxes"
     thinking: str = ""
     max_side: int = MAX_SIDE
     max_pixels: int | None = None
     multiple: int = 1
     source: str = ""
-    run: str = ""
+    run: tuple[str, ...] = ()
     profile: str = "full"
     single_turn: bool = False
     min_confidence: float | None = None
@@ -72,12 +73,11 @@ class ModelFamily:
         return min(self.max_side, math.isqrt(self.max_pixels * long // short))
 
 
-UNKNOWN = ModelFamily()
+UNKNOWN = ModelFamily(strategy="grid")
 
 _ENABLE = "`enable_thinking` of the chat template"
 _EFFORT = "`reasoning_effort`"
-_TINY = "the class, tiny random weights"
-_CHECKPOINT = "by the checkpoint: Instruct does not think, Thinking does"
+_PROCESSORS = "huggingface/transformers, src/transformers/models"
 
 FAMILIES: tuple[ModelFamily, ...] = (
     # The embedded reasoner learned that a coordinate's neighbors are nearly right, so it is never
@@ -86,9 +86,8 @@ FAMILIES: tuple[ModelFamily, ...] = (
         name="embedded",
         pattern=r"^(rsvp[-_])?embedded$|embedded[/\\]weights[/\\]reasoner",
         frame="percent",
-        strategy="boxes",
         source="recipes/embedded",
-        run="all of it: eval/README.md",
+        run=("all of it, see eval/README.md",),
         profile="compact",
         single_turn=True,
         min_confidence=0.68,
@@ -98,16 +97,13 @@ FAMILIES: tuple[ModelFamily, ...] = (
         name="UI-TARS 1.5",
         pattern=r"ui[-_]?tars[-_]?(7b[-_]?)?1.5",
         frame="resized-pixels",
-        strategy="boxes",
         multiple=28,
-        source="github.com/bytedance/UI-TARS issues 157, 195; built on Qwen2.5-VL",
+        source="bytedance/UI-TARS#157, #195; built on Qwen2.5-VL",
     ),
     ModelFamily(
         name="UI-TARS, Doubao, Seed-VL",
         pattern=r"ui[-_]?tars|doubao|seed[-_]?1.\d[-_]?vl",
-        strategy="boxes",
-        source="github.com/bytedance/UI-TARS issue 195; github.com/web-infra-dev/midscene, "
-        "model adapters",
+        source="bytedance/UI-TARS#195; web-infra-dev/midscene, model adapters",
     ),
     ModelFamily(
         name="Qwen2.5-VL and models trained from it",
@@ -116,83 +112,77 @@ FAMILIES: tuple[ModelFamily, ...] = (
         model_types=("qwen2_5_vl", "qwen2_5_omni"),
         frame="resized-pixels",
         box_key="bbox_2d",
-        strategy="boxes",
-        thinking="none, but models trained by reinforcement write <think> where they are told to",
+        thinking="none; MiMo-VL always, but for `/no_think` at the end of the question "
+        "(XiaomiMiMo/MiMo-VL#6); others trained by reinforcement where the prompt asks for it",
         multiple=28,
-        source="github.com/QwenLM/Qwen3-VL issues 940, 957, 1741; Qwen2.5-Omni issue 236; "
-        "om-ai-lab/VLM-R1 issue 198; VisionReasoner loads Qwen2_5_VLForConditionalGeneration; "
-        "XiaomiMiMo/MiMo-VL issue 16; "
-        "github.com/web-infra-dev/midscene, qwen adapter",
-        run=_TINY,
+        source="QwenLM/Qwen3-VL#940, #957, #1741; QwenLM/Qwen2.5-Omni#236; om-ai-lab/VLM-R1#198; "
+        "XiaomiMiMo/MiMo-VL#16; VisionReasoner loads Qwen2_5_VLForConditionalGeneration; "
+        "web-infra-dev/midscene, qwen adapter",
+        run=("Qwen2.5-VL", "MiMo-VL", "Qwen2.5-Omni"),
     ),
     ModelFamily(
         name="Qwen2-VL, QVQ",
         pattern=r"qwen[-_]?2[-_]?vl|qvq",
         model_types=("qwen2_vl",),
-        strategy="boxes",
         multiple=28,
-        source="github.com/QwenLM/Qwen3-VL issue 1485; "
-        "github.com/likaixin2000/ScreenSpot-Pro-GUI-Grounding issue 7",
+        source="QwenLM/Qwen3-VL#1485; likaixin2000/ScreenSpot-Pro-GUI-Grounding#7",
+        run=("Qwen2-VL",),
     ),
     ModelFamily(
         name="Qwen3-VL, Qwen3-Omni",
         pattern=r"qwen[-_]?3[-_]?(vl|omni)",
         model_types=("qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe"),
         box_key="bbox_2d",
-        strategy="boxes",
-        thinking=_CHECKPOINT,
+        thinking="by the checkpoint: Instruct does not think, Thinking does",
         multiple=32,
-        source="github.com/QwenLM/Qwen3-VL issues 1741, 1927, 1937",
-        run=_TINY,
+        source="QwenLM/Qwen3-VL#1741, #1927, #1937",
+        run=("Qwen3-VL",),
     ),
     ModelFamily(
         name="Qwen3.5 and later",
         pattern=r"qwen[-_]?3[._]\d|qwen[4-9]",
         model_types=("qwen3_5", "qwen3_5_moe", "qwen4_exp"),
         box_key="bbox_2d",
-        strategy="boxes",
         thinking=_ENABLE,
         multiple=32,
-        source="github.com/QwenLM/Qwen3.8-Flash-Next issue 4; "
-        "github.com/web-infra-dev/midscene, qwen adapter",
+        source="QwenLM/Qwen3.8-Flash-Next#4; web-infra-dev/midscene, qwen adapter",
+        run=("Qwen3.5",),
     ),
     ModelFamily(
         name="InternVL 2 to 3.5",
         pattern=r"intern[-_]?vl",
         model_types=("internvl", "internvl_chat"),
-        strategy="boxes",
-        thinking="3.5: by the system prompt (unverified)",
-        source="github.com/OpenGVLab/InternVL issue 1016, with "
+        thinking="3.5: where the system prompt asks for it, and the larger ones by themselves "
+        "(OpenGVLab/InternVL#1118, #1141)",
+        source="OpenGVLab/InternVL#1016; "
         "internvl.readthedocs.io/en/latest/get_started/chat_data_format.html",
+        run=("InternVL3",),
     ),
     ModelFamily(
         name="GLM-4.1V to 4.6V",
         pattern=r"glm[-_]?\d(.\d)?v|glm[-_]?v\b",
         model_types=("glm4v", "glm4v_moe", "glm46v"),
         box_key="bbox_2d",
-        strategy="boxes",
-        thinking=_ENABLE,
+        thinking=f"4.1V always (zai-org/GLM-V#37); later {_ENABLE}",
         multiple=28,
-        source="github.com/zai-org/GLM-V issues 114, 118, 161; "
-        "skills.sh/zai-org/glm-skills/glmv-grounding",
+        source="zai-org/GLM-V#114, #118, #161; skills.sh/zai-org/glm-skills/glmv-grounding",
+        run=("GLM-4.1V", "GLM-4.6V"),
     ),
     ModelFamily(
         name="Gemini",
         pattern=r"gemini",
         frame="0-1000-yxyx",
         box_key="box_2d",
-        strategy="boxes",
         thinking=_EFFORT,
         source="cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection",
+        run=("gemini",),
     ),
     ModelFamily(
         name="PaliGemma 1 and 2",
         pattern=r"pali[-_]?gemma",
         model_types=("paligemma",),
         frame="0-1024-yxyx",
-        strategy="boxes",
-        source="transformers, models/paligemma/processing_paligemma.py: 1024 <loc> tokens; "
-        "answers its own task prompts only",
+        source=f"{_PROCESSORS}/paligemma: 1024 <loc> tokens; answers its own task prompts only",
     ),
     ModelFamily(
         name="Gemma 4",
@@ -200,10 +190,9 @@ FAMILIES: tuple[ModelFamily, ...] = (
         model_types=("gemma4", "gemma4_unified"),
         frame="0-1000-yxyx",
         box_key="box_2d",
-        strategy="boxes",
         thinking=_ENABLE,
-        source="ai.google.dev/gemma/docs/capabilities/vision; "
-        "github.com/Burhan-Q/gemma4, ADDITIONAL_INFO.md",
+        source="ai.google.dev/gemma/docs/capabilities/vision; Burhan-Q/gemma4, ADDITIONAL_INFO.md",
+        run=("Gemma 4",),
     ),
     ModelFamily(
         name="Gemma 3",
@@ -211,16 +200,18 @@ FAMILIES: tuple[ModelFamily, ...] = (
         model_types=("gemma3", "gemma3n"),
         frame="0-1000-yxyx",
         box_key="box_2d",
+        strategy="grid",
         source="huggingface.co/google/gemma-3-4b-it/discussions/38: likely Gemini's form; "
-        "github.com/ariG23498/gemma3-object-detection issue 6: not trained for it",
+        "ariG23498/gemma3-object-detection#6: not trained for it",
+        run=("Gemma 3",),
     ),
     ModelFamily(
         name="Molmo2",
         pattern=r"molmo[-_]?2",
         model_types=("molmo2",),
         strategy="points",
-        source='github.com/allenai/molmo2; <points coords="image id x y …"> in thousandths, as '
-        "public parsers of its replies read it",
+        source='allenai/molmo2; <points coords="image id x y …"> in thousandths, as public parsers '
+        "of its replies read it",
     ),
     ModelFamily(
         name="Molmo",
@@ -234,20 +225,22 @@ FAMILIES: tuple[ModelFamily, ...] = (
         name="Claude",
         pattern=r"claude",
         frame="pixels",
-        strategy="boxes",
         thinking="off unless the request has `thinking`",
         max_side=1568,
         max_pixels=1_150_000,
         source="platform.claude.com/docs/en/build-with-claude/vision-coordinates; of /vision, as "
-        "quoted in github.com/cnighswonger/claude-code-cache-fix issue 87: up to 1568 pixels a "
-        "side and 1568 tokens of 750 pixels no model resizes",
+        "quoted in cnighswonger/claude-code-cache-fix#87: up to 1568 pixels a side and 1568 tokens "
+        "of 750 pixels no model resizes",
+        run=("anthropic",),
     ),
     ModelFamily(
         name="GPT, o-series",
         pattern=r"(^|[^a-z])(chat)?gpt|(^|/)o\d",
+        strategy="grid",
         thinking=_EFFORT,
         source="the RSVP paper asks GPT-4o for bands; "
-        "github.com/sanand0/blog, llms-still-do-not-locate-bounding-boxes-well",
+        "sanand0/blog, llms-still-do-not-locate-bounding-boxes-well",
+        run=("openai", "azure"),
     ),
     ModelFamily(
         name="Kimi-VL, Kimi K2.5 and later",
@@ -255,94 +248,91 @@ FAMILIES: tuple[ModelFamily, ...] = (
         model_types=("kimi_vl", "kimi_k25"),
         frame="0-1",
         box_key="bbox_2d",
-        strategy="boxes",
-        thinking="VL: by the checkpoint; K2.5: `thinking` in the extra body (unverified)",
-        source="github.com/MoonshotAI/Kimi-VL issues 52, 56; for K2.5 nothing was found",
+        thinking="VL by the checkpoint; K2.5 `thinking` of the request "
+        "(platform.kimi.ai/docs/api/models-overview)",
+        source="MoonshotAI/Kimi-VL#52, #56; of K2.5 only an unanswered question, "
+        "MoonshotAI/Kimi-K2.5#15",
+        run=("moonshot",),
     ),
     ModelFamily(
         name="MiniCPM-V, MiniCPM-o",
         pattern=r"minicpm[-_]?[vo]",
         model_types=("minicpmv", "minicpmo", "minicpmv4_6", "minicpmv4_7"),
-        strategy="boxes",
-        thinking="4.5 and later: `enable_thinking` (unverified)",
-        source="github.com/OpenBMB/MiniCPM-V issues 772, 982",
+        thinking=f"4.5 and later {_ENABLE} (OpenBMB/MiniCPM-V#988, #996)",
+        source="OpenBMB/MiniCPM-V#772, #982",
+        run=("MiniCPM-V 4.6",),
     ),
     ModelFamily(
         name="Ovis2.5",
         pattern=r"ovis",
         model_types=("ovis2", "ovis2_5"),
         frame="0-1",
-        strategy="boxes",
         thinking=_ENABLE,
-        source="github.com/ATH-MaaS/Ovis issue 119; huggingface.co/AIDC-AI/Ovis2.5-9B; "
-        "github.com/vllm-project/vllm issue 23088",
+        source="ATH-MaaS/Ovis#119; huggingface.co/AIDC-AI/Ovis2.5-9B; vllm-project/vllm#23088",
+        run=("Ovis2",),
     ),
     ModelFamily(
         name="DeepSeek-VL2",
         pattern=r"deepseek[-_]?vl",
         model_types=("deepseek_vl_v2", "deepseek_vl", "deepseek_vl_hybrid"),
-        strategy="boxes",
-        source="github.com/deepseek-ai/DeepSeek-VL2 issues 60, 100: 0 to 999; VL 1 has no boxes",
+        source="deepseek-ai/DeepSeek-VL2#60, #100: 0 to 999; VL 1 has no boxes",
+        run=("DeepSeek-VL",),
     ),
-    ModelFamily(
-        name="Keye",
-        pattern=r"keye",
-        strategy="boxes",
-        source="github.com/Kwai-Keye/Keye issue 14",
-    ),
+    ModelFamily(name="Keye", pattern=r"keye", source="Kwai-Keye/Keye#14"),
     ModelFamily(
         name="Florence-2",
         pattern=r"florence",
         model_types=("florence2",),
-        strategy="boxes",
-        source="transformers, models/florence2/processing_florence2.py: 1000 <loc_> tokens; "
-        "answers its own task prompts only",
-        run=_TINY,
+        source=f"{_PROCESSORS}/florence2: 1000 <loc_> tokens; answers its own task prompts only",
+        run=("Florence-2",),
     ),
     ModelFamily(
         name="LLaVA-NeXT, LLaVA-OneVision",
         pattern=r"llava",
-        model_types=("llava", "llava_next", "llava_onevision"),
+        model_types=("llava", "llava_next", "llava_next_video", "llava_onevision"),
         frame="0-1",
-        source="github.com/haotian-liu/LLaVA issue 606: fractions of the padded square",
-        run=_TINY,
+        strategy="grid",
+        source="haotian-liu/LLaVA#606: fractions of the padded square",
+        run=("LLaVA-OneVision", "LLaVA-NeXT", "LLaVA-NeXT-Video"),
     ),
     ModelFamily(
         name="Llama 4, Llama 3.2 Vision",
         pattern=r"llama[-_]?4|llama[-_]?3.2",
         model_types=("llama4", "mllama"),
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
     ),
     ModelFamily(
         name="Pixtral, Mistral 3",
         pattern=r"pixtral|mistral|ministral|magistral",
         model_types=("mistral3", "pixtral"),
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
     ),
     ModelFamily(
         name="Idefics 3, SmolVLM",
         pattern=r"idefics|smolvlm",
         model_types=("idefics2", "idefics3", "smolvlm"),
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
+        run=("Idefics3",),
     ),
     ModelFamily(
         name="Aya Vision, Command A Vision",
         pattern=r"\baya\b|command[-_]?a",
         model_types=("aya_vision", "cohere2_vision"),
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
+        run=("Aya Vision",),
     ),
     ModelFamily(
         name="Phi-3.5 and Phi-4 multimodal",
         pattern=r"\bphi[-_]?[34]",
         model_types=("phi4_multimodal", "phi3_v", "phi4mm"),
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
     ),
     ModelFamily(
         name="Step3 and later",
         pattern=r"\bstep[-_]?3",
         model_types=("step3_vl", "step3p7"),
-        thinking="always (unverified)",
-        source="no public text was found on how it writes boxes",
+        strategy="grid",
+        thinking="always (stepfun-ai/Step3-VL-10B#17)",
     ),
 )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import struct
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +24,24 @@ from rsvp.types import Image, RgbArray
 ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[np.uint8] | Image
 
 MAX_PIXELS = 200_000_000  # a phone's largest photograph; 600 MB as RGB
+_PILLOWS_LIMIT = (Pil.DecompressionBombError, Pil.DecompressionBombWarning)
+_TOO_LARGE = "has more pixels than Pillow decodes of this format; save it as PNG or make it smaller"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO")
 
-_UPRIGHT = {
-    2: Pil.Transpose.FLIP_LEFT_RIGHT,
-    3: Pil.Transpose.ROTATE_180,
-    4: Pil.Transpose.FLIP_TOP_BOTTOM,
-    5: Pil.Transpose.TRANSPOSE,
-    6: Pil.Transpose.ROTATE_270,
-    7: Pil.Transpose.TRANSVERSE,
-    8: Pil.Transpose.ROTATE_90,
+MAX_PASSES = 20  # over an image of the most pixels, in scans of a JPEG; encoders write about ten
+_STRIP_PIXELS = 1 << 22  # converted at once: Pillow needs some 12 bytes a pixel for it
+
+# EXIF orientation -> the view of an upright (H, W, 3) array that has the axes of the stored pixels.
+_AS_STORED: dict[int, Callable[[RgbArray], RgbArray]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: upright.transpose(1, 0, 2)[::-1],
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: upright.transpose(1, 0, 2)[:, ::-1],
 }
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a JPEG's segments; RST, SOI have none
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -62,7 +71,10 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
             f"found {type(source).__name__}"
         )
     data, name, path = _bytes_of(source, max_pixels)
-    rgb = _decoded(_opened(data, name), name, max_pixels)
+    image = _opened(data, name)
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(data, image.width * image.height, name, max_pixels)
+    rgb = _decoded(image, name, max_pixels)
     return Image(rgb, hashlib.sha256(data).hexdigest(), path)
 
 
@@ -169,6 +181,8 @@ def _opened(data: bytes, name: str) -> Pil.Image:
                 return opener(io.BytesIO(data), "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # the file is not of this format
+            except _PILLOWS_LIMIT:  # WebP
+                raise BadInput(f"{name} {_TOO_LARGE}") from None
             except Exception as error:
                 raise BadInput(f"{name} is a broken image: {one_line(error)}") from error
     known = ", ".join(FORMATS)
@@ -180,15 +194,49 @@ def _decoded(image: Pil.Image, name: str, max_pixels: int) -> RgbArray:
     _check_size(image.width, image.height, name, max_pixels)
     try:
         image.load()
-        upright = _UPRIGHT.get(_orientation(image))
-        if upright is not None:
-            image = image.transpose(upright)
-        rgb: RgbArray = np.array(_to_rgb(image))
+        rgb = _upright(image)
     except MemoryError:
         raise BadInput(f"{name} needs more memory than there is; make it smaller") from None
+    except _PILLOWS_LIMIT:  # TIFF, GIF
+        raise BadInput(f"{name} {_TOO_LARGE}") from None
     except Exception as error:  # decoders of hostile files raise nearly anything
         raise BadInput(f"{name} is broken or cut short: {one_line(error)}") from error
     return rgb
+
+
+def _upright(image: Pil.Image) -> RgbArray:
+    """(H, W, 3) uint8 of a decoded image, converted strip by strip into the one array."""
+    orientation = _orientation(image)
+    turned = orientation >= 5  # a quarter turn, mirrored or not
+    rgb = np.empty((*(image.size if turned else image.size[::-1]), 3), dtype=np.uint8)
+    as_stored = _AS_STORED.get(orientation)
+    stored = rgb if as_stored is None else as_stored(rgb)
+    is_scaled = image.mode == "F" or image.mode.startswith("I")
+    limits = _grey_range(image) if is_scaled else None
+    for top, strip in _strips(image):
+        pixels = _to_rgb(strip) if limits is None else _to_8_bits(strip, *limits)
+        stored[top : top + len(pixels)] = pixels
+    return rgb
+
+
+def _strips(image: Pil.Image) -> Iterator[tuple[int, Pil.Image]]:
+    """The image in parts of whole rows, each with the number of its first row."""
+    if image.mode == "I;16B":  # Pillow cannot crop it
+        image = Pil.fromarray(np.asarray(image).astype(np.uint16))
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
+    """Refuse a JPEG whose scans take its decoder through the image too often."""
+    scans, place = 0, 2
+    while (found := _MARKER.search(data, place)) and found[1] != b"\xd9":  # the end of the image
+        scans += found[1] == b"\xda"
+        # Past the segment: a thumbnail in it has scans of its own.
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    if scans * pixels > MAX_PASSES * max_pixels:
+        raise BadInput(f"{name} is a JPEG of {scans:,} scans, which would take too long to decode")
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
@@ -210,36 +258,45 @@ def _orientation(image: Pil.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Pil.Image) -> Pil.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Pil.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    if image.mode == "La":  # premultiplied grey has no direct way to RGBA
-        image = image.convert("LA")
-    with_alpha = image.convert("RGBA")
-    white = Pil.new("RGBA", image.size, "white")
-    return Pil.alpha_composite(white, with_alpha).convert("RGB")
+def _to_rgb(image: Pil.Image) -> RgbArray:
+    if image.has_transparency_data:
+        if image.mode == "La":  # premultiplied grey has no direct way to RGBA
+            image = image.convert("LA")
+        white = Pil.new("RGBA", image.size, "white")
+        image = Pil.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
-def _to_8_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Greyscale of any depth, (H, W), scaled to 0-255.
+def _grey_range(image: Pil.Image) -> tuple[float, float]:
+    """The values of a greyscale image of any depth that become 0 and 255.
 
     16-bit files use their full range. In 32-bit integers and floats the range is not known, so the
     smallest usual one that holds the values is taken (0-1 for floats, 0-255, 0-65535 for integers),
     and else the range of the values themselves.
     """
-    values = np.nan_to_num(grey.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if grey.dtype.itemsize == 2:
+    ranges = [(part.min(), part.max()) for part in (_finite(strip) for _, strip in _strips(image))]
+    low, high = float(np.min(ranges)), float(np.max(ranges))
+    if image.mode.startswith("I;16"):
         usual = [65535.0]
     else:
-        usual = [1.0, 255.0] if grey.dtype.kind == "f" else [255.0, 65535.0]
+        usual = [1.0, 255.0] if image.mode == "F" else [255.0, 65535.0]
     fitting = [top for top in usual if low >= 0 and high <= top]
-    floor, top = (0.0, fitting[0]) if fitting else (low, high)
+    return (0.0, fitting[0]) if fitting else (low, high)
+
+
+def _to_8_bits(grey: Pil.Image, floor: float, top: float) -> NDArray[np.uint8]:
+    """Greyscale of any depth with `floor` to `top` scaled to 0-255, as (H, W, 1)."""
     scale = 255.0 / (top - floor) if top > floor else 0.0
-    scaled: NDArray[np.uint8] = np.rint((values - floor) * scale).astype(np.uint8)
-    return scaled
+    scaled: NDArray[np.uint8] = np.rint((_finite(grey) - floor) * scale).astype(np.uint8)
+    return scaled[..., None]
+
+
+def _finite(grey: Pil.Image) -> NDArray[np.float32]:
+    """(H, W), with 0 for what is not finite."""
+    values: NDArray[np.float32] = np.nan_to_num(
+        np.asarray(grey, dtype=np.float32), posinf=0.0, neginf=0.0
+    )
+    return values
 
 
 def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
@@ -254,4 +311,4 @@ def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
         return np.array(array, dtype=np.uint8, order="C")
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    return np.array(_to_rgb(Pil.fromarray(np.ascontiguousarray(array))))
+    return _upright(Pil.fromarray(np.ascontiguousarray(array)))

@@ -54,7 +54,8 @@ def rle_runs(rle: object, size: tuple[int, int], where: str) -> NDArray[np.int64
     if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
         raise BadInput(f"{where}: a mask is COCO RLE with size and counts")
     if list(rle["size"] if isinstance(rle["size"], list | tuple) else ()) != list(size):
-        raise BadInput(f"{where}: the mask is of size {rle['size']}, the image is {list(size)}")
+        found = str(rle["size"])[:40]
+        raise BadInput(f"{where}: the mask is of size {found}, the image is {list(size)}")
     runs = _runs(rle["counts"])
     if runs is None or (runs < 0).any():
         raise BadInput(f"{where}: the counts of the mask are not COCO RLE")

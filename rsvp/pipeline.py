@@ -108,7 +108,7 @@ class Pipeline:
             )
         self.mllm, self.strategy, self.segmenter = mllm, strategy, segmenter
         family = registry.family(mllm.model if mllm is not None else "")
-        self._frame_assumed = not family.name and frame is None
+        self._frame_assumed = not family.source and frame is None
         frame = family.frame if frame is None else frame
         if isinstance(frame, str):
             frame = replace(Frame.parse(frame), box_key=family.box_key)
@@ -583,7 +583,7 @@ class Pipeline:
         name = self.strategy.name if self.strategy is not None else ""
         if self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
             yield (
-                f"nothing is known of {self.mllm.model}: its coordinates are read as "
+                f"nothing is known of how {self.mllm.model} writes coordinates: they are read as "
                 f"{self.prompt_config.frame.kind}; --frame names another"
             )
 
@@ -602,7 +602,7 @@ class Pipeline:
         found = self._cache.masks(image, tuple(kept.values()))
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(image, tuple(kept.values()), found.masks)
+        targets = postprocess.to_targets(image, tuple(kept.values()), found)
         return {
             index: one
             for index, target in zip(kept, targets, strict=True)

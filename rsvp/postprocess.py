@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from rsvp.masks import clip_mask, mask_to_box
 from rsvp.request import Hint
-from rsvp.types import Box, Image, Masks, Point, Proposal, Reasoning, Target
+from rsvp.segmenters.embedding_cache import TimedMasks
+from rsvp.types import Box, Image, PackedMask, Point, Proposal, Reasoning, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
 MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
@@ -23,15 +24,17 @@ def restrict_proposals(hint: Hint, proposals: Sequence[Proposal]) -> tuple[Propo
     return tuple(proposal for proposal in clipped if proposal is not None)
 
 
-def to_targets(image: Image, proposals: Sequence[Proposal], found: Masks) -> Iterator[Target]:
+def to_targets(image: Image, proposals: Sequence[Proposal], found: TimedMasks) -> Iterator[Target]:
     """One target a proposal, with its mask; scores outside 0 to 1 are clipped, NaN becomes 0."""
     for index, proposal in enumerate(proposals):
         mask, score = found.masks[index], float(found.scores[index])
         yield Target(
             label=proposal.label,
-            box=proposal.box or mask_to_box(mask) or _box_of_points(proposal.points, image),
+            box=proposal.box
+            or mask_to_box(mask.unpack())
+            or _box_of_points(proposal.points, image),
             score=min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0,
-            mask=mask,
+            packed=mask,
             presence=(
                 float(found.presence[index])
                 if found.presence is not None and proposal.label.strip()
@@ -45,10 +48,12 @@ def apply_hint(hint: Hint, targets: Iterable[Target]) -> tuple[Target, ...]:
     """The targets that no point excludes, their masks clipped to the hint's box."""
     kept: list[Target] = []
     for target in targets:
-        mask = target.mask if hint.within is None else clip_mask(target.mask, hint.within)
-        lost = target.mask.any() and not mask.any()
-        if not lost and not any(mask[int(p.y), int(p.x)] for p in hint.exclude):
-            kept.append(replace(target, mask=mask))
+        packed = target.packed if hint.within is None else _clip(target.packed, hint.within)
+        if target.packed.area and not packed.area:
+            continue
+        mask = packed.unpack() if hint.exclude else None
+        if mask is None or not any(mask[int(p.y), int(p.x)] for p in hint.exclude):
+            kept.append(replace(target, packed=packed))
     return tuple(kept)
 
 
@@ -63,7 +68,7 @@ def target_warnings(
     starts = [f"{where}: " for where in steps] or [""] * len(targets)
     names = [f"object {n}" if steps else f"target {n - 1}" for n in range(1, len(targets) + 1)]
     for start, name, target in zip(starts, names, targets, strict=True):
-        if not target.mask.any():
+        if not target.packed.area:
             yield f"{start}the segmenter found no pixels for {name} ({target.label})"
     for start, name, target in zip(starts, names, targets, strict=True):
         if named_by_mllm and target.presence is not None and target.presence < LOW_PRESENCE:
@@ -100,10 +105,14 @@ def _clip_proposal(proposal: Proposal, within: Box) -> Proposal | None:
     box = proposal.box.intersection(within)
     if box is None or box.area < MIN_INSIDE * proposal.box.area:
         return None
-    mask = None if proposal.mask is None else clip_mask(proposal.mask, within)
-    if mask is not None and not mask.any():
+    mask = None if proposal.mask is None else _clip(proposal.mask, within)
+    if mask is not None and not mask.area:
         return None
     return replace(proposal, box=box, points=points, mask=mask)
+
+
+def _clip(mask: PackedMask, within: Box) -> PackedMask:
+    return PackedMask.pack(clip_mask(mask.unpack(), within))
 
 
 def _contains(box: Box, point: Point) -> bool:

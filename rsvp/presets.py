@@ -71,7 +71,7 @@ class Preset:
     Attributes:
         mllm: None where the environment or the command line names the model.
         strategy: None where the model's family decides.
-        ram_gb: main memory without a GPU, in 10^9 bytes; local MLLMs then run in float32.
+        ram_gb: main memory without a GPU, in 10^9 bytes, where local MLLMs run in float32.
         gpu_gb: GPU memory with one, in 10^9 bytes; there they run in bfloat16.
         handles: what images and questions it is for.
     """
@@ -212,7 +212,7 @@ def missing(preset: Preset) -> list[str]:
 def needs(preset: Preset) -> str:
     """What it needs, in one phrase: download and memory."""
     download = f"{preset.download_gb:.1f} GB download, " if preset.download_gb else ""
-    return f"{download}{preset.ram_gb:g} GB of memory or a GPU with {preset.gpu_gb:g} GB"
+    return f"{download}{memory_gb(preset):g} GB of memory or a GPU with {preset.gpu_gb:g} GB"
 
 
 def _missing_mllm(preset: Preset) -> Iterator[str]:
@@ -250,16 +250,20 @@ def _missing_weights(text: str) -> Iterator[str]:
 
 def _missing_memory(preset: Preset) -> Iterator[str]:
     available = machine.memory_bytes()
-    if available is None or available >= _ram_gb(preset) * _GB:
+    if available is None or available >= memory_gb(preset) * _GB:
         return
     if machine.gpu_memory_bytes() >= preset.gpu_gb * _GB:
         return
     yield (
-        f"{available / _GB:.1f} GB of memory are free, it needs {_ram_gb(preset):g} GB, "
+        f"{available / _GB:.1f} GB of memory are free, it needs {memory_gb(preset):g} GB, "
         f"or a GPU with {preset.gpu_gb:g} GB"
     )
 
 
-def _ram_gb(preset: Preset) -> float:
-    """On Apple's chips the GPU computes in float16 in main memory."""
-    return preset.gpu_gb if sys.platform == "darwin" else preset.ram_gb
+def memory_gb(preset: Preset) -> float:
+    """Main memory that it needs here, in 10^9 bytes.
+
+    As on a GPU where local MLLMs run in 16-bit numbers: on Apple's chips, on CPUs with bfloat16.
+    """
+    half = sys.platform == "darwin" or machine.multiplies_bfloat16()
+    return preset.gpu_gb if half and preset.hub_models() else preset.ram_gb

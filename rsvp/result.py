@@ -16,7 +16,8 @@ class Result(Segmentation):
 
     def save(self, directory: str, formats: Sequence[str] = writers.DEFAULT_FORMATS) -> None:
         """Write the result into `directory`; see `rsvp.writers.write`."""
-        writers.write(self, directory, formats)
+        with writers.output_folder(directory, formats) as folder:
+            writers.write(self, folder, formats)
 
     def overlay(self) -> RgbArray:
         """(H, W, 3) uint8: the masks drawn on the image."""

@@ -7,7 +7,8 @@ origin at the top-left corner of the top-left pixel; a box is xyxy. Masks are (H
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +18,42 @@ from rsvp.errors import BadInput
 
 BoolMask = NDArray[np.bool_]
 RgbArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMask:
+    """An (H, W) bool mask as compressed bits: some kB, where an array has a byte for each pixel.
+
+    Attributes:
+        size: (H, W).
+        area: how many of its pixels are True.
+    """
+
+    size: tuple[int, int]
+    area: int
+    bits: bytes = field(repr=False)
+
+    @classmethod
+    def pack(cls, mask: BoolMask) -> PackedMask:
+        """The mask, packed; BadInput unless it is (H, W) bool."""
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise BadInput(f"a mask is (H, W) bool, found {mask.shape} {mask.dtype}")
+        bits = zlib.compress(np.packbits(mask).data, 1)
+        return cls((mask.shape[0], mask.shape[1]), int(np.count_nonzero(mask)), bits)
+
+    def unpack(self) -> BoolMask:
+        """The mask as a new (H, W) bool array."""
+        bits = np.frombuffer(zlib.decompress(self.bits), dtype=np.uint8)
+        pixels = np.unpackbits(bits, count=self.size[0] * self.size[1])
+        return pixels.view(np.bool_).reshape(self.size)
+
+
+def union_of(masks: Iterable[PackedMask], size: tuple[int, int]) -> BoolMask:
+    """(H, W) bool, what any of the masks covers; all False where there are none."""
+    union = np.zeros(size, dtype=np.bool_)
+    for mask in masks:
+        union |= mask.unpack()
+    return union
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +176,7 @@ class Proposal:
     Attributes:
         label: what the model calls it; may be empty, never None.
         raw: the numbers as the model wrote them, in its own frame, for debugging.
-        mask: (H, W) bool, where the pixels are known already; the segmenter is not asked then.
+        mask: where the pixels are known already; the segmenter is not asked then.
         score: of such a mask, 0 to 1.
     """
 
@@ -147,7 +184,7 @@ class Proposal:
     box: Box | None = None
     points: tuple[Point, ...] = ()
     raw: tuple[float, ...] = ()
-    mask: BoolMask | None = field(default=None, repr=False, compare=False)
+    mask: PackedMask | None = field(default=None, repr=False, compare=False)
     score: float | None = None
 
     def __post_init__(self) -> None:
@@ -291,7 +328,7 @@ class Target:
     Attributes:
         box: the proposal's box (the mask's own extent when there was none).
         score: the segmenter's predicted IoU, 0 to 1.
-        mask: (H, W) bool.
+        packed: its pixels; hundreds of targets on a large photo must fit in memory.
         presence: the probability that what the label names is in the box, from a segmenter that
             reads labels; None from one that does not.
         raw: the numbers of the proposal as the MLLM wrote them, in its own frame.
@@ -300,9 +337,14 @@ class Target:
     label: str
     box: Box
     score: float
-    mask: BoolMask = field(repr=False)
+    packed: PackedMask = field(repr=False)
     presence: float | None = None
     raw: tuple[float, ...] = ()
+
+    @property
+    def mask(self) -> BoolMask:
+        """(H, W) bool, unpacked anew each time."""
+        return self.packed.unpack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,10 +428,7 @@ class Segmentation:
     @property
     def mask(self) -> BoolMask:
         """(H, W) bool, the union of the targets' masks; all False when there is no target."""
-        union = np.zeros((self.image.height, self.image.width), dtype=np.bool_)
-        for target in self.targets:
-            union |= target.mask
-        return union
+        return union_of((t.packed for t in self.targets), (self.image.height, self.image.width))
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ class _Verifier:
     def _correct(self, one: _Held, new: Target | None) -> None:
         """Take a correction, unless it changes nothing, cannot be used, or goes in a circle."""
         where = f"the correction of target {one.number}"
-        if new is None or not new.mask.any():
+        if new is None or not new.packed.area:
             why = "is against the hint" if new is None else "has no pixels"
             self._warn(f"{where} {why}: it stays as it is")
             return
@@ -318,7 +318,7 @@ class _Verifier:
         one.target, one.open = new, not circle
 
     def _add(self, new: Target | None) -> None:
-        if new is None or not new.mask.any():
+        if new is None or not new.packed.area:
             self._warn("what is missing is against the hint or has no pixels: left out")
         elif any(mask_iou(new.mask, one.target.mask) >= FOUND for one in self.held):
             self._warn(f"what is missing ({new.label}) is a target already: left out")

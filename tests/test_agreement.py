@@ -13,7 +13,7 @@ from rsvp.agreement import most_agreed
 from rsvp.cli.options import checking
 from rsvp.dialogue import Limits
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.types import Box, Target
+from rsvp.types import Box, PackedMask, Target
 
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 NEAR_A = (0, 0, 10, 9)
@@ -24,7 +24,7 @@ def target(box):
     mask = np.zeros((20, 60), bool)
     x0, y0, x1, y1 = box
     mask[y0:y1, x0:x1] = True
-    return Target("a", Box(*box), 0.9, mask)
+    return Target("a", Box(*box), 0.9, PackedMask.pack(mask))
 
 
 @pytest.mark.parametrize(

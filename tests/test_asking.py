@@ -131,10 +131,11 @@ def test_claude_is_asked_for_pixels_of_a_picture_that_it_does_not_resize() -> No
     assert result.targets[0].box.x1 == pytest.approx(4000 * 620 / width)
 
 
-def test_an_unknown_model_is_named_with_the_frame_that_is_assumed() -> None:
-    result = pipeline(answer((0, 0, 90, 90)), model="brand-new").segment(picture(), "x")
+@pytest.mark.parametrize("model", ["brand-new", "meta-llama/Llama-4-Scout-17B-16E-Instruct"])
+def test_a_model_of_unknown_frame_is_named_with_the_frame_that_is_assumed(model: str) -> None:
+    result = pipeline(answer((0, 0, 90, 90)), model=model).segment(picture(), "x")
     (warning,) = result.warnings
-    assert warning.startswith("nothing is known of brand-new: its coordinates are read as 0-1000;")
+    assert warning.startswith(f"nothing is known of how {model} writes coordinates: they are read")
     assert "--frame" in warning
 
 

@@ -8,7 +8,7 @@ import pytest
 from rsvp.drawing import PALETTE, colour_of, grid_prompt, overlay
 from rsvp.drawing.tags import place_tag
 from rsvp.errors import BadInput
-from rsvp.types import Box, Target
+from rsvp.types import Box, PackedMask, Target
 
 
 def flat(height, width, value=128):
@@ -18,7 +18,7 @@ def flat(height, width, value=128):
 def target(box, size, label="cup", score=0.9):
     mask = np.zeros(size, dtype=bool)
     mask[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = True
-    return Target(label, Box(*box), score, mask)
+    return Target(label, Box(*box), score, PackedMask.pack(mask))
 
 
 def changed(before, after):
@@ -112,7 +112,7 @@ def test_the_contour_is_solid():
 
 
 def test_the_box_is_drawn_where_the_mask_is_not():
-    one = Target("x", Box(50, 50, 350, 250), 0.5, np.zeros((300, 400), dtype=bool))
+    one = Target("x", Box(50, 50, 350, 250), 0.5, PackedMask.pack(np.zeros((300, 400), bool)))
     drawn = changed(flat(300, 400), overlay(flat(300, 400), [one]))
     assert drawn[150, 50]
     assert drawn[249, 200]
@@ -138,14 +138,14 @@ def test_boxes_at_and_beyond_the_edges():
     rgb = flat(100, 100)
     boxes = [(0, 0, 100, 100), (99.5, 99.5, 100, 100), (0, 99, 0.2, 100), (40, 40, 40.1, 40.1)]
     for box in boxes:
-        one = Target("cup", Box(*box), 0.9, np.zeros((100, 100), dtype=bool))
+        one = Target("cup", Box(*box), 0.9, PackedMask.pack(np.zeros((100, 100), bool)))
         assert overlay(rgb, [one]).shape == rgb.shape
 
 
 def test_many_tags_leave_a_small_image_visible():
     size, nothing = (64, 64), np.zeros((64, 64), dtype=bool)
     boxes = [Box(x, y, x + 3, y + 3) for x in (5, 25, 45) for y in (5, 25, 45)]
-    many = [Target("a long label", box, 0.9, nothing) for box in boxes]
+    many = [Target("a long label", box, 0.9, PackedMask.pack(nothing)) for box in boxes]
     assert changed(flat(*size), overlay(flat(*size), many)).mean() < 0.4
 
 

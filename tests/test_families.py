@@ -112,7 +112,7 @@ def test_the_embedded_reasoner_is_not_taken_for_its_class() -> None:
 def test_every_row_is_whole(row: families.ModelFamily) -> None:
     assert row.frame in get_args(FrameKind)
     assert row.box_key in BOX  # a reply with this key is read
-    assert row.source
+    assert row.source or row.strategy == "grid"  # nobody asks for a frame that nobody knows
     assert re.compile(row.pattern)
     for model_type in row.model_types:
         assert [one for one in families.FAMILIES if model_type in one.model_types] == [row]

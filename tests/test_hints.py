@@ -12,7 +12,7 @@ from rsvp.errors import BadInput
 from rsvp.postprocess import restrict_proposals
 from rsvp.reasoning import hint_prompts
 from rsvp.request import Hint, make_request
-from rsvp.types import Box, Image, Point, Proposal
+from rsvp.types import Box, Image, PackedMask, Point, Proposal
 
 IMAGE = Image(picture(), "0" * 64)
 LEFT = (0, 0, 100, 100)
@@ -94,10 +94,12 @@ def test_a_ready_mask_is_cut_and_an_empty_one_left_out():
     mask = np.zeros((100, 200), dtype=bool)
     mask[20:80, 60:140] = True
     box = Box(60, 20, 140, 80)
-    (kept,) = restrict_proposals(Hint(Box(*LEFT)), [Proposal("", box, mask=mask, score=0.5)])
+    (kept,) = restrict_proposals(
+        Hint(Box(*LEFT)), [Proposal("", box, mask=PackedMask.pack(mask), score=0.5)]
+    )
     assert kept.mask is not None
-    assert kept.mask.sum() == 60 * 40
-    bare = Proposal("", box, mask=np.zeros_like(mask), score=0.5)
+    assert kept.mask.area == 60 * 40
+    bare = Proposal("", box, mask=PackedMask.pack(np.zeros_like(mask)), score=0.5)
     assert restrict_proposals(Hint(Box(*LEFT)), [bare]) == ()
 
 

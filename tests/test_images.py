@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as Pil
 from PIL import ImageFile
 
+from rsvp import images
 from rsvp.errors import BadInput
 from rsvp.images import image_size, load_image, shrink
 
@@ -448,7 +449,14 @@ def test_pillows_own_alarm_is_bad_input(monkeypatch, error):
         raise error("too many pixels")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", alarm)
-    refused(encoded(Pil.fromarray(quarters())), "too many pixels")
+    refused(encoded(Pil.fromarray(quarters())), "more pixels than Pillow decodes of this format")
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP"])
+def test_an_image_between_pillows_limit_and_ours_is_no_broken_one(monkeypatch, kind):
+    data = encoded(Pil.fromarray(quarters()), kind)
+    monkeypatch.setattr(Pil, "MAX_IMAGE_PIXELS", 10)
+    refused(data, "more pixels than Pillow decodes of this format; save it as PNG")
 
 
 def test_a_file_too_large_for_any_such_image_is_not_read(tmp_path):
@@ -477,3 +485,34 @@ def test_shrink_keeps_small_images_and_the_aspect_of_large_ones():
     np.testing.assert_allclose(smaller[20, 20], RED, atol=2)
     np.testing.assert_allclose(smaller[130, 230], GREY, atol=2)
     assert shrink(np.zeros((1, 5000, 3), dtype=np.uint8), 100).shape == (1, 100, 3)
+
+
+# -- what it costs
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16"])
+def test_strips_give_what_the_whole_gives(monkeypatch, mode, orientation):
+    grey = Pil.fromarray(np.arange(40 * 30, dtype=np.int32).reshape(40, 30) * 50)
+    image = grey if mode in ("I", "F", "I;16") else Pil.fromarray(quarters(40, 30))
+    image = image.convert(mode)
+    image.getexif()[274] = orientation
+    whole = load_image(image).rgb
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 7 * 30)
+    np.testing.assert_array_equal(load_image(image).rgb, whole)
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_decoding(monkeypatch):
+    data = encoded(Pil.new("L", (512, 512)), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(BadInput, match=r"a JPEG of 20,0.. scans, which would take too long"):
+        load_image(data[:-2] + scan * 20_000 + b"\xff\xd9")
+
+
+def test_the_scans_of_a_thumbnail_do_not_count():
+    thumbnail = b"\xff\xda\x00\x02" * 10_000
+    data = encoded(Pil.fromarray(quarters()), "JPEG")
+    segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    opened = load_image(data[:2] + segment + data[2:], max_pixels=32 * 48)
+    assert opened.rgb.shape == (32, 48, 3)

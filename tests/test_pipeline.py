@@ -25,6 +25,14 @@ from rsvp.types import Box, Reply, Usage
 # ------------------------------------------------------------ one query
 
 
+def test_more_targets_than_can_be_meant_are_capped_with_a_word() -> None:
+    boxes = [(n, n % 300, n + 100, n % 300 + 90) for n in range(600)]
+    result = pipeline(answer(*boxes)).segment(picture(), "the cups")
+    assert len(result.targets) == 500
+    said = "the MLLM named 600 targets; the first 500 are segmented"
+    assert result.warnings.count(said) == 1
+
+
 def test_a_query_becomes_reasoned_masks() -> None:
     step = {"text": "a cup stands there", "boxes": [[0, 0, 500, 500]]}
     pipe = pipeline(answer((100, 200, 500, 1000), steps=[step]))

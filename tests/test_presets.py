@@ -120,6 +120,17 @@ def test_too_little_memory_is_told_unless_a_gpu_has_it(roomy: Path, monkeypatch)
     assert not [line for line in presets.missing(local) if "of memory" in line]
 
 
+def test_a_cpu_with_bfloat16_needs_what_a_gpu_needs(roomy: Path, monkeypatch) -> None:
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 8 * GB)
+    laptop = presets.get("laptop")
+    for multiplies in (True, False):
+        monkeypatch.setattr(
+            machine, "multiplies_bfloat16", lambda multiplies=multiplies: multiplies
+        )
+        told = [line for line in presets.missing(laptop) if "of memory" in line]
+        assert bool(told) is not multiplies
+
+
 def test_too_little_disk_is_told(roomy: Path, monkeypatch) -> None:
     monkeypatch.setattr(machine, "free_disk_bytes", lambda _: GB)
     lines = presets.missing(presets.get("local"))

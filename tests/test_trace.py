@@ -24,6 +24,7 @@ from rsvp.lexicon import Lexicon, normalize
 from rsvp.parsing import parse_path
 from rsvp.pipeline import Pipeline
 from rsvp.result import Trace
+from rsvp.strategies.base import MAX_TARGETS
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.grid import GridStrategy
 from rsvp.strategies.marks import MarksStrategy
@@ -66,7 +67,7 @@ def test_every_object_is_segmented_once_in_one_batch_of_an_image_encoded_once() 
     assert len(pipe.segmenter.encoded) == 1
     assert [t.label for t in found.targets] == ["dog", "cup"]
     assert [[o.number for o in step.objects] for step in found.path] == [[1], [2, None], [1, 2]]
-    assert found.path[2].objects[0].mask is found.path[0].objects[0].mask
+    assert found.path[2].objects[0].target is found.path[0].objects[0].target
     assert found.path[0].objects[0].mask[20:50, 20:60].all()
     assert (found.answer, found.question) == ("the cup", "what is right of the dog?")
     assert found.answer_objects[0].target is found.targets[1]
@@ -133,6 +134,14 @@ def test_a_reply_that_is_no_path_is_asked_for_again_in_its_own_words() -> None:
     assert "no JSON" in again
     with pytest.raises(UnparsableReply, match="none of the MLLM's 3 replies"):
         traced("the cup")
+
+
+def test_objects_without_end_are_cut_off() -> None:
+    many = [named(f"o{n}", n, 0, n + 9, 9, id=n) for n in range(600)]
+    found, _ = traced(path(("all", many), objects=many[-1:]))
+    assert len(found.targets) == MAX_TARGETS == 500
+    assert "the MLLM named 600 targets; the first 500 are segmented" in found.warnings
+    assert found.answer_objects[0].target is None
 
 
 def test_the_boxes_of_the_worked_example_are_refused() -> None:
@@ -329,6 +338,14 @@ def test_the_command(image: str, capsys) -> None:
     assert err == "warning: step 2: no usable place for 'bird': not grounded\n"
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] == "the cup"
+
+
+def test_a_later_trace_replaces_an_earlier_one_and_its_masks(tmp_path: Path) -> None:
+    traced(WHOLE)[0].save(str(tmp_path))
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["000.png", "001.png"]
+    traced(path(("The cup.", [CUP])))[0].save(str(tmp_path))
+    assert [p.name for p in (tmp_path / "masks").iterdir()] == ["000.png"]
+    assert "The dog" not in (tmp_path / "result.html").read_text()
 
 
 @pytest.mark.parametrize(

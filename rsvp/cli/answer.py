@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,23 +75,22 @@ def answer(
     limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
-    if folder is not None:
-        writers.prepare(folder)
-    pipeline = Pipeline.from_preset(
-        chosen,
-        mllm=mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        cot=not no_cot,
-        frame=frame,
-        limits=limits,
-        **checking,
-        target_exists=bool(target_exists),
-        language=language,
-        options=backend_options,
-    )
-    found = pipeline.run_answer(asked)
-    written = [] if folder is None else writers.write(found, folder, kinds)
+    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+        pipeline = Pipeline.from_preset(
+            chosen,
+            mllm=mllm,
+            strategy=strategy,
+            segmenter=segmenter,
+            cot=not no_cot,
+            frame=frame,
+            limits=limits,
+            **checking,
+            target_exists=bool(target_exists),
+            language=language,
+            options=backend_options,
+        )
+        found = pipeline.run_answer(asked)
+        written = writers.write(found, folder, kinds) if folder else []
     if as_json:
         console.as_json(found.to_dict())
     else:

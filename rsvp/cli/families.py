@@ -20,10 +20,17 @@ _INTRODUCTION = """\
 
 ## Presets
 
-Sizes are those of the weights in 10^9 bytes. Only `embedded` was run and measured for this
-project, never the other checkpoints. `--preset auto` takes the best one that can run without a
+Sizes are those of the weights in 10^9 bytes. Of these checkpoints only `embedded` was run for this
+project. `--preset auto` takes the best one that can run without a
 download: a model that `RSVP_API_MODEL` names, with its key; else the largest one that was
 downloaded and fits into memory; else `embedded`.
+
+Without a GPU, MLLMs run in float32 and need the memory of the table. On a CPU with instructions for
+bfloat16 (`avx512_bf16` or `amx_bf16` in Linux's /proc/cpuinfo), large MLLMs that were published in
+bfloat16 run in that, in the memory of the GPU's column; docs/speed.md has a run of `laptop`.
+
+The segmenter is SAM 2.1. transformers 5.23 has SAM 3's classes for the same prompts
+(`Sam3TrackerModel`), but rsvp has no `sam3:` yet.
 """
 
 _FAMILIES = """\
@@ -39,6 +46,11 @@ Frames: `pixels` of the image as sent; `resized-pixels`, those of the image afte
 resizing; `0-1000`, `0-1000-yxyx` (y before x), `0-1024-yxyx`, `0-1` and `percent` of the image.
 Images are sent with at most the longest side of the table, and where there is one, its area; the
 model's own resizing keeps sides that are the multiples of the table.
+
+`run here` names what tests/families runs: a class with tiny random weights in a folder as it is
+published, or a server's dialect; never a real checkpoint. `OWNER/NAME#N` is an issue on GitHub.
+Where no public text says how a family writes boxes (model cards, issues and provider documentation
+were searched), the frame is assumed too.
 """
 
 
@@ -77,8 +89,8 @@ def _family_rows() -> Iterator[Sequence[str]]:
             row.strategy,
             _size(row),
             row.thinking,
-            row.run or "nothing",
-            row.source,
+            ", ".join(row.run) or "nothing",
+            row.source or "none found",
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ from rsvp.cli import console
 from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply, first_line
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
+LONGEST = 2000  # characters of an error line: a file's own words may be of any length
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # typer brings its own copy of click or uses the real one, depending on its version; the base of
 # their usage errors is reached through a name that every version exports.
@@ -80,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after `rsvp`; those of this process by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    is_closed = sys.stdout is None  # by `>&-`
+    _open_closed_streams()
     _tolerate_any_character()
+    if is_closed and "--json" in arguments:  # before any work is done for nothing
+        return _fail("cannot write the JSON: stdout is closed", USAGE)
     try:
         code = app(args=arguments or ["--help"], prog_name="rsvp", standalone_mode=False)
         if code == INTERRUPTED:  # how some versions of typer end on Ctrl-C
@@ -107,8 +115,11 @@ def _explained(error: Exception) -> tuple[str, int]:
         message: Any = error
         return f"{message.format_message().rstrip('.')} (see --help)", USAGE
     if isinstance(error, BrokenPipeError):  # the reader, e.g. `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return "", UNEXPECTED
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        _discard_stdout()
+        return f"cannot write {error.filename or 'the output'}: {error.strerror}", USAGE
     if isinstance(error, MemoryError):
         return "there is not enough memory; try a smaller preset, see: rsvp models", UNEXPECTED
     name = type(error).__name__
@@ -116,9 +127,27 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    if message:
-        console.print_err(f"error: {console.plain(message)}")
+    line = console.plain(message)
+    if len(line) > LONGEST:  # what to do stands at the end
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+    if line:
+        console.print_err(f"error: {line}")
     return code
+
+
+def _discard_stdout() -> None:
+    """Where stdout takes no more; else Python would complain at its end of what is left."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Give the streams that the caller closed to nobody, and never their numbers to a file."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _tolerate_any_character() -> None:
@@ -129,8 +158,15 @@ def _tolerate_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """On a full disk, TensorBoard's thread passes its error on; its traceback says no more."""
+    if getattr(failure.exc_value, "errno", None) not in _DISK_FULL:
+        threading.__excepthook__(failure)
+
+
 def entry() -> None:
     """The installed command. After Ctrl-C it does not wait for threads that wait for a server."""
+    threading.excepthook = _thread_failed
     code = main()
     if code == INTERRUPTED:
         sys.stdout.flush()

@@ -49,7 +49,7 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
         "strategy": preset.strategy_for(_api_model() if preset.mllm is None else preset.mllm),
         "segmenter": preset.segmenter,
         "download_gb": round(preset.download_gb, 2),
-        "memory_gb": preset.ram_gb,
+        "memory_gb": presets.memory_gb(preset),
         "gpu_memory_gb": preset.gpu_gb,
         "handles": preset.handles,
         "runs_here": not missing,

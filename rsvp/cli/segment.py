@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,24 +70,22 @@ def segment(
         raise BadInput("boxes and points need no MLLM: leave out --verify and --samples")
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
-    if folder is not None:
-        writers.prepare(folder)
-
-    pipeline = Pipeline.from_preset(
-        chosen,
-        mllm=presets.NO_MLLM if request.prompts else mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        cot=not no_cot,
-        frame=frame,
-        limits=limits,
-        **checking,
-        target_exists=bool(target_exists),
-        language=language,
-        options=backend_options,
-    )
-    result = pipeline.run(request)
-    written = [] if folder is None else writers.write(result, folder, kinds)
+    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+        pipeline = Pipeline.from_preset(
+            chosen,
+            mllm=presets.NO_MLLM if request.prompts else mllm,
+            strategy=strategy,
+            segmenter=segmenter,
+            cot=not no_cot,
+            frame=frame,
+            limits=limits,
+            **checking,
+            target_exists=bool(target_exists),
+            language=language,
+            options=backend_options,
+        )
+        result = pipeline.run(request)
+        written = writers.write(result, folder, kinds) if folder else []
     if as_json:
         console.as_json(result.to_dict())
     else:
@@ -112,7 +111,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out("no target in this image" + ruled_out * why)
     for target in result.targets:
         label = console.plain(target.label) or "target"
-        where = f"box {results.pixels(target.box)}, {int(target.mask.sum())} pixels"
+        where = f"box {results.pixels(target.box)}, {target.packed.area} pixels"
         console.print_out(f"{label}: {where}, score {target.score:.2f}")
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")

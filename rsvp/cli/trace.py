@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,22 +57,21 @@ def trace(
     limits, checking = Limits.parse(budget), options.checking(verify, verify_all)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
-    if folder is not None:
-        writers.prepare(folder)
-    pipeline = Pipeline.from_preset(
-        chosen,
-        mllm=mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        frame=frame,
-        limits=limits,
-        **checking,
-        target_exists=bool(target_exists),
-        language=language,
-        options=backend_options,
-    )
-    found = pipeline.run_trace(request)
-    written = [] if folder is None else writers.write(found, folder, kinds)
+    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+        pipeline = Pipeline.from_preset(
+            chosen,
+            mllm=mllm,
+            strategy=strategy,
+            segmenter=segmenter,
+            frame=frame,
+            limits=limits,
+            **checking,
+            target_exists=bool(target_exists),
+            language=language,
+            options=backend_options,
+        )
+        found = pipeline.run_trace(request)
+        written = writers.write(found, folder, kinds) if folder else []
     if as_json:
         console.as_json(found.to_dict())
     else:
@@ -91,7 +91,7 @@ def _print(found: Trace, written: Sequence[Path]) -> None:
     if found.targets:
         console.print_out()
     for number, target in enumerate(found.targets, start=1):
-        where = f"box {results.pixels(target.box)}, {int(target.mask.sum())} pixels"
+        where = f"box {results.pixels(target.box)}, {target.packed.area} pixels"
         console.print_out(
             f"[{number}] {console.plain(target.label) or 'object'}: {where}, "
             f"score {target.score:.2f}"

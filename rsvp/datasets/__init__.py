@@ -138,6 +138,9 @@ class ByImage(Protocol):
         """The same for samples of the same image."""
 
 
+MAX_ID = 1000  # characters
+
+
 class BaseDataset:
     """Numbered samples with unique ids, see `Dataset`. A subclass adds ``__getitem__``.
 
@@ -147,7 +150,7 @@ class BaseDataset:
         ids: of all samples.
 
     Raises:
-        BadInput: there are no samples, or two have the same id.
+        BadInput: there are no samples, two have the same id, or an id is longer than `MAX_ID`.
     """
 
     def __init__(self, file: Path, digest: str, ids: Sequence[str]) -> None:
@@ -156,6 +159,9 @@ class BaseDataset:
             raise BadInput(f"{file}: no samples")
         seen: set[str] = set()
         for one in ids:
+            if len(one) > MAX_ID:  # it stands in records, reports and messages
+                length = f"has {len(one):,} characters, more than {MAX_ID:,}"
+                raise BadInput(f"{file}: the id {one[:40]!r}… {length}")
             if one in seen:
                 raise BadInput(f"{file}: two samples have the id {one!r}")
             seen.add(one)

@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import BaseDataset, Sample, mask_size, unite
+from rsvp.datasets import BaseDataset, Sample, inside, mask_size, unite
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.images import image_size
@@ -82,14 +82,14 @@ def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:
     where = f"{file}: line {number}"
     document = parse_json(line, where)
     if isinstance(document, dict) and isinstance(document.get("id"), str):
-        where = f"{where}, {document['id']}"
+        where = f"{where}, {document['id'][:60]}"
     entry = validate(_JsonlEntry.model_validate, document, where)
     masks, labels = entry.masks, entry.labels
     for mask in masks:
         rle_runs(mask, mask_size(masks[0], where), where)
     if labels is not None and len(labels) != len(masks):
         raise BadInput(f"{where}: 'labels' should be {len(masks)} texts, as many as masks")
-    image = file.parent / entry.image
+    image = inside(file.parent, entry.image, where)
     if not masks and not image.is_file():  # its size is the truth's
         raise BadInput(f"{where}: no such image file: {image}")
     return entry

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size, inside
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.instances import encode
 from rsvp.datasets.vqa import Entry, Question, QuestionDataset
@@ -41,8 +41,8 @@ class _SceneObjectEntry(AnnotationModel):
     def _is_xyxy(cls, box: list[int | float]) -> list[int | float]:
         try:
             Box(*box)
-        except (TypeError, BadInput):
-            raise ValueError(f"is not an xyxy box: {box}") from None
+        except (TypeError, OverflowError, BadInput):
+            raise ValueError(f"is not an xyxy box: {str(box)[:80]}") from None
         return box
 
 
@@ -254,6 +254,7 @@ def _objects(
 
 def _checked(entry: object, number: int, file: Path, model: type[S] = _SceneEntry) -> S:
     scene = validate(model.model_validate, entry, f"{file}: scene {number}")
+    inside(file.parent, scene.image, f"{file}: scene {number}")
     where = f"{file}: scene {scene.image}"
     check_size((scene.height, scene.width), where)
     for place, one in enumerate(scene.objects):

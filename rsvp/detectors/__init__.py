@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsvp.errors import BadInput
 from rsvp.masks import nms
-from rsvp.types import Image
+from rsvp.types import Image, PackedMask
 
 __all__ = ["Candidates", "Detector"]
 
@@ -29,7 +29,7 @@ class Candidates:
         scores: (n,) float32, 0 to 1.
         phrases: n, the phrase that each box matches, spelled as the caller did; "" from a detector
             that reads no text.
-        masks: (n, H, W) bool, from a detector that segments as well; else None.
+        masks: n, in the image's size, from a detector that segments as well; else None.
 
     Raises:
         BadInput: a shape, a type or a value other than these.
@@ -38,7 +38,7 @@ class Candidates:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     phrases: tuple[str, ...]
-    masks: NDArray[np.bool_] | None = field(default=None, repr=False)
+    masks: tuple[PackedMask, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -50,11 +50,8 @@ class Candidates:
             raise BadInput("candidates' boxes are x0,y0,x1,y1 with x0 < x1 and y0 < y1")
         if ((self.scores < 0) | (self.scores > 1)).any():
             raise BadInput(f"scores are 0 to 1, found {self.scores.min()} to {self.scores.max()}")
-        masks = self.masks
-        if masks is not None and (masks.ndim != 3 or len(masks) != n or masks.dtype != np.bool_):
-            raise BadInput(
-                f"{n} boxes' masks are ({n}, H, W) bool, found {masks.shape} {masks.dtype}"
-            )
+        if self.masks is not None and len(self.masks) != n:
+            raise BadInput(f"{n} boxes need as many masks, found {len(self.masks)}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -83,7 +80,7 @@ class Candidates:
             self.boxes[chosen],
             self.scores[chosen],
             tuple(self.phrases[row] for row in chosen),
-            None if self.masks is None else self.masks[chosen],
+            None if self.masks is None else tuple(self.masks[row] for row in chosen),
         )
 
     def at_least(self, score: float | None) -> Candidates:

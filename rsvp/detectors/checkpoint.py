@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rsvp.errors import ModelUnavailable
-from rsvp.platform.pretrained import read_checkpoint, reading, rename, transformers
+from rsvp.platform.pretrained import non_finite, read_checkpoint, reading, rename, transformers
 
 # Official names -> the names in the hub's checkpoints, which every release of transformers reads.
 _RULES = (
@@ -181,6 +181,8 @@ def load_official(path: Path, bert: Any) -> Any:
     with reading(path, "Grounding DINO", official=True):
         config = official_config(state, bert)
         renamed = rename_official(state)
+        if broken := non_finite(renamed):
+            raise ValueError(f"it holds weights that are not finite, first {broken}")
         network, info = load(None, config=config, state_dict=renamed, output_loading_info=True)
         for fault in ("missing", "unexpected", "mismatched"):
             if names := sorted(map(str, info[f"{fault}_keys"])):

@@ -20,7 +20,7 @@ def marked_targets(view: RgbArray, targets: Sequence[Target]) -> RgbArray:
     """The (h, w, 3) view with the targets' outlines, numbered from 1; boxes for empty masks."""
     size = (view.shape[0], view.shape[1])
     masks = [resized_mask(target.mask, size) for target in targets]
-    boxes = [_scaled(t.box, t.mask.shape, size) for t in targets]
+    boxes = [_scaled(t.box, t.packed.size, size) for t in targets]
     return draw_masks(view, masks, boxes)[0]
 
 
@@ -34,11 +34,12 @@ def enlarged_target(
         boxes: the window is around these, in pixels; by default around the mask.
     """
     height, width = rgb.shape[:2]
-    own = mask_to_box(target.mask) or target.box
+    whole = target.mask
+    own = mask_to_box(whole) or target.box
     window = look_window(boxes or [own], Box(0, 0, width, height), padding=PADDING)
     picture = look_picture(rgb, window, MAX_SIDE)
     (x0, y0), (x1, y1) = np.floor(window.xyxy[:2]), np.ceil(window.xyxy[2:])
-    part = target.mask[int(y0) : int(y1), int(x0) : int(x1)]
+    part = whole[int(y0) : int(y1), int(x0) : int(x1)]
     mask = resized_mask(part, (picture.shape[0], picture.shape[1]))
     moved = Box(own.x0 - x0, own.y0 - y0, own.x1 - x0, own.y1 - y0)
     box = mask_to_box(mask) or _scaled(moved, part.shape, mask.shape)

@@ -9,6 +9,8 @@ from PIL import ImageFilter
 from rsvp.drawing.palette import BLACK, Colour
 from rsvp.types import BoolMask, Box, RgbArray
 
+_ROWS = 128  # blended at once, as numbers of 8 bytes
+
 
 def dilate(mask: BoolMask, pixels: int) -> BoolMask:
     """`mask` dilated by a square of side 2 * `pixels` + 1; beyond the image's edge all is 0."""
@@ -52,8 +54,10 @@ def outline(canvas: RgbArray, box: Box, colour: Colour, line: int, opacity: floa
 
 def blend(window: RgbArray, where: BoolMask, colour: Colour, opacity: float) -> None:
     """Mix `colour` into the pixels `where`, in place."""
-    mixed = window[where] * (1 - opacity) + np.array(colour) * opacity
-    window[where] = np.rint(mixed).astype(np.uint8)
+    for top in range(0, len(window), _ROWS):
+        part, chosen = window[top : top + _ROWS], where[top : top + _ROWS]
+        mixed = part[chosen] * (1 - opacity) + np.array(colour) * opacity
+        part[chosen] = np.rint(mixed).astype(np.uint8)
 
 
 def line_width(size: tuple[int, int]) -> int:

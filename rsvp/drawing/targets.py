@@ -38,8 +38,8 @@ def overlay(rgb: RgbArray, targets: Sequence[Target], notice: str = "no target")
     line = line_width(size)
     colours = [colour_of(i) for i in range(len(targets))]
     for target, colour in zip(targets, colours, strict=True):
-        if target.mask.shape != size:
-            raise BadInput(f"the mask is {target.mask.shape}, the image {size}")
+        if target.packed.size != size:
+            raise BadInput(f"the mask is {target.packed.size}, the image {size}")
         _tint(canvas, target.mask, colour, line)
     for target, colour in zip(targets, colours, strict=True):
         outline(canvas, target.box, colour, max(1, line // 2), BOX_LINE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
@@ -28,7 +28,7 @@ from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.request import Request
 from rsvp.result import Answer
-from rsvp.types import Image, Proposal
+from rsvp.types import Image, PackedMask, Proposal
 
 BLANK = np.full((28, 28, 3), 255, np.uint8)  # stands for the image of a question without one
 
@@ -142,7 +142,7 @@ class AnswerEngine:
         if not (self.oracle and dataset.has_true_looks) or self.zoom.mode == "none":
             return None
         true = dataset.true_looks(index)
-        known = [Proposal(one.label, one.box, mask=one.mask) for one in true]
+        known = [Proposal(one.label, one.box, mask=PackedMask.pack(one.mask)) for one in true]
         outcome = self._ask(question, image, self.zoom if known else Zoom("none"), known)
         text = self.benchmark.written(outcome.value) if outcome.value else ""
         return TrueLookRecord(text=text, right=self._right(question, text), failure=outcome.failure)
@@ -202,7 +202,13 @@ class AnswerAggregator:
         self._costs: dict[str, list[float]] = defaultdict(list)
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._right: list[bool] = []
-        self.n = self.failed = self.tokens = 0
+        self.causes: Counter[str] = Counter()  # of the questions without an answer, so far
+        self.n = self.tokens = 0
+
+    @property
+    def failed(self) -> int:
+        """How many questions have no answer."""
+        return self.causes.total()
 
     @property
     def headline(self) -> tuple[str, float | None]:
@@ -213,7 +219,8 @@ class AnswerAggregator:
         """Count one record."""
         self._kinds[record.kind].append(self.n)
         self.n += 1
-        self.failed += record.failure is not None
+        if record.failure is not None:
+            self.causes[record.failure.message or record.failure.error] += 1
         self._right.append(bool(record.right))
         if record.right is None:
             self._secret = True

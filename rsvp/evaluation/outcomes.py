@@ -15,6 +15,7 @@ import numpy as np
 
 from rsvp.datasets import Dataset, Sample
 from rsvp.errors import (
+    AccessDenied,
     BadInput,
     MissingExtra,
     ModelUnavailable,
@@ -28,7 +29,7 @@ from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result, Trace
-from rsvp.types import BoolMask, Box, Image
+from rsvp.types import Box, Image, PackedMask, union_of
 from rsvp.writers.vrt import marked_text
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class Work:
             id=sample.id,
             kind=sample.kind,
             tags=list(sample.tags),
-            **_overlap_fields([t.mask for t in targets], sample, self.protocol),
+            **_overlap_fields([t.packed for t in targets], sample, self.protocol),
             absent=sample.absent,
             no_target=result.no_target if result else None,
             masks=[encode_rle(t.mask) for t in shown],
@@ -223,13 +224,14 @@ def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:
-        ModelUnavailable, MissingExtra, RunBudgetExceeded: every other sample would fail too.
+        ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded: every other sample would
+            fail too.
     """
     outcome: Outcome[Any] = Outcome()
     started = time.perf_counter()
     try:
         yield outcome
-    except (ModelUnavailable, MissingExtra, RunBudgetExceeded):
+    except (ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded):
         raise
     except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
         log.debug("sample %s failed", sample_id, exc_info=True)
@@ -247,15 +249,15 @@ def _oracle(
     if outcome is None and not sample.absent:
         return None
     targets = outcome.value.targets if outcome and outcome.value else ()
-    by_box = {t.box.xyxy: t.mask for t in targets}
-    empty = np.zeros_like(sample.mask)
+    by_box = {t.box.xyxy: t.packed for t in targets}
+    empty = PackedMask.pack(np.zeros_like(sample.mask))
     masks = [by_box.get(box.xyxy, empty) for box in sample.boxes]
     pairs = zip(masks, sample.objects, strict=True)
     return OracleRecord(
         **_overlap_fields(masks, sample, protocol),
-        objects=[metrics.iou(metrics.overlap(mask, one.mask)) for mask, one in pairs],
+        objects=[metrics.iou(metrics.overlap(mask.unpack(), one.mask)) for mask, one in pairs],
         path=[
-            metrics.iou(metrics.overlap(by_box.get(one.box.xyxy, empty), one.mask))
+            metrics.iou(metrics.overlap(by_box.get(one.box.xyxy, empty).unpack(), one.mask))
             for one in sample.path
         ],
         failure=outcome.failure if outcome else None,
@@ -263,13 +265,11 @@ def _oracle(
 
 
 def _overlap_fields(
-    masks: Sequence[BoolMask], sample: Sample, protocol: ScoringProtocol
+    masks: Sequence[PackedMask], sample: Sample, protocol: ScoringProtocol
 ) -> dict[str, Any]:
     """``iou``, ``intersection`` and ``union`` for the union of some masks."""
     truth = metrics.truth(sample, protocol)
-    union = np.zeros(truth.mask.shape, dtype=np.bool_)
-    for mask in masks:
-        union |= mask
+    union = union_of(masks, sample.mask.shape)
     shared = metrics.overlap(union, truth.mask, truth.ignore)
     value = None if metrics.skips(shared, protocol) else metrics.iou(shared, protocol)
     return {"iou": value, **asdict(shared)}

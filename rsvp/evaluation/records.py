@@ -219,10 +219,9 @@ class RecordsFile(AbstractContextManager["RecordsFile"]):
         self._unsynced = 0
 
     def __exit__(self, *_: object) -> None:
-        try:
+        # On a full disk, closing fails too: it tries to write what is left in the buffer.
+        with writable(self.file), self._stream:
             self._sync()
-        finally:
-            self._stream.close()
 
 
 @overload
@@ -230,12 +229,8 @@ def read(file: Path) -> Iterator[Record]: ...
 @overload
 def read(file: Path, model: type[R]) -> Iterator[R]: ...
 def read(file: Path, model: type[Any] = Record) -> Iterator[Any]:
-    """The records of a run, one after the other; BadInput where one is broken or comes twice."""
-    seen: set[str] = set()
+    """The records of a run, see `read_records`; BadInput where one is broken."""
     for entry in read_records(file):
-        if entry["id"] in seen:
-            raise BadInput(f"{file}: two records of sample {entry['id']!r}")
-        seen.add(entry["id"])
         try:
             yield model.model_validate(entry)
         except ValidationError as error:
@@ -247,13 +242,19 @@ def read(file: Path, model: type[Any] = Record) -> Iterator[Any]:
 
 
 def read_records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records as they are in the file; BadInput, with its number, where a line is none."""
+    """The records as they are in the file, of each sample the first.
+
+    BadInput, with its number, where a line is no record.
+    """
+    seen: set[str] = set()
     for record, _ in _read(file):
-        yield record
+        if record["id"] not in seen:
+            seen.add(record["id"])
+            yield record
 
 
 def keep_records(file: Path, ids: Sequence[str]) -> bool:
-    """Put the records into the order of these ids, and drop those of other ids.
+    """Put the records into the order of these ids, and drop those of other ids and second ones.
 
     The file is replaced whole or not at all, and left alone where it is in order already; memory
     holds where the lines begin, not the lines. Returns whether the file has changed; BadInput where
@@ -262,10 +263,10 @@ def keep_records(file: Path, ids: Sequence[str]) -> bool:
     spans: dict[str, tuple[int, int]] = {}
     start = 0
     for record, line in _read(file):
-        spans[record["id"]] = (start, len(line))
+        spans.setdefault(record["id"], (start, len(line)))
         start += len(line)
     wanted = [spans[sample_id] for sample_id in ids if sample_id in spans]
-    if wanted == list(spans.values()):
+    if wanted == list(spans.values()) and start == sum(length for _, length in wanted):
         return False
     with file.open("rb") as stream:
 

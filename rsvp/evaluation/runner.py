@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, MLLMFailed
 from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.answers import (
     AnswerAggregator,
@@ -31,9 +31,9 @@ from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPip
 from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
-from rsvp.evaluation.score import score_samples
+from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
-from rsvp.platform.files import write_json, write_text
+from rsvp.platform.files import locked, write_json, write_text
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -106,8 +106,11 @@ def evaluate(
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
 
     Raises:
-        BadInput: unknown benchmark, malformed data, or a folder that holds anything else.
+        BadInput: unknown benchmark, malformed data, or a folder that holds anything else or in
+            which another process is at work.
         ModelUnavailable, MissingExtra: a model is missing, so that no sample could be answered.
+        MLLMFailed: every sample failed; as `AccessDenied`, before that, where a server refuses the
+            key.
     """
     benchmark, rules = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)
     open_dataset = functools.partial(benchmark.open, split=split)
@@ -131,37 +134,53 @@ def evaluate(
         pipeline=task.described,
         settings={**(settings or {}), **task.settings},
     )
-    _prepare(folder, run, Path(data), resume=resume or retry_failed)
     file = folder / RECORDS
-    if retry_failed:
-        records.drop_failed(file)
-    aggregator = task.aggregator()
-    with RecordsFile(file) as stream:
-        done = _replay(file, ids, aggregator)
-        pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-        options = EvalOptions(oracle, benchmark.traces)
-        work = Work(Path(data), open_dataset, dataset, pending, rules, options)
-        with (
-            show_progress(name, len(ids), aggregator, shown=progress) as update,
-            contextlib.closing(task.engine(work)) as answered,
-        ):
-            for record in answered:
-                stream.append(record.to_dict())
-                aggregator.add(record)
-                update()
-    if records.keep_records(file, ids):  # the order decides the bootstrap's draws
+    with locked(folder):
+        _prepare(folder, run, Path(data), resume=resume or retry_failed)
+        if retry_failed:
+            records.drop_failed(file)
         aggregator = task.aggregator()
-        _replay(file, ids, aggregator)
-    official = None
-    whole = len(ids) == len(dataset) or not benchmark.needs_all
-    if benchmark.asks_for_masks and benchmark.scores_more and whole:
-        official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
+        with RecordsFile(file) as stream:
+            done = _replay(file, ids, aggregator)
+            pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
+            options = EvalOptions(oracle, benchmark.traces)
+            work = Work(Path(data), open_dataset, dataset, pending, rules, options)
+            with (
+                show_progress(name, len(ids), aggregator, shown=progress) as update,
+                contextlib.closing(task.engine(work)) as answered,
+            ):
+                for record in answered:
+                    stream.append(record.to_dict())
+                    aggregator.add(record)
+                    update()
+        if records.keep_records(file, ids):  # the order decides the bootstrap's draws
+            aggregator = task.aggregator()
+            _replay(file, ids, aggregator)
+        official = None
+        whole = len(ids) == len(dataset) or not benchmark.needs_all
+        if benchmark.asks_for_masks and benchmark.scores_more and whole:
+            official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
+        return _finish(folder, aggregator, official, dataset)
+
+
+def _finish(
+    folder: Path,
+    aggregator: RunAggregator | AnswerAggregator,
+    official: Score | None,
+    dataset: Any,
+) -> Summary | AnswerSummary:
+    """Write the summary and the report. MLLMFailed where no sample has an answer."""
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
-    html = page.page(
-        EvalConfig.read(folder), summary.to_dict(), records.read(file, aggregator.model), dataset
-    )
+    found = records.read(folder / RECORDS, aggregator.model)
+    html = page.page(EvalConfig.read(folder), summary.to_dict(), found, dataset)
     write_text(folder / REPORT, html, sync=True)
+    if 0 < aggregator.n == aggregator.failed:
+        (cause, count), *others = aggregator.causes.most_common()
+        often = f", {count} of them" if others else ""
+        raise MLLMFailed(
+            f"all {aggregator.n} samples failed{often}: {cause}; --retry-failed asks them again"
+        )
     return summary
 
 
@@ -210,7 +229,6 @@ def _task(
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
     """Make the run's folder, or check that it holds this very run."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # A kill may have left a draft of the config and nothing else.
         started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
     except OSError as error:

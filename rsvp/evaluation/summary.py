@@ -5,7 +5,7 @@ Samples are taken in the order of the records, so that the same records give the
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -96,7 +96,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
 
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
-        self.failed = 0  # samples without an answer, so far
+        self.causes: Counter[str] = Counter()  # of the samples without an answer, so far
         self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
@@ -112,6 +112,11 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
         return len(self.values)
 
     @property
+    def failed(self) -> int:
+        """How many of them have no answer."""
+        return self.causes.total()
+
+    @property
     def headline(self) -> tuple[str, float | None]:
         """The score so far, and its name."""
         return "gIoU", self._iou_sum / self._iou_count if self._iou_count else None
@@ -122,7 +127,8 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
         if record.iou is not None:
             self._iou_sum += record.iou
             self._iou_count += 1
-        self.failed += record.failure is not None
+        if record.failure is not None:
+            self.causes[record.failure.message or record.failure.error] += 1
         if record.usage is not None:
             self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
         self._said_absent[record.absent].append(record.no_target is True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image as PilImage
 
+from rsvp.platform.bounded import OutOfBounds, bounded
 from rsvp.types import Message
 
 _log = logging.getLogger(__name__)
@@ -29,18 +30,22 @@ class Chat:
     Args:
         processor: a transformers processor with a `tokenizer` and an `image_processor`.
         enable_thinking: what the template's variable of this name is; None leaves it undefined.
+        trusted: the template is our own; another one may never end, or fill the memory, and is run
+            within bounds.
 
     Raises:
         ValueError: neither the processor nor its tokenizer has a chat template.
     """
 
-    def __init__(self, processor: Any, enable_thinking: bool | None = None) -> None:
+    def __init__(
+        self, processor: Any, enable_thinking: bool | None = None, *, trusted: bool = False
+    ) -> None:
         template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
         if isinstance(template, dict):  # others are for tools and documents
             template = template.get("default")
         if not isinstance(template, str):
             raise ValueError("it has no chat template; take an instruction-tuned model")
-        self.processor, self.template = processor, template
+        self.processor, self.template, self._trusted = processor, template, trusted
         flag, switches = enable_thinking, [name for name in _SWITCHES if name in template]
         self._variables = {} if flag is None else dict.fromkeys(switches, flag)
         if flag is not None and not switches:
@@ -68,13 +73,16 @@ class Chat:
         A template that refuses system messages gets their text before the first user message.
 
         Raises:
+            OutOfBounds: the template needs too much time or memory.
             ValueError: the template refuses the conversation; the message is the template's.
         """
         from jinja2 import TemplateError
 
         try:
             return self._apply(messages)
-        except TemplateError as error:
+        except OutOfBounds:
+            raise
+        except (TemplateError, ValueError) as error:
             if len(messages) < 2 or messages[0].role != "system":
                 raise ValueError(f"its chat template refuses: {error}") from error
         first = Message(messages[1].role, (*messages[0].parts, "\n\n", *messages[1].parts))
@@ -102,6 +110,11 @@ class Chat:
         return f"{opened[1] if opened else ''}{text}".strip()
 
     def _apply(self, messages: Sequence[Message]) -> str:
+        if self._trusted:
+            return self._applied(messages)
+        return bounded(lambda: self._applied(messages))
+
+    def _applied(self, messages: Sequence[Message]) -> str:
         # The tokenizer renders, not the processor: some processors need video settings here.
         return str(
             self.processor.tokenizer.apply_chat_template(

@@ -55,6 +55,9 @@ def load_config(folder: Path, *, trust_remote_code: bool) -> Any:
     """The folder's configuration; of a model that also speaks, of the part that writes text."""
     from transformers import AutoConfig
 
+    from rsvp.platform.pretrained import check_sizes
+
+    check_sizes(folder)
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=trust_remote_code
     )

@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import openai
 from pydantic import Field
 
-from rsvp.errors import MLLMFailed, printable
+from rsvp.errors import AccessDenied, MLLMFailed, printable
 from rsvp.mllm import dialects, refusals, wire
 from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
@@ -149,6 +149,7 @@ class OpenAIMLLM:
 
         Raises:
             MLLMFailed: refused, or failed after every retry; one line, without the key.
+                `AccessDenied` where the key may not be used at all.
         """
         reply = self._ask(messages, schema, self._max_tokens)
         read, written = reply.usage.prompt_tokens, reply.usage.completion_tokens
@@ -237,7 +238,8 @@ class OpenAIMLLM:
                 sleep(self._delay(failures, outcome.retry_after))
                 failures += 1
             else:
-                raise MLLMFailed(self._error_line(outcome, attempts=failures + 1))
+                line = self._error_line(outcome, attempts=failures + 1)
+                raise (AccessDenied if _is_denied(outcome) else MLLMFailed)(line)
 
     def _reply(self, body: Mapping[str, Any], seconds: float) -> Reply:
         """The reply in a completion, without the key."""
@@ -410,3 +412,8 @@ class OpenAIMLLM:
         """One line of at most 300 characters, without the key, however a server echoes it."""
         line = printable(" ".join(self._endpoint.hide(text[:_MAX_READ]).split()))
         return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _is_denied(failure: _Failure) -> bool:
+    """Whether the key is refused. OpenRouter's 403 is about the content of one request."""
+    return failure.status in (401, 403) and not refusals.refuses_content(failure.text)

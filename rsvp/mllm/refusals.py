@@ -129,6 +129,11 @@ def refuses_images(text: str) -> bool:
     return _NO_IMAGES.search(text.lower()) is not None
 
 
+def refuses_content(text: str) -> bool:
+    """Whether a content filter refuses this request, see https://openrouter.ai/docs/errors."""
+    return re.search(r"moderat|flagged|content.?(?:policy|filter)", text.lower()) is not None
+
+
 def _number(pattern: re.Pattern[str], words: str) -> int | None:
     found = pattern.search(words)
     return int(next(group for group in found.groups() if group)) if found else None

@@ -29,6 +29,7 @@ from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.mllm.prefix_cache import PrefixCache
 from rsvp.platform import machine
+from rsvp.platform.bounded import OutOfBounds
 from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
@@ -45,7 +46,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _log = logging.getLogger(__name__)
 
 _SMALL = 100_000_000  # parameters; smaller models decode fastest on one CPU thread
-_LARGE = 2_000_000_000  # bytes of weights; larger ones load with a progress bar
+# Bytes of weights. Larger ones load with a progress bar, and run in bfloat16 on a CPU that has it:
+# half the memory, twice the speed. Smaller ones run in float32, equal on every machine.
+_LARGE = 2_000_000_000
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _HUB_IGNORED = ("original/*", "consolidated*", "onnx/*")  # the same weights in other formats
 
@@ -128,7 +131,7 @@ class TransformersMLLM:
         Raises:
             MLLMFailed: too long a prompt, no memory, logits that are not finite, or a template that
                 refuses the conversation.
-            ModelUnavailable: as `load`.
+            ModelUnavailable: as `load`; weights that are not finite, a template without an end.
         """
         del schema
         return self._replies(messages, self._max_tokens)[0]
@@ -200,7 +203,15 @@ class TransformersMLLM:
             try:
                 with _cpu_threads(loaded.threads):
                     found = self._generate(loaded, messages, settings, max_tokens, longer_than)
+            except OutOfBounds as error:
+                raise ModelUnavailable(f"{self.name} has a bad chat template: {error}") from error
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+                from rsvp.platform.pretrained import non_finite
+
+                if broken := non_finite(dict(loaded.model.named_parameters())):
+                    raise ModelUnavailable(
+                        f"{self.name} holds weights that are not finite: {broken}"
+                    ) from error
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
         seconds = (time.perf_counter() - started) / max(1, len(found))
         return [replace(reply, seconds=seconds) for reply in found]
@@ -283,7 +294,7 @@ class TransformersMLLM:
             processor = loading.load_processor(
                 folder, config, trust_remote_code=self._trust_remote_code
             )
-            chat = Chat(processor, self._enable_thinking)
+            chat = Chat(processor, self._enable_thinking, trusted=self.model == "embedded")
             model = self._load_model(folder, config)
             familiarity = Familiarity.of_folder(folder, model)
         except BadInput:
@@ -304,16 +315,22 @@ class TransformersMLLM:
 
     def _load_model(self, folder: Path, config: Any) -> Any:
         weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        large = weight_bytes > _LARGE
         # Published in bfloat16, weights take twice as much in float32; in float16, they fit it.
-        published = str(getattr(config, "dtype", None)).removeprefix("torch.")
+        dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+        published = str(dtype).removeprefix("torch.")
         in_float32 = {"float16": None, "float32": weight_bytes}.get(published, 2 * weight_bytes)
         placement = choose_placement(
-            self._device, self._dtype, mps_dtype="bfloat16", float32_bytes=in_float32
+            self._device,
+            self._dtype,
+            mps_dtype="bfloat16",
+            cpu_dtype="bfloat16" if published == "bfloat16" and large else "float32",
+            float32_bytes=in_float32,
         )
         _log.info("%s", placement.reason)
         if placement.device.type != "cpu" and not importlib.util.find_spec("accelerate"):
             _log.info("pip install accelerate loads weights to the GPU without a copy in memory")
-        with _progress_bars(shown=weight_bytes > _LARGE):
+        with _progress_bars(shown=large):
             return loading.load_model(
                 folder,
                 config,

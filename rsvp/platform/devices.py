@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rsvp.errors import BadInput, first_line
+from rsvp.platform import machine
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +40,13 @@ def choose_placement(
     dtype: str | torch.dtype | None = None,
     *,
     mps_dtype: Literal["float32", "bfloat16"] | None = "float32",
+    cpu_dtype: Literal["float32", "bfloat16"] = "float32",
     float32_bytes: int | None = None,
 ) -> DevicePlacement:
     """What the caller asks for; by default the best device of this machine and its usual dtype.
 
     The devices are tried in the order CUDA, Apple's MPS, CPU. The usual dtype is bfloat16 on CUDA
-    and float32 on the CPU. A GPU without native bfloat16 takes float32 for a network that was
+    and float32 on most CPUs. A GPU without native bfloat16 takes float32 for a network that was
     trained in bfloat16 and may overflow in float16, where its memory is large enough, and else
     float16. MPS never takes float16 unasked: Gemma 3's activations overflow it (transformers issue
     39972), and so does Gemma 4's vision tower (vLLM issue 40290).
@@ -54,6 +56,7 @@ def choose_placement(
         dtype: a torch dtype, a name (``float32``, ``bfloat16``, ``float16``) or ``fp32`` etc.
         mps_dtype: the usual dtype on MPS, where it computes in that; with None, MPS is used only
             when the caller asks for it.
+        cpu_dtype: the usual dtype on a CPU with instructions for it; float32 on every other.
         float32_bytes: what the weights of a network that may overflow in float16 take in float32;
             None for one that does not overflow.
 
@@ -70,7 +73,7 @@ def choose_placement(
         best = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
         chosen, found = torch.device(best), "found"
     usual = "asked" if name else "usual there"
-    name = name or _usual_dtype(chosen, mps_dtype or "float32", float32_bytes)
+    name = name or _usual_dtype(chosen, mps_dtype or "float32", cpu_dtype, float32_bytes)
     reason = f"{chosen} ({found}), {name} ({usual})"
     return DevicePlacement(chosen, getattr(torch, name), reason)
 
@@ -102,9 +105,13 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     return name
 
 
-def _usual_dtype(device: torch.device, mps_dtype: str, float32_bytes: int | None) -> str:
+def _usual_dtype(
+    device: torch.device, mps_dtype: str, cpu_dtype: str, float32_bytes: int | None
+) -> str:
     import torch
 
+    if device.type == "cpu":
+        return cpu_dtype if machine.multiplies_bfloat16() else "float32"
     if device.type == "mps" and mps_dtype != "float32":
         return mps_dtype if _computes(device, mps_dtype) else "float32"
     if device.type != "cuda":

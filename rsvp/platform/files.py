@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON that is checked when it is read."""
+"""Files that appear whole or not at all, folders for one process, JSON checked when it is read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsvp.errors import BadInput
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 T = TypeVar("T")
+
+_locked: set[int] = set()  # descriptors of the folders that this process has locked
 
 
 def atomic_write(path: Path, content: bytes | Iterable[bytes], *, sync: bool = False) -> Path:
@@ -49,7 +55,12 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> Path:
 
 def write_json(path: Path, value: Any, *, sync: bool = False) -> Path:
     """Write strict JSON atomically, ending in a line break."""
-    return write_text(path, dumps(value) + "\n", sync=sync)
+    return atomic_write(path, json_bytes(value), sync=sync)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A file of strict JSON, ending in a line break."""
+    return (dumps(value) + "\n").encode()
 
 
 def dumps(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:
@@ -120,3 +131,48 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and inside `with` keep other processes out that lock it too.
+
+    The lock is `flock` on the folder itself: it leaves no file, and it ends with the process, also
+    when that is killed. Windows, and file systems without `flock`, have no lock.
+
+    Raises:
+        BadInput: another process has locked the folder, or it cannot be made.
+    """
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    with writable(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    _locked.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"another rsvp is at work in {folder}; wait for its end or choose another folder"
+            ) from None
+        except OSError:  # e.g. some network file systems
+            pass
+        yield
+    finally:
+        if descriptor in _locked:  # not in a forked child
+            _locked.discard(descriptor)
+            os.close(descriptor)
+
+
+def _unlock_in_child() -> None:
+    """A forked child, e.g. a data loader, must not keep the lock when its parent is killed."""
+    for descriptor in _locked:
+        os.close(descriptor)
+    _locked.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_unlock_in_child)

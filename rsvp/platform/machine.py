@@ -39,6 +39,15 @@ def gpu_memory_bytes() -> int:
     return max(sizes, default=0) << 20
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for products of bfloat16, as far as Linux says so (x86)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return re.search(r"^flags\s*:.* (avx512|amx)_bf16\b", text, re.MULTILINE) is not None
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free space where `folder` is, or would be."""
     while not folder.exists() and folder != folder.parent:

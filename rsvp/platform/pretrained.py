@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from rsvp.errors import ModelUnavailable, first_line
+from rsvp.errors import ModelUnavailable, RsvpError, first_line
 from rsvp.platform import machine
 from rsvp.platform.torchvision import hide_broken_torchvision
 
@@ -31,6 +30,12 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Settings of `config.json` by which memory grows, and the most that each may be.
+_BOUNDS = (
+    (re.compile(r"(^|_)(layers?|blocks|depths?|experts|stages|per_stage|stride|padding)$"), 4096),
+    (re.compile(r"(^|_)(size|dim|width|heads|channels|features)$"), 1 << 20),
+)
 
 StateDict = Mapping[str, torch.Tensor]
 Rules = Iterable[tuple[str, str]]
@@ -53,7 +58,9 @@ def reading(source: object, what: str, *, official: bool = False) -> Iterator[No
     try:
         with quiet():
             yield
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+    except RsvpError:
+        raise
+    except Exception as error:  # classes that are made from a stranger's settings raise anything
         fault = f"is no official {what} checkpoint" if official else f"cannot be read as {what}"
         raise ModelUnavailable(f"{source} {fault}: {first_line(error)}") from error
 
@@ -90,6 +97,25 @@ def check_model_type(folder: Path, known: Collection[str]) -> None:
         raise ValueError(
             f"its config.json names a model of type {found!r}, not {next(iter(known))!r}"
         )
+    check_sizes(folder)
+
+
+def check_sizes(folder: Path) -> None:
+    """Raise ValueError where `config.json` asks for a network that no memory holds."""
+
+    def check(settings: object, name: str) -> None:
+        if isinstance(settings, dict):
+            for key, value in settings.items():
+                check(value, key)
+        elif isinstance(settings, list):
+            for value in settings:
+                check(value, name)
+        elif isinstance(settings, int):
+            for pattern, most in _BOUNDS:
+                if settings > most and pattern.search(name):
+                    raise ValueError(f"its {name} {str(settings)[:20]} is above {most}")
+
+    check(read_settings(folder / "config.json"), "")
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
@@ -120,10 +146,14 @@ def load_float32(network: Any, folder: Path, *, optional: str = r"(?!)", **optio
         options: passed on.
 
     Raises:
-        ValueError: a weight is missing.
+        ValueError: a weight is missing or not finite, or there are only pickled ones.
     """
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError("it holds no safetensors; pickled weights are not read")
     options |= {"dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
     net, info = network.from_pretrained(folder, **options)
+    if broken := non_finite(net.state_dict()):
+        raise ValueError(f"it holds weights that are not finite, first {broken}")
     missing = sorted(name for name in info["missing_keys"] if not re.match(optional, name))
     if missing:
         raise ValueError(f"it lacks weights, first {missing[0]}")
@@ -195,6 +225,13 @@ def check_state_dict(expected: StateDict, found: StateDict) -> None:
     """Raise ValueError unless both have the same names and shapes."""
     if difference := state_dict_difference(expected, found):
         raise ValueError(difference)
+    if broken := non_finite(found):
+        raise ValueError(f"it holds weights that are not finite, first {broken}")
+
+
+def non_finite(weights: StateDict) -> str | None:
+    """The name of the first weight that holds NaN or infinity."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), None)
 
 
 def weights_digest(net: torch.nn.Module, prefix: bytes = b"") -> str:

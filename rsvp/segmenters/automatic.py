@@ -33,7 +33,7 @@ from rsvp.segmenters.mask_filter import (
 from rsvp.segmenters.point_prompts import decoder_batch_size
 from rsvp.segmenters.promptable import PromptableSegmenter
 from rsvp.segmenters.transforms import Window, paste_logits
-from rsvp.types import Image, Masks
+from rsvp.types import Image, PackedMask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +43,15 @@ class AutomaticMasks:
     With crops, masks from smaller crops come first.
 
     Attributes:
-        masks: (n, H, W), with their predicted IoUs.
+        masks: n, of the image's size.
+        scores: (n,) float32, the predicted IoU, 0 to 1.
         boxes: (n, 4) float32, xyxy in pixels, right and bottom exclusive, tight.
         stability: (n,) float32, 0 to 1: the IoU of the mask at a higher and a lower threshold.
         points: (n, 2) float32, x, y in pixels: the point that each comes from.
     """
 
-    masks: Masks
+    masks: tuple[PackedMask, ...]
+    scores: NDArray[np.float32]
     boxes: NDArray[np.float32]
     stability: NDArray[np.float32]
     points: NDArray[np.float32]
@@ -121,18 +123,23 @@ def _full_size(batch: MaskBatch, image: Image, limit: int | None) -> AutomaticMa
     """The masks at the image's size, resized one at a time; empty ones are left out."""
     size = (image.height, image.width)
     batch = batch.take(torch.arange(min(len(batch.scores), limit or len(batch.scores))))
-    masks = np.zeros((len(batch.scores), *size), dtype=np.bool_)
-    for out, logits, window in zip(masks, batch.logits, batch.windows.tolist(), strict=True):
-        paste_logits(logits, Window(*window), size, out)
-    boxes = {row: box.xyxy for row, mask in enumerate(masks) if (box := mask_to_box(mask))}
-    rows = list(boxes)
+    full = np.zeros(size, dtype=np.bool_)
+    masks: dict[int, PackedMask] = {}
+    boxes: list[tuple[float, ...]] = []
+    for row, (logits, window) in enumerate(zip(batch.logits, batch.windows.tolist(), strict=True)):
+        paste_logits(logits, Window(*window), size, full)
+        if box := mask_to_box(full):
+            masks[row] = PackedMask.pack(full)
+            boxes.append(box.xyxy)
+    rows = list(masks)
 
     def column(tensor: torch.Tensor) -> NDArray[np.float32]:
         return tensor.float().cpu().numpy()[rows]
 
     return AutomaticMasks(
-        Masks(masks if len(rows) == len(masks) else masks[rows], column(batch.scores.clamp(0, 1))),
-        np.array(list(boxes.values()), dtype=np.float32).reshape(-1, 4),
+        tuple(masks.values()),
+        column(batch.scores.clamp(0, 1)),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
         column(batch.stability.nan_to_num(0)),
         column(batch.points),
     )
@@ -188,4 +195,4 @@ class AutomaticDetector:
         """All masks of the image, best predicted IoU first, whatever the phrases; theirs is ""."""
         del phrases
         found = automatic_masks(self._segmenter, image, self.settings)
-        return Candidates(found.boxes, found.masks.scores, ("",) * len(found), found.masks.masks)
+        return Candidates(found.boxes, found.scores, ("",) * len(found), found.masks)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, first_line
 from rsvp.platform.lru import LRUCache
 from rsvp.segmenters import Segmenter
-from rsvp.types import BoolMask, Image, Masks, Proposal
+from rsvp.types import Image, Masks, PackedMask, Proposal
+
+_ARRAY_BYTES = 1 << 28  # of masks that the segmenter makes in one call; then they are packed
 
 
 @dataclass(slots=True)
@@ -24,12 +28,14 @@ class _Embedding:
 
 @dataclass(frozen=True, slots=True)
 class TimedMasks:
-    """Masks, and the seconds that the encoder and the decoder took for them.
+    """`rsvp.types.Masks`, packed, and the seconds that the encoder and the decoder took for them.
 
     `encode_seconds` counts once for each image, so that sums over its queries are true.
     """
 
-    masks: Masks
+    masks: tuple[PackedMask, ...]
+    scores: NDArray[np.float32]
+    presence: NDArray[np.float32] | None
     encode_seconds: float
     decode_seconds: float
 
@@ -59,20 +65,32 @@ class EmbeddingCache:
         """One mask a proposal; proposals that bring their own mask need no segmenter.
 
         Raises:
-            BadInput: the masks are not all of one size.
+            BadInput: the masks are not all of one size, or the network fails on this image.
         """
         prompted = [proposal for proposal in proposals if proposal.mask is None]
         if proposals and not prompted:
-            return TimedMasks(_with_own_masks(proposals, None), 0.0, 0.0)
-        with self.lock:
+            return _with_own_masks(proposals, _join([], 0.0, 0.0))
+        most = max(1, _ARRAY_BYTES // (image.height * image.width))
+        with self.lock, self._failing():
             embedding = self._embedding(image)
             encode_seconds, embedding.seconds = embedding.seconds, 0.0
             started = time.perf_counter()
-            found = self.segmenter.masks(embedding.value, prompted)
-        seconds = time.perf_counter() - started
-        if len(prompted) < len(proposals):
-            found = _with_own_masks(proposals, found)
-        return TimedMasks(found, encode_seconds, seconds)
+            parts = [
+                _packed(self.segmenter.masks(embedding.value, prompted[first : first + most]))
+                for first in range(0, len(prompted), most)
+            ]
+        found = _join(parts, encode_seconds, time.perf_counter() - started)
+        return found if len(prompted) == len(proposals) else _with_own_masks(proposals, found)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            # Out of memory, or a network whose settings contradict each other.
+            raise BadInput(
+                f"{self.segmenter.name} fails on this image: {first_line(error)}"
+            ) from error
 
     def _embedding(self, image: Image) -> _Embedding:
         def encode() -> _Embedding:
@@ -83,20 +101,32 @@ class EmbeddingCache:
         return self._embeddings.get((image.sha256, image.rgb.shape), encode)
 
 
-def _with_own_masks(proposals: Sequence[Proposal], found: Masks | None) -> Masks:
+_Part = tuple[list[PackedMask], NDArray[np.float32], NDArray[np.float32] | None]
+
+
+def _packed(found: Masks) -> _Part:
+    return [PackedMask.pack(mask) for mask in found.masks], found.scores, found.presence
+
+
+def _join(parts: Sequence[_Part], encode_seconds: float, decode_seconds: float) -> TimedMasks:
+    masks = tuple(mask for part in parts for mask in part[0])
+    scores = np.concatenate([np.zeros(0, np.float32), *(part[1] for part in parts)])
+    known = [part[2] for part in parts if part[2] is not None]
+    presence = np.concatenate(known) if known and len(known) == len(parts) else None
+    return TimedMasks(masks, scores, presence, encode_seconds, decode_seconds)
+
+
+def _with_own_masks(proposals: Sequence[Proposal], found: TimedMasks) -> TimedMasks:
     """The masks of all proposals in order: their own where they bring one, else the next found.
 
     Presence is known only where the segmenter made all masks, so that it is left out here.
     """
-    pairs = iter(zip(found.masks, found.scores, strict=True) if found is not None else ())
-    masks: list[BoolMask] = []
-    scores: list[float] = []
-    for proposal in proposals:
-        mask, score = proposal.mask, 1.0 if proposal.score is None else proposal.score
-        if mask is None:
-            mask, score = next(pairs)
-        masks.append(mask)
-        scores.append(float(score))
-    if len({mask.shape for mask in masks}) > 1:
-        raise BadInput(f"masks of one image have one size, found {[mask.shape for mask in masks]}")
-    return Masks(np.stack(masks), np.array(scores, dtype=np.float32))
+    others = zip(found.masks, found.scores.tolist(), strict=True)
+    pairs = [
+        (one.mask, 1.0 if one.score is None else one.score) if one.mask else next(others)
+        for one in proposals
+    ]
+    masks, scores = tuple(mask for mask, _ in pairs), np.array([s for _, s in pairs], np.float32)
+    if len({mask.size for mask in masks}) > 1:
+        raise BadInput(f"masks of one image have one size, found {[mask.size for mask in masks]}")
+    return replace(found, masks=masks, scores=scores, presence=None)

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from rsvp import registry
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.lru import LRUCache
-from rsvp.platform.pretrained import load_float32, reading, transformers, weights_digest
+from rsvp.platform.pretrained import (
+    check_sizes,
+    load_float32,
+    reading,
+    transformers,
+    weights_digest,
+)
 from rsvp.segmenters.fusion import TextStates
 
 # The types of two-tower models, with or without the suffix of their text tower alone.
@@ -61,6 +67,7 @@ class TextEncoder(nn.Module):
             folder = hub_folder(model, "text encoder weights", _FILES, bare=True)
         with reading(folder, "a text encoder"):
             # Code that comes with a model is never run, and transformers does not ask for it.
+            check_sizes(folder)
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = str(config.model_type)
             tokenizer: Any = transformers.AutoTokenizer

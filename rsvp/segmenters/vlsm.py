@@ -7,22 +7,22 @@ fusion was trained on these features only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rsvp import registry
 from rsvp.errors import BadInput, ModelUnavailable
-from rsvp.platform.files import first_fault
+from rsvp.platform.files import atomic_write, first_fault, write_json
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
     check_model_type,
+    non_finite,
     read_settings,
     reading,
     state_dict_difference,
@@ -230,9 +230,8 @@ def save_pretrained(
         residual_scale=net.residual_scale,
     )
     weights = {k: v.detach().to("cpu", torch.bfloat16) for k, v in net.fusion.state_dict().items()}
-    save_file(weights, path / WEIGHTS, metadata={"format": "pt"})
-    settings = json.dumps(config.model_dump(by_alias=True), indent=2)
-    (path / CONFIG).write_text(settings + "\n", encoding="utf-8")
+    atomic_write(path / WEIGHTS, save(weights, metadata={"format": "pt"}))
+    write_json(path / CONFIG, config.model_dump(by_alias=True))
     return config
 
 
@@ -284,7 +283,7 @@ def from_pretrained(
         net = Vlsm(base, config.fusion, config.residual_scale)
     if difference := state_dict_difference(net.fusion.state_dict(), weights):
         raise ModelUnavailable(f"{folder} does not hold the weights of its fusion: {difference}")
-    if broken := next((key for key, value in weights.items() if not value.isfinite().all()), None):
+    if broken := non_finite(weights):
         raise ModelUnavailable(f"{folder} holds weights that are not finite: {broken}")
     net.fusion.load_state_dict(weights, assign=True)
     return LoadedVlsm(net.eval(), preprocessing, text, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rsvp.errors import BadInput, UnparsableReply
@@ -22,6 +22,8 @@ RegionSchemas = tuple[dict[str, Schema], dict[str, Schema]]  # of a step, and of
 
 STRING: Schema = {"type": "string"}
 FRACTIONS = "the MLLM was asked for coordinates {}, and wrote fractions of 1: read as such"
+MAX_TARGETS = 500  # of one reply; each costs a pass of the mask decoder
+TOO_MANY = "the MLLM named {} targets; the first {} are segmented"
 INTEGERS: Schema = {"type": "array", "items": {"type": "integer"}}
 
 
@@ -133,13 +135,16 @@ class RegionStrategy(ABC, Generic[V]):
             UnparsableReply: no answer in the text, or a target whose region cannot be used.
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
-        targets = tuple(self.targets(reply))
+        named = tuple(self.targets(reply))
+        targets = named[:MAX_TARGETS]
         try:
             place, warnings = self._coordinate_map(targets, image, view, frame)
             proposals = tuple(self.proposal(raw, place) for raw in targets)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         steps = tuple(Step(r.text, tuple(self.step_boxes(r, place))) for r in reply.steps)
+        if len(named) > MAX_TARGETS:
+            warnings += (TOO_MANY.format(len(named), MAX_TARGETS),)
         return Reasoning(
             steps,
             proposals,
@@ -181,7 +186,7 @@ class RegionStrategy(ABC, Generic[V]):
             raise UnparsableReply(str(errors[0]), text)
         *steps, answer = mentions
         pairs = zip(reply.steps, steps, strict=True)
-        return Reasoning(
+        path = Reasoning(
             tuple(Step(step.text, objects=named) for step, named in pairs),
             tuple(found.proposals),
             reply.reason,
@@ -191,6 +196,10 @@ class RegionStrategy(ABC, Generic[V]):
             answer=reply.answer,
             answer_objects=answer,
         )
+        if len(path.proposals) <= MAX_TARGETS:
+            return path
+        too_many = TOO_MANY.format(len(path.proposals), MAX_TARGETS)
+        return replace(path.keep(range(MAX_TARGETS)), warnings=(*path.warnings, too_many))
 
     def _coordinate_map(
         self, targets: Iterable[RawTarget], image: Image, view: View, frame: Frame

@@ -17,7 +17,7 @@ from rsvp import registry
 from rsvp.detectors import Candidates, Detector
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.types import Box, Image, Proposal
+from rsvp.types import Box, Image, PackedMask, Proposal
 
 MAX_QUERY_WORDS = 12  # of a query that a detector can use as a phrase
 MIN_SIDE = 0.015  # of the image's shorter side: candidates with a shorter side get no mark
@@ -58,16 +58,13 @@ def segmenter_candidates(cache: EmbeddingCache, image: Image) -> Candidates:
     if not len(automatic):
         return automatic
     boxes = [Box(*corners) for corners in automatic.boxes.astype(float).tolist()]
-    found = cache.masks(image, [Proposal("", box) for box in boxes]).masks
+    found = cache.masks(image, [Proposal("", box) for box in boxes])
     scores = np.clip(np.nan_to_num(found.scores), 0, 1).astype(np.float32)
     rows = _unique_masks(found.masks, scores)
-    masks = found.masks[rows]
-    edges = [main_box(mask) for mask in masks]
-    inside = np.zeros_like(masks)
-    for page, (x0, y0, x1, y1) in zip(inside, edges, strict=True):
-        page[y0:y1, x0:x1] = True
-    corners = np.array(edges, dtype=np.float32).reshape(-1, 4)
-    return Candidates(corners, scores[rows], ("",) * len(rows), masks & inside)
+    main = [_without_specks(found.masks[row]) for row in rows]
+    corners = np.array([edges for edges, _ in main], dtype=np.float32).reshape(-1, 4)
+    masks = tuple(mask for _, mask in main)
+    return Candidates(corners, scores[rows], ("",) * len(rows), masks)
 
 
 def select_candidates(candidates: Candidates, image: Image, limit: int) -> Candidates:
@@ -107,11 +104,24 @@ def _main_run(pixels: NDArray[np.int64], offset: int, min_pixels: float) -> slic
     return slice(offset + int(starts[large[0]]), offset + int(stops[large[-1]]))
 
 
-def _unique_masks(masks: NDArray[np.bool_], scores: NDArray[np.float32]) -> list[int]:
+def _without_specks(mask: PackedMask) -> tuple[tuple[int, int, int, int], PackedMask]:
+    """See `main_box`; the mask is empty outside it."""
+    whole = mask.unpack()
+    x0, y0, x1, y1 = edges = main_box(whole)
+    inside = np.zeros_like(whole)
+    inside[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
+    return edges, PackedMask.pack(inside)
+
+
+def _unique_masks(masks: Sequence[PackedMask], scores: NDArray[np.float32]) -> list[int]:
     """The rows of the best mask of each object, best first; none empty or most of the image."""
-    areas = masks.mean(axis=(1, 2))
-    # Overlaps are computed on every fourth pixel: nothing that gets a mark is smaller.
-    small = masks[:, ::4, ::4].reshape(len(masks), -1).astype(np.float32)
+    height, width = masks[0].size
+    areas = [mask.area / (height * width) for mask in masks]
+    # Overlaps are computed on every fourth pixel, and on large images at some 1,000 a side: nothing
+    # that gets a mark is smaller.
+    step = max(4, max(height, width) // 1000)
+    small = np.stack([mask.unpack()[::step, ::step].reshape(-1) for mask in masks])
+    small = small.astype(np.float32)
     intersection, sizes = small @ small.T, small.sum(axis=1)
     union = sizes[:, None] + sizes[None, :] - intersection
     duplicate = intersection > DUPLICATE_IOU * union

@@ -39,7 +39,7 @@ from rsvp.strategies.candidates import (
     segmenter_candidates,
     select_candidates,
 )
-from rsvp.types import Box, Image, Proposal, RgbArray
+from rsvp.types import Box, Image, PackedMask, Proposal, RgbArray, union_of
 
 AUTO, MASKS = "auto", "masks"
 MAX_MARKS = 40  # more can be drawn, but hardly distinguished
@@ -121,7 +121,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         size = (rgb.shape[0], rgb.shape[1])
         masks = None
         if found.masks is not None:
-            small = [resized_mask(mask, size) for mask in found.masks]
+            small = [resized_mask(mask.unpack(), size) for mask in found.masks]
             masks = np.array(small, dtype=np.bool_).reshape(-1, *size)
         drawn = mark_prompt(rgb, boxes, masks)
         variables = {**size_variables(rgb), "marks_range": marks_range(len(found))}
@@ -155,7 +155,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             raw.label,
             _box_around(found, rows, place.image_size),
             raw=raw.marks,
-            mask=None if masks is None else np.logical_or.reduce(masks[rows]),
+            mask=None if masks is None else _union([masks[row] for row in rows]),
             score=None if masks is None else float(found.scores[rows].min()),
         )
 
@@ -191,3 +191,7 @@ def _box_around(candidates: Candidates, rows: Sequence[int], size: tuple[int, in
     x0, y0 = candidates.boxes[rows, :2].min(axis=0).tolist()
     x1, y1 = candidates.boxes[rows, 2:].max(axis=0).tolist()
     return Box(x0, y0, min(x1, float(size[1])), min(y1, float(size[0])))
+
+
+def _union(masks: Sequence[PackedMask]) -> PackedMask:
+    return PackedMask.pack(union_of(masks, masks[0].size))

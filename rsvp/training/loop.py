@@ -8,6 +8,7 @@ The folder of a run holds `config.json`, `checkpoint.pt` (to resume from), `log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import Tensor
@@ -36,11 +37,17 @@ def train(
     Under `accelerate launch` or `torchrun` every process takes its part of each batch.
 
     Raises:
-        BadInput: malformed data, a folder that holds another run, impossible settings.
+        BadInput: malformed data, a folder that holds another run or in which another process is at
+            work, a full disk, impossible settings.
         ModelUnavailable, MissingExtra: a model or `accelerate` is missing.
     """
     run = run or RunConfig()
-    session = Session(config, out, run, resume=resume)
+    with ExitStack() as lock:
+        return _run(Session(config, out, run, lock, resume=resume), run, report)
+
+
+def _run(session: Session, run: RunConfig, report: Callable[[str], None]) -> TrainResult:
+    config = session.config
     accelerator, state, validator = session.accelerator, session.state, session.validator
     net, optimizer, guard = session.components.net, session.optimizer, session.guard
     stop = StopCondition(config.steps, run.minutes)

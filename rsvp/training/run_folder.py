@@ -24,7 +24,15 @@ import torch
 from torch import nn
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import atomic_write, dumps, parse_json, read_bytes, write_json, write_text
+from rsvp.platform.files import (
+    atomic_write,
+    dumps,
+    parse_json,
+    read_bytes,
+    writable,
+    write_json,
+    write_text,
+)
 
 CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
 LOG, MEASURED = "log.csv", "measured.csv"
@@ -123,7 +131,7 @@ class RunFolder:
         file = self.folder / name
         shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         is_new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as stream:
+        with writable(file), file.open("a", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             if is_new:
                 writer.writerow(shown)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rsvp.platform.files import locked
 from rsvp.training.batches import TrainingBatch, micro_batches
 from rsvp.training.components import (
     FrozenEncoder,
@@ -58,9 +60,12 @@ class Session:
     """Everything that the training loop works with, ready for the next step.
 
     `model` is the network as accelerate wraps it for several processes; the loop advances `state`.
+    The run's folder stays locked until `lock` is closed.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, run: RunConfig, *, resume: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, out: Path, run: RunConfig, lock: ExitStack, *, resume: bool
+    ) -> None:
         train_images, validation_images = open_images(config)
         accelerator = make_accelerator(config.precision, config.accumulate, run.device, out)
         config.micro_batch(accelerator.num_processes)  # or BadInput, before anything is written
@@ -70,7 +75,8 @@ class Session:
         fixed = run.cache is not None
         with accelerator.main_process_first():
             saved = {**config.model_dump(mode="json"), "cached": fixed}
-            main = bool(accelerator.is_main_process)
+            if main := bool(accelerator.is_main_process):
+                lock.enter_context(locked(out))
             self.folder = RunFolder(out, saved, resume=resume, main=main)
         self.state = self.folder.restore(components.net.fusion, optimizer, accelerator.scaler)
         self.model, self.optimizer = accelerator.prepare(components.net, optimizer)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.masks import encode_rle, mask_to_box
-from rsvp.platform.files import write_json
+from rsvp.platform.files import json_bytes
 from rsvp.types import Segmentation, Target
 from rsvp.writers.common import label_of, labels_of
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `coco.json`."""
-    yield write_json(folder / "coco.json", to_coco(result))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`coco.json`."""
+    yield "coco.json", json_bytes(to_coco(result))
 
 
 def to_coco(result: Segmentation) -> dict[str, Any]:
@@ -35,13 +35,14 @@ def to_coco(result: Segmentation) -> dict[str, Any]:
 
 
 def _annotation(number: int, target: Target, category: int) -> dict[str, Any]:
-    tight = mask_to_box(target.mask) or target.box
+    mask = target.mask
+    tight = mask_to_box(mask) or target.box
     return {
         "id": number,
         "image_id": 1,
         "category_id": category,
-        "segmentation": encode_rle(target.mask),
-        "area": int(target.mask.sum()),
+        "segmentation": encode_rle(mask),
+        "area": target.packed.area,
         "bbox": [round(v, 2) for v in (tight.x0, tight.y0, tight.width, tight.height)],
         "iscrowd": 0,
         "score": round(target.score, 4),

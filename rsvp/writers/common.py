@@ -1,12 +1,28 @@
-"""What several formats need: a class name for every target, and PNG bytes."""
+"""What several formats need: names of files and classes, and PNG bytes."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from PIL import Image as Pil
 
 from rsvp.types import RgbArray, Segmentation, Target
+
+
+def mask_file(number: int) -> str:
+    """The mask of the target at this place, counted from 0."""
+    return f"masks/{number:03d}.png"
+
+
+def look_file(number: int) -> str:
+    """The picture of the look at this place among those that have one, counted from 0."""
+    return f"looks/{number:03d}.png"
+
+
+def image_stem(path: str | None) -> str:
+    """What a file is called that is named like the image."""
+    return Path(path or "image").stem
 
 
 def label_of(target: Target) -> str:

@@ -18,14 +18,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
+    model_validator,
 )
 
+from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
 from rsvp.parsing.mentions import numbered
-from rsvp.platform.files import write_json
+from rsvp.platform.files import json_bytes, parse_json, read_bytes
 from rsvp.trace import PathStep, TracedQuestion
 from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
+from rsvp.writers.common import image_stem, look_file, mask_file
+
+RESULT = "result.json"
 
 
 def _xyxy(box: Any) -> Any:
@@ -279,6 +285,59 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
     return document(result).model_dump()
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `result.json`."""
-    yield write_json(folder / "result.json", to_dict(result))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`result.json`."""
+    yield RESULT, json_bytes(to_dict(result))
+
+
+class EarlierResult(BaseModel):
+    """What the `result.json` of a folder says about the other files there."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    targets: list[Any]
+    looks: list[dict[str, Any]] = Field(default=[])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_elsewhere(cls, values: Any) -> Any:
+        """An answer has its targets in its looks, a trace in its path, by number."""
+        if isinstance(values, dict) and isinstance(path := values.get("path"), list):
+            parts = [*path, {"objects": values.get("answer_objects")}]
+            named = [o for part in parts if isinstance(part, dict) for o in part["objects"] or []]
+            return {**values, "targets": list({o["number"] for o in named} - {None})}
+        if isinstance(values, dict) and isinstance(looks := values.get("looks"), list):
+            found = [
+                t for look in looks if isinstance(look, dict) for t in look.get("targets") or []
+            ]
+            return {**values, "targets": found}
+        return values
+
+    @classmethod
+    def read(cls, folder: Path) -> EarlierResult | None:
+        """None where there is no `result.json`, or it is something else."""
+        file = folder / RESULT
+        try:
+            return cls.model_validate(parse_json(read_bytes(file), str(file)))
+        except (BadInput, ValidationError):
+            return None
+
+    @property
+    def masks(self) -> list[str]:
+        """The masks of its targets."""
+        return [mask_file(number) for number in range(len(self.targets))]
+
+    @property
+    def pictures(self) -> list[str]:
+        """The pictures of its looks."""
+        shown = [look for look in self.looks if look.get("size")]
+        return [look_file(number) for number in range(len(shown))]
+
+    def accounts_for(self, name: str, stem: str | None) -> bool:
+        """Whether a file belongs to this result; `stem` is that of the image it may be named for.
+
+        Of files that are named for another image, it knows nothing.
+        """
+        if name.startswith(("masks/", "looks/")):
+            return name in (*self.masks, *self.pictures)
+        return Path(name).stem != stem or stem == image_stem(self.image.path)

@@ -26,7 +26,6 @@ from rsvp.drawing.palette import is_light
 from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
-from rsvp.platform.files import write_text
 from rsvp.trace import PathObject, TracedQuestion
 from rsvp.types import AnsweredQuestion, BoolMask, Box, RgbArray, Segmentation, Target
 from rsvp.writers.contours import MAX_JOINED, find_contours
@@ -52,9 +51,9 @@ class ShownStep:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `result.html`."""
-    yield write_text(folder / "result.html", to_html(result))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`result.html`."""
+    yield "result.html", to_html(result).encode("utf-8", "backslashreplace")
 
 
 def to_html(result: Segmentation) -> str:
@@ -141,9 +140,10 @@ def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
 
 def _drawn(number: int, target: Target, size: tuple[int, int]) -> dict[str, object]:
     """An object as the drawing needs it: its outline, and where its number stands."""
-    mask = _shrunk(target.mask, size)
+    full = target.mask
+    mask = _shrunk(full, size)
     outline = mask_to_box(mask)
-    scale = size[1] / target.mask.shape[1]
+    scale = size[1] / full.shape[1]
     box = outline.xyxy if outline else tuple(v * scale for v in target.box.xyxy)
     colour = colour_of(number - 1)
     return {

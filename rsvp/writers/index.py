@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import atomic_write
 from rsvp.types import Segmentation
 from rsvp.writers.common import png
 
 _VOID = 255  # PASCAL VOC's "ignore" label: never a target's number
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `index.png`."""
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`index.png`."""
     numbers = to_index_mask(result)
     image = Pil.fromarray(numbers)
     if numbers.max() < _VOID:
         image = Pil.fromarray(numbers.astype(np.uint8))
         image.putpalette(_voc_colours())
-    yield atomic_write(folder / "index.png", png(image))
+    yield "index.png", png(image)
 
 
 def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:
@@ -42,9 +41,9 @@ def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:
     if len(result.targets) > np.iinfo(np.uint16).max:
         raise BadInput(f"an index mask holds at most 65,535 targets, found {len(result.targets)}")
     numbers = np.zeros((result.image.height, result.image.width), dtype=np.uint16)
-    numbered = enumerate((target.mask for target in result.targets), start=1)
-    for number, mask in sorted(numbered, key=lambda item: -item[1].sum()):
-        numbers[mask] = number
+    numbered = enumerate((target.packed for target in result.targets), start=1)
+    for number, mask in sorted(numbered, key=lambda item: -item[1].area):
+        numbers[mask.unpack()] = number
     return numbers
 
 

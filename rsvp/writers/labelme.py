@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp.masks import mask_to_box
-from rsvp.platform.files import write_json
+from rsvp.platform.files import json_bytes
 from rsvp.types import Image, RgbArray, Segmentation, Target
 from rsvp.writers.common import label_of, png
 
@@ -22,9 +22,9 @@ _VERSION = "5.5.0"  # of the format's description
 _OPENED_BY_LABELME = (".png", ".jpg", ".jpeg", ".bmp")
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `labelme.json`."""
-    yield write_json(folder / "labelme.json", to_labelme(result, folder))
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`labelme.json`."""
+    yield "labelme.json", json_bytes(to_labelme(result, folder))
 
 
 def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[s
 
 
 def _shape(target: Target) -> dict[str, Any] | None:
-    box = mask_to_box(target.mask)
+    mask = target.mask
+    box = mask_to_box(mask)
     if box is None:
         return None
     x0, y0, x1, y1 = (int(value) for value in box.xyxy)
@@ -59,7 +60,7 @@ def _shape(target: Target) -> dict[str, Any] | None:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": _base64_png(target.mask[y0:y1, x0:x1].astype("uint8") * 255),
+        "mask": _base64_png(mask[y0:y1, x0:x1].astype("uint8") * 255),
         "score": round(target.score, 4),
     }
 

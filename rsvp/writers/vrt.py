@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rsvp.masks import encode_rle
 from rsvp.parsing.mentions import pieces
-from rsvp.platform.files import dumps, write_text
+from rsvp.platform.files import dumps
 from rsvp.trace import PathObject, TracedQuestion
 from rsvp.types import Segmentation, Target
 
@@ -20,8 +20,8 @@ SEG = "[SEG]"  # in a reply, stands for the next mask
 _RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # never in the model's own text
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `vrt.jsonl`, a predictions line for ``rsvp score vrt``; its id is the image's stem."""
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`vrt.jsonl`, a predictions line for ``rsvp score vrt``; its id is the image's stem."""
     text, targets = marked_text(result)
     path = result.image.path
     line = {
@@ -30,7 +30,7 @@ def write(result: Segmentation, folder: Path) -> Iterator[Path]:
         "text": text,
         "masks": [encode_rle(target.mask) for target in targets],
     }
-    yield write_text(folder / "vrt.jsonl", dumps(line, indent=None, ascii_only=True) + "\n")
+    yield "vrt.jsonl", f"{dumps(line, indent=None, ascii_only=True)}\n".encode()
 
 
 def marked_text(result: Segmentation) -> tuple[str, tuple[Target, ...]]:

@@ -8,29 +8,33 @@ down to whole pixels and fill the polygon, which gives every other pixel back.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from rsvp.platform.files import write_text
 from rsvp.types import Segmentation
-from rsvp.writers.common import label_of, labels_of
+from rsvp.writers.common import image_stem, label_of, labels_of
 from rsvp.writers.contours import find_contours, join_contours
 
 _MIN_POINTS = 3  # readers take a shorter line for a box
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
-    """Write `labels/NAME.txt`, named like the image, and `data.yaml` with the class names."""
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """`labels/NAME.txt`, named like the image, and `data.yaml` with the class names."""
     lines, names = to_yolo(result)
-    labels = folder / "labels"
-    labels.mkdir(exist_ok=True)
-    name = f"{Path(result.image.path or 'image').stem}.txt"
-    yield write_text(labels / name, "".join(f"{line}\n" for line in lines))
-    # A JSON string in ASCII is a YAML string, whatever the label contains.
-    rows = [f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(names)]
-    yield write_text(folder / "data.yaml", "names:\n" + "".join(rows) if rows else "names: {}\n")
+    labels = "".join(f"{line}\n" for line in lines)
+    yield f"labels/{image_stem(result.image.path)}.txt", labels.encode()
+    rows = [f"  {number}: {_yaml(name)}\n" for number, name in enumerate(names)]
+    yield "data.yaml", ("names:\n" + "".join(rows) if rows else "names: {}\n").encode()
+
+
+def _yaml(text: str) -> str:
+    """A quoted YAML string in ASCII: JSON's, but for escapes that are not pairs of surrogates."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    quoted = json.dumps(whole, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
 
 
 def to_yolo(result: Segmentation) -> tuple[list[str], list[str]]:
@@ -45,7 +49,7 @@ def to_yolo(result: Segmentation) -> tuple[list[str], list[str]]:
     size = np.array([result.image.width, result.image.height])
     lines = []
     for target in result.targets:
-        if not target.mask.any():
+        if not target.packed.area:
             continue
         polygon = join_contours(find_contours(target.mask))
         if len(polygon) < _MIN_POINTS:

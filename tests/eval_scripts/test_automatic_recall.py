@@ -21,7 +21,7 @@ from eval.photos import AnnotatedPhotos
 from rsvp import registry
 from rsvp.masks import encode_rle
 from rsvp.platform.machine import holds_weights
-from rsvp.types import Masks
+from rsvp.types import PackedMask
 
 SIZE = (40, 50)
 needs_weights = pytest.mark.skipif(
@@ -110,10 +110,11 @@ def test_one_mask_matches_one_object_only() -> None:
 
 @dataclass
 class VlsmOutput:
-    masks: Masks
+    masks: tuple[PackedMask, ...]
+    scores: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.masks.masks)
+        return len(self.masks)
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_generators_take_turns_on_the_same_images(folder: Path) -> None:
         def generate(image):
             order.append(name)
             masks = np.concatenate([rectangles(2, seed) for seed in (1, 2, 3)])[::share]
-            return VlsmOutput(Masks(masks, np.ones(len(masks), np.float32)))
+            return VlsmOutput(tuple(map(PackedMask.pack, masks)), np.ones(len(masks), np.float32))
 
         return generate
 

@@ -7,7 +7,7 @@ from PIL import Image as Pil
 
 from rsvp.masks import encode_rle
 from rsvp.result import Result
-from rsvp.types import Box, ModelNames, Proposal, Reasoning, Target, Usage
+from rsvp.types import Box, ModelNames, PackedMask, Proposal, Reasoning, Target, Usage
 
 SIZE = (24, 32)
 A, B = Box(2, 2, 10, 10), Box(14, 4, 30, 20)
@@ -89,7 +89,10 @@ class FakePipeline:
         else:
             self.given.append(query)
         proposals = tuple(Proposal("thing", box) for box in boxes)
-        targets = tuple(Target("thing", box, 0.9, filled(box), raw=(1, 2, 3, 4)) for box in boxes)
+        targets = tuple(
+            Target("thing", box, 0.9, PackedMask.pack(filled(box)), raw=(1, 2, 3, 4))
+            for box in boxes
+        )
         return Result(
             image=image,
             query=query,

@@ -18,7 +18,7 @@ from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
 from rsvp.result import Result
-from rsvp.types import Box, ModelNames, Proposal, Reasoning, Target
+from rsvp.types import Box, ModelNames, PackedMask, Proposal, Reasoning, Target
 
 
 class Scripted:
@@ -33,7 +33,7 @@ class Scripted:
         for box in boxes:
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
             mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
-            targets.append(Target("thing", box, 0.5, mask))
+            targets.append(Target("thing", box, 0.5, PackedMask.pack(mask)))
         proposals = tuple(Proposal("thing", box) for box in boxes)
         names = ModelNames("script", "boxes", "filler", "ab" * 32)
         return Result(image, query, Reasoning((), proposals, ""), tuple(targets), names)

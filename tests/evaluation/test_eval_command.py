@@ -53,16 +53,17 @@ def test_the_default_reaches_the_pipeline_and_is_recorded(tmp_path, monkeypatch)
     given = []
 
     def make(*_, **options):
-        given.append(options["target_exists"])
+        given.append((options["target_exists"], options["options"]))
         return pipeline(Server())
 
     monkeypatch.setattr(Pipeline, "from_preset", make)
     data = write_scenes(tmp_path / "data", 1)
     monkeypatch.setattr(masks.Scenes, "has_absent", False)
-    for number, option in enumerate(([], ["--target-may-be-absent"])):
+    limit = ["--option", "max_tokens=7"]
+    for number, option in enumerate(([], ["--target-may-be-absent", *limit])):
         out = tmp_path / f"out{number}"
         assert main(["eval", "scenes", "--data", str(data), "--out", str(out), *option]) == 0
-    assert given == [True, False]
+    assert given == [(True, {}), (False, {"max_tokens": "7"})]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 
 from rsvp import presets, registry
 from rsvp.cli.main import app
+from rsvp.evaluation import benchmarks
 from rsvp.evaluation.runner import check
 
 FOLDER = Path(__file__).parents[2] / "eval"
@@ -29,6 +30,8 @@ def test_a_recipe_says_what_to_get_and_what_to_run(file):
         assert {"what", "from", "place"} <= set(download)
         assert download.get("gigabytes", 1) > 0
     assert recipe["run"]
+    exists = benchmarks.find(file.stem).target_exists()
+    assert any("--target-may-be-absent" in note for note in recipe.get("notes", ())) is exists
     outs = [parsed(run["command"], recipe["benchmark"], run["preset"]) for run in recipe["run"]]
     assert len(outs) == len(set(outs))  # no run overwrites another
     for reference in recipe.get("reference", ()):
@@ -46,6 +49,7 @@ def parsed(command, benchmark, preset):
     context = root.commands[name].make_context(name, arguments)
     options = context.params
     assert options["name"] == benchmark
+    assert options.get("target_exists") is None  # the benchmark's own default
     if name == "eval":
         assert options["preset"] == preset == presets.get(preset).name
         check(benchmark, options["protocol"], options["split"])

@@ -12,10 +12,20 @@ import pytest
 import staged
 from rectangles import A, B, FakePipeline, filled, write_scenes
 
-from rsvp.errors import BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.errors import (
+    AccessDenied,
+    BadInput,
+    MissingExtra,
+    MLLMFailed,
+    ModelUnavailable,
+    UnparsableReply,
+)
+from rsvp.evaluation.compare import compare
+from rsvp.evaluation.export import export_run
 from rsvp.evaluation.records import RecordsFile, read_records
 from rsvp.evaluation.runner import evaluate
 from rsvp.masks import encode_rle
+from rsvp.platform.files import locked
 
 # Right; one of two; rightly none; a failure; wrongly none; something where nothing is.
 ANSWERS = {
@@ -191,11 +201,22 @@ def test_a_segmenter_that_fails_on_the_true_boxes_scores_empty_in_the_oracle(sce
     assert summary.oracle.mean == pytest.approx(4 / 6)
 
 
-@pytest.mark.parametrize("error", [ModelUnavailable("no weights"), MissingExtra("it", "quant")])
-def test_a_missing_model_ends_the_run(scenes6, tmp_path, error):
+@pytest.mark.parametrize(
+    "error",
+    [ModelUnavailable("no weights"), MissingExtra("it", "quant"), AccessDenied("no such key")],
+)
+def test_a_missing_model_or_a_refused_key_ends_the_run(scenes6, tmp_path, error):
     with pytest.raises(type(error)):
         run(scenes6, tmp_path / "out", FakePipeline({**ANSWERS, "query 1": error}))
     assert [r["id"] for r in records_in(tmp_path / "out")] == ["000/0"]
+
+
+def test_a_run_without_any_answer_is_an_error_with_its_cause(scenes6, tmp_path):
+    answers = {f"query {i}": MLLMFailed("overloaded" if i else "odd") for i in range(6)}
+    with pytest.raises(MLLMFailed, match="all 6 samples failed, 5 of them: overloaded"):
+        run(scenes6, tmp_path / "out", FakePipeline(answers))
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["failed"] == 6
+    assert run(scenes6, tmp_path / "out", retry_failed=True).failed == 1
 
 
 def test_a_picture_that_does_not_fit_its_truth_is_malformed_data(scenes6, tmp_path):
@@ -368,7 +389,6 @@ def test_other_data_is_not_resumed(scenes6, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda lines: [*lines, lines[0]], "two records of sample '000/0'"),
         (lambda lines: [lines[0].replace("000/0", "x"), *lines[1:]], "'x' is not a sample"),
         (lambda lines: [lines[0], "{", *lines[2:]], "line 2 is not a record"),
         (lambda lines: ['{"id": "000/0"}', *lines[1:]], "record of '000/0' is not complete"),
@@ -380,6 +400,30 @@ def test_spoilt_records_are_named(scenes6, tmp_path, spoil, said):
     file.write_text("\n".join(spoil(file.read_text().splitlines())) + "\n")
     with pytest.raises(BadInput, match=said):
         run(scenes6, tmp_path / "out", resume=True)
+
+
+def test_a_second_record_of_a_sample_is_left_out(scenes6, tmp_path):
+    """Two processes on one folder once wrote such files."""
+    out = tmp_path / "out"
+    summary = run(scenes6, out)
+    whole = (out / "records.jsonl").read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    second = first.replace(b'"iou":1.0', b'"iou":0.5')
+    (out / "records.jsonl").write_bytes(b"\n".join([first, second, rest]))
+    assert compare(out, out).overall.n == 6
+    (exported,) = export_run(out, tmp_path / "exported")
+    assert exported.read_bytes().count(b"\n") == 6
+    assert run(scenes6, out, resume=True) == summary
+    assert (out / "records.jsonl").read_bytes() == whole
+
+
+def test_a_folder_in_which_another_run_is_at_work_is_refused(scenes6, tmp_path):
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(BadInput, match=r"another rsvp is at work in .*out"),
+    ):
+        run(scenes6, tmp_path / "out", resume=True)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # ---------------------------------------------------------------- the terminal

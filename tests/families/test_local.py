@@ -20,9 +20,11 @@ from family_folders import write_folder, write_refused
 from local_families import FAMILIES
 from PIL import Image as PilImage
 from refused_families import REFUSED
+from server_dialects import DIALECTS
 from tiny_models import tiny_florence2
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
+from rsvp import families
 from rsvp.errors import MissingExtra, ModelUnavailable
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.transformers import TransformersMLLM
@@ -157,8 +159,16 @@ def test_a_folder_that_says_nothing_has_its_class_s_own_size_limit(
 
 @pytest.mark.parametrize("name", HERE)
 def test_the_registry_knows_its_frame(loaded: Any, name: str) -> None:
-    families = pytest.importorskip("rsvp.families")
     assert families.family(loaded(name).model).frame == FAMILIES[name].frame
+
+
+def test_the_page_of_families_says_what_is_run_here() -> None:
+    rows = {kind: row for row in families.FAMILIES for kind in row.model_types}
+    for name, family in FAMILIES.items():
+        row = rows.get(family.config["model_type"])
+        assert row is None or (name in row.run) is not bool(family.needs)
+    run = {name for row in families.FAMILIES for name in row.run if row.name != "embedded"}
+    assert run <= {*FAMILIES, *(d.name for d in DIALECTS), "Florence-2"}
 
 
 @pytest.mark.parametrize("name", [n for n in HERE if FAMILIES[n].thinking])

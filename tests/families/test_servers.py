@@ -302,3 +302,5 @@ def test_the_options_are_read_from_text() -> None:
     assert options["extra_body"] == '{"top_k": 1}'
     assert (options["enable_thinking"], options["timeout"]) == (False, 30.0)
     OpenAIMLLM("m", base_url="http://h/v1", **options)
+    fields = registry.options_model("mllm", "openai").model_fields
+    assert (fields["timeout"].default, fields["stream"].default) == (600, True)

@@ -23,6 +23,7 @@ from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable
 from rsvp.mllm import MLLM
 from rsvp.mllm.transformers import TransformersMLLM
+from rsvp.platform import bounded, machine
 from rsvp.types import Message
 
 MAKERS = {
@@ -206,6 +207,26 @@ def test_a_missing_chat_template_is_an_error(folders: dict[str, Path], tmp_path:
         TransformersMLLM(str(folder)).reply(ask())
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}text",
+        "{{ 'text' * 10**10 }}",
+        "{% set n = namespace(t='text') %}{% for i in range(99) %}{% set n.t = n.t + n.t %}"
+        "{% endfor %}{{ n.t }}",
+        "text{{ 9**(9**9) }}",
+    ],
+)
+def test_a_template_that_loops_or_fills_the_memory(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
+    folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "endless")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelUnavailable, match="bad chat template: it needs more than 1 s or"):
+        TransformersMLLM(str(folder)).reply(ask())
+
+
 def test_a_prompt_beyond_the_context_length_is_an_error_and_the_reply_stays_within(
     folders: dict[str, Path],
 ) -> None:
@@ -223,16 +244,40 @@ def test_what_the_processor_refuses_is_one_line(backends: dict[str, Transformers
     assert "\n" not in str(error.value)
 
 
-def test_bf16_weights_run_in_float32_on_a_cpu_and_the_reason_is_logged(
-    folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("bfloat16", True, 0),
+        ("bfloat16", False, 0),
+        ("float32", True, 0),
+        ("bfloat16", True, 10**9),
+    ],
+    ids=str,
+)
+def test_a_cpu_that_multiplies_in_bfloat16_takes_it_for_large_models_published_in_it(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, bool, int],
 ) -> None:
+    """As in Qwen3-VL's repository, the text network's configuration alone says the number type."""
+    published, multiplies, large = case
+    folder = shutil.copytree(folders["qwen3_vl"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("dtype", None)
+    config["text_config"]["dtype"] = published
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr("rsvp.mllm.transformers._LARGE", large)
     caplog.set_level(logging.INFO, "rsvp")
-    mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=1, device="cpu")
+    mllm = TransformersMLLM(str(folder), max_tokens=1, device="cpu")
     mllm.reply(ask())
-    assert mllm._loaded.model.dtype == torch.float32
-    assert "cpu (asked), float32 (usual there)" in caplog.text
-    chosen = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=1, dtype="bf16", device="cpu")
-    chosen.reply(ask())
+    expected = published if multiplies and not large else "float32"
+    assert mllm._loaded.model.dtype == getattr(torch, expected)
+    assert f"cpu (asked), {expected} (usual there)" in caplog.text
+    chosen = TransformersMLLM(str(folder), dtype="bf16", device="cpu")
+    chosen.load()
     assert chosen._loaded.model.dtype == torch.bfloat16
     assert "cpu (asked), bfloat16 (asked)" in caplog.text
 
@@ -242,8 +287,12 @@ def test_logits_that_are_not_finite_are_an_error(folders: dict[str, Path]) -> No
     mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=50)
     mllm.load()
     model = mllm._loaded.model
-    model.get_output_embeddings().weight.data[7] = float("nan")
+    weight = model.get_output_embeddings().weight
+    weight.data[7] = 3e38
     with pytest.raises(MLLMFailed, match=r"logits are not finite.*--option dtype=float32"):
+        mllm.reply(ask())
+    weight.data[7] = float("nan")
+    with pytest.raises(ModelUnavailable, match=r"weights that are not finite: .*weight"):
         mllm.reply(ask())
 
 

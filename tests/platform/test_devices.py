@@ -13,12 +13,13 @@ from rsvp.platform.devices import choose_placement, dtype_name
 def machine(monkeypatch: pytest.MonkeyPatch):
     """`machine(cuda, mps)`: the capability of a CUDA device, or None, and whether MPS is there.
 
-    The GPU has 16 GB free. MPS computes in bfloat16 unless `old` is set.
+    The GPU has 16 GB free. MPS and the CPU compute in bfloat16 unless `old` is set.
     """
 
     def install(cuda: tuple[int, int] | None, mps: bool, *, old: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (16 * 10**9, 16 * 10**9))
         monkeypatch.setattr("rsvp.platform.devices._computes", lambda *_: not old)
+        monkeypatch.setattr("rsvp.platform.machine.multiplies_bfloat16", lambda: not old)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -39,6 +40,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         (None, True, {"mps_dtype": None}, ("cpu", torch.float32)),
         (None, False, {"mps_dtype": "bfloat16"}, ("cpu", torch.float32)),
         (None, False, {"dtype": "bf16"}, ("cpu", torch.bfloat16)),
+        (None, False, {"cpu_dtype": "bfloat16"}, ("cpu", torch.bfloat16)),
     ],
 )
 def test_the_choice(machine, cuda, mps, options, expected) -> None:
@@ -52,6 +54,11 @@ def test_an_older_mps_takes_float32_never_float16(machine) -> None:
     """Gemma 3 writes nothing in float16, and Qwen2-VL exclamation marks."""
     machine(None, True, old=True)
     assert choose_placement(mps_dtype="bfloat16").dtype == torch.float32
+
+
+def test_a_cpu_without_bfloat16_takes_float32(machine) -> None:
+    machine(None, False, old=True)
+    assert choose_placement(cpu_dtype="bfloat16").dtype == torch.float32
 
 
 def test_what_is_asked_for() -> None:

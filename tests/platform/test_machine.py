@@ -32,6 +32,19 @@ def test_names_of_the_hub(name: str, known: bool) -> None:
     assert machine.is_hub_id(name) is known
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512f avx512_bf16 fsrm", True), ("fpu amx_bf16 amx_tile", True),
+     ("fpu avx2 avx512f", False), ("fpu avx512_bf16x", False)],
+)  # fmt: skip
+def test_bfloat16_is_among_the_cpus_flags(
+    flags: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert machine.multiplies_bfloat16() is expected
+
+
 @given(st.text("ab._-/é~ ", max_size=12))
 @example("a.git")
 @example("a/b.gitb")

@@ -47,9 +47,14 @@ def segmenter() -> Sam2Segmenter:
     return Sam2Segmenter.from_network(small_sam2(), Preprocessing(128), device="cpu")
 
 
+def pixels(found: AutomaticMasks) -> np.ndarray:
+    """(n, H, W) bool."""
+    return np.stack([mask.unpack() for mask in found.masks])
+
+
 def by_place(found: AutomaticMasks) -> list[int]:
     """Rows in an order that rounding cannot change: by point, then by area."""
-    areas = found.masks.masks.sum(axis=(1, 2))
+    areas = [mask.area for mask in found.masks]
     return sorted(range(len(found)), key=lambda row: (*found.points[row].round(3), areas[row]))
 
 
@@ -57,8 +62,8 @@ def assert_same(ours: AutomaticMasks, theirs: AutomaticMasks) -> None:
     assert len(ours) == len(theirs) > 0
     a, b = by_place(ours), by_place(theirs)
     np.testing.assert_allclose(ours.points[a], theirs.points[b], atol=1e-3)
-    assert (ours.masks.masks[a] == theirs.masks.masks[b]).mean(axis=(1, 2)).min() > 0.9999
-    np.testing.assert_allclose(ours.masks.scores[a], theirs.masks.scores[b], atol=1e-5)
+    assert (pixels(ours)[a] == pixels(theirs)[b]).mean(axis=(1, 2)).min() > 0.9999
+    np.testing.assert_allclose(ours.scores[a], theirs.scores[b], atol=1e-5)
     np.testing.assert_allclose(ours.stability[a], theirs.stability[b], atol=1e-3)
     assert (np.abs(ours.boxes[a] - theirs.boxes[b]).max(axis=1) == 0).mean() > 0.9
 
@@ -147,11 +152,11 @@ def test_the_crops_are_the_packages(size, layers) -> None:
 def test_scores_boxes_and_order(segmenter, make_image) -> None:
     image = make_image(90, 130)
     found = automatic_masks(segmenter, image, AutomaticSettings(**LOW))
-    assert found.masks.masks.shape == (len(found), 90, 130)
-    assert (np.diff(found.masks.scores) <= 0).all()
-    assert (found.masks.scores > LOW["min_iou"]).all()
+    assert pixels(found).shape == (len(found), 90, 130)
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.scores > LOW["min_iou"]).all()
     assert (found.stability >= LOW["min_stability"]).all()
-    for mask, box in zip(found.masks.masks, found.boxes, strict=True):
+    for mask, box in zip(pixels(found), found.boxes, strict=True):
         assert mask_to_box(mask).xyxy == tuple(box)
     cells = (found.points / (130 / 6, 90 / 6) - 0.5).round(4)
     assert (cells == cells.round()).all()
@@ -162,8 +167,7 @@ def test_judged_small_they_are_the_same_masks(segmenter, make_image) -> None:
     image = make_image(300, 400)
     exact = automatic_masks(segmenter, image, AutomaticSettings(**LOW, judged_side=None))
     fast = automatic_masks(segmenter, image, AutomaticSettings(**LOW, judged_side=64))
-    masks = {mask.tobytes() for mask in exact.masks.masks}
-    shared = sum(mask.tobytes() in masks for mask in fast.masks.masks)
+    shared = sum(mask in set(exact.masks) for mask in fast.masks)
     assert shared >= 0.9 * max(len(exact), len(fast))
 
 
@@ -204,7 +208,7 @@ def test_nothing_found_is_no_mask(segmenter, make_image) -> None:
     found = automatic_masks(
         segmenter, make_image(40, 50), AutomaticSettings(min_iou=1.0, crop_layers=1)
     )
-    assert found.masks.masks.shape == (0, 40, 50)
+    assert found.masks == ()
     assert found.boxes.shape == (0, 4)
     assert found.points.shape == (0, 2)
 
@@ -212,7 +216,7 @@ def test_nothing_found_is_no_mask(segmenter, make_image) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (2, 3)])
 def test_the_smallest_images(segmenter, make_image, shape) -> None:
     found = automatic_masks(segmenter, make_image(*shape), AutomaticSettings(**LOW))
-    assert found.masks.masks.shape[1:] == shape
+    assert all(mask.size == shape for mask in found.masks)
 
 
 def test_everything_can_be_switched_off(segmenter, make_image) -> None:
@@ -337,7 +341,7 @@ def test_they_are_candidates(segmenter, make_image) -> None:
     found = detector.candidates(make_image(60, 80), ["a cup"])
     assert len(found) == 5
     assert found.phrases == ("",) * 5
-    assert found.masks.shape == (5, 60, 80)
+    assert [mask.size for mask in found.masks] == [(60, 80)] * 5
 
 
 def test_a_detector_by_its_spec(sam2_folder, make_image) -> None:

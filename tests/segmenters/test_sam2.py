@@ -423,6 +423,44 @@ def test_weights_stored_as_bfloat16_run_as_float32(sam2_folder, tmp_path, make_i
     assert segmenter.masks(encoding, [boxed(5, 5, 30, 30)]).masks.shape == (1, 40, 40)
 
 
+def test_weights_that_are_not_finite_or_pickled_are_refused(sam2_folder, tmp_path) -> None:
+    folder = Path(shutil.copytree(sam2_folder, tmp_path / "nan"))
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if "mask_decoder" in key)
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailable, match=f"not finite, first {name}"):
+        Sam2Segmenter(str(folder), device="cpu")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(ModelUnavailable, match="holds no safetensors; pickled weights") as caught:
+        Sam2Segmenter(str(folder), device="cpu")
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("mask_decoder_config.num_hidden_layers", 10**9, "num_hidden_layers 1000000000 is above"),
+        ("mask_decoder_config.hidden_size", 10**12, "hidden_size 1000000000000 is above"),
+        ("vision_config.backbone_config.blocks_per_stage", [1, 10**400], "blocks_per_stage 1000"),
+        ("mask_decoder_config", "none", "cannot be read as SAM 2"),
+        ("vision_config.backbone_config", {"model_type": [1]}, "cannot be read as SAM 2"),
+    ],
+)
+def test_absurd_settings_are_refused(sam2_folder, tmp_path, path, value, said) -> None:
+    folder = Path(shutil.copytree(sam2_folder, tmp_path / "absurd"))
+    config = part = json.loads((folder / "config.json").read_text())
+    *parents, last = path.split(".")
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailable, match=said) as caught:
+        Sam2Segmenter(str(folder), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_of_the_video_model_as_on_the_hub(sam2_folder, tmp_path) -> None:
     folder = tmp_path / "video"
     shutil.copytree(sam2_folder, folder)

@@ -19,7 +19,7 @@ from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.strategies.candidates import COMMON_PHRASES, main_box
 from rsvp.strategies.marks import PIXELS_PER_MARK, MarksStrategy, marks_range
-from rsvp.types import Box, Image, Masks, Reply
+from rsvp.types import Box, Image, Masks, PackedMask, Reply
 
 PLAIN = Image(np.full((400, 800, 3), 90, dtype=np.uint8), "0" * 64)
 BOXES = [(20, 20, 120, 140), (300, 50, 420, 300), (600, 200, 780, 380)]
@@ -132,10 +132,12 @@ def test_a_detector_is_asked_once_an_image_and_query():
 
 
 def test_masks_are_outlined_where_there_are_masks():
-    masks = np.zeros((1, 400, 800), dtype=bool)
+    mask = np.zeros((400, 800), dtype=bool)
     ys, xs = np.ogrid[:400, :800]
-    masks[0] = (xs - 400) ** 2 + (ys - 200) ** 2 < 100**2
-    view = MarksStrategy(detector=Finds([(300, 100, 500, 300)], masks=masks)).view(PLAIN)
+    mask[:] = (xs - 400) ** 2 + (ys - 200) ** 2 < 100**2
+    view = MarksStrategy(
+        detector=Finds([(300, 100, 500, 300)], masks=(PackedMask.pack(mask),))
+    ).view(PLAIN)
     changed = (view.rgb != PLAIN.rgb).any(-1)
     assert changed[200, 300] or changed[200, 301]
     assert not changed[298, 305]  # a corner of the box
@@ -245,8 +247,8 @@ def test_masks_are_ready_on_request_alone():
         (proposal,) = strategy.read(text, PLAIN, view, Frame("pixels")).proposals
         assert (proposal.mask is not None) == ready
         if proposal.mask is not None:
-            assert proposal.mask.shape == (400, 800)
-            assert proposal.mask.sum() == 100 * 100
+            assert proposal.mask.size == (400, 800)
+            assert proposal.mask.area == 100 * 100
             assert proposal.score == pytest.approx(1 - 1e4 / 320000)
 
 

@@ -25,7 +25,7 @@ MOMENTS = (
     "rsvp.training.run_folder.torch.save",
     "pathlib.Path.replace",
     "rsvp.training.validation.save_pretrained",
-    "rsvp.segmenters.vlsm.save_file",
+    "rsvp.segmenters.vlsm.save",
 )
 
 

@@ -21,7 +21,7 @@ from rsvp.cli.main import main
 from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.result import Result
-from rsvp.types import Box, ModelNames, Reasoning, Target
+from rsvp.types import Box, ModelNames, PackedMask, Reasoning, Target
 from rsvp.writers.index import to_index_mask
 
 HEIGHT, WIDTH = 61, 87
@@ -38,7 +38,7 @@ def blobs() -> list[np.ndarray]:
     return [disc, ring, parts, dot, np.zeros((HEIGHT, WIDTH), np.bool_)]
 
 
-LABELS = ("cup", "Tasse: „groß“ 杯", "cup", "", "ghost")
+LABELS = ("cup", "Tasse: „groß“ 杯 🐕\x85\u2028", "cup", "", "ghost")
 
 
 def made(masks: list[np.ndarray], path: Path | None = None) -> Result:
@@ -46,7 +46,7 @@ def made(masks: list[np.ndarray], path: Path | None = None) -> Result:
     if path is not None:
         Pil.fromarray(rgb).save(path)
     targets = tuple(
-        Target(label, Box(1, 2, 30 + i, 40), 0.5 + i / 10, mask)
+        Target(label, Box(1, 2, 30 + i, 40), 0.5 + i / 10, PackedMask.pack(mask))
         for i, (label, mask) in enumerate(zip(LABELS, masks, strict=False))
     )
     return Result(
@@ -72,9 +72,11 @@ def test_the_command_line_writes_them(tmp_path: Path, capsys) -> None:
 def test_the_visual_prompt_is_written(tmp_path: Path) -> None:
     shown = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     result = replace(made([]), shown=shown)
-    assert writers.write(result, tmp_path, ["prompt"]) == [tmp_path / "prompt.png"]
+    kinds = ["prompt", "json"]
+    assert writers.write(result, tmp_path, kinds)[0] == tmp_path / "prompt.png"
     assert (np.asarray(Pil.open(tmp_path / "prompt.png")) == shown).all()
-    assert writers.write(made([]), tmp_path, ["prompt"]) == []  # no MLLM was asked
+    paths = writers.write(made([]), tmp_path, kinds)  # no MLLM was asked
+    assert paths == [tmp_path / "result.json"]
     assert not (tmp_path / "prompt.png").exists()
 
 
@@ -156,6 +158,15 @@ def test_yolo_rows_are_read_by_their_rules(tmp_path: Path) -> None:
     assert 0 < (masks[2] & ~parts).sum() < WIDTH
 
 
+def test_half_a_character_in_a_class_name_is_readable_yaml(tmp_path: Path) -> None:
+    """A reply may end in the middle of an emoji's escape."""
+    one = made(blobs()[:1])
+    writers.write(
+        replace(one, targets=(replace(one.targets[0], label="dog \ud83d"),)), tmp_path, ["yolo"]
+    )
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {"names": {0: "dog \ufffd"}}
+
+
 def test_yolo_without_targets_is_a_background_image(tmp_path: Path) -> None:
     writers.write(made([]), tmp_path, ["yolo"])
     assert (tmp_path / "labels" / "image.txt").read_text() == ""
@@ -191,7 +202,7 @@ def test_more_targets_than_palette_entries(tmp_path: Path) -> None:
     for number, row in enumerate(rows):
         row[number // WIDTH, number % WIDTH] = True
     one = made([])
-    targets = tuple(Target("x", Box(0, 0, 1, 1), 1.0, row) for row in rows)
+    targets = tuple(Target("x", Box(0, 0, 1, 1), 1.0, PackedMask.pack(row)) for row in rows)
     writers.write(replace(one, targets=targets), tmp_path, ["index"])
     found = cv2.imread(str(tmp_path / "index.png"), cv2.IMREAD_UNCHANGED)
     assert found.dtype == np.uint16

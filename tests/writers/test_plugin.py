@@ -17,13 +17,12 @@ MODULE = '''\
 from collections.abc import Iterator
 from pathlib import Path
 
-from rsvp.platform.files import write_text
 from rsvp.types import Segmentation
 
 
-def write(result: Segmentation, folder: Path) -> Iterator[Path]:
+def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
     rows = [",".join([t.label, *map(str, t.box.xyxy)]) for t in result.targets]
-    yield write_text(folder / "boxes.csv", "\\n".join(["label,x0,y0,x1,y1", *rows]) + "\\n")
+    yield "boxes.csv", ("\\n".join(["label,x0,y0,x1,y1", *rows]) + "\\n").encode()
 '''
 ENTRY_POINTS = "[rsvp.backends]\nwriter.csv = rsvp_csv:write\nwriter.broken = rsvp_csv:missing\n"
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rsvp import writers
 from rsvp.errors import BadInput
 from rsvp.result import Result
-from rsvp.types import Box, Image, ModelNames, Proposal, Reasoning, Step, Target, Usage
+from rsvp.types import Box, Image, ModelNames, PackedMask, Proposal, Reasoning, Step, Target, Usage
 from rsvp.writers.document import ResultDocument
 
 HEIGHT, WIDTH = 30, 50
@@ -33,7 +33,9 @@ def mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 def result(*boxes: tuple[int, int, int, int], **changes) -> Result:
     rgb = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
     targets = tuple(
-        Target(f"cup {i % 2}", Box(*map(float, box)), 0.912345, mask(*box), None, RAW)
+        Target(
+            f"cup {i % 2}", Box(*map(float, box)), 0.912345, PackedMask.pack(mask(*box)), None, RAW
+        )
         for i, box in enumerate(boxes)
     )
     proposals = tuple(Proposal(t.label, t.box) for t in targets)
@@ -158,7 +160,7 @@ def test_coco_is_read_by_pycocotools(tmp_path: Path, capsys) -> None:
 
 
 def test_coco_of_an_empty_mask_and_label() -> None:
-    empty = Target("", Box(1, 2, 3, 5), 0.5, mask(0, 0, 0, 0))
+    empty = Target("", Box(1, 2, 3, 5), 0.5, PackedMask.pack(mask(0, 0, 0, 0)))
     found = result(targets=(empty,)).to_coco()
     assert found["annotations"][0]["bbox"] == [1, 2, 2, 3]
     assert found["annotations"][0]["area"] == 0

@@ -26,7 +26,7 @@ Engine = Callable[[Work], Generator[Record, None, None]]
 """One record a sample, as they get done.
 
 Raises BadInput where a sample's image is broken or does not fit its truth, ModelUnavailable and
-MissingExtra where a model is missing.
+MissingExtra where a model is missing, AccessDenied where its server refuses the key.
 """
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rsvp.datasets import Sample
-from rsvp.errors import BadInput, ModelUnavailable, RsvpError
+from rsvp.errors import AccessDenied, BadInput, ModelUnavailable, RsvpError
 from rsvp.evaluation import outcomes
 from rsvp.evaluation.engines.local import is_remote
 from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline, Work
@@ -208,5 +208,6 @@ def _to_line(error: RsvpError) -> str:
 def _record(row: Mapping[str, Any]) -> Record:
     if row["error"]:
         code, message = json.loads(row["error"])
-        raise (ModelUnavailable if code == ModelUnavailable.exit_code else BadInput)(message)
+        kinds = {kind.exit_code: kind for kind in (ModelUnavailable, AccessDenied)}
+        raise kinds.get(code, BadInput)(message)
     return Record.model_validate(json.loads(row["record"]))

@@ -1,0 +1,152 @@
+"""20 SIGKILLs at random moments and the end: `pytest -m hostile tests/hostile/test_kills.py`.
+
+A command is killed, and started again into the same folder, until it ends; its files are then those
+of a run that nobody killed, byte for byte but for the time that each stage took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Answer, Server, completion, refusal
+
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+from rectangles import write_scenes
+
+KILLS = 20
+SAMPLES = 40
+BOX = [100, 100, 400, 600]
+
+pytestmark = pytest.mark.hostile
+
+
+def answer(request: dict[str, Any]) -> Answer:
+    """After some time: 0 to 2 boxes by the number of the query; an error, or no answer at all."""
+    (number,) = map(int, re.findall(r"^query (\d+)$", str(text_of(request)), re.M))
+    time.sleep(random.Random(number).uniform(0, 0.4))
+    if number % 10 == 7:
+        return refusal(400, "no such thing") if number % 20 == 7 else completion("gibberish")
+    targets = [{"label": "thing", "box": BOX}] * (number % 3)
+    return completion(json.dumps({"targets": targets, "reason": "it fits"}))
+
+
+def text_of(request: dict[str, Any]) -> str:
+    content = request["messages"][1]["content"]
+    return "\n".join(part.get("text", "") for part in content)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server()
+    running.answers = [answer]
+    running.http.handle_error = lambda *_: None  # of killed clients
+    monkeypatch.setenv("OPENAI_BASE_URL", running.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+def untimed(file: Path) -> bytes:
+    """The bytes of a file without times."""
+    text = file.read_bytes()
+    if file.name == "config.json":  # "environment" has the time and the free memory
+        return json.dumps(json.loads(text)["run"]).encode()
+    if file.suffix not in (".json", ".jsonl"):
+        return text
+    return re.sub(rb'"(seconds|timings)": ?\{[^{}]*(\{[^{}]*\}[^{}]*)*\}', b"", text)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Whole files only; the report shows times."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    kept = [path for path in files if path.suffix not in (".part", ".html")]
+    return {str(path.relative_to(folder)): untimed(path) for path in kept}
+
+
+def kill_again_and_again(
+    command: Callable[[Path], list[str]], folder: Path, progress: Callable[[Path], int]
+) -> tuple[list[int], int]:
+    """What had been written at each of `KILLS` kills, and how many runs came to their end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "rsvp", *command(out)]
+        return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+
+    began, process = time.monotonic(), start(folder / "whole")
+    while not progress(folder / "whole") and process.poll() is None:
+        time.sleep(0.01)
+    first = time.monotonic() - began  # until then Python imports modules
+    assert process.wait() == 0
+    whole, last = contents(folder / "whole"), time.monotonic() - began
+    rng, ended = random.Random(20), 0
+    written: list[int] = []
+    while len(written) < KILLS or (folder / f"killed{ended}").exists():
+        out = folder / f"killed{ended}"
+        began, is_new, process = time.monotonic(), not out.exists(), start(out)
+        try:
+            process.wait(rng.uniform(0.8 * first, last) if len(written) < KILLS else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            written.append(progress(out))
+            continue
+        assert process.returncode == 0
+        assert contents(out) == whole
+        ended += 1
+        if is_new:  # the machine is faster now than it was
+            last = time.monotonic() - began
+    return written, ended
+
+
+def test_eval_is_resumed(tmp_path: Path, server: Server, capsys) -> None:
+    data = write_scenes(tmp_path / "data", SAMPLES)
+    models = ["--mllm", "openai:m", "--segmenter", "box", "--option", "max_retries=0"]
+
+    def command(out: Path) -> list[str]:
+        return ["eval", "scenes", "--data", str(data), "--out", str(out), *models, "--resume"]
+
+    def records(out: Path) -> int:
+        file = out / "records.jsonl"
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+    written, ended = kill_again_and_again(command, tmp_path, records)
+    needed = SAMPLES * (ended + 1)
+    with capsys.disabled():
+        print(
+            f"\neval: {KILLS} kills after {written} of {SAMPLES} records; {ended} runs resumed to "
+            f"the identical end; {len(server.requests)} requests where {needed} samples needed one"
+        )
+    assert ended >= 1
+
+
+def test_segment_is_repeated(tmp_path: Path, capsys) -> None:
+    image = write_scenes(tmp_path / "data", 1) / "000.png"
+    boxes = [word for i in range(8) for word in ("--box", f"{i},{i},{i + 9},{i + 9}")]
+    formats = "json,overlay,png,index,coco,labelme,yolo"
+
+    def command(out: Path) -> list[str]:
+        words = ["segment", "--image", str(image), *boxes, "--segmenter", "box"]
+        return [*words, "--format", formats, "--out", str(out)]
+
+    def files(out: Path) -> int:
+        return sum(path.is_file() for path in out.rglob("*"))
+
+    written, ended = kill_again_and_again(command, tmp_path, files)
+    with capsys.disabled():
+        print(
+            f"\nsegment: {KILLS} kills after {written} of {files(tmp_path / 'whole')} files; "
+            f"{ended} repeated runs came to the identical end"
+        )
+    assert ended >= 1
