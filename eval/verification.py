@@ -3,6 +3,7 @@
     python -m eval.verification rounds   --data S --out DIR [--strategy NAME]... [--verify 2]
     python -m eval.verification recovery --data S --out DIR [--strategy NAME]... [--share 0.3]
     python -m eval.verification samples  --data S --out DIR [--samples 1 4 16]
+    python -m eval.verification cache    --data S --mllm transformers:FOLDER [--side 1024]
 
 rounds    gIoU without and with `--verify`, with clear cases decided by the scores and with all
           asked about; the paired difference, absent queries, and the cost of an image
@@ -10,6 +11,8 @@ recovery  the same where a share of stage 1's replies is spoiled: another object
           a missing target, a surplus one, or "no target"; how much of the gIoU lost is won back
 samples   gIoU and cost of K sampled replies, and how often a reply is right at a given agreement
           (reliability.svg)
+cache     seconds of a second round's question, one reply token, with what the model computed for
+          the first round's and without; e.g. the folder that eval.fullsize makes
 
 Every run has a folder of its own under `--out`; a second call resumes.
 """
@@ -17,6 +20,7 @@ Every run has a folder of its own under `--out`; a second call resumes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import sys
@@ -30,15 +34,19 @@ import numpy as np
 from eval._common import make_parser
 from eval._common import run as run_command
 from rsvp import presets, registry
-from rsvp.errors import BadInput
+from rsvp.checking import MaskChecker
+from rsvp.dialogue import Dialogue
+from rsvp.errors import BadInput, UnparsableReply
 from rsvp.evaluation import records
 from rsvp.evaluation.compare import compare
 from rsvp.evaluation.records import RECORDS, Record
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.summary import Summary
+from rsvp.images import load_image, resize
+from rsvp.masks import box_to_mask
 from rsvp.pipeline import Pipeline
 from rsvp.platform.files import parse_json, read_bytes, write_text
-from rsvp.types import Box, Image, Proposal, Reasoning
+from rsvp.types import Box, Image, PackedMask, Proposal, Reasoning, Target
 from rsvp.verify import VerifyOptions
 
 STRATEGIES = ("boxes", "grid", "marks")
@@ -244,12 +252,48 @@ def diagram(bins: Sequence[tuple[float, int, float, float]], side: int = 240) ->
     return f'<svg xmlns="http://www.w3.org/2000/svg" {view}>{bars}{line}</svg>\n'
 
 
+def cache(args: argparse.Namespace) -> str:
+    """What keeping the beginning of a conversation saves a local model."""
+    mllm = registry.make("mllm", args.mllm, max_tokens=1)
+    pipeline = Pipeline(mllm, registry.make("strategy", "boxes"), registry.make("segmenter", "box"))
+    (picture, *_), _ = zip(*scene_objects(args.data).items(), strict=True)
+    image = load_image(resize(load_image(picture).rgb, (args.side, args.side)))
+    config = pipeline.prompt_config
+    dialogue = Dialogue(mllm, config.profile, system="system.verify")
+    checker = MaskChecker(image, "the thing on the left", dialogue, config)
+
+    def seconds(corner: int) -> float:
+        box = Box(corner, corner, corner + args.side // 2, corner + args.side // 2)
+        mask = PackedMask.pack(box_to_mask(box, (args.side, args.side)))
+        with contextlib.suppress(UnparsableReply):
+            checker.ask([Target("thing", box, 1.0, mask)], [1])
+        return dialogue.budget.seconds - before
+
+    dialogue.single_turn, dialogue.max_reasks = True, 0  # a branch asks once
+    times = []
+    for kept in (False, True):
+        for corner in (0, args.side // 4):
+            before = dialogue.budget.seconds
+            mllm.keep_prefix = kept
+            times.append(seconds(corner))
+    return (
+        f"first round {times[0]:.2f} s, second {times[1]:.2f} s; kept: {times[3]:.2f} s, "
+        f"{times[3] / times[1]:.2f} of it ({mllm.reused_tokens} of "
+        f"{dialogue.budget.usage.prompt_tokens // 4} tokens)"
+    )
+
+
+EXPERIMENTS = {"rounds": rounds, "recovery": recovery, "samples": samples, "cache": cache}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = make_parser("verification", __doc__)
-    parser.add_argument("experiment", choices=("rounds", "recovery", "samples"))
+    parser.add_argument("experiment", choices=tuple(EXPERIMENTS))
     parser.add_argument("--data", type=Path, required=True, help="a folder of rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs go")
+    parser.add_argument("--mllm", default="transformers:embedded", help="of cache: a local model")
+    parser.add_argument("--side", type=int, default=1024, help="of cache: of the image, pixels")
     parser.add_argument("--preset", default=presets.DEFAULT)
     parser.add_argument("--strategy", action="append", help="may be given several times")
     parser.add_argument("--verify", type=int, default=2, help="rounds")
@@ -260,8 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    experiments = {"rounds": rounds, "recovery": recovery, "samples": samples}
-    print(experiments[args.experiment](args))
+    print(EXPERIMENTS[args.experiment](args))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ class TransformersMLLM:
         load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp-segmentation[quant]``.
         max_tokens: the longest reply, in tokens; thinking counts too.
         temperature: 0 is greedy.
+        keep_prefix: keep what was computed for the beginning of a conversation, for the next one
+            that begins alike; takes memory, some 0.1 MB a token with 2 billion parameters.
         enable_thinking: switches the thinking of models whose chat template can: Qwen3.5, GLM-4.5V,
             Gemma 4 and Kimi; None leaves it to the template.
         trust_remote_code: run Python code that comes with the model. Only if you have read it.
@@ -95,6 +97,7 @@ class TransformersMLLM:
         load_in_4bit: bool = False,
         max_tokens: Annotated[int, Field(ge=1)] = 4096,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
+        keep_prefix: bool = True,
         enable_thinking: bool | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -105,9 +108,14 @@ class TransformersMLLM:
         _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
         self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
         self._max_tokens, self._temperature = max_tokens, temperature
-        self._enable_thinking = enable_thinking
+        self._enable_thinking, self.keep_prefix = enable_thinking, keep_prefix
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the last prompt were not computed again, see `keep_prefix`."""
+        return self._loaded.prefix.reused if self._loaded else 0
 
     def load(self) -> None:
         """Load the model, downloaded if necessary; later calls do nothing.
@@ -239,8 +247,8 @@ class TransformersMLLM:
             return []
         confidence = _Confidence()
         with torch.inference_mode():
-            one = settings.num_return_sequences == 1
-            generate = loaded.prefix.generate if one else _generate_plain
+            kept = self.keep_prefix and settings.num_return_sequences == 1
+            generate = loaded.prefix.generate if kept else _generate_plain
             sequences = generate(
                 loaded.model, inputs, generation_config=settings, logits_processor=[confidence]
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -113,3 +114,13 @@ def test_a_share_outside_its_range_is_refused(tmp_path, capsys) -> None:
     words = ["recovery", "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--share", "0"]
     assert verification.main(words) == 2
     assert "the share is above 0" in capsys.readouterr().err
+
+
+def test_what_a_kept_prefix_saves(tmp_path, capsys) -> None:
+    from tiny_models import tiny_qwen3_vl
+
+    data, model = folder(tmp_path), tiny_qwen3_vl(tmp_path / "model")
+    words = ["cache", "--data", str(data), "--mllm", f"transformers:{model}", "--side", "64"]
+    assert verification.main(words) == 0
+    said = re.search(r"([0-9]+) of ([0-9]+) tokens", capsys.readouterr().out)
+    assert 0.3 < int(said[1]) / int(said[2]) < 1

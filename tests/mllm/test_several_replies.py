@@ -66,7 +66,7 @@ def test_what_is_kept_changes_no_reply(folders: dict[str, Path], family: str) ->
     for question in questions:
         fresh = TransformersMLLM(str(folders[family]), max_tokens=12).reply(question)
         kept = keeping.reply(question)
-        reused.append(keeping._loaded.prefix.reused)
+        reused.append(keeping.reused_tokens)
         assert (kept.text, kept.usage) == (fresh.text, fresh.usage)
         assert kept.confidence == pytest.approx(fresh.confidence, abs=1e-4)
     assert reused[0] == 0
@@ -74,9 +74,16 @@ def test_what_is_kept_changes_no_reply(folders: dict[str, Path], family: str) ->
     assert reused[3] < reused[1]  # another first picture: the system text alone
 
 
+def test_keeping_can_be_switched_off(folders: dict[str, Path]) -> None:
+    mllm = TransformersMLLM(str(folders["qwen3_vl"]), max_tokens=4, keep_prefix=False)
+    question = ask(RGB, "Check these masks: the cup")
+    assert mllm.reply(question).text == mllm.reply(question).text
+    assert mllm.reused_tokens == 0
+
+
 @pytest.mark.parametrize("family", ["florence2", "llava"])
 def test_other_classes_compute_everything(folders: dict[str, Path], family: str) -> None:
     mllm = TransformersMLLM(str(folders[family]), max_tokens=4)
     question = [Message("user", (RGB, "Box: the cup"))]
     assert mllm.reply(question).text == mllm.reply(question).text
-    assert mllm._loaded.prefix.reused == 0
+    assert mllm.reused_tokens == 0
