@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsvp import errors
-    from rsvp.errors import RsvpError
+    from rsvp.errors import RsvpError, RsvpWarning
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
     from rsvp.result import Answer, Result, Trace
@@ -32,6 +32,7 @@ __all__ = [
     "Point",
     "Result",
     "RsvpError",
+    "RsvpWarning",
     "Trace",
     "__version__",
     "errors",
@@ -45,6 +46,7 @@ _HOMES = {
     "Point": "rsvp.types",
     "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
+    "RsvpWarning": "rsvp.errors",
     "Trace": "rsvp.result",
     "load_image": "rsvp.images",
 }

@@ -28,6 +28,7 @@ from rsvp.types import Message, Reply, RgbArray, Usage
 T = TypeVar("T")
 
 MAX_QUOTE = 4000  # characters of an unreadable reply that are shown back to the model
+MAX_SHOWN = 200  # of the last one, in the error
 CUT = "the reply was cut at the token limit"
 RAISE = (
     "raise it with --option max_tokens=N, or bound the thinking with --option reasoning_effort=low "
@@ -349,4 +350,11 @@ def _read_whole(reply: Reply, read: Callable[[Reply], T]) -> T:
 def _unreadable(error: UnparsableReply, replies: int) -> UnparsableReply:
     one = replies == 1
     what = "the MLLM's reply cannot" if one else f"none of the MLLM's {replies} replies can"
-    return UnparsableReply(f"{what} be read: {error}", error.raw)
+    words = " ".join(error.raw.split())
+    said = f'; it wrote: "{shorten(words)}"' if words else ""
+    return UnparsableReply(f"{what} be read: {error}{said}", error.raw)
+
+
+def shorten(text: str) -> str:
+    """The beginning of a text that is longer than an error line may quote."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

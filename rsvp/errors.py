@@ -14,6 +14,10 @@ class RsvpError(Exception):
     exit_code = 1
 
 
+class RsvpWarning(UserWarning):
+    """Category of the warnings of a result, which Python shows too."""
+
+
 class BadInput(RsvpError):
     """The caller's image, box, query, file or option cannot be used."""
 

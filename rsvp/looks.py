@@ -80,6 +80,7 @@ def take_away(rgb: RgbArray, kept: BoolMask, background: str) -> RgbArray:
     Args:
         background: "mean" (the picture's mean colour), "grey", "white" or "blur".
     """
+    outside: RgbArray | np.uint8
     if background == "blur":
         radius = max(rgb.shape) / _BLUR
         outside = np.asarray(Pil.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))

@@ -12,6 +12,9 @@ from rsvp.segmenters.embedding_cache import TimedMasks
 from rsvp.types import Box, Image, PackedMask, Point, Proposal, Reasoning, Target
 
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
+# Lone points with a lower score gave a mean IoU of 0.42 on rendered scenes and 0.14 on photographs,
+# those above 0.77 and 0.72 (the embedded segmenter); SAM's own mask generator drops masks below it.
+LOW_POINT_SCORE = 0.88
 MIN_INSIDE = 0.3  # of a proposal's box; with less inside the hint's box it means something else
 
 
@@ -65,8 +68,7 @@ def target_warnings(
     Args:
         steps: of a reasoning path, where each target is named first; their numbers begin at 1.
     """
-    starts = [f"{where}: " for where in steps] or [""] * len(targets)
-    names = [f"object {n}" if steps else f"target {n - 1}" for n in range(1, len(targets) + 1)]
+    starts, names = _called(targets, steps)
     for start, name, target in zip(starts, names, targets, strict=True):
         if not target.packed.area:
             yield f"{start}the segmenter found no pixels for {name} ({target.label})"
@@ -85,6 +87,34 @@ def first_steps(reasoning: Reasoning, count: int) -> list[str]:
         for one in step.objects:
             found.setdefault(one.number, f"step {number}")
     return [found.get(number, "the answer") for number in range(1, count + 1)]
+
+
+def _called(targets: Sequence[Target], steps: Sequence[str]) -> tuple[list[str], list[str]]:
+    """How a warning about each target begins, and what it calls it."""
+    if steps:
+        return [f"{where}: " for where in steps], [f"object {n}" for n in range(1, len(steps) + 1)]
+    return [""] * len(targets), [f"target {n}" for n in range(len(targets))]
+
+
+def point_warnings(
+    proposals: Sequence[Proposal], targets: Sequence[Target], steps: Sequence[str] = ()
+) -> Iterator[str]:
+    """Warnings about targets with a low score that nothing but one point describes.
+
+    Args:
+        steps: see `target_warnings`.
+    """
+    lone = {
+        (proposal.label, proposal.raw)
+        for proposal in proposals
+        if proposal.box is None and sum(point.positive for point in proposal.points) == 1
+    }
+    for start, name, target in zip(*_called(targets, steps), targets, strict=True):
+        if target.score < LOW_POINT_SCORE and (target.label, target.raw) in lone:
+            yield (
+                f"{start}{name} has one point and a low score ({target.score:.2f}): its mask may "
+                "be only a part, or more than is meant; a box around it or a second point helps"
+            )
 
 
 def hint_warning(proposals: Sequence[Proposal], targets: Sequence[Target]) -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from rsvp import prompting
+from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
@@ -18,7 +20,7 @@ from rsvp.mllm import MLLM, image_familiarity, is_remote
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import NeedsSegmenter, Strategy, View
+from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, View
 from rsvp.translation import Translator
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
@@ -96,20 +98,77 @@ class ReasoningOutput:
     confidence: float | None = None
     familiarity: float | None = None
     finish_reason: str = "stop"
-    timings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     prompts: tuple[str, ...] = ()
     samples: tuple[Reasoning, ...] = ()
-    shown: RgbArray | None = field(default=None, repr=False)
+    shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
 
-def check_prompts(mllm: str, strategy: str, config: PromptConfig, *, trace: bool = False) -> None:
-    """Refuse a strategy that has no prompts, e.g. points for a reasoner that never learned them.
+def make_prompt_config(
+    mllm: MLLM | None,
+    strategy: Strategy | None,
+    *,
+    frame: str | Frame | None,
+    cot: bool,
+    max_reasks: int,
+    target_exists: bool,
+    language: str = "en",
+    samples: int = 1,
+    temperature: float = TEMPERATURE,
+) -> PromptConfig:
+    """How the MLLM is asked; BadInput where it cannot be asked so, see `rsvp.Pipeline`."""
+    if mllm is not None and strategy is None:
+        raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
+    if max_reasks < 0:
+        raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
+    if samples < 1 or not 0 < temperature < math.inf:
+        raise BadInput(
+            f"samples is 1 or more, their temperature above 0, found {samples}, {temperature}"
+        )
+    family = registry.family(mllm.model if mllm is not None else "")
+    frame = family.frame if frame is None else frame
+    if isinstance(frame, str):
+        frame = replace(Frame.parse(frame), box_key=family.box_key)
+    lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
+    translator = _translator(language) if mllm is not None and family.lexicon else None
+    config = PromptConfig(
+        frame, family, cot, max_reasks, lexicon, target_exists, translator, language,
+        samples, temperature,
+    )  # fmt: skip
+    if mllm is not None and strategy is not None:
+        check_prompts(mllm.name, strategy, config)
+    return config
+
+
+def _lexicon(model: str) -> Lexicon | None:
+    """The words that a local model with few of them knows."""
+    folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
+    return Lexicon.load(folder)
+
+
+def _translator(language: str) -> Translator | None:
+    """The translator of the queries that the embedded reasoner is asked; None for English."""
+    if language == "en":
+        return None
+    from rsvp.embedded import languages
+
+    if language not in languages.LANGUAGES:
+        known = ", ".join(languages.LANGUAGES)
+        raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
+    return languages.translator(language)
+
+
+def check_prompts(
+    mllm: str, strategy: Strategy, config: PromptConfig, *, trace: bool = False
+) -> None:
+    """Refuse what the prompts cannot ask for: points or another grid of the embedded reasoner.
 
     Args:
         trace: for reasoning paths.
 
     Raises:
-        BadInput: the message names the strategies that have prompts.
+        BadInput: the strategy has no prompts (the message names those that have some), or they
+            cannot say what it shows.
     """
     few_words = config.family.lexicon and config.lexicon is None  # it learned masks alone
     if trace and few_words:
@@ -122,10 +181,12 @@ def check_prompts(mllm: str, strategy: str, config: PromptConfig, *, trace: bool
     known = [name.removeprefix(start).removesuffix(end) for name in named]
     if few_words:
         known = [name for name in known if name != "points"]
-    if strategy not in known:
+    if strategy.name not in known:
         raise BadInput(
-            f"{mllm} cannot be asked by the strategy {strategy}; it knows {', '.join(known)}"
+            f"{mllm} cannot be asked by the strategy {strategy.name}; it knows {', '.join(known)}"
         )
+    if isinstance(strategy, ChecksPrompt):
+        strategy.check_prompt(mllm, prompting.load(f"{start}{strategy.name}{end}").text)
 
 
 def propose(

@@ -31,9 +31,9 @@ class Result(Segmentation):
         """The result as one page, which replays the reasoning step by step."""
         return writers.to_html(self)
 
-    def to_coco(self) -> dict[str, Any]:
-        """The targets as a COCO instances dictionary."""
-        return writers.to_coco(self)
+    def to_coco(self, *, rle: bool = False) -> dict[str, Any]:
+        """The targets as a COCO instances dictionary; see `rsvp.writers.to_coco`."""
+        return writers.to_coco(self, rle=rle)
 
     def to_supervision(self) -> Any:
         """The targets as `supervision.Detections`; needs the extra ``supervision``."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,26 @@ from rsvp.errors import BadInput
 
 BoolMask = NDArray[np.bool_]
 RgbArray = NDArray[np.uint8]
+
+
+class ComparedByContent:
+    """Equality and hashing of dataclasses that hold arrays, by the fields that are compared."""
+
+    __slots__ = ()
+
+    def _content(self) -> tuple[Any, ...]:
+        values = (getattr(self, f.name) for f in fields(self) if f.compare)  # type: ignore[arg-type]
+        return tuple(
+            (v.shape, str(v.dtype), v.tobytes()) if isinstance(v, np.ndarray) else v for v in values
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self) or not isinstance(other, ComparedByContent):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +81,15 @@ def union_of(masks: Iterable[PackedMask], size: tuple[int, int]) -> BoolMask:
 class Image:
     """An upright RGB image. Made by `rsvp.images.load_image`, never by hand.
 
+    Two are equal where they have the same bytes and path.
+
     Attributes:
         rgb: (H, W, 3) uint8.
         sha256: hex digest of the source bytes (of the raw pixels when there was no file).
         path: where it came from, or None.
     """
 
-    rgb: RgbArray = field(repr=False)
+    rgb: RgbArray = field(repr=False, compare=False)
     sha256: str
     path: str | None = None
 
@@ -293,8 +316,8 @@ class Reply:
     resized: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks(ComparedByContent):
     """The segmenter's answer, one mask a proposal, in the image's own size.
 
     Attributes:
@@ -398,6 +421,7 @@ class Segmentation:
     """The values of one query on one image: why, and the exact pixels.
 
     `rsvp.result.Result` adds saving, drawing and exporting; writers and drawing take these values.
+    Two are equal, and have one hash, whatever time they took.
 
     Attributes:
         shown: (h, w, 3) uint8, what the MLLM saw: the image, maybe smaller, with bands, marks and
@@ -413,13 +437,13 @@ class Segmentation:
     targets: tuple[Target, ...]
     models: ModelNames
     usage: Usage = Usage()
-    timings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     rounds: int = 0
     verdicts: tuple[Verdict, ...] = ()
     round_costs: tuple[RoundCost, ...] = ()
     agreement: float | None = None
     warnings: tuple[str, ...] = ()
-    shown: RgbArray | None = field(default=None, repr=False)
+    shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def no_target(self) -> bool:

@@ -30,8 +30,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("masks", "frames", "looks", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
-    ("dialogue", "reasoning", "postprocess", "result", "answer", "agreement", "checking", "verify",
-     "pipeline", "training"),
+    (
+        "dialogue",
+        "reasoning",
+        "postprocess",
+        "result",
+        "answer",
+        "agreement",
+        "checking",
+        "verify",
+        "parts",
+        "pipeline",
+        "training",
+    ),
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )
@@ -53,7 +64,7 @@ MAY_BE_HEAVY = (
 BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    "rsvp.pipeline": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
+    "rsvp.reasoning": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
 }
 
 
@@ -146,7 +157,15 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
         for module in backends:
             others = backends - {module} - BUILT_ON.get(module, set())
             assert not imports_of(module) & others, kind
-        for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess", "registry"):
+        for name in (
+            "pipeline",
+            "dialogue",
+            "reasoning",
+            "request",
+            "postprocess",
+            "registry",
+            "parts",
+        ):
             assert not imports_of(f"rsvp.{name}") & backends, name
     light = {part_of(module) for module in imports_of("rsvp.registry")} - {None}
     assert light == {"errors", "families"}

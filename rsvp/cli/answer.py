@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 def answer(
     *,
-    image: Annotated[str, typer.Option(metavar="PATH", help="The image.")],
-    question: Annotated[str, typer.Option(metavar="TEXT", help="In any language.")],
+    image: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH", help="The image; - is standard input, demo the one in the package."
+        ),
+    ],
+    question: Annotated[list[str], typer.Option(metavar="TEXT", help="In any language.")],
     choice: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,9 +51,11 @@ def answer(
     verify: options.Verify = 0,
     verify_all: options.VerifyAll = False,
     samples: options.Samples = "1",
+    record: options.Record = None,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,looks",
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -58,7 +65,7 @@ def answer(
     as in `rsvp segment`, and shown to it again, enlarged. With --box or --point it is shown these
     at once.
     """
-    options.begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
     from rsvp import writers
     from rsvp.answer import make_answer_request
     from rsvp.dialogue import Limits
@@ -69,13 +76,22 @@ def answer(
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(
-        image, question, box or None, point or None, within=within, exclude=exclude
+        results.source(options.single("--image", image)),
+        options.single("--question", question),
+        box or None,
+        point or None,
+        within=within,
+        exclude=exclude,
     )
     asked = make_answer_request(request, choice or None, zoom=zoom, looks=looks)
     limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
-    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+    with (
+        writers.output_folder(folder, kinds, request.image.path)
+        if folder
+        else contextlib.nullcontext()
+    ):
         pipeline = Pipeline.from_preset(
             chosen,
             mllm=mllm,
@@ -88,6 +104,8 @@ def answer(
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
+            record=record,
+            connect=True,
         )
         found = pipeline.run_answer(asked)
         written = writers.write(found, folder, kinds) if folder else []

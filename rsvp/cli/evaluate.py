@@ -46,6 +46,7 @@ def evaluate(
     verify_all: options.VerifyAll = False,
     samples: options.Samples = "1",
     run_budget: options.RunBudget = None,
+    record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
     zoom: options.EvalZoom = None,
@@ -124,6 +125,8 @@ def evaluate(
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     if run_budget is not None and engine == "ray":
         raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
+    if record is not None and engine == "ray":
+        raise BadInput("--record is for one process: leave out --engine ray")
     pools = (
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),
@@ -144,7 +147,7 @@ def evaluate(
         language=language,
         options=backend_options,
     )
-    pipeline = make()
+    pipeline = make(record=record, connect=True)
     # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
     # is never asked, nor loaded.
     needed = isinstance(pipeline.strategy, NeedsSegmenter)
@@ -168,8 +171,7 @@ def evaluate(
         looks=looks,
         settings={"preset": chosen.name, **recorded},
     )
-    masks = isinstance(summary, Summary)
-    table = format_summary(summary) if masks else format_answers(summary)
+    table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
     if as_json:
         console.print_err(table)
         console.as_json(summary.to_dict())

@@ -13,12 +13,16 @@ import typer
 
 from rsvp import presets
 from rsvp.cli import console
-from rsvp.errors import BadInput, printable
+from rsvp.errors import BadInput, RsvpWarning, printable
+
+_MAX_STDIN = 1 << 30  # bytes
 
 Preset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        envvar="RSVP_PRESET",
+        autocompletion=lambda: [*presets.names(), presets.AUTO],
         help="Which models to use; `rsvp models` lists the presets, auto takes the best one that "
         "can run here now.",
     ),
@@ -28,6 +32,7 @@ Mllm = Annotated[
     typer.Option(
         "--mllm",
         metavar="SPEC",
+        envvar="RSVP_MLLM",
         help="Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
     ),
 ]
@@ -35,6 +40,7 @@ Strategy = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        envvar="RSVP_STRATEGY",
         help="How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
         "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:grounding-dino:ID-OR-FOLDER.",
     ),
@@ -43,6 +49,7 @@ Segmenter = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
+        envvar="RSVP_SEGMENTER",
         help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, vlsm:FOLDER, or box (no network).",
     ),
 ]
@@ -53,6 +60,7 @@ Frame = Annotated[
     str | None,
     typer.Option(
         metavar="FRAME",
+        envvar="RSVP_FRAME",
         help="How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
         "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
     ),
@@ -98,6 +106,7 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="KEY=VALUE,...",
+        envvar="RSVP_BUDGET",
         help="How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
         "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
         "spent the best result so far counts.",
@@ -177,7 +186,8 @@ Formats = Annotated[
         metavar="LIST",
         help="Which files: json, overlay, png (masks), html (a page that replays the reasoning), "
         "prompt (what the MLLM saw), looks (closer looks of an answer), index (one mask of "
-        "numbers), vrt (as VRT-Bench reads it), coco, labelme, yolo, or a plug-in's.",
+        "numbers), vrt (as VRT-Bench reads it), coco (polygons), coco-rle, labelme, yolo, or a "
+        "plug-in's.",
     ),
 ]
 _ZOOM = typer.Option(
@@ -194,9 +204,34 @@ Zoom = Annotated[str, _ZOOM]
 Looks = Annotated[int, _LOOKS]
 EvalZoom = Annotated[str | None, _ZOOM]
 EvalLooks = Annotated[int | None, _LOOKS]
+Record = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print errors only, and the object of --json.")
+]
+
+
+def single(name: str, values: Sequence[str]) -> str:
+    """The value of an option that a command takes once; BadInput where it was given again."""
+    if len(values) > 1:
+        raise BadInput(f"{name} was given {len(values)} times: a call takes one")
+    return values[0]
+
+
+def read_stdin() -> bytes:
+    """The bytes of standard input; BadInput where there are too many to be an image's."""
+    data = sys.stdin.buffer.read(_MAX_STDIN + 1)
+    if len(data) > _MAX_STDIN:
+        raise BadInput(f"standard input holds more than {_MAX_STDIN:,} bytes: no image is so large")
+    return data
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
@@ -248,19 +283,22 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def begin(*, verbose: bool = False, debug: bool = False) -> None:
-    """Set up what goes to stderr, before any model library is imported.
+def begin(*, verbose: bool = False, debug: bool = False, quiet: bool = False) -> None:
+    """Set up what is printed, before any model library is imported.
 
     Libraries that warn of what is no concern of the user's are silent unless asked not to be.
     """
     # Spinning OpenMP threads make small models up to 11 times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    level = logging.INFO if verbose or debug else logging.WARNING
+    console.set_quiet(quiet)
+    usual = logging.ERROR if quiet else logging.WARNING
+    level = logging.INFO if verbose or debug else usual
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
     logging.getLogger("rsvp").setLevel(level)
+    warnings.simplefilter("ignore", RsvpWarning)  # the command prints the warnings of a result
     if verbose or debug:
         return
     warnings.simplefilter("ignore")

@@ -1,13 +1,14 @@
-"""What `rsvp segment`, `answer` and `trace` print beside the result itself."""
+"""What `rsvp segment`, `answer` and `trace` share: their image, their folder, what they print."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsvp import presets
-from rsvp.cli import console
+from rsvp import presets, registry
+from rsvp.cli import console, options
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from rsvp.types import Box
 
 DEFAULT_OUT = "rsvp-out"
+STDIN = "-"
+
+
+def source(image: str) -> str | bytes:
+    """The image of `--image`: its path, or its bytes from standard input."""
+    if image == STDIN:
+        if sys.stdin.isatty():
+            raise BadInput("--image - reads an image from standard input: cat a.png | rsvp …")
+        return options.read_stdin()
+    if Path(image).is_dir():
+        batch = "batch" in registry.names("command")
+        instead = f"rsvp batch --input {image} takes folders" if batch else "give one image of it"
+        raise BadInput(f"{image} is a folder, not an image file; {instead}")
+    return image
 
 
 def folder(out: str | None, as_json: bool) -> Path | None:
@@ -67,7 +82,7 @@ def warn(result: Result, preset: presets.Preset) -> None:
     from rsvp.pipeline import UNSURE
 
     for warning in result.warnings:
-        console.print_err(f"warning: {console.plain(warning)}")
+        console.warn(warning)
     unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
     if unsure and preset.name == presets.DEFAULT:
         better = presets.get(presets.PHOTOGRAPHS)

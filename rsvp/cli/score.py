@@ -48,7 +48,7 @@ def score(
     if found.missing:
         some = ", ".join(console.plain(one) for one in found.missing[:_NAMED])
         more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
-        console.print_err(f"warning: no prediction, scored as empty: {some}{more}")
+        console.warn(f"no prediction, scored as empty: {some}{more}")
     if as_json:
         console.as_json(found.to_dict())
     else:

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 def trace(
     *,
-    image: Annotated[str, typer.Option(metavar="PATH", help="The image.")],
-    question: Annotated[str, typer.Option(metavar="TEXT", help="In any language.")],
+    image: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH", help="The image; - is standard input, demo the one in the package."
+        ),
+    ],
+    question: Annotated[list[str], typer.Option(metavar="TEXT", help="In any language.")],
     preset: options.Preset = presets.DEFAULT,
     mllm: options.Mllm = None,
     strategy: options.Strategy = None,
@@ -33,9 +38,11 @@ def trace(
     budget: options.Budget = None,
     verify: options.Verify = 0,
     verify_all: options.VerifyAll = False,
+    record: options.Record = None,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,html",
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -44,7 +51,7 @@ def trace(
     Prints the steps, in which [n] is the number of an object on the overlay, and writes
     result.json, overlay.png, a mask for each object, and result.html, which replays the path.
     """
-    options.begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.pipeline import Pipeline
@@ -53,11 +60,20 @@ def trace(
     # Whatever can be refused is refused before a model is loaded.
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
-    request = make_request(image, question, within=within, exclude=exclude)
+    request = make_request(
+        results.source(options.single("--image", image)),
+        options.single("--question", question),
+        within=within,
+        exclude=exclude,
+    )
     limits, checking = Limits.parse(budget), options.checking(verify, verify_all)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
-    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+    with (
+        writers.output_folder(folder, kinds, request.image.path)
+        if folder
+        else contextlib.nullcontext()
+    ):
         pipeline = Pipeline.from_preset(
             chosen,
             mllm=mllm,
@@ -69,6 +85,8 @@ def trace(
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
+            record=record,
+            connect=True,
         )
         found = pipeline.run_trace(request)
         written = writers.write(found, folder, kinds) if folder else []

@@ -127,7 +127,10 @@ class SceneDataset(BaseDataset):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         document, file, digest = _read(self.folder)
-        scenes = [_checked(scene, number, file) for number, scene in enumerate(document.scenes)]
+        scenes = [
+            _checked(scene, number, file, _SceneEntry)
+            for number, scene in enumerate(document.scenes)
+        ]
         self._samples = [(scene, query) for scene in scenes for query in scene.queries]
         ids = [query.id for _, query in self._samples]
         super().__init__(file, digest, ids)
@@ -252,7 +255,7 @@ def _objects(
     )
 
 
-def _checked(entry: object, number: int, file: Path, model: type[S] = _SceneEntry) -> S:
+def _checked(entry: object, number: int, file: Path, model: type[S]) -> S:
     scene = validate(model.model_validate, entry, f"{file}: scene {number}")
     inside(file.parent, scene.image, f"{file}: scene {number}")
     where = f"{file}: scene {scene.image}"

@@ -16,7 +16,7 @@ from rsvp.answer import AnswerRequest, Zoom
 from rsvp.datasets.vqa import Question, QuestionDataset
 from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
-from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool, is_remote
+from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
 from rsvp.evaluation.predictions import Prediction
@@ -26,6 +26,7 @@ from rsvp.evaluation.stats import Interval, mean_or_none
 from rsvp.evaluation.summary import Duration
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
+from rsvp.mllm import is_remote
 from rsvp.request import Request
 from rsvp.result import Answer
 from rsvp.types import Image, PackedMask, Proposal
@@ -64,7 +65,7 @@ class AnswerEngine:
     def __call__(self, work: Work) -> Generator[AnswerRecord, None, None]:
         """See `rsvp.evaluation.engines.local.Engine`."""
         dataset: Any = work.dataset
-        remote = is_remote(self.pipeline)
+        remote = is_remote(getattr(self.pipeline, "mllm", None))
         most = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
         if most == 1:
             for index in work.indices:

@@ -245,7 +245,7 @@ def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> Non
         EvalConfig.read(folder).check_same(run, folder)
 
 
-def _replay(file: Path, ids: list[str], aggregator: RunAggregator | AnswerAggregator) -> set[str]:
+def _replay(file: Path, ids: list[str], aggregator: Any) -> set[str]:
     """Add the records that are there; the ids of their samples. BadInput where one is broken."""
     expected, done = set(ids), set()
     for record in records.read(file, aggregator.model):

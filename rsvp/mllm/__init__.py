@@ -20,6 +20,7 @@ class MLLM(Protocol):
     A backend may also have these five; the functions below give the defaults:
 
         remote: bool, True where another machine runs the model.
+        connect(): raise MLLMFailed where that machine cannot be reached.
         load(): load the weights that the first reply would load; later calls do nothing.
         reply_longer(messages, cut, *, schema=None): the reply with twice the token limit, after
             the reply `cut` that ended there; None where the limit cannot be raised.
@@ -47,6 +48,13 @@ class MLLM(Protocol):
 def is_remote(mllm: MLLM | None) -> bool:
     """Whether another machine runs the model, so that this one can encode the image meanwhile."""
     return bool(getattr(mllm, "remote", False))
+
+
+def connect_to(mllm: MLLM | None) -> None:
+    """Raise MLLMFailed where the backend's server cannot be reached."""
+    connect = getattr(mllm, "connect", None)
+    if callable(connect):
+        connect()
 
 
 def load(mllm: MLLM) -> None:

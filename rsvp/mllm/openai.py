@@ -29,6 +29,7 @@ from pydantic import Field
 
 from rsvp.errors import AccessDenied, MLLMFailed, printable
 from rsvp.mllm import dialects, refusals, wire
+from rsvp.mllm.connection import connection_error
 from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
 
@@ -139,6 +140,13 @@ class OpenAIMLLM:
 
     def __repr__(self) -> str:
         return f"OpenAIMLLM({self.model!r}, base_url={self.base_url!r})"
+
+    def connect(self) -> None:
+        """Raise MLLMFailed where nothing listens at the server's address; nothing is sent."""
+        error = connection_error(self.base_url)
+        if error is not None:
+            hint = "; is it running? OPENAI_BASE_URL names it"
+            raise MLLMFailed(f"{self.name} at {self.base_url}: cannot connect ({error}){hint}")
 
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None

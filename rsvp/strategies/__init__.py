@@ -98,3 +98,12 @@ class NeedsSegmenter(Protocol):
     def check_segmenter(self, segmenter: Segmenter) -> None:
         """Raise BadInput where this segmenter cannot do what the strategy needs."""
         ...
+
+
+@runtime_checkable
+class ChecksPrompt(Protocol):
+    """A strategy with settings that not every prompt tells the MLLM of."""
+
+    def check_prompt(self, mllm: str, template: str) -> None:
+        """Raise BadInput where an MLLM is asked by a template that cannot say what is shown."""
+        ...

@@ -295,6 +295,7 @@ class EarlierResult(BaseModel):
 
     schema_version: Literal[1]
     image: ImageEntry
+    query: str
     targets: list[Any]
     looks: list[dict[str, Any]] = Field(default=[])
 
@@ -304,13 +305,16 @@ class EarlierResult(BaseModel):
         """An answer has its targets in its looks, a trace in its path, by number."""
         if isinstance(values, dict) and isinstance(path := values.get("path"), list):
             parts = [*path, {"objects": values.get("answer_objects")}]
-            named = [o for part in parts if isinstance(part, dict) for o in part["objects"] or []]
-            return {**values, "targets": list({o["number"] for o in named} - {None})}
+            named = [
+                o for part in parts if isinstance(part, dict) for o in part.get("objects") or []
+            ]
+            numbers = {o.get("number") for o in named if isinstance(o, dict)} - {None}
+            return {**values, "query": values.get("question"), "targets": list(numbers)}
         if isinstance(values, dict) and isinstance(looks := values.get("looks"), list):
             found = [
                 t for look in looks if isinstance(look, dict) for t in look.get("targets") or []
             ]
-            return {**values, "targets": found}
+            return {**values, "query": values.get("question"), "targets": found}
         return values
 
     @classmethod
@@ -332,6 +336,10 @@ class EarlierResult(BaseModel):
         """The pictures of its looks."""
         shown = [look for look in self.looks if look.get("size")]
         return [look_file(number) for number in range(len(shown))]
+
+    def is_of(self, result: Segmentation) -> bool:
+        """Whether it answers the same query on the same image."""
+        return (self.image.sha256, self.query) == (result.image.sha256, result.query)
 
     def accounts_for(self, name: str, stem: str | None) -> bool:
         """Whether a file belongs to this result; `stem` is that of the image it may be named for.
