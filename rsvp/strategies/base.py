@@ -136,9 +136,9 @@ class RegionStrategy(ABC, Generic[V]):
         """
         reply = parse_reply(text, expect=self.expect, y_first=frame.y_first)
         named = tuple(self.targets(reply))
-        targets = named[:MAX_TARGETS]
+        targets, own_view = named[:MAX_TARGETS], self.checked_view(view)
         try:
-            place, warnings = self._coordinate_map(targets, image, view, frame)
+            place, warnings = _coordinate_map(targets, own_view, image, frame)
             proposals = tuple(self.proposal(raw, place) for raw in targets)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
@@ -164,7 +164,7 @@ class RegionStrategy(ABC, Generic[V]):
         parts = [(f"step {n}", s.text, s.objects) for n, s in enumerate(reply.steps, start=1)]
         parts.append(("the answer", reply.answer, reply.targets))
         placed = [raw for *_, named in parts for raw in named if raw.has_region]
-        errors: list[BadInput] = []
+        own_view, errors = self.checked_view(view), list[BadInput]()
         found = ObjectList(max(image.height, image.width))
 
         def usable(raw: RawTarget) -> Proposal | None:
@@ -175,7 +175,7 @@ class RegionStrategy(ABC, Generic[V]):
                 return None
 
         try:
-            place, warnings = self._coordinate_map(placed, image, view, frame)
+            place, warnings = _coordinate_map(placed, own_view, image, frame)
         except BadInput as error:
             raise UnparsableReply(str(error), text) from error
         mentions = [
@@ -201,16 +201,6 @@ class RegionStrategy(ABC, Generic[V]):
         too_many = TOO_MANY.format(len(path.proposals), MAX_TARGETS)
         return replace(path.keep(range(MAX_TARGETS)), warnings=(*path.warnings, too_many))
 
-    def _coordinate_map(
-        self, targets: Iterable[RawTarget], image: Image, view: View, frame: Frame
-    ) -> tuple[CoordinateMap[V], tuple[str, ...]]:
-        """How the numbers of these targets are read, and a warning where not as they were asked."""
-        groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
-        own_view, size = self.checked_view(view), (image.height, image.width)
-        written = as_written(groups, frame)
-        place = CoordinateMap(written, own_view, size)
-        return place, (FRACTIONS.format(frame.kind),) if written != frame else ()
-
     def checked_view(self, view: View) -> V:
         """The view, which must be one of this strategy's own."""
         return view  # type: ignore[return-value]
@@ -218,6 +208,19 @@ class RegionStrategy(ABC, Generic[V]):
     def targets(self, reply: ParsedReply) -> Iterator[RawTarget]:
         """The targets of a reply that count."""
         yield from reply.targets
+
+
+def _coordinate_map(
+    targets: Iterable[RawTarget], view: V, image: Image, frame: Frame
+) -> tuple[CoordinateMap[V], tuple[str, ...]]:
+    """How the numbers of these targets are read, and a warning where not as they were asked for.
+
+    BadInput where some of them are in another unit than the others.
+    """
+    groups = [g for raw in targets for g in (raw.box, *raw.points, *raw.negative) if g]
+    written = as_written(groups, frame)
+    place = CoordinateMap(written, view, (image.height, image.width))
+    return place, (FRACTIONS.format(frame.kind),) if written != frame else ()
 
 
 def _identity(raw: RawTarget) -> int | None:
