@@ -68,6 +68,10 @@ def batch(
     option: options.Option = None,
     budget: options.Budget = None,
     record: options.Record = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
     resume: engines.Resume = False,
     retry_failed: engines.RetryFailed = False,
     concurrency: engines.Concurrency = None,
@@ -101,7 +105,8 @@ def batch(
     kinds = check_dataset_formats([name.strip() for name in formats.split(",") if name.strip()])
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
-    engines.check_engine(engine, record)
+    checking = options.checking(verify, verify_all, samples)
+    engines.check_engine(engine, record, run_budget)
     stdin = options.read_stdin() if source == batch_items.STDIN else b""
     items = batch_items.read_items(source, query or [], stdin=stdin, skip=Path(out))
     prompted = task == "segment" and all(item.boxes or item.points for item in items)
@@ -118,6 +123,8 @@ def batch(
         target_exists=bool(target_exists),
         language=language,
         options=backend_options,
+        run_limits=Limits.parse(run_budget),
+        **checking,
     )
     pipeline = make(record=record, connect=True)
     on_ray = engines.on_ray(

@@ -55,10 +55,12 @@ Gpus = Annotated[
 ]
 
 
-def check_engine(engine: str, record: str | None) -> None:
-    """BadInput where there is no such engine, or it cannot record."""
+def check_engine(engine: str, record: str | None, run_budget: str | None) -> None:
+    """BadInput where there is no such engine, or it cannot record or share a budget."""
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
+    if run_budget is not None and engine == "ray":
+        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
     if record is not None and engine == "ray":
         raise BadInput("--record is for one process: leave out --engine ray")
 

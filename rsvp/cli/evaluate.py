@@ -35,6 +35,10 @@ def evaluate(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
     record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
@@ -79,7 +83,8 @@ def evaluate(
     exists = checked.target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
-    engines.check_engine(engine, record)
+    checking = options.checking(verify, verify_all, samples)
+    engines.check_engine(engine, record, run_budget)
     writers.prepare(out)  # before the models are loaded
     make = functools.partial(
         Pipeline.from_preset,
@@ -90,6 +95,8 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
+        run_limits=Limits.parse(run_budget),
+        **checking,
         target_exists=exists,
         language=language,
         options=backend_options,
