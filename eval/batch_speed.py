@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ class DistantMLLM:
 
     def reply(
         self,
-        messages: list[Message],  # noqa: ARG002
+        messages: Sequence[Message],  # noqa: ARG002
         *,
-        schema: dict[str, Any] | None = None,  # noqa: ARG002
+        schema: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> Reply:
         """The box of the middle."""
         time.sleep(self._seconds)

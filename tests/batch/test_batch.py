@@ -229,6 +229,15 @@ def test_a_log_gets_lines_with_the_time_left(tmp_path, server, monkeypatch, caps
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_spent_budget_ends_the_batch_and_resume_goes_on(tmp_path, server, capsys) -> None:
+    data, out = write_images(tmp_path / "in", 5), tmp_path / "out"
+    words = ["--input", data, "--query", "cup", "--out", out, "--concurrency", "1"]
+    assert run(*words, "--run-budget", "calls=3") == 3
+    assert len(lines_of(out)) == len(server.requests) == 3
+    assert run(*words, "--resume") == 0
+    assert len(lines_of(out)) == len(server.requests) == 5
+
+
 # ------------------------------------------------------------ Python
 
 
