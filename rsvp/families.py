@@ -65,6 +65,11 @@ class ModelFamily:
     min_confidence: float | None = None
     lexicon: bool = False
 
+    def doubts(self, confidence: float | None) -> bool:
+        """Whether a reply of this confidence is below `min_confidence`."""
+        known = confidence is not None and self.min_confidence is not None
+        return known and confidence < self.min_confidence
+
     def view_side(self, height: int, width: int) -> int:
         """The longest side, in pixels, of what is sent of an image of this size."""
         if self.max_pixels is None:

@@ -224,7 +224,8 @@ def propose(
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
         familiar = image_familiarity(dialogue.mllm, image.rgb)
-    if reasoning.no_target and familiar is not None and familiar < 0:
+    unfamiliar = familiar is not None and familiar < 0
+    if reasoning.no_target and (unfamiliar or family.doubts(reply.confidence)):
         reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,

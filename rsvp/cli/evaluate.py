@@ -155,6 +155,11 @@ def evaluate(
         engine=on_ray if engine == "ray" else None,
         settings={"preset": chosen.name, **recorded},
     )
+    if summary.not_understood and chosen.name == presets.DEFAULT:
+        console.warn(
+            f"{summary.not_understood} of {summary.n} samples were not understood, so that their "
+            f"scores are those of empty masks; for photographs: {presets.for_photographs()}"
+        )
     table = format_summary(summary)
     if as_json:
         console.print_err(table)

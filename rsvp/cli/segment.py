@@ -185,9 +185,8 @@ def _folder(out: str | None, as_json: bool) -> Path | None:
 
 def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files; first of all that there is no answer, where that is so."""
-    unanswered = _no_answer(result)
-    if unanswered:
-        console.print_out(marked=unanswered, fg="yellow")
+    if result.unanswered:
+        console.print_out(marked=result.unanswered, fg="yellow")
     for number, step in enumerate(result.reasoning.steps, start=1):
         where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
@@ -195,7 +194,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out()
     # The reason would speak for what the hints do not allow.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
-    if result.no_target and not unanswered:
+    if result.no_target and not result.unanswered:
         found = "no target in this image" + ruled_out * " that the hints allow"
         console.print_out(marked=found, bold=True)
     for target in result.targets:
@@ -207,19 +206,6 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     if written:
         console.print_out()
         console.print_out(f"written: {', '.join(map(console.plain, _shortened(written)))}")
-
-
-def _no_answer(result: Result) -> str:
-    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
-    from rsvp.pipeline import UNSURE
-
-    if not result.no_target or result.reasoning.proposals:
-        return ""
-    if words := result.reasoning.unknown_words:
-        return f"no answer: this model does not know {', '.join(map(repr, words))}"
-    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
-        return "no answer: this model cannot read images of this kind, so nothing is known of it"
-    return ""
 
 
 def _pixels(box: Box) -> str:
@@ -239,8 +225,5 @@ def _warn(result: Result, preset: presets.Preset) -> None:
         console.warn(warning)
     unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
     if unsure and preset.name == presets.DEFAULT:
-        better = presets.get(presets.PHOTOGRAPHS)
-        console.print_err(
-            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
-            "`rsvp models` lists what can run here, and --box needs no reasoner"
-        )
+        hint = f"for photographs: {presets.for_photographs()}, and --box needs no reasoner"
+        console.print_err(hint)

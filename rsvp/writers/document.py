@@ -126,8 +126,6 @@ def document(result: Segmentation) -> ResultDocument:
         {
             **values,
             "schema_version": 1,
-            "understood": reasoning.understood,
-            "reason": reasoning.reason,
             "reply": reasoning.raw,
             "steps": reasoning.steps,
         }

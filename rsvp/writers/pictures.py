@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvp.drawing import overlay
-from rsvp.types import Segmentation
+from rsvp.types import RgbArray, Segmentation
 from rsvp.writers.common import mask_file, png
 
 
 def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
     """The targets drawn on the image."""
-    yield "overlay.png", png(overlay(result.image.rgb, result.targets))
+    yield "overlay.png", png(overlay_of(result))
+
+
+def overlay_of(result: Segmentation) -> RgbArray:
+    """(H, W, 3) uint8: the targets drawn on the image."""
+    notice = "not understood" if result.unanswered else "no target"
+    return overlay(result.image.rgb, result.targets, notice)
 
 
 def write_prompt(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -69,6 +69,7 @@ def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: 
         protocol=config.run.protocol,
         n=summary["n"],
         failed=summary["failed"],
+        not_understood=summary.get("not_understood", 0),
         **_scores(summary),
         bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
         seconds=summary.get("seconds", {}),
@@ -166,6 +167,7 @@ def _sample(record: Record, dataset: Dataset, index: Mapping[str, int]) -> dict[
         record.kind,
         record.id,
         "answered: no such thing" if record.no_target else "",
+        "" if record.understood else "not understood",
         "truly absent" if record.absent else "",
     )
     surplus = len(record.raw) - MAX_REPLY
