@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
-from rsvp.platform.files import locked, write_json, write_text
+from rsvp.platform.extras import require
+from rsvp.platform.files import check_writable, locked, write_json, write_text
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -47,6 +48,34 @@ def check(
     return benchmark, benchmark.protocol(protocol)
 
 
+def check_start(
+    name: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    protocol: str | None = None,
+    split: str | None = None,
+    resume: bool = False,
+) -> Dataset:
+    """The samples of a run, opened and checked, before a model is loaded or a file written.
+
+    Raises:
+        BadInput: see `evaluate`; the first sample is decoded, the others' images are looked for.
+        MissingExtra: a library is missing that reads or scores them.
+    """
+    benchmark, _ = check(name, protocol, split)
+    for module in benchmark.libraries:
+        require(module, "eval", f"scoring {name}")
+    if not Path(data).exists():
+        raise BadInput(f"there is no {data}; --data is where the samples of {name} are")
+    dataset: Dataset = benchmark.open(Path(data), split)
+    dataset.check_images()
+    _ = dataset[0]
+    _has_begun(Path(out), resume=resume)
+    check_writable(Path(out))
+    return dataset
+
+
 def evaluate(
     name: str,
     data: str | Path,
@@ -63,6 +92,7 @@ def evaluate(
     concurrency: int | None = None,
     engine: Engine | None = None,
     settings: Mapping[str, Any] | None = None,
+    dataset: Dataset | None = None,
 ) -> Summary:
     """Run a pipeline over a benchmark.
 
@@ -81,6 +111,7 @@ def evaluate(
         engine: answers the samples; by default this process, with `pipeline`. With another engine
             `pipeline` only describes the run.
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
+        dataset: the samples, where `check_start` opened them.
 
     Raises:
         BadInput: unknown benchmark, malformed data, or a folder that holds anything else or in
@@ -92,8 +123,10 @@ def evaluate(
     engine = engine or LocalEngine(pipeline, concurrency)
     benchmark, rules = check(name, protocol, split)
     open_dataset = functools.partial(benchmark.open, split=split)
-    dataset: Dataset = open_dataset(Path(data))
-    dataset.check_images()
+    if dataset is None:
+        dataset = check_start(
+            name, data, out, protocol=protocol, split=split, resume=resume or retry_failed
+        )
     if limit is not None and limit < 1:
         raise BadInput(f"the limit is at least 1 sample, found {limit}")
     ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
@@ -109,7 +142,7 @@ def evaluate(
         settings=dict(settings or {}),
     )
     file = folder / RECORDS
-    with locked(folder):
+    with locked(folder), _removed_unless_begun(folder):
         _prepare(folder, run, Path(data), resume=resume or retry_failed)
         if retry_failed:
             records.drop_failed(file)
@@ -155,22 +188,42 @@ def _finish(
 
 
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
-    """Make the run's folder, or check that it holds this very run."""
-    try:
-        # A kill may have left a draft of the config and nothing else.
-        started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
-    except OSError as error:
-        raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
-    if not started:
+    """Write the run's configuration, or check that the folder holds this very run."""
+    if _has_begun(folder, resume=resume):
+        EvalConfig.read(folder).check_same(run, folder)
+    else:
         environment = {"data": str(data), **config.environment()}
         document = EvalConfig(run=run, environment=environment).model_dump()
         write_json(folder / CONFIG, document, sync=True)
-    elif not resume:
+
+
+def _has_begun(folder: Path, *, resume: bool) -> bool:
+    """Whether a folder holds a run; BadInput where it is not to be resumed, or none."""
+    try:
+        # A kill may have left a draft of the config and nothing else.
+        begun = any(not entry.name.endswith(".part") for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
+    if begun and not resume:
         raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
-    elif not (folder / CONFIG).is_file():
+    if begun and not (folder / CONFIG).is_file():
         raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
-    else:
-        EvalConfig.read(folder).check_same(run, folder)
+    return begun
+
+
+@contextlib.contextmanager
+def _removed_unless_begun(folder: Path) -> Iterator[None]:
+    """Leave nothing of a new run that ends, e.g. for a missing model, before its first record."""
+    new = not any(folder.iterdir())
+    try:
+        yield
+    finally:
+        file = folder / RECORDS
+        if new and not (file.is_file() and file.stat().st_size):
+            for name in (RECORDS, CONFIG):
+                (folder / name).unlink(missing_ok=True)
 
 
 def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:

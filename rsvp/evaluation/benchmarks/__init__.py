@@ -50,6 +50,7 @@ class Benchmark(ABC):
             `rsvp eval` tell the MLLM that every target exists, True refuses to.
         scores_path: the boxes of the reasoning steps are segmented and scored too.
         scores_more: its scores are more than the gIoU and cIoU that every run has.
+        libraries: optional ones that its scores need; the extra ``eval`` installs them.
         export_file: where `export` writes.
     """
 
@@ -60,6 +61,7 @@ class Benchmark(ABC):
     has_absent: ClassVar[bool | None] = None
     scores_path: ClassVar[bool] = False
     scores_more: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ()
     export_file: ClassVar[str] = "predictions.jsonl"
 
     @abstractmethod

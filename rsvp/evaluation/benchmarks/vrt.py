@@ -37,6 +37,7 @@ class Vrt(Benchmark):
     reader = VrtDataset
     protocols = (ScoringProtocol("vrt"),)
     scores_path = True
+    libraries = ("scipy.optimize",)
 
     def scorer(self, dataset: VrtDataset, protocol: ScoringProtocol) -> VrtScorer:
         return VrtScorer(dataset)
