@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from rsvp.errors import RsvpError, RsvpWarning
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
-    from rsvp.result import Result
+    from rsvp.result import Answer, Result
     from rsvp.types import Box, Point
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Box",
     "Pipeline",
     "Point",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "rsvp.result",
     "Box": "rsvp.types",
     "Pipeline": "rsvp.pipeline",
     "Point": "rsvp.types",

@@ -116,6 +116,7 @@ class Dialogue:
 
     Args:
         profile: the folder of `prompts/` whose `system` prompt begins the conversation, if any.
+        system: the name of that prompt.
         single_turn: the model was trained on one question and one reply: every question begins a
             new conversation, and is asked again once at most.
         max_reasks: how often to ask again after a reply that cannot be read.
@@ -131,6 +132,7 @@ class Dialogue:
         mllm: MLLM,
         profile: str,
         *,
+        system: str = "system",
         single_turn: bool = False,
         max_reasks: int = 2,
         budget: Budget | None = None,
@@ -142,11 +144,21 @@ class Dialogue:
         self.prompts: list[str] = []
         self._prompt_tokens = 0  # of the last reply
         self._system: tuple[Message, ...] = ()
-        system = f"{profile}/system"
+        system = f"{profile}/{system}"
         if prompting.exists(system):
             self._system = (Message("system", (prompting.render(system),)),)
             self.prompts.append(system)
         self.messages: tuple[Message, ...] = self._system
+
+    def branch(self, profile: str) -> Dialogue:
+        """Another conversation with the same model and budget; its prompts count as this one's."""
+        new = Dialogue(
+            self.mllm, profile, single_turn=self.single_turn, max_reasks=self.max_reasks,
+            budget=self.budget,
+        )  # fmt: skip
+        self.prompts += new.prompts
+        new.prompts = self.prompts
+        return new
 
     @property
     def prompt_sha256(self) -> str:

@@ -16,6 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from rsvp import postprocess, presets
+from rsvp.answer import (
+    DEFAULT_LOOKS,
+    DEFAULT_ZOOM,
+    AnswerRequest,
+    answer_question,
+    check_answer_prompts,
+    make_answer_request,
+)
 from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput, RsvpError, RsvpWarning
 from rsvp.frames import Frame
@@ -25,7 +33,7 @@ from rsvp.parts import make_parts
 from rsvp.platform.timer import StageTimer
 from rsvp.reasoning import PromptConfig, ReasoningOutput, make_prompt_config, propose
 from rsvp.request import Boxes, BoxLike, Points, Request, make_request
-from rsvp.result import Result
+from rsvp.result import Answer, Result
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
@@ -247,6 +255,80 @@ class Pipeline:
             output = self._reason(request, timer)
         return self._segment(request, output, timer)
 
+    def answer(
+        self,
+        image: ImageSource,
+        question: str,
+        choices: Sequence[str] | None = None,
+        boxes: Boxes | None = None,
+        points: Points | None = None,
+        *,
+        zoom: str = DEFAULT_ZOOM,
+        looks: int = DEFAULT_LOOKS,
+        within: BoxLike | None = None,
+        exclude: Points | None = None,
+    ) -> Answer:
+        """Answer a question, after closer looks at what matters.
+
+        Args:
+            image, within, exclude: see `segment`; hints limit what is looked at.
+            question: in any language.
+            choices: what the answer is chosen from; without them it is free.
+            boxes, points: what to look at, as in `segment`; the MLLM is not asked where to look.
+            zoom: how a look is shown: ``none`` (no looks), ``box`` (the enlarged window), ``mask``
+                (in it the masks alone; ``mask:white`` names the background).
+            looks: how many the MLLM may ask for, at most.
+
+        Raises:
+            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
+        """
+        request = make_request(image, question, boxes, points, within=within, exclude=exclude)
+        return self.run_answer(make_answer_request(request, choices, zoom=zoom, looks=looks))
+
+    def check_answers(self) -> None:
+        """BadInput where this pipeline's MLLM cannot answer questions, or there is none."""
+        if self.mllm is None:
+            raise BadInput("without an MLLM no question can be answered")
+        check_answer_prompts(self.mllm.name, self.prompt_config)
+
+    def run_answer(self, asked: AnswerRequest) -> Answer:
+        """`answer` for a question that was checked before."""
+        self.check_answers()
+        timer, request, config = self._timer(), asked.request, self.prompt_config
+
+        def segment(part: Request, dialogue: Dialogue) -> Result:
+            output = None if part.prompts else self._reason(part, timer, dialogue)
+            return self._segment(part, output, timer)
+
+        ahead = (
+            contextlib.nullcontext()
+            if asked.zoom.mode == "none"
+            else self._encode_ahead(request.image)
+        )
+        dialogue = self._dialogue(config.family.profile, "system.answer")
+        with timer.stage("load"):
+            load(dialogue.mllm)
+        with ahead, timer.rest("answer"):
+            found = answer_question(asked, dialogue, config, segment)
+        masks = asked.zoom.mode == "mask"
+        return Answer(
+            image=request.image,
+            query=request.query,
+            reasoning=found.output.reasoning,
+            targets=tuple(target for look in found.looks for target in look.targets),
+            models=self._names(found.output),
+            usage=found.output.usage,
+            timings=timer.total(),
+            warnings=(*_reply_warnings(found.output, config), *found.warnings),
+            shown=found.output.shown,
+            answer=found.answer,
+            choices=asked.choices,
+            choice=found.choice,
+            zoom=asked.zoom.mode,
+            background=asked.zoom.background if masks else None,
+            looks=found.looks,
+        )
+
     def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
 
@@ -317,6 +399,16 @@ class Pipeline:
             )
         )
 
+    async def aanswer(
+        self,
+        image: ImageSource,
+        question: str,
+        choices: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """`answer` in a thread, awaitable; the options are its own."""
+        return await _in_thread(lambda: self.answer(image, question, choices, **options))
+
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """`reason` in a thread, awaitable."""
         return await _in_thread(lambda: self.reason(image, query))
@@ -358,20 +450,35 @@ class Pipeline:
         seconds, self._load_seconds = self._load_seconds, 0.0
         return StageTimer({"load": seconds})
 
-    def _reason(self, request: Request, timer: StageTimer) -> ReasoningOutput:
-        """Stage 1."""
-        mllm, strategy, config = self.mllm, self.strategy, self.prompt_config
-        if mllm is None or strategy is None:
+    def _dialogue(self, profile: str, system: str = "system") -> Dialogue:
+        """A new conversation with a budget of its own."""
+        if self.mllm is None:
             raise BadInput("without an MLLM every image needs boxes or points")
-        dialogue = Dialogue(
-            mllm,
-            config.profile,
-            single_turn=config.family.single_turn,
-            max_reasks=config.max_reasks,
+        return Dialogue(
+            self.mllm,
+            profile,
+            system=system,
+            single_turn=self.prompt_config.family.single_turn,
+            max_reasks=self.prompt_config.max_reasks,
             budget=Budget(self.limits),
         )
+
+    def _reason(
+        self, request: Request, timer: StageTimer, dialogue: Dialogue | None = None
+    ) -> ReasoningOutput:
+        """Stage 1.
+
+        Args:
+            dialogue: of a later stage, whose queries are the MLLM's own words.
+        """
+        strategy, config = self.strategy, self.prompt_config
+        if dialogue is None:
+            dialogue = self._dialogue(config.profile)
+        else:
+            config = replace(config, translator=None)
+        assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
-            load(mllm)
+            load(dialogue.mllm)
         with timer.stage("reason"):
             return propose(request, dialogue, strategy, config, self._cache)
 

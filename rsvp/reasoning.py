@@ -176,9 +176,9 @@ def propose(
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
     image, family, profile, frame = request.image, config.family, config.profile, config.frame
-    query, unknown = _read_query(request.query, config.lexicon, config.translator)
+    query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
-        return _not_asked(request.query, unknown, dialogue)
+        return not_asked(request.query, unknown, dialogue)
     sent_unchanged = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
     if sent_unchanged:
         view = _served_view(image, request.query, strategy, config, cache)
@@ -276,7 +276,7 @@ def _served_view(
     return replace(view, rgb=resize(view.rgb, size), variables=variables)
 
 
-def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
+def read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
     """The query as the model is asked it, and the words that have no translation or no meaning."""
     unknown: tuple[str, ...] = ()
     if translator is not None:
@@ -287,7 +287,7 @@ def _read_query(query: str, lexicon: Lexicon | None, translator: Translator | No
     return ReadQuery(query, unknown)
 
 
-def _not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
+def not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
     """The output for a query with words that the model cannot know: it is not asked."""
     words = " and ".join(repr(word) for word in unknown)
     reason = f"It does not know {words}." if unknown else "The query names nothing that it knows."

@@ -11,7 +11,7 @@ from PIL import Image as Pil
 from rsvp import writers
 from rsvp.errors import BadInput
 from rsvp.images import shrink
-from rsvp.types import RgbArray, Segmentation
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers import notebook
 from rsvp.writers.common import png
 from rsvp.writers.pictures import overlay_of
@@ -60,3 +60,11 @@ class Result(Segmentation):
     def to_supervision(self) -> Any:
         """The targets as `supervision.Detections`; needs the extra ``supervision``."""
         return writers.to_supervision(self)
+
+
+class Answer(AnsweredQuestion, Result):
+    """The answer to one question about one image; the targets are those of its looks."""
+
+    def save(self, directory: str, formats: Sequence[str] = writers.ANSWER_FORMATS) -> None:
+        """Write the answer into `directory`; see `rsvp.writers.write`."""
+        super().save(directory, formats)

@@ -385,3 +385,54 @@ class Segmentation:
     def mask(self) -> BoolMask:
         """(H, W) bool, the union of the targets' masks; all False when there is no target."""
         return union_of((t.packed for t in self.targets), (self.image.height, self.image.width))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A closer look at part of an image.
+
+    Attributes:
+        query: what the MLLM wanted to see.
+        targets: what was found; empty where that is not in the image.
+        box: the part of the image that was shown, in its pixels; None where nothing was, as
+            nothing was found or it is too large to be shown larger.
+        picture: (h, w, 3) uint8, what the MLLM was shown.
+    """
+
+    query: str
+    targets: tuple[Target, ...] = ()
+    box: Box | None = None
+    picture: RgbArray | None = field(default=None, repr=False)
+
+    @property
+    def no_target(self) -> bool:
+        return not self.targets
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(h, w) of the picture."""
+        if self.picture is None:
+            return None
+        return int(self.picture.shape[0]), int(self.picture.shape[1])
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion(Segmentation):
+    """The answer to one question about one image; its targets are those of all looks.
+
+    Attributes:
+        answer: the chosen one's own words where there are choices.
+        choice: index of the chosen one; None without choices, or where the answer is none of them.
+        zoom, background: how looks were shown, see `rsvp.answer.Zoom`; no background but for masks.
+    """
+
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    choice: int | None = None
+    zoom: str = "none"
+    background: str | None = None
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def question(self) -> str:
+        return self.query

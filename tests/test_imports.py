@@ -18,9 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "platform", "images", "lexicon", "translation", "prompting", "families", "registry"),
-    ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
+    ("masks", "frames", "looks", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
-    ("dialogue", "reasoning", "postprocess", "result", "parts", "pipeline", "training"),
+    ("dialogue", "reasoning", "postprocess", "result", "answer", "parts", "pipeline", "training"),
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )

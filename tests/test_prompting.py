@@ -58,6 +58,17 @@ FULL = {
     "full/reask.grid": {"problem", "query", "query_code"},
     "full/reask.marks": {"problem", "marks_range", "query", "query_code"},
 }
+ASKED, SEEN = {"query", "query_code"}, {"number", "things"}
+QUESTIONS = {
+    "full/system.answer": set(),
+    "full/look": ASKED,
+    "full/look.again": {*ASKED, "looks_left"},
+    "full/answer": ASKED,
+    "full/reask.look": {*ASKED, "problem"},
+    "full/reask.answer": {*ASKED, "problem"},
+    **dict.fromkeys([f"full/seen.{what}" for what in ("box", "mask", "nothing", "large")], SEEN),
+}
+QUESTIONS |= {name.replace("full/", "full-exists/"): used for name, used in QUESTIONS.items()}
 FULL |= {name.replace("full/", "full-exists/"): used for name, used in FULL.items()}
 HOSTILE = [
     "$targets and ${query} and $$ and $",
@@ -80,6 +91,9 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "query": query,
         "question": query,
         "choices": "red or blue",
+        "number": "1",
+        "things": query,
+        "looks_left": "once",
     }
 
 
@@ -107,10 +121,10 @@ ASKING = [*COMPACT, *(name for name, used in FULL.items() if "query" in used)]
 
 
 def test_every_prompt_is_known_here() -> None:
-    assert set(prompting.names()) == {*COMPACT, *FULL}
+    assert set(prompting.names()) == {*COMPACT, *FULL, *QUESTIONS}
 
 
-@pytest.mark.parametrize("name", [*COMPACT, *FULL])
+@pytest.mark.parametrize("name", [*COMPACT, *FULL, *QUESTIONS])
 def test_renders_with_the_documented_variables(name: str) -> None:
     text = prompting.render(name, **everything("the small cup"))
     assert "$" not in text
@@ -118,11 +132,11 @@ def test_renders_with_the_documented_variables(name: str) -> None:
     assert name not in ASKING or "the small cup" in text
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [*FULL, *QUESTIONS])
 def test_uses_no_variable_but_the_documented(name: str) -> None:
     used = set(re.findall(r"\$([a-z_]+)", prompting.load(name).text))
     examples = re.compile(r"example_|point_(?!frame|example)")
-    assert {v for v in used if not examples.match(v)} == FULL[name]
+    assert {v for v in used if not examples.match(v)} == (FULL | QUESTIONS)[name]
 
 
 @pytest.mark.parametrize(("name", "text"), COMPACT.items())
@@ -132,14 +146,18 @@ def test_compact_texts_are_what_the_embedded_model_was_trained_on(name: str, tex
     assert prompting.render(name, **everything("a $cup")) == filled
 
 
+LINES = {name: "question" for name, used in QUESTIONS.items() if "query" in used}
+
+
 @pytest.mark.parametrize("query", HOSTILE)
-@pytest.mark.parametrize("name", [n for n in ASKING if n in FULL])
+@pytest.mark.parametrize("name", [*(n for n in ASKING if n in FULL), *LINES])
 def test_a_query_stays_verbatim_between_its_lines(name: str, query: str) -> None:
     text = prompting.render(name, **everything(query))
-    line = f"=== query {prompting.query_code(query)} ==="
+    start = f"=== {LINES.get(name, 'query')}"
+    line = f"{start} {prompting.query_code(query)} ==="
     before, inside, after = text.split(line)
     assert inside == f"\n{query}\n"
-    harmless = prompting.render(name, **everything("x")).split("=== query")
+    harmless = prompting.render(name, **everything("x")).split(start)
     assert before == harmless[0]
     assert after == harmless[-1].partition("===")[2]
 

@@ -68,7 +68,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_package_and_the_prompts_and_nothing_else(wheel: Path) -> None:
     package = {f"rsvp/{name}" for name in files_below(ROOT / "rsvp")}
     prompts = {f"rsvp/_prompts/{name}" for name in files_below(ROOT / "prompts")}
-    assert set(members(wheel)) == package | prompts
+    recipes = {f"rsvp/_recipes/{file.name}" for file in (ROOT / "eval").glob("*.toml")}
+    assert set(members(wheel)) == package | prompts | recipes
     sheets = {f"rsvp/embedded/world/{sheet}" for sheet in STYLES.values()}
     assert {"rsvp/py.typed", *sheets} <= package
     assert "rsvp/_prompts/full/boxes.cot.txt" in prompts

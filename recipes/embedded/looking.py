@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 from recipes.embedded.examples import PLAIN, Example, ReadText, Rng, TaskOptions, Turn, assemble
 from recipes.embedded.model import SIZE
 from recipes.embedded.task_replies import answer_pieces, look_pieces
+from rsvp.answer import question_variables
 from rsvp.embedded import backgrounds
 from rsvp.embedded.details import VALUES, Layout, place, sample_layout
 from rsvp.embedded.questions import (
@@ -33,8 +34,8 @@ from rsvp.embedded.questions import (
 )
 from rsvp.embedded.rendering import SceneObject, paint
 from rsvp.embedded.traces import Describe
+from rsvp.looks import BACKGROUNDS, look_window, take_away
 from rsvp.masks import mask_to_box
-from rsvp.prompting import choice_list
 from rsvp.prompting import render as render_prompt
 from rsvp.types import BoolMask, Box, RgbArray
 
@@ -65,7 +66,7 @@ def view_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
     scene = render_qa(rng, size=SIZE, count=QUESTIONS, **options.rendering())
     turns = []
     for q in scene.questions:
-        prompt = render_prompt("compact/look", question=options.read(q.text))
+        prompt = render_prompt("compact/look", **question_variables(options.read(q.text)))
         turns.append(Turn(prompt, look_pieces(q, scene.objects), q.targets, q.targets, False))
         if rng.random() < (GUESSED if q.needs_look else 0.5):
             turns.append(_answer_turn(q, scene.objects, rng, options.read, close=False))
@@ -86,7 +87,7 @@ def look_example(
     seen, questions, shown, window = _sample_look(kind, rng, options)
     rgb, masks = _draw(seen.layout, window, rng, options.photos)
     if kind != "region" and rng.random() < MASKED:
-        rgb = take_away(rgb, np.logical_or.reduce([masks[i] for i in shown]), rng)
+        rgb = mask_outside(rgb, np.logical_or.reduce([masks[i] for i in shown]), rng)
         masks = [m if i in shown else np.zeros_like(m) for i, m in enumerate(masks)]
     rgb, masks = _square(rgb), [_square(m) for m in masks]
     visible = [i for i, m in enumerate(masks) if m.sum() >= LEAST_PIXELS]
@@ -158,8 +159,8 @@ def _questions(
 def _answer_turn(
     q: ChoiceQuestion, objects: Sequence[SceneObject], rng: Rng, read: ReadText, *, close: bool
 ) -> Turn:
-    listed = "" if rng.random() < OPEN else choice_list(q.choices)
-    prompt = render_prompt("compact/answer", question=read(q.text), choices=listed)
+    choices = () if rng.random() < OPEN else q.choices
+    prompt = render_prompt("compact/answer", **question_variables(read(q.text), choices))
     return Turn(prompt, answer_pieces(q, objects, close=close), q.targets, q.targets, False)
 
 
@@ -174,11 +175,9 @@ def _window(boxes: Sequence[Box], rng: Rng, *, wide: bool) -> Box:
     low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
     size = np.maximum(high - low, 0.03)
     center = (low + high) / 2 + rng.normal(0, 0.15 if wide else 0.0, 2) * size
-    size = size * (1 + rng.uniform(0.2, 0.6))
-    if rng.random() >= STRETCHED:
-        size = np.full(2, size.max())
-    low, high = np.clip(center - size / 2, 0, 1), np.clip(center + size / 2, 0, 1)
-    return Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    around = Box(*map(float, (*(center - size / 2), *(center + size / 2))))
+    padding, square = float(rng.uniform(0.1, 0.3)), bool(rng.random() >= STRETCHED)
+    return look_window([around], Box(0, 0, 1, 1), padding=padding, square=square)
 
 
 def _draw(
@@ -203,8 +202,8 @@ def _background(side: float, rng: Rng, photos: Sequence[RgbArray]) -> RgbArray:
     return backgrounds.grain(rgb, rng) if rng.random() < 0.5 else rgb
 
 
-def take_away(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
-    """The picture with everything outside a mask grey, white, of the mean colour or blurred.
+def mask_outside(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
+    """The picture with everything outside a mask taken away, as `rsvp.looks` does it.
 
     The mask's edge is drawn a little too far outside or inside, as a segmenter does.
     """
@@ -214,14 +213,7 @@ def take_away(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
         mask = mask.filter(ImageFilter.MaxFilter(2 * grown + 1))
     elif grown < 0:
         mask = mask.filter(ImageFilter.MinFilter(3))
-    way = int(rng.integers(4))
-    if way == 3:
-        outside = np.asarray(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(12)))
-    else:
-        mean = rgb.reshape(-1, 3).mean(0)
-        colour = (np.full(3, 127), np.full(3, 255), mean)[way]
-        outside = np.broadcast_to(colour.astype(np.uint8), rgb.shape)
-    return np.where(np.asarray(mask)[..., None] > 0, rgb, outside)
+    return take_away(rgb, np.asarray(mask) > 0, str(rng.choice(BACKGROUNDS)))
 
 
 def _square(picture: NDArray[T]) -> NDArray[T]:

@@ -110,6 +110,67 @@ Budget = Annotated[
         help="How much one answer may cost: calls=N, tokens=N and seconds=X, all of the MLLM.",
     ),
 ]
+Box = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="X0,Y0,X1,Y1",
+        help="A target's box in pixels; no MLLM is asked. May be given several times.",
+    ),
+]
+Point = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="X,Y",
+        help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
+        "mean one target.",
+    ),
+]
+Within = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X0,Y0,X1,Y1",
+        help="A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="X,Y",
+        help="A hint for the MLLM: the thing at this pixel is not meant. May be given several "
+        "times.",
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where the files go. Without it: rsvp-out, or nowhere with --json.",
+    ),
+]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="LIST",
+        help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), looks (closer "
+        "looks of an answer), index (one mask of numbers), coco (polygons), coco-rle, labelme, "
+        "yolo, or a plug-in's.",
+    ),
+]
+_ZOOM = typer.Option(
+    "--zoom",
+    metavar="MODE",
+    help="How a closer look is shown: none (no looks), box (the enlarged part of the image), "
+    "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
+    "the background) or sparse.",
+)
+_LOOKS = typer.Option(
+    "--looks", metavar="N", min=0, help="How many closer looks the MLLM may ask for."
+)
+Zoom = Annotated[str, _ZOOM]
+Looks = Annotated[int, _LOOKS]
+EvalZoom = Annotated[str | None, _ZOOM]
+EvalLooks = Annotated[int | None, _LOOKS]
 Record = Annotated[
     str | None,
     typer.Option(

@@ -19,7 +19,7 @@ def score(
         typer.Argument(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt, "
-            "vstar, hrbench, pope, mmvp, hallusionbench, mmbench or scenes.",
+            "vstar, hrbench, visulogic, pope, mmvp, hallusionbench, mmbench or scenes.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from rsvp import __version__, prompting
+from rsvp.answer import answer_prompt_names
 from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
@@ -108,6 +109,13 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
         if strategy is not None:
             described["prompts"] = _prompts(config.profile, strategy.name, config.cot)
     return described
+
+
+def answer_prompts(pipeline: object) -> dict[str, str]:
+    """SHA-256 of every prompt that a question may be asked with, by its name."""
+    found = getattr(pipeline, "prompt_config", None)
+    names = answer_prompt_names(found.family.profile) if found is not None else []
+    return {name: prompting.digest([prompting.load(name).text]) for name in names}
 
 
 def environment() -> dict[str, Any]:

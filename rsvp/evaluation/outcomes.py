@@ -79,14 +79,14 @@ def run_sample(
     pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
 ) -> SampleOutcome:
     """Both stages, one after the other."""
-    with _catch(sample.id) as answer:
+    with catch(sample.id) as answer:
         answer.value = pipeline.segment(image, sample.query)
     return _with_boxes(answer, pipeline, sample, image, options)
 
 
 def reason(pipeline: TwoStagePipeline, sample: Sample, image: Image) -> Outcome[ReasoningOutput]:
     """Stage 1 alone."""
-    with _catch(sample.id) as output:
+    with catch(sample.id) as output:
         output.value = pipeline.reason(image, sample.query)
     return output
 
@@ -101,7 +101,7 @@ def segment_proposals(
     """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
     answer = Outcome[Result](None, output.failure, output.raw)
     if output.value is not None:
-        with _catch(sample.id) as answer:
+        with catch(sample.id) as answer:
             answer.value = pipeline.segment_proposals(image, output.value)
         answer.raw = answer.raw or output.value.reasoning.raw
     answer.seconds += output.seconds
@@ -187,7 +187,7 @@ def _with_boxes(
     def of_boxes(boxes: Sequence[Box]) -> Outcome[Result] | None:
         if not boxes:
             return None
-        with _catch(sample.id) as outcome:
+        with catch(sample.id) as outcome:
             outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
         return outcome
 
@@ -198,7 +198,7 @@ def _with_boxes(
 
 
 @contextlib.contextmanager
-def _catch(sample_id: str) -> Iterator[Outcome[Any]]:
+def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import Dataset
+from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.evaluation import benchmarks, config, records
+from rsvp.evaluation.answers import (
+    AnswerAggregator,
+    AnswerEngine,
+    AnsweringPipeline,
+    AnswerSummary,
+)
 from rsvp.evaluation.benchmarks import Benchmark
+from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
@@ -32,20 +40,34 @@ SUMMARY, REPORT = "summary.json", "report.html"
 
 
 def check(
-    name: str, protocol: str | None = None, split: str | None = None
+    name: str,
+    protocol: str | None = None,
+    split: str | None = None,
+    *,
+    data: Path | None = None,
+    zoom: str | None = None,
+    looks: int | None = None,
 ) -> tuple[Benchmark, ScoringProtocol]:
     """The benchmark and the protocol of these names, before any model is loaded.
 
-    BadInput where one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
+    Args:
+        data: the folder, whose samples may be those of another task.
+        zoom, looks: for benchmarks of questions.
+
+    Raises:
+        BadInput: one of them, or the split, is unknown; a zoom where masks are asked for.
     """
     benchmark = benchmarks.find(name)
-    if not benchmark.asks_for_masks:
-        raise BadInput(
-            f"{name} asks for answers, not masks: they come with `rsvp answer`; "
-            f"anyone's answers are scored by: rsvp score {name}"
-        )
     benchmark.check_split(split)
-    return benchmark, benchmark.protocol(protocol)
+    rules = benchmark.protocol(protocol)
+    if data is not None:
+        if not data.exists():
+            raise BadInput(f"there is no {data} with samples")
+        benchmark = benchmarks.find(benchmarks.resolve(name, data))
+    if benchmark.asks_for_masks and (zoom, looks) != (None, None):
+        raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")
+    Zoom.parse(zoom or DEFAULT_ZOOM)
+    return benchmark, rules
 
 
 def check_start(
@@ -56,19 +78,17 @@ def check_start(
     protocol: str | None = None,
     split: str | None = None,
     resume: bool = False,
-) -> Dataset:
+) -> Any:
     """The samples of a run, opened and checked, before a model is loaded or a file written.
 
     Raises:
         BadInput: see `evaluate`; the first sample is decoded, the others' images are looked for.
         MissingExtra: a library is missing that reads or scores them.
     """
-    benchmark, _ = check(name, protocol, split)
+    benchmark, _ = check(name, protocol, split, data=Path(data))
     for module in benchmark.libraries:
         require(module, "eval", f"scoring {name}")
-    if not Path(data).exists():
-        raise BadInput(f"there is no {data}; --data is where the samples of {name} are")
-    dataset: Dataset = benchmark.open(Path(data), split)
+    dataset: Any = benchmark.open(Path(data), split)
     dataset.check_images()
     _ = dataset[0]
     _has_begun(Path(out), resume=resume)
@@ -79,7 +99,7 @@ def check_start(
 def evaluate(
     name: str,
     data: str | Path,
-    pipeline: SegmentingPipeline,
+    pipeline: SegmentingPipeline | AnsweringPipeline,
     out: str | Path,
     *,
     protocol: str | None = None,
@@ -91,14 +111,16 @@ def evaluate(
     oracle: bool = True,
     concurrency: int | None = None,
     engine: Engine | None = None,
+    zoom: str | None = None,
+    looks: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    dataset: Dataset | None = None,
-) -> Summary:
+    dataset: Any = None,
+) -> Summary | AnswerSummary:
     """Run a pipeline over a benchmark.
 
-    A sample that fails scores as an empty prediction and keeps its cause and the raw reply. After a
-    kill at any moment, `resume` leads to the records (but for timings) and the summary of a run
-    that was never stopped.
+    A sample that fails scores as an empty prediction or a wrong answer, and keeps its cause and the
+    raw reply. After a kill at any moment, `resume` leads to the records (but for timings) and the
+    summary of a run that was never stopped.
 
     Args:
         name, data, protocol, split: see `rsvp.evaluation.score.score`.
@@ -106,10 +128,11 @@ def evaluate(
         limit: take the first so many samples.
         retry_failed: resume, and ask the failed samples again.
         progress: show a bar where stderr is a terminal.
-        oracle: also prompt the segmenter with the true boxes.
+        oracle: also prompt the segmenter with the true boxes, or ask after a look at true masks.
         concurrency: see `rsvp.evaluation.engines.local.LocalEngine`.
         engine: answers the samples; by default this process, with `pipeline`. With another engine
             `pipeline` only describes the run.
+        zoom, looks: of questions: how closer looks are shown, and how many there may be.
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
         dataset: the samples, where `check_start` opened them.
 
@@ -120,8 +143,7 @@ def evaluate(
         MLLMFailed: every sample failed; as `AccessDenied`, before that, where a server refuses the
             key.
     """
-    engine = engine or LocalEngine(pipeline, concurrency)
-    benchmark, rules = check(name, protocol, split)
+    benchmark, rules = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)
     open_dataset = functools.partial(benchmark.open, split=split)
     if dataset is None:
         dataset = check_start(
@@ -130,23 +152,27 @@ def evaluate(
     if limit is not None and limit < 1:
         raise BadInput(f"the limit is at least 1 sample, found {limit}")
     ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
+    task = _task(
+        benchmark, rules, dataset, pipeline, engine=engine, concurrency=concurrency,
+        oracle=oracle, zoom=zoom, looks=looks,
+    )  # fmt: skip
     folder = Path(out)
     run = RunSettings(
-        benchmark=name,
+        benchmark=benchmarks.resolve(name, data),
         protocol=rules.name,
         split=split,
         data_sha256=dataset.digest,
         samples=len(ids),
         oracle=oracle,
-        pipeline=config.describe_pipeline(pipeline),
-        settings=dict(settings or {}),
+        pipeline=task.described,
+        settings={**(settings or {}), **task.settings},
     )
     file = folder / RECORDS
     with locked(folder), _removed_unless_begun(folder):
         _prepare(folder, run, Path(data), resume=resume or retry_failed)
         if retry_failed:
             records.drop_failed(file)
-        aggregator = RunAggregator(rules)
+        aggregator = task.aggregator()
         with RecordsFile(file) as stream:
             done = _replay(file, ids, aggregator)
             pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
@@ -154,28 +180,32 @@ def evaluate(
             work = Work(Path(data), open_dataset, dataset, pending, rules, options)
             with (
                 show_progress(name, len(ids), aggregator, shown=progress) as update,
-                contextlib.closing(engine(work)) as answered,
+                contextlib.closing(task.engine(work)) as answered,
             ):
                 for record in answered:
                     stream.append(record.to_dict())
                     aggregator.add(record)
                     update()
         if records.keep_records(file, ids):  # the order decides the bootstrap's draws
-            aggregator = RunAggregator(rules)
+            aggregator = task.aggregator()
             _replay(file, ids, aggregator)
         official = None
-        if benchmark.scores_more and len(ids) == len(dataset):  # AP counts other samples as missed
+        whole = len(ids) == len(dataset)  # AP counts other samples as missed
+        if benchmark.asks_for_masks and benchmark.scores_more and whole:
             official = score_samples(name, benchmark, dataset, file, rules.name)
         return _finish(folder, aggregator, official, dataset)
 
 
 def _finish(
-    folder: Path, aggregator: RunAggregator, official: Score | None, dataset: Dataset
-) -> Summary:
+    folder: Path,
+    aggregator: RunAggregator | AnswerAggregator,
+    official: Score | None,
+    dataset: Any,
+) -> Summary | AnswerSummary:
     """Write the summary and the report. MLLMFailed where no sample has an answer."""
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
-    found = records.read(folder / RECORDS)
+    found = records.read(folder / RECORDS, aggregator.model)
     html = page.page(EvalConfig.read(folder), summary.to_dict(), found, dataset)
     write_text(folder / REPORT, html, sync=True)
     if 0 < aggregator.n == aggregator.failed:
@@ -185,6 +215,44 @@ def _finish(
             f"all {aggregator.n} samples failed{often}: {cause}; --retry-failed asks them again"
         )
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What differs between masks and answers."""
+
+    engine: Callable[[Work], Generator[Any, None, None]]
+    aggregator: Callable[[], RunAggregator | AnswerAggregator]
+    described: dict[str, Any]  # the pipeline
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _task(
+    benchmark: Benchmark,
+    rules: ScoringProtocol,
+    dataset: Any,
+    pipeline: Any,
+    *,
+    engine: Engine | None,
+    concurrency: int | None,
+    oracle: bool,
+    zoom: str | None,
+    looks: int | None,
+) -> _Task:
+    described = config.describe_pipeline(pipeline)
+    if not isinstance(benchmark, QuestionBenchmark):
+        aggregator = functools.partial(RunAggregator, rules)
+        return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
+    if engine is not None:
+        raise BadInput("questions are asked in this process: leave out --engine")
+    pipeline.check_answers()
+    shown, most = Zoom.parse(zoom or DEFAULT_ZOOM), DEFAULT_LOOKS if looks is None else looks
+    return _Task(
+        AnswerEngine(pipeline, benchmark, shown, most, oracle, concurrency),
+        functools.partial(AnswerAggregator, dataset, benchmark, rules),
+        described | {"prompts": described["prompts"] | config.answer_prompts(pipeline)},
+        {"zoom": shown.mode, "background": shown.background, "looks": most},
+    )
 
 
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
@@ -226,10 +294,10 @@ def _removed_unless_begun(folder: Path) -> Iterator[None]:
                 (folder / name).unlink(missing_ok=True)
 
 
-def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
+def _replay(file: Path, ids: list[str], aggregator: Any) -> set[str]:
     """Add the records that are there; the ids of their samples. BadInput where one is broken."""
     expected, done = set(ids), set()
-    for record in records.read(file):
+    for record in records.read(file, aggregator.model):
         if record.id not in expected:
             raise BadInput(f"{file}: {record.id!r} is not a sample of this run")
         done.add(record.id)

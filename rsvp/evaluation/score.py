@@ -46,9 +46,9 @@ class Score:
             "n": self.samples,
             "missing": len(self.missing),
             "failed": self.failed,
-            **_to_json(self.numbers),
-            "by_kind": {kind: _to_json(one) for kind, one in self.by_kind.items()},
-            **{tag: _to_json(one) for tag, one in self.by_tag.items()},
+            **to_json(self.numbers),
+            "by_kind": {kind: to_json(one) for kind, one in self.by_kind.items()},
+            **{tag: to_json(one) for tag, one in self.by_tag.items()},
         }
 
 
@@ -79,6 +79,8 @@ def score(
     source = Path(predicted)
     if not source.exists():
         raise BadInput(f"there are no predictions {source}")
+    name = benchmarks.resolve(name, data)
+    benchmark = benchmarks.find(name)
     return score_samples(name, benchmark, benchmark.open(Path(data), split), source, protocol)
 
 
@@ -108,7 +110,8 @@ def score_samples(
     )
 
 
-def _to_json(numbers: Numbers) -> dict[str, Any]:
+def to_json(numbers: Numbers) -> dict[str, Any]:
+    """Numbers as JSON has them."""
     return {
         name: value.to_dict() if isinstance(value, Interval) else value
         for name, value in numbers.items()

@@ -90,6 +90,8 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
 class RunAggregator(Aggregator[Overlap, GroupSummary]):
     """Aggregates records; keeps a few numbers of each, never its masks."""
 
+    model = Record
+
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
         self.causes: Counter[str] = Counter()  # of the samples without an answer, so far
@@ -113,9 +115,9 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
         return self.causes.total()
 
     @property
-    def mean_iou(self) -> float | None:
-        """The mean IoU so far."""
-        return self._iou_sum / self._iou_count if self._iou_count else None
+    def headline(self) -> tuple[str, float | None]:
+        """The score so far, and its name."""
+        return "gIoU", self._iou_sum / self._iou_count if self._iou_count else None
 
     def add(self, record: Record) -> None:
         """Count one record."""

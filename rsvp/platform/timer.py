@@ -29,6 +29,15 @@ class StageTimer:
         finally:
             self.add(name, time.perf_counter() - started)
 
+    @contextlib.contextmanager
+    def rest(self, name: str) -> Iterator[None]:
+        """A stage without what other stages inside of it take."""
+        started = time.perf_counter() - sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started - sum(self.seconds.values()))
+
     def total(self) -> dict[str, float]:
         """The stages and ``total``; without ``load`` where nothing had to be loaded."""
         if self.seconds.get("load", 0.0) < 0.001:

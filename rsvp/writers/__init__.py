@@ -25,6 +25,7 @@ from rsvp.writers.document import RESULT, EarlierResult, to_dict
 from rsvp.writers.supervision import to_supervision
 
 __all__ = [
+    "ANSWER_FORMATS",
     "DEFAULT_FORMATS",
     "Writer",
     "check_formats",
@@ -37,10 +38,12 @@ __all__ = [
 ]
 
 DEFAULT_FORMATS = ("json", "overlay", "png")
+ANSWER_FORMATS = (*DEFAULT_FORMATS, "looks")
 # A file that each format writes, whatever the result (but for one without targets).
 _TYPICAL = {
     "json": RESULT, "overlay": "overlay.png", "png": "masks/000.png", "prompt": "prompt.png",
     "index": "index.png", "coco": "coco.json", "coco-rle": "coco-rle.json", "yolo": yolo.DATA,
+    "looks": "looks/000.png",
 }  # fmt: skip
 
 
@@ -94,7 +97,8 @@ def write(
     Args:
         formats: of ``json`` (`result.json`), ``overlay`` (`overlay.png`), ``png`` (`masks/000.png`,
             0 and 255, one a target), ``index`` (`index.png`, the k-th target's pixels are k),
-            ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``coco``
+            ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``looks``
+            (`looks/000.png …`, the closer looks of an answer), ``coco``
             (`coco.json` with polygons), ``coco-rle`` (`coco-rle.json` with run-length encodings),
             ``labelme`` (`NAME.json`, named like the image), ``yolo`` (`labels/NAME.txt`, a line a
             target, the image in `images`, and `data.yaml`), and those of plug-ins.
@@ -117,6 +121,7 @@ def write(
     outdated = [name for name in _outdated(folder, earlier, result) if name not in files]
     if earlier and "prompt" in names and "prompt.png" not in files:
         outdated.append("prompt.png")
+    outdated += [name for name in (earlier.pictures if earlier else ()) if name not in files]
     _refuse_others(folder, [*files, *outdated], earlier, image_stem(result.image.path))
     with writable(folder):
         for name in outdated:

@@ -20,13 +20,14 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
 from rsvp.platform.files import json_bytes, parse_json, read_bytes
-from rsvp.types import Box, ModelNames, Segmentation, Usage
-from rsvp.writers.common import image_stem, mask_file
+from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
+from rsvp.writers.common import image_stem, look_file, mask_file
 
 RESULT = "result.json"
 
@@ -118,11 +119,51 @@ class ResultDocument(_DocumentModel):
     warnings: list[str]
 
 
-def document(result: Segmentation) -> ResultDocument:
+class LookEntry(_DocumentModel):
+    """A closer look that the MLLM asked for."""
+
+    query: str
+    no_target: bool
+    targets: list[TargetEntry]
+    box: Xyxy | None
+    """x0, y0, x1, y1 of the part of the image that was shown; null where nothing was."""
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None
+    """Height and width of the picture that was shown."""
+
+
+class AnswerDocument(_DocumentModel):
+    """The answer to one question about one image."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    question: str
+    choices: list[str]
+    answer: str
+    choice: int | None
+    """Index of the chosen one; null without choices, or where the answer is none of them."""
+    understood: bool
+    """False where the MLLM says that it cannot read images of this kind."""
+    reason: str
+    reply: str
+    """The text of the MLLM's last reply, unchanged."""
+    zoom: str
+    background: str | None
+    """What takes the place of what is outside the masks, with zoom mask."""
+    looks: list[LookEntry]
+    steps: list[StepEntry]
+    """Why each look was asked for, and the boxes that it found."""
+    usage: Usage
+    timings: dict[str, Rounded]
+    models: ModelNames
+    warnings: list[str]
+
+
+def document(result: Segmentation) -> ResultDocument | AnswerDocument:
     """The model of `result.json` for a result."""
     reasoning = result.reasoning
-    values = {name: getattr(result, name, None) for name in ResultDocument.model_fields}
-    return ResultDocument.model_validate(
+    model = AnswerDocument if isinstance(result, AnsweredQuestion) else ResultDocument
+    values = {name: getattr(result, name, None) for name in model.model_fields}
+    return model.model_validate(
         {
             **values,
             "schema_version": 1,
@@ -149,6 +190,18 @@ class EarlierResult(BaseModel):
     image: ImageEntry
     query: str
     targets: list[Any]
+    looks: list[dict[str, Any]] = Field(default=[])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_of_looks(cls, values: Any) -> Any:
+        """An answer has its targets in its looks."""
+        if isinstance(values, dict) and isinstance(looks := values.get("looks"), list):
+            found = [
+                t for look in looks if isinstance(look, dict) for t in look.get("targets") or []
+            ]
+            return {**values, "query": values.get("question"), "targets": found}
+        return values
 
     @classmethod
     def read(cls, folder: Path) -> EarlierResult | None:
@@ -164,6 +217,12 @@ class EarlierResult(BaseModel):
         """The masks of its targets."""
         return [mask_file(number) for number in range(len(self.targets))]
 
+    @property
+    def pictures(self) -> list[str]:
+        """The pictures of its looks."""
+        shown = [look for look in self.looks if look.get("size")]
+        return [look_file(number) for number in range(len(shown))]
+
     def is_of(self, result: Segmentation) -> bool:
         """Whether it answers the same query on the same image."""
         return (self.image.sha256, self.query) == (result.image.sha256, result.query)
@@ -173,6 +232,6 @@ class EarlierResult(BaseModel):
 
         Of files that are named for another image, it knows nothing.
         """
-        if name.startswith("masks/"):
-            return name in self.masks
+        if name.startswith(("masks/", "looks/")):
+            return name in (*self.masks, *self.pictures)
         return Path(name).stem != stem or stem == image_stem(self.image.path)

@@ -10,7 +10,7 @@ from PIL import Image as Pil
 
 from rsvp.errors import printable
 from rsvp.images import shrink
-from rsvp.types import Segmentation
+from rsvp.types import AnsweredQuestion, Segmentation
 from rsvp.writers.common import label_of
 from rsvp.writers.pictures import overlay_of
 
@@ -24,7 +24,10 @@ def cell(result: Segmentation) -> str:
     Pil.fromarray(shrink(overlay_of(result), SIDE)).save(buffer, "JPEG", quality=QUALITY)
     picture = base64.b64encode(buffer.getvalue()).decode()
     found = [f"{label_of(target)} (score {target.score:.2f})" for target in result.targets]
-    head = result.unanswered or "; ".join(found) or "no target in this image"
+    head = "; ".join(found) or "no target in this image"
+    if isinstance(result, AnsweredQuestion):
+        head = f"answer: {result.answer}"
+    head = result.unanswered or head
     steps = "".join(f"<li>{_text(step.text)}</li>" for step in result.reasoning.steps)
     parts = [
         f"<p><em>{_text(result.query)}</em></p>" if result.query else "",

@@ -1,4 +1,4 @@
-"""Pictures of a result: `overlay.png`, `prompt.png` and `masks/000.png …`."""
+"""Pictures of a result: `overlay.png`, `prompt.png`, `masks/000.png …` and `looks/000.png …`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvp.drawing import overlay
-from rsvp.types import RgbArray, Segmentation
-from rsvp.writers.common import mask_file, png
+from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
+from rsvp.writers.common import look_file, mask_file, png
 
 
 def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -17,7 +17,9 @@ def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, byt
 
 def overlay_of(result: Segmentation) -> RgbArray:
     """(H, W, 3) uint8: the targets drawn on the image."""
-    notice = "not understood" if result.unanswered else "no target"
+    looked = isinstance(result, AnsweredQuestion) and not result.looks
+    notice = "no closer look" if looked else "no target"
+    notice = "not understood" if result.unanswered else notice
     return overlay(result.image.rgb, result.targets, notice)
 
 
@@ -31,3 +33,11 @@ def write_masks(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes
     """A mask for each target, 0 and 255."""
     for number, target in enumerate(result.targets):
         yield mask_file(number), png(target.mask.astype("uint8") * 255)
+
+
+def write_looks(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """What the MLLM was shown in the closer looks of an answer."""
+    looks = result.looks if isinstance(result, AnsweredQuestion) else ()
+    pictures = [look.picture for look in looks if look.picture is not None]
+    for number, picture in enumerate(pictures):
+        yield look_file(number), png(picture)

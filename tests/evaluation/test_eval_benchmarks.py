@@ -155,7 +155,7 @@ def test_a_text_has_one_mark_for_each_mask_and_none_of_the_models_own():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("pope", {}, "pope asks for answers, not masks"),
+        ("reasonseg", {"zoom": "box"}, "reasonseg asks for masks: leave out --zoom"),
         ("scenes", {"protocol": "lisa"}, "unknown protocol 'lisa'"),
         ("refcoco", {"split": "testC"}, "unknown split 'testC'"),
     ],

@@ -102,6 +102,7 @@ def test_a_record_says_all_about_its_sample(scenes6, tmp_path):
         "union": 256,
         "absent": False,
         "no_target": False,
+        "understood": True,
         "masks": [encode_rle(filled(A))],
         "scores": [0.9],
         "boxes": [[2.0, 2.0, 10.0, 10.0]],

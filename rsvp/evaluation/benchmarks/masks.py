@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from rsvp.datasets import Dataset
+from rsvp.datasets.instances import CocoDataset
+from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset
-from rsvp.datasets.scenes import SceneDataset
+from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
@@ -78,11 +81,35 @@ class MaskBenchmark(Benchmark):
 
 
 class Scenes(MaskBenchmark):
-    """Rendered scenes, by kind of query, and by whether training has seen its words."""
+    """Rendered scenes, by kind of query, and by whether training has seen its words.
+
+    Those of ``--task qa`` are questions.
+    """
 
     reader = SceneDataset
     protocols = (metrics.SCENES,)
     has_absent = True
+
+    def name_for(self, name: str, data: Path) -> str:
+        return "scenes-qa" if scene_task(data) == "qa" else name
+
+
+class Jsonl(MaskBenchmark):
+    """A user's own images, queries and masks; see `rsvp.datasets.jsonl`."""
+
+    reader = JsonlDataset
+    protocols = (ScoringProtocol("jsonl"),)
+
+
+class Coco(MaskBenchmark):
+    """COCO instances: every category of an image is a query; its crowds are left out."""
+
+    reader = CocoDataset
+    protocols = (ScoringProtocol("coco-masks"),)
+    has_absent = False
+
+    def check_split(self, split: str | None) -> None:
+        """Nothing: the images name their splits."""
 
 
 class ReasonSeg(MaskBenchmark):
