@@ -77,8 +77,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "coco-rle": "rsvp.writers.coco:write_rle",
     },
     "benchmark": {
-        "jsonl": "rsvp.evaluation.benchmarks.masks:Jsonl",
-        "coco": "rsvp.evaluation.benchmarks.masks:Coco",
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",
         "scenes-qa": "rsvp.evaluation.benchmarks.vqa:SceneQuestions",
         "reasonseg": "rsvp.evaluation.benchmarks.masks:ReasonSeg",
@@ -95,6 +93,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mmvp": "rsvp.evaluation.benchmarks.vqa:Mmvp",
         "hallusionbench": "rsvp.evaluation.benchmarks.vqa:HallusionBench",
         "mmbench": "rsvp.evaluation.benchmarks.vqa:MmBench",
+        "jsonl": "rsvp.evaluation.benchmarks.masks:Jsonl",
+        "coco": "rsvp.evaluation.benchmarks.masks:Coco",
     },
     "command": {
         "segment": "rsvp.cli.segment:segment",

@@ -141,9 +141,10 @@ def write_coco(folder: Path) -> Path:
 OWN = {"jsonl": write_jsonl, "coco": write_coco}
 
 
+@pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize(("name", "giou"), [("jsonl", 0.5), ("coco", 0.0)])
 @pytest.mark.parametrize("form", ["spec", "name"])
-def test_own_data_is_evaluated_and_scored(tmp_path, loaded, name, giou, form, capsys):
+def test_own_data_is_evaluated_and_scored(tmp_path, name, giou, form, capsys):
     data, out = OWN[name](tmp_path), tmp_path / "out"
     what = ["--data", f"{name}:{data}"] if form == "spec" else [name, "--data", str(data)]
     assert main(["eval", *what, "--out", str(out), "--json"]) == 0
