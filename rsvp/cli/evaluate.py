@@ -135,14 +135,14 @@ def evaluate(
     from rsvp.strategies import NeedsSegmenter
 
     name, data, out = _what(name, data, out)
-    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
-    exists = checked.target_exists(target_exists)
-    chosen = options.choose_preset(preset)
-    backend_options = options.parse_options(option)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     if record is not None and engine == "ray":
         raise BadInput("--record is for one process: leave out --engine ray")
+    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
+    exists = checked.target_exists(target_exists)
+    chosen = options.choose_preset(preset)
+    backend_options = options.parse_options(option)
     pools = (
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def source(image: str) -> str | bytes:
         if sys.stdin.isatty():
             raise BadInput("--image - reads an image from standard input: cat a.png | rsvp …")
         return options.read_stdin()
-    if Path(image).is_dir():
+    if os.path.isdir(image):
         batch = "batch" in registry.names("command")
         instead = f"rsvp batch --input {image} takes folders" if batch else "give one image of it"
         raise BadInput(f"{image} is a folder, not an image file; {instead}")

@@ -62,7 +62,7 @@ def check(
     rules = benchmark.protocol(protocol)
     if data is not None:
         if not data.exists():
-            raise BadInput(f"there is no {data} with samples")
+            raise BadInput(f"there is no file or folder {data} with samples")
         benchmark = benchmarks.find(benchmarks.resolve(name, data))
     if benchmark.asks_for_masks and (zoom, looks) != (None, None):
         raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")

@@ -245,7 +245,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     },
     "a bug": (cup("bug"), 1, "unexpected ZeroDivisionError: of all things (--debug"),
     "an interrupt": (cup("interrupted"), 130, "interrupted"),
-    "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "no folder no"),
+    "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "folder no with"),
     "eval of nothing": (["eval", "scenes", "--out", "r"], 2, "--data"),
     "a limit of none": ([*EVAL, "--limit", "0"], 2, "--limit"),
 }  # fmt: skip
