@@ -19,7 +19,7 @@ from rsvp.types import BoolMask, RgbArray
 
 ENOUGH = 40.0  # the distance from which on a target keeps its own colour
 LOW = 25.0  # the distance below which its contour gets an outline
-SHARE = 25  # percent of the pixels may be nearer to the colour than its contrast says
+SHARE = 10  # percent of the pixels may be nearer to the colour than its contrast says
 _SIDE = 96  # pixels of a mask's longer side that are looked at
 
 _XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
