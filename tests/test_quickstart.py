@@ -17,7 +17,7 @@ AGAIN = "out of date: python tests/notebook_runner.py docs/quickstart.ipynb"
 def shown(document) -> list[list[str]]:
     """What each code cell shows, without pictures and without the digits of numbers."""
     texts = [
-        ["".join(o.get("text") or [*o["data"].values()][0]) for o in cell["outputs"]]
+        ["".join(o.get("text") or next(iter(o["data"].values()))) for o in cell["outputs"]]
         for cell in document["cells"]
         if cell["cell_type"] == "code"
     ]
