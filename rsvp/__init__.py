@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rsvp.errors import RsvpError, RsvpWarning
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
-    from rsvp.result import Answer, Result
+    from rsvp.result import Answer, Result, Trace
     from rsvp.types import Box, Point
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "Result",
     "RsvpError",
     "RsvpWarning",
+    "Trace",
     "__version__",
     "errors",
     "load_image",
@@ -46,6 +47,7 @@ _HOMES = {
     "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
     "RsvpWarning": "rsvp.errors",
+    "Trace": "rsvp.result",
     "load_image": "rsvp.images",
 }
 

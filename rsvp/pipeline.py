@@ -31,9 +31,15 @@ from rsvp.images import ImageSource
 from rsvp.mllm import MLLM, is_remote, load
 from rsvp.parts import make_parts
 from rsvp.platform.timer import StageTimer
-from rsvp.reasoning import PromptConfig, ReasoningOutput, make_prompt_config, propose
+from rsvp.reasoning import (
+    PromptConfig,
+    ReasoningOutput,
+    check_prompts,
+    make_prompt_config,
+    propose,
+)
 from rsvp.request import Boxes, BoxLike, Points, Request, make_request
-from rsvp.result import Answer, Result
+from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
@@ -329,14 +335,56 @@ class Pipeline:
             looks=found.looks,
         )
 
-    def reason(self, image: ImageSource, query: str) -> ReasoningOutput:
-        """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
+    def trace(
+        self,
+        image: ImageSource,
+        question: str,
+        *,
+        within: BoxLike | None = None,
+        exclude: Points | None = None,
+    ) -> Trace:
+        """Answer a question by a reasoning path in which every object that it names has a mask.
+
+        All objects of the image are one decoder batch; one that returns is segmented once.
+
+        Args:
+            image, within, exclude: see `segment`; hints limit what is grounded.
+            question: in any language.
 
         Raises:
             BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
         """
+        return self.run_trace(make_request(image, question, within=within, exclude=exclude))
+
+    def check_traces(self) -> None:
+        """BadInput where this pipeline's MLLM cannot trace, or there is none."""
+        if self.mllm is None or self.strategy is None:
+            raise BadInput("without an MLLM there is no reasoning to trace")
+        check_prompts(self.mllm.name, self.strategy, self.prompt_config, trace=True)
+
+    def run_trace(self, request: Request) -> Trace:
+        """`trace` for a request that was made before, without boxes and points."""
+        self.check_traces()
         timer = self._timer()
-        output = self._reason(make_request(image, query), timer)
+        with self._encode_ahead(request.image):
+            output = self._reason(request, timer, trace=True)
+        found = self._segment(request, output, timer)
+        assert isinstance(found, Trace)
+        return found
+
+    def reason(self, image: ImageSource, query: str, *, trace: bool = False) -> ReasoningOutput:
+        """Stage 1 alone; `segment_proposals` makes the result of it, in any process or machine.
+
+        Args:
+            trace: stage 1 of `trace` instead of `segment`.
+
+        Raises:
+            BadInput, MLLMFailed, ModelUnavailable: as `segment` does.
+        """
+        if trace:
+            self.check_traces()
+        timer = self._timer()
+        output = self._reason(make_request(image, query), timer, trace=trace)
         return replace(output, shown=None, timings=timer.seconds)
 
     def segment_proposals(self, image: ImageSource, output: ReasoningOutput) -> Result:
@@ -409,6 +457,10 @@ class Pipeline:
         """`answer` in a thread, awaitable; the options are its own."""
         return await _in_thread(lambda: self.answer(image, question, choices, **options))
 
+    async def atrace(self, image: ImageSource, question: str, **options: Any) -> Trace:
+        """`trace` in a thread, awaitable; the options are its own."""
+        return await _in_thread(lambda: self.trace(image, question, **options))
+
     async def areason(self, image: ImageSource, query: str) -> ReasoningOutput:
         """`reason` in a thread, awaitable."""
         return await _in_thread(lambda: self.reason(image, query))
@@ -464,7 +516,12 @@ class Pipeline:
         )
 
     def _reason(
-        self, request: Request, timer: StageTimer, dialogue: Dialogue | None = None
+        self,
+        request: Request,
+        timer: StageTimer,
+        dialogue: Dialogue | None = None,
+        *,
+        trace: bool = False,
     ) -> ReasoningOutput:
         """Stage 1.
 
@@ -473,14 +530,14 @@ class Pipeline:
         """
         strategy, config = self.strategy, self.prompt_config
         if dialogue is None:
-            dialogue = self._dialogue(config.profile)
+            dialogue = self._dialogue(config.profile, "system.trace" if trace else "system")
         else:
             config = replace(config, translator=None)
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)
         with timer.stage("reason"):
-            return propose(request, dialogue, strategy, config, self._cache)
+            return propose(request, dialogue, strategy, config, self._cache, trace=trace)
 
     @contextlib.contextmanager
     def _encode_ahead(self, image: Image) -> Iterator[None]:
@@ -498,10 +555,14 @@ class Pipeline:
     ) -> Result:
         """Stage 2: masks of the proposals, and the result of both stages."""
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
-        proposals = postprocess.restrict_proposals(request.hint, reasoning.proposals)
-        targets = self._targets(request, proposals, timer)
         named = reasoning.proposals if output else ()
-        result = Result(
+        found = self._targets(request, reasoning.proposals, timer)
+        targets, steps = tuple(found.values()), list[str]()
+        is_path = reasoning.answer is not None
+        if is_path:
+            reasoning = reasoning.keep(tuple(found))
+            steps = postprocess.first_steps(reasoning, len(targets))
+        result = (Trace if is_path else Result)(
             image=request.image,
             query=request.query,
             reasoning=reasoning,
@@ -512,8 +573,10 @@ class Pipeline:
             warnings=(
                 *(self._frame_warning() if named else ()),
                 *(_reply_warnings(output, self.prompt_config) if output else ()),
-                *postprocess.target_warnings(targets, named_by_mllm=output is not None),
-                *postprocess.point_warnings(proposals, targets),
+                *postprocess.target_warnings(
+                    targets, named_by_mllm=output is not None, steps=steps
+                ),
+                *postprocess.point_warnings(reasoning.proposals, targets, steps),
                 *postprocess.hint_warning(named, targets),
             ),
             shown=output.shown if output else None,
@@ -532,14 +595,25 @@ class Pipeline:
 
     def _targets(
         self, request: Request, proposals: Sequence[Proposal], timer: StageTimer
-    ) -> tuple[Target, ...]:
-        if not proposals:
-            return ()
-        found = self._cache.masks(request.image, proposals)
+    ) -> dict[int, Target]:
+        """The targets by the index of their proposal; those against the hint are left out."""
+        hint, image = request.hint, request.image
+        kept = {
+            index: one
+            for index, proposal in enumerate(proposals)
+            for one in postprocess.restrict_proposals(hint, [proposal])
+        }
+        if not kept:
+            return {}
+        found = self._cache.masks(image, tuple(kept.values()))
         timer.add("encode", found.encode_seconds)
         timer.add("segment", found.decode_seconds)
-        targets = postprocess.to_targets(request.image, proposals, found)
-        return postprocess.apply_hint(request.hint, targets)
+        targets = postprocess.to_targets(image, tuple(kept.values()), found)
+        return {
+            index: one
+            for index, target in zip(kept, targets, strict=True)
+            for one in postprocess.apply_hint(hint, [target])
+        }
 
     def _names(self, output: ReasoningOutput | None) -> ModelNames:
         """The parts that were used: without stage 1, the segmenter alone."""

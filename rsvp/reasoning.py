@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
@@ -28,7 +29,7 @@ SERVED_PIXELS = 28 * 28 * 1280
 _PIXEL_FRAMES = ("pixels", "resized-pixels")
 
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
-NOT_ABSENT = '"targets" is empty, but what the query asks for is in the image: name what fits best'
+NOT_ABSENT = '"{}" is empty, but what the query asks for is in the image: name what fits best'
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def make_prompt_config(
         frame, family, cot, max_reasks, lexicon, target_exists, translator, language
     )
     if mllm is not None and strategy is not None:
-        _check_prompts(mllm.name, strategy, config)
+        check_prompts(mllm.name, strategy, config)
     return config
 
 
@@ -140,17 +141,28 @@ def _translator(language: str) -> Translator | None:
     return languages.translator(language)
 
 
-def _check_prompts(mllm: str, strategy: Strategy, config: PromptConfig) -> None:
+def check_prompts(
+    mllm: str, strategy: Strategy, config: PromptConfig, *, trace: bool = False
+) -> None:
     """Refuse what the prompts cannot ask for: points or another grid of the embedded reasoner.
+
+    Args:
+        trace: for reasoning paths.
 
     Raises:
         BadInput: the strategy has no prompts (the message names those that have some), or they
             cannot say what it shows.
     """
-    start, end = f"{config.profile}/", f".{_form(config)}"
+    few_words = config.family.lexicon and config.lexicon is None  # it learned masks alone
+    if trace and few_words:
+        raise BadInput(
+            f"{mllm} cannot trace: these weights were trained on segmentation alone; take another "
+            "MLLM, e.g. --preset local, or --mllm openai:NAME"
+        )
+    start, end = _prompt_name(config, "*", trace=trace).split("*")
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
-    if config.family.lexicon and config.lexicon is None:  # the reasoner before it learned words
+    if few_words:
         known = [name for name in known if name != "points"]
     if strategy.name not in known:
         raise BadInput(
@@ -166,11 +178,14 @@ def propose(
     strategy: Strategy,
     config: PromptConfig,
     cache: EmbeddingCache | None = None,
+    *,
+    trace: bool = False,
 ) -> ReasoningOutput:
     """Ask for the query's targets until a reply can be read.
 
     Args:
         cache: the segmenter, for strategies that look for candidates with it.
+        trace: ask for a reasoning path with all of its objects instead.
 
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
@@ -178,13 +193,9 @@ def propose(
     image, family, profile, frame = request.image, config.family, config.profile, config.frame
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
-        return not_asked(request.query, unknown, dialogue)
-    sent_unchanged = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
-    if sent_unchanged:
-        view = _served_view(image, request.query, strategy, config, cache)
-    else:
-        max_side = family.view_side(image.height, image.width)
-        view = strategy.view(image, request.query, max_side=max_side, cache=cache)
+        return not_asked(request.query, unknown, dialogue, trace=trace)
+    served = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
+    view = (_served_view if served else _plain_view)(image, request.query, strategy, config, cache)
     variables: dict[str, str] = {
         **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
         **view.variables,
@@ -195,14 +206,19 @@ def propose(
     if hints:
         size = (image.height, image.width)
         rgb = draw_hint(rgb, request.hint.within, request.hint.exclude, size)
-    names = (*hints, f"{profile}/{strategy.name}.{_form(config)}")
-    again = f"{profile}/reask.{strategy.name}"
+    names = (*hints, _prompt_name(config, strategy.name, trace=trace))
+    again = f"{profile}/reask.{'trace' if trace else strategy.name}"
+
+    def schema(cot: bool) -> Mapping[str, Any]:
+        return strategy.path_schema(frame) if trace else strategy.schema(cot, frame)
 
     def reask(problem: str) -> ChatRequest:
+        if trace and (family.single_turn or not prompting.exists(again)):
+            return first  # there is no simpler question
         text = prompting.render(again, **variables, problem=problem)
         if family.single_turn:  # it sees the image again, and gets the simpler question
-            return ChatRequest((rgb, text), (again,), strategy.schema(False, frame))
-        return ChatRequest((text,), (again,), strategy.schema(config.cot, frame))
+            return ChatRequest((rgb, text), (again,), schema(False))
+        return ChatRequest((text,), (again,), schema(config.cot))
 
     examples = prompting.example_numbers(names[-1], variables)
     doubts = config.tells_existence and dialogue.max_reasks > 0
@@ -210,15 +226,17 @@ def propose(
     def read(reply: Reply) -> tuple[Reasoning, Reply]:
         nonlocal doubts
         seen = replace(frame, resized=reply.resized)
-        reasoning = strategy.read(reply.text, image, view, seen)
+        read_form = strategy.read_path if trace else strategy.read
+        reasoning = read_form(reply.text, image, view, seen)
         _refuse_echo(reasoning, examples)
         if reasoning.no_target and reasoning.understood and doubts and dialogue.budget.is_left():
             doubts = False
-            raise UnparsableReply(NOT_ABSENT, reply.text)
+            empty = "answer_objects" if trace else "targets"
+            raise UnparsableReply(NOT_ABSENT.format(empty), reply.text)
         return reasoning, reply
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
-    first = ChatRequest((rgb, text), names, strategy.schema(config.cot, frame))
+    first = ChatRequest((rgb, text), names, schema(config.cot))
     reasoning, reply = dialogue.ask(first, read, reask)
     familiar = reply.familiarity
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
@@ -244,6 +262,18 @@ def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) 
     for proposal in reasoning.proposals:
         if any(proposal.raw[: len(numbers)] == numbers for numbers in examples):
             raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
+
+
+def _plain_view(
+    image: Image,
+    query: str,
+    strategy: Strategy,
+    config: PromptConfig,
+    cache: EmbeddingCache | None,
+) -> View:
+    """The view of at most the size that the model family is shown."""
+    max_side = config.family.view_side(image.height, image.width)
+    return strategy.view(image, query, max_side=max_side, cache=cache)
 
 
 def _served_view(
@@ -287,12 +317,16 @@ def read_query(query: str, lexicon: Lexicon | None, translator: Translator | Non
     return ReadQuery(query, unknown)
 
 
-def not_asked(query: str, unknown: tuple[str, ...], dialogue: Dialogue) -> ReasoningOutput:
+def not_asked(
+    query: str, unknown: tuple[str, ...], dialogue: Dialogue, *, trace: bool = False
+) -> ReasoningOutput:
     """The output for a query with words that the model cannot know: it is not asked."""
     words = " and ".join(repr(word) for word in unknown)
     reason = f"It does not know {words}." if unknown else "The query names nothing that it knows."
     text = json.dumps({"targets": [], "understood": False, "reason": reason})
-    reasoning = Reasoning((), (), reason, text, understood=False, unknown_words=unknown)
+    reasoning = Reasoning(
+        (), (), reason, text, False, unknown_words=unknown, answer="" if trace else None
+    )
     return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
 
 
@@ -307,5 +341,20 @@ def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:
     return tuple(name for name in names if prompting.exists(name))
 
 
-def _form(config: PromptConfig) -> str:
-    return "cot" if config.cot else "direct"
+def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:
+    """The name of the prompt that asks by a strategy."""
+    if trace:
+        return f"{config.profile}/trace.{strategy}"
+    return f"{config.profile}/{strategy}.{'cot' if config.cot else 'direct'}"
+
+
+def prompt_names(config: PromptConfig, strategy: str, *, trace: bool = False) -> tuple[str, ...]:
+    """The names of all prompts that a query may be asked with, but for hints."""
+    again = "trace" if trace else strategy
+    system = "system.trace" if trace else "system"
+    names = (
+        system,
+        _prompt_name(config, strategy, trace=trace).partition("/")[2],
+        f"reask.{again}",
+    )
+    return tuple(filter(prompting.exists, (f"{config.profile}/{name}" for name in names)))

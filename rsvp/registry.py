@@ -75,10 +75,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",
         "coco-rle": "rsvp.writers.coco:write_rle",
+        "html": "rsvp.writers.html:write",
+        "vrt": "rsvp.writers.vrt:write",
     },
     "benchmark": {
         "scenes": "rsvp.evaluation.benchmarks.masks:Scenes",
         "scenes-qa": "rsvp.evaluation.benchmarks.vqa:SceneQuestions",
+        "scenes-trace": "rsvp.evaluation.benchmarks.vrt:TraceScenes",
         "reasonseg": "rsvp.evaluation.benchmarks.masks:ReasonSeg",
         "refcoco": "rsvp.evaluation.benchmarks.masks:RefCoco",
         "refcoco+": "rsvp.evaluation.benchmarks.masks:RefCoco",
@@ -99,6 +102,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "command": {
         "segment": "rsvp.cli.segment:segment",
         "answer": "rsvp.cli.answer:answer",
+        "trace": "rsvp.cli.trace:trace",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

@@ -11,6 +11,7 @@ from PIL import Image as Pil
 from rsvp import writers
 from rsvp.errors import BadInput
 from rsvp.images import shrink
+from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers import notebook
 from rsvp.writers.common import png
@@ -53,6 +54,10 @@ class Result(Segmentation):
         """The result as `result.json` holds it."""
         return writers.to_dict(self)
 
+    def to_html(self) -> str:
+        """The result as one page, which replays the reasoning step by step."""
+        return writers.to_html(self)
+
     def to_coco(self, *, rle: bool = False) -> dict[str, Any]:
         """The targets as a COCO instances dictionary; see `rsvp.writers.to_coco`."""
         return writers.to_coco(self, rle=rle)
@@ -67,4 +72,12 @@ class Answer(AnsweredQuestion, Result):
 
     def save(self, directory: str, formats: Sequence[str] = writers.ANSWER_FORMATS) -> None:
         """Write the answer into `directory`; see `rsvp.writers.write`."""
+        super().save(directory, formats)
+
+
+class Trace(TracedQuestion, Result):
+    """A question answered by a reasoning path; the targets are all objects that it names."""
+
+    def save(self, directory: str, formats: Sequence[str] = writers.TRACE_FORMATS) -> None:
+        """Write the trace into `directory`; see `rsvp.writers.write`."""
         super().save(directory, formats)

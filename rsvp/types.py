@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -166,11 +166,30 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """An object that a step of a reasoning path, or its answer, names.
+
+    Attributes:
+        label: what it is called there; may be empty.
+        number: of its proposal, from 1, the same wherever it returns; None where it has no usable
+            place.
+    """
+
+    label: str
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the chain of thought, with the boxes that it names."""
+    """One step of the chain of thought, with the boxes that it names.
+
+    Attributes:
+        objects: of a reasoning path, see `Reasoning.answer`.
+    """
 
     text: str
     boxes: tuple[Box, ...] = ()
+    objects: tuple[Mention, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +225,9 @@ class Reasoning:
             those that it was trained on.
         unknown_words: these words.
         warnings: what was odd about the reply, a line each.
+        answer: of a reasoning path, whose proposals are all objects that it names, each once, in
+            the order in which they come; None where there is no path.
+        answer_objects: those that are the answer.
     """
 
     steps: tuple[Step, ...]
@@ -215,10 +237,26 @@ class Reasoning:
     understood: bool = True
     unknown_words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    answer: str | None = None
+    answer_objects: tuple[Mention, ...] = ()
 
     @property
     def no_target(self) -> bool:
-        return not self.proposals
+        return not (self.proposals if self.answer is None else self.answer_objects)
+
+    def keep(self, kept: Sequence[int]) -> Reasoning:
+        """The path with the proposals of these indices alone; mentions of others lose theirs."""
+        numbers: dict[int | None, int] = {old + 1: new for new, old in enumerate(kept, start=1)}
+
+        def renumbered(mentions: tuple[Mention, ...]) -> tuple[Mention, ...]:
+            return tuple(replace(one, number=numbers.get(one.number)) for one in mentions)
+
+        return replace(
+            self,
+            steps=tuple(replace(step, objects=renumbered(step.objects)) for step in self.steps),
+            proposals=tuple(self.proposals[index] for index in kept),
+            answer_objects=renumbered(self.answer_objects),
+        )
 
 
 @dataclass(frozen=True, slots=True)

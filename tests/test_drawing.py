@@ -152,9 +152,11 @@ def test_where_every_colour_lies_under_it_there_is_an_outline():
 
 def test_several_targets_are_numbered_as_their_masks():
     boxes = [(50, 100, 80, 130), (150, 200, 190, 240)]
-    texts = _tag_texts([target(b, (300, 400)) for b in boxes], (300, 400), font_of(10), 2)
-    assert texts == ["0  cup  0.90", "1  cup  0.90"]
-    assert _tag_texts([target(boxes[0], (300, 400))], (300, 400), font_of(10), 2) == ["cup  0.90"]
+    two = [target(box, (300, 400)) for box in boxes]
+    where = (font_of(10), 2, (300, 400))
+    assert _tag_texts(two, 0, *where) == ["0  cup  0.90", "1  cup  0.90"]
+    assert _tag_texts(two[:1], 0, *where) == ["cup  0.90"]
+    assert _tag_texts(two[:1], 1, *where) == ["1  cup  0.90"]
 
 
 def test_targets_have_different_colours():

@@ -17,7 +17,17 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "platform", "images", "lexicon", "translation", "prompting", "families", "registry"),
+    (
+        "types",
+        "trace",
+        "platform",
+        "images",
+        "lexicon",
+        "translation",
+        "prompting",
+        "families",
+        "registry",
+    ),
     ("masks", "frames", "looks", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
     ("dialogue", "reasoning", "postprocess", "result", "answer", "parts", "pipeline", "training"),

@@ -12,7 +12,7 @@ import pytest
 
 from rsvp import prompting
 from rsvp.errors import BadInput
-from rsvp.parsing import parse_reply
+from rsvp.parsing import parse_path, parse_reply
 
 COMPACT = {
     "compact/answer": "Answer: $question $choices",
@@ -68,6 +68,14 @@ QUESTIONS = {
     "full/reask.answer": {*ASKED, "problem"},
     **dict.fromkeys([f"full/seen.{what}" for what in ("box", "mask", "nothing", "large")], SEEN),
 }
+TRACES = {
+    "full/trace.boxes": BOX,
+    "full/trace.points": POINTS,
+    "full/trace.points-box": POINTS_AND_BOX,
+    "full/trace.grid": {"rows", "columns", *ASKED},
+    "full/trace.marks": {"marks_range", *ASKED},
+}
+QUESTIONS |= {"full/system.trace": set(), "full/reask.trace": {*ASKED, "problem"}, **TRACES}
 QUESTIONS |= {name.replace("full/", "full-exists/"): used for name, used in QUESTIONS.items()}
 FULL |= {name.replace("full/", "full-exists/"): used for name, used in FULL.items()}
 HOSTILE = [
@@ -349,6 +357,29 @@ def test_both_examples_have_a_target_where_one_exists(name: str) -> None:
         replies = example_replies(prompting.render(name, **everything(kind=kind)))
         assert [len(json.loads(reply)["targets"]) for reply in replies] in ([2, 1], [])
     assert prompting.exists(name.replace("-exists", ""))
+
+
+KINDS = {"boxes": "box", "points": "points", "points-box": "points", "grid": "bands",
+         "marks": "marks"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in QUESTIONS if "/trace." in n])
+@pytest.mark.parametrize("kind", ["0-1000", "0-1000-yxyx", "0-1"])
+def test_the_example_of_a_path_is_a_reply_that_parses(name: str, kind: str) -> None:
+    text = prompting.render(name, **everything(kind=kind))
+    (example,) = re.findall(r"^Question: .*\n(\{.*\})$", text, re.MULTILINE)
+    form = text.splitlines()[-1].removeprefix("Reply with one JSON object of the form ")
+    assert form in text.partition("=== question")[0].splitlines()
+    assert json.loads(example).keys() == {"path", "answer", "answer_objects"}
+    found = parse_path(example, expect=KINDS[name.partition("trace.")[2]])  # type: ignore[arg-type]
+    named = [o for step in found.steps for o in step.objects]
+    assert [o.label for o in named] == ["kettle", "white mug", "kettle", "blue mug"]
+    assert all(o.has_region for o in named)
+    assert named[0] == named[2]
+    assert found.targets == (named[3],)
+    for step in found.steps:
+        assert all(o.label in step.text for o in step.objects if o is not named[0])
+    assert ("is never empty" in text) == name.startswith("full-exists")
 
 
 def test_the_numbers_of_the_examples_are_known() -> None:

@@ -32,7 +32,8 @@ def evaluate(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
             "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
-            "and scenes of --task qa. Left out with --recipe, and with your own data.",
+            "and scenes of --task qa; of reasoning paths: vrt and scenes of --task trace. Left out "
+            "with --recipe, and with your own data.",
         ),
     ] = None,
     data: Annotated[

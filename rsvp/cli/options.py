@@ -152,9 +152,10 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="LIST",
-        help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), looks (closer "
-        "looks of an answer), index (one mask of numbers), coco (polygons), coco-rle, labelme, "
-        "yolo, or a plug-in's.",
+        help="Which files: json, overlay, png (masks), html (a page that replays the reasoning), "
+        "prompt (what the MLLM saw), looks (closer looks of an answer), index (one mask of "
+        "numbers), vrt (as VRT-Bench reads it), coco (polygons), coco-rle, labelme, yolo, or a "
+        "plug-in's.",
     ),
 ]
 _ZOOM = typer.Option(

@@ -1,4 +1,4 @@
-"""What `rsvp segment` and `rsvp answer` share: their image, their folder, what they print."""
+"""What `rsvp segment`, `answer` and `trace` share: their image, their folder, what they print."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from rsvp import registry
 MODELS: dict[str, str] = {
     "result": "rsvp.writers.document:ResultDocument",
     "answer": "rsvp.writers.document:AnswerDocument",
+    "trace": "rsvp.writers.document:TraceDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",
     "answer-record": "rsvp.evaluation.records:AnswerRecord",

@@ -16,7 +16,9 @@ from pydantic import Field, field_validator
 
 from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size, inside
 from rsvp.datasets.annotations import AnnotationModel
+from rsvp.datasets.instances import encode
 from rsvp.datasets.vqa import Entry, Question, QuestionDataset
+from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.parsing.answers import LETTERS
@@ -76,6 +78,40 @@ class _SceneQuestionEntry(AnnotationModel):
 class _QaSceneEntry(_SceneEntry):
     queries: list[_SceneQueryEntry] = Field(default=[])
     questions: list[_SceneQuestionEntry]
+
+
+class _PathStepEntry(AnnotationModel):
+    # A step of a path
+    objects: list[int]
+
+
+class _PathQuestionEntry(AnnotationModel):
+    # A question of ``--task trace``; objects are places in the list of the scene's
+    id: str
+    kind: str
+    hops: int
+    text: str
+    path: list[_PathStepEntry]
+    answer_objects: list[int]
+
+    @property
+    def path_objects(self) -> list[int]:
+        """The objects of all steps, each once."""
+        return list(dict.fromkeys(place for step in self.path for place in step.objects))
+
+    @property
+    def targets(self) -> list[int]:
+        """All objects that it names, as they are checked."""
+        return list(dict.fromkeys((*self.path_objects, *self.answer_objects)))
+
+    @property
+    def hops_kind(self) -> str:
+        return f"{self.hops} hop{'s' if self.hops != 1 else ''}"
+
+
+class _TraceSceneEntry(_SceneEntry):
+    queries: list[_SceneQueryEntry] = Field(default=[])
+    questions: list[_PathQuestionEntry]
 
 
 class _SceneFile(AnnotationModel):
@@ -139,6 +175,51 @@ class SceneQuestionDataset(QuestionDataset):
         scene, question = self._scenes[index]
         targets = question.targets if question.needs_look else []
         return _objects(scene, targets, f"{self.file}: {question.id}")
+
+
+class TraceSceneDataset(BaseDataset):
+    """The questions of scenes made with ``--task trace``; their kind is the number of hops.
+
+    A sample's mask and objects are the answer's, its path has every object once; its tag is the
+    kind of the question.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        document, file, digest = _read(self.folder)
+        scenes: list[_TraceSceneEntry] = [
+            _checked(scene, n, file, _TraceSceneEntry) for n, scene in enumerate(document.scenes)
+        ]
+        self._samples = [(scene, question) for scene in scenes for question in scene.questions]
+        super().__init__(file, digest, [question.id for _, question in self._samples])
+
+    def image_file(self, index: int) -> Path:
+        return self.folder / self._samples[index][0].image
+
+    def truth(self, index: int) -> VrtTruth:
+        """The objects of the path and of the answer; the classes are the hops and the kind."""
+        scene, question = self._samples[index]
+        size, where = (scene.height, scene.width), f"{self.file}: {question.id}"
+
+        def named(places: Sequence[int]) -> tuple[VrtObject, ...]:
+            found = (scene.objects[place] for place in places)
+            return tuple(VrtObject(one.name, encode(one.mask, size, where)) for one in found)
+
+        classes = (question.hops_kind, question.kind)
+        path, answer = named(question.path_objects), named(question.answer_objects)
+        return VrtTruth(question.id, question.text, classes, size, path, answer)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene, question = self._samples[index]
+        where = f"{self.file}: {question.id}"
+        path = _objects(scene, question.path_objects, where)
+        objects = _objects(scene, question.answer_objects, where)
+        mask = np.logical_or.reduce(
+            [np.zeros((scene.height, scene.width), np.bool_), *(one.mask for one in objects)]
+        )
+        image, kind = self.image_file(index), question.hops_kind
+        tags = (question.kind,)
+        return Sample(question.id, image, question.text, kind, mask, objects, tags, path=path)
 
 
 def scene_task(folder: str | Path) -> str:

@@ -26,13 +26,15 @@ MAX_LABEL = 40  # characters of a label on a tag
 MAX_COVERED = 0.25  # of the image by all tags; beyond it they show numbers only, or nothing
 
 
-def overlay(rgb: RgbArray, targets: Sequence[Target], notice: str = "no target") -> RgbArray:
+def overlay(
+    rgb: RgbArray, targets: Sequence[Target], notice: str = "no target", first: int = 0
+) -> RgbArray:
     """The targets on the image: tinted masks with contours, thin boxes, tags with label and score.
 
-    Where there are several, the tags have numbers, from 0 as the files in ``masks/``. Colours are
-    those of `rsvp.drawing.contrast.inks`.
-
-    Without targets the image gets a small tag with `notice` in its lower left corner.
+    Several targets are numbered on their tags, from `first`: 0 as the files in ``masks/``, or 1 as
+    the objects of a path, where a single one is numbered too. Colours are those of
+    `rsvp.drawing.contrast.inks`. Without targets the image gets a small tag with `notice` in its
+    lower left corner.
 
     Raises:
         BadInput: a target's mask is not of the image's size.
@@ -51,7 +53,7 @@ def overlay(rgb: RgbArray, targets: Sequence[Target], notice: str = "no target")
         outline(canvas, target.box, colour, max(1, line // 2), BOX_LINE)
     if not targets:
         return _with_notice(canvas, notice)
-    return _with_tags(canvas, targets, colours)
+    return _with_tags(canvas, targets, colours, first)
 
 
 def _tint(canvas: RgbArray, mask: BoolMask, ink: Ink, line: int) -> None:
@@ -69,13 +71,15 @@ def _tint(canvas: RgbArray, mask: BoolMask, ink: Ink, line: int) -> None:
 # -- tags
 
 
-def _with_tags(canvas: RgbArray, targets: Sequence[Target], colours: Sequence[Colour]) -> RgbArray:
+def _with_tags(
+    canvas: RgbArray, targets: Sequence[Target], colours: Sequence[Colour], first: int
+) -> RgbArray:
     """Label and score beside every box, inside the image, without overlap while possible."""
     picture = Pil.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     font, pad = _tag_font(canvas.shape[:2])
     placed: list[Rectangle] = []
-    texts = _tag_texts(targets, canvas.shape[:2], font, pad)
+    texts = _tag_texts(targets, first, font, pad, canvas.shape[:2])
     for text, target, colour in zip(texts, targets, colours, strict=True):
         if not text:
             continue
@@ -102,11 +106,13 @@ def _with_notice(canvas: RgbArray, text: str) -> RgbArray:
     return np.array(picture)
 
 
-def _tag_texts(targets: Sequence[Target], size: tuple[int, ...], font: Font, pad: int) -> list[str]:
+def _tag_texts(
+    targets: Sequence[Target], first: int, font: Font, pad: int, size: tuple[int, ...]
+) -> list[str]:
     """Label and score of every target; where these would hide the image, numbers; or nothing."""
     max_width = size[1] - 2 * pad
-    numbers = [str(n) for n in range(len(targets))]
-    shown = numbers if len(targets) > 1 else [""]
+    numbers = [str(n) for n in range(first, first + len(targets))]
+    shown = numbers if first or len(targets) > 1 else [""]
     full = [_tag_text(t, n, font, max_width) for n, t in zip(shown, targets, strict=True)]
     for texts in (full, numbers):
         area = sum(math.prod(_tag_size(text, font, pad)) for text in texts if text)

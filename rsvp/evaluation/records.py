@@ -53,6 +53,7 @@ class OracleRecord(_RecordModel):
     intersection: int
     union: int
     objects: list[float] = Field(description="The IoU of each object, from its own box.")
+    path: list[float] = Field(default=[], description="The same of the objects of the path.")
     failure: Failure | None
 
 

@@ -27,7 +27,7 @@ from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
 from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
@@ -176,7 +176,7 @@ def evaluate(
         with RecordsFile(file) as stream:
             done = _replay(file, ids, aggregator)
             pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-            options = EvalOptions(oracle, benchmark.scores_path)
+            options = EvalOptions(oracle, benchmark.traces)
             work = Work(Path(data), open_dataset, dataset, pending, rules, options)
             with (
                 show_progress(name, len(ids), aggregator, shown=progress) as update,
@@ -190,9 +190,9 @@ def evaluate(
             aggregator = task.aggregator()
             _replay(file, ids, aggregator)
         official = None
-        whole = len(ids) == len(dataset)  # AP counts other samples as missed
+        whole = len(ids) == len(dataset) or not benchmark.needs_all
         if benchmark.asks_for_masks and benchmark.scores_more and whole:
-            official = score_samples(name, benchmark, dataset, file, rules.name)
+            official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
         return _finish(folder, aggregator, official, dataset)
 
 
@@ -239,8 +239,12 @@ def _task(
     zoom: str | None,
     looks: int | None,
 ) -> _Task:
-    described = config.describe_pipeline(pipeline)
+    described = config.describe_pipeline(pipeline, trace=benchmark.traces)
     if not isinstance(benchmark, QuestionBenchmark):
+        if benchmark.traces:
+            if not isinstance(pipeline, TracingPipeline):
+                raise BadInput("this benchmark asks for reasoning paths: the pipeline has no trace")
+            pipeline.check_traces()
         aggregator = functools.partial(RunAggregator, rules)
         return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
     if engine is not None:

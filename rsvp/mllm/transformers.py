@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
+from rsvp.errors import (
+    BadInput,
+    MissingExtra,
+    MLLMFailed,
+    ModelUnavailable,
+    RsvpError,
+    first_line,
+)
 from rsvp.mllm import loading
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
@@ -178,7 +185,9 @@ class TransformersMLLM:
                     reply = self._generate(loaded, messages, max_tokens, longer_than)
             except OutOfBounds as error:
                 raise ModelUnavailable(f"{self.name} has a bad chat template: {error}") from error
-            except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+            except RsvpError:
+                raise
+            except Exception as error:  # a stranger's settings raise anything
                 from rsvp.platform.pretrained import non_finite
 
                 if broken := non_finite(dict(loaded.model.named_parameters())):

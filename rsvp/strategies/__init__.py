@@ -52,6 +52,10 @@ class Strategy(Protocol):
         """
         ...
 
+    def path_schema(self, frame: Frame | None = None) -> Mapping[str, Any]:
+        """JSON schema of a reasoning path, see `schema`."""
+        ...
+
     def view(
         self,
         image: Image,
@@ -73,6 +77,16 @@ class Strategy(Protocol):
 
         Raises:
             UnparsableReply: it holds no answer.
+        """
+        ...
+
+    def read_path(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
+        """Read a reasoning path: every object of its steps and its answer, each once.
+
+        Objects without a usable place stay in the steps, without a number.
+
+        Raises:
+            UnparsableReply: it holds no path.
         """
         ...
 

@@ -22,28 +22,32 @@ from rsvp.writers import labelme, yolo
 from rsvp.writers.coco import to_coco
 from rsvp.writers.common import image_stem
 from rsvp.writers.document import RESULT, EarlierResult, to_dict
+from rsvp.writers.html import to_html
 from rsvp.writers.supervision import to_supervision
 
 __all__ = [
     "ANSWER_FORMATS",
     "DEFAULT_FORMATS",
+    "TRACE_FORMATS",
     "Writer",
     "check_formats",
     "output_folder",
     "prepare",
     "to_coco",
     "to_dict",
+    "to_html",
     "to_supervision",
     "write",
 ]
 
 DEFAULT_FORMATS = ("json", "overlay", "png")
 ANSWER_FORMATS = (*DEFAULT_FORMATS, "looks")
+TRACE_FORMATS = (*DEFAULT_FORMATS, "html")
 # A file that each format writes, whatever the result (but for one without targets).
 _TYPICAL = {
     "json": RESULT, "overlay": "overlay.png", "png": "masks/000.png", "prompt": "prompt.png",
     "index": "index.png", "coco": "coco.json", "coco-rle": "coco-rle.json", "yolo": yolo.DATA,
-    "looks": "looks/000.png",
+    "looks": "looks/000.png", "html": "result.html", "vrt": "vrt.jsonl",
 }  # fmt: skip
 
 
@@ -98,10 +102,12 @@ def write(
         formats: of ``json`` (`result.json`), ``overlay`` (`overlay.png`), ``png`` (`masks/000.png`,
             0 and 255, one a target), ``index`` (`index.png`, the k-th target's pixels are k),
             ``prompt`` (`prompt.png`, what the MLLM saw, if one was called), ``looks``
-            (`looks/000.png …`, the closer looks of an answer), ``coco``
-            (`coco.json` with polygons), ``coco-rle`` (`coco-rle.json` with run-length encodings),
-            ``labelme`` (`NAME.json`, named like the image), ``yolo`` (`labels/NAME.txt`, a line a
-            target, the image in `images`, and `data.yaml`), and those of plug-ins.
+            (`looks/000.png …`, the closer looks of an answer), ``html`` (`result.html`, a page
+            that replays the reasoning), ``vrt`` (`vrt.jsonl`, as VRT-Bench's metric reads it),
+            ``coco`` (`coco.json` with polygons), ``coco-rle`` (`coco-rle.json` with run-length
+            encodings), ``labelme`` (`NAME.json`, named like the image), ``yolo``
+            (`labels/NAME.txt`, a line a target, the image in `images`, and `data.yaml`), and those
+            of plug-ins.
 
     Returns:
         The files, in the order of `formats`.

@@ -25,7 +25,9 @@ from pydantic import (
 
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
+from rsvp.parsing.mentions import numbered
 from rsvp.platform.files import json_bytes, parse_json, read_bytes
+from rsvp.trace import PathStep, TracedQuestion
 from rsvp.types import AnsweredQuestion, Box, ModelNames, Segmentation, Usage
 from rsvp.writers.common import image_stem, look_file, mask_file
 
@@ -34,6 +36,12 @@ RESULT = "result.json"
 
 def _xyxy(box: Any) -> Any:
     return [round(value, 2) for value in box.xyxy] if isinstance(box, Box) else box
+
+
+def _numbered(step: Any) -> Any:
+    if not isinstance(step, PathStep):
+        return step
+    return {"text": numbered(step.text, step.objects), "objects": step.objects}
 
 
 def _rle(mask: Any) -> Any:
@@ -91,11 +99,12 @@ class TargetEntry(_DocumentModel):
     mask: Annotated[MaskEntry, BeforeValidator(_rle)]
 
     @model_serializer(mode="wrap")
-    def _without_unknown_presence(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
-        if self.presence is None:
-            del values["presence"]
-        return values
+    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown_presence(dump(self))
+
+
+def _without_unknown_presence(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: value for k, value in values.items() if k != "presence" or value is not None}
 
 
 class ResultDocument(_DocumentModel):
@@ -158,18 +167,76 @@ class AnswerDocument(_DocumentModel):
     warnings: list[str]
 
 
-def document(result: Segmentation) -> ResultDocument | AnswerDocument:
+class PathObjectEntry(_DocumentModel):
+    """An object that a step names; box, score and mask are null where it is not grounded."""
+
+    label: str
+    number: int | None
+    """The same wherever the object returns; the texts and the overlay show it too."""
+    box: Xyxy | None
+    """x0, y0, x1, y1."""
+    score: Rounded | None
+    """The IoU that the segmenter predicts for its mask, 0 to 1."""
+    presence: Rounded | None = None
+    """The probability that the object is in the box; missing if the segmenter reads no labels."""
+    mask: Annotated[MaskEntry, BeforeValidator(_rle)] | None
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown_presence(dump(self))
+
+
+class PathStepEntry(_DocumentModel):
+    """One step of a reasoning path."""
+
+    text: str
+    """As the MLLM wrote it, with [number] behind the label of each object, [?] without a mask."""
+    objects: list[PathObjectEntry]
+
+
+class TraceDocument(_DocumentModel):
+    """A question answered by a reasoning path."""
+
+    schema_version: Literal[1]
+    image: ImageEntry
+    question: str
+    answer: str
+    no_target: bool
+    """Whether the answer is that there is no such object."""
+    understood: bool
+    """False where the MLLM says that it cannot read images of this kind."""
+    reason: str
+    reply: str
+    """The text of the MLLM's reply, unchanged."""
+    path: list[Annotated[PathStepEntry, BeforeValidator(_numbered)]]
+    answer_objects: list[PathObjectEntry]
+    not_grounded: int
+    """How many objects, of different labels, have no mask."""
+    rounds: int
+    usage: Usage
+    timings: dict[str, Rounded]
+    models: ModelNames
+    warnings: list[str]
+
+
+Document = ResultDocument | AnswerDocument | TraceDocument
+
+
+def document(result: Segmentation) -> Document:
     """The model of `result.json` for a result."""
     reasoning = result.reasoning
-    model = AnswerDocument if isinstance(result, AnsweredQuestion) else ResultDocument
-    values = {name: getattr(result, name, None) for name in model.model_fields}
+    model: type[Document] = ResultDocument
+    if isinstance(result, AnsweredQuestion):
+        model = AnswerDocument
+    elif isinstance(result, TracedQuestion):
+        model = TraceDocument
+    stage_1 = {
+        "schema_version": 1,
+        "reply": reasoning.raw,
+        "steps": reasoning.steps,
+    }
     return model.model_validate(
-        {
-            **values,
-            "schema_version": 1,
-            "reply": reasoning.raw,
-            "steps": reasoning.steps,
-        }
+        {name: stage_1.get(name, getattr(result, name, None)) for name in model.model_fields}
     )
 
 
@@ -194,8 +261,15 @@ class EarlierResult(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _targets_of_looks(cls, values: Any) -> Any:
-        """An answer has its targets in its looks."""
+    def _targets_elsewhere(cls, values: Any) -> Any:
+        """An answer has its targets in its looks, a trace in its path, by number."""
+        if isinstance(values, dict) and isinstance(path := values.get("path"), list):
+            parts = [*path, {"objects": values.get("answer_objects")}]
+            named = [
+                o for part in parts if isinstance(part, dict) for o in part.get("objects") or []
+            ]
+            numbers = {o.get("number") for o in named if isinstance(o, dict)} - {None}
+            return {**values, "query": values.get("question"), "targets": list(numbers)}
         if isinstance(values, dict) and isinstance(looks := values.get("looks"), list):
             found = [
                 t for look in looks if isinstance(look, dict) for t in look.get("targets") or []

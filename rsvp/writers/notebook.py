@@ -10,6 +10,7 @@ from PIL import Image as Pil
 
 from rsvp.errors import printable
 from rsvp.images import shrink
+from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, Segmentation
 from rsvp.writers.common import label_of
 from rsvp.writers.pictures import overlay_of
@@ -25,7 +26,7 @@ def cell(result: Segmentation) -> str:
     picture = base64.b64encode(buffer.getvalue()).decode()
     found = [f"{label_of(target)} (score {target.score:.2f})" for target in result.targets]
     head = "; ".join(found) or "no target in this image"
-    if isinstance(result, AnsweredQuestion):
+    if isinstance(result, AnsweredQuestion | TracedQuestion):
         head = f"answer: {result.answer}"
     head = result.unanswered or head
     steps = "".join(f"<li>{_text(step.text)}</li>" for step in result.reasoning.steps)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvp.drawing import overlay
+from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
 from rsvp.writers.common import look_file, mask_file, png
 
@@ -16,11 +17,14 @@ def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, byt
 
 
 def overlay_of(result: Segmentation) -> RgbArray:
-    """(H, W, 3) uint8: the targets drawn on the image."""
-    looked = isinstance(result, AnsweredQuestion) and not result.looks
-    notice = "no closer look" if looked else "no target"
+    """(H, W, 3) uint8: the targets drawn on the image; those of a path with their numbers."""
+    path, notice = isinstance(result, TracedQuestion), "no target"
+    if isinstance(result, AnsweredQuestion) and not result.looks:
+        notice = "no closer look"
+    elif path:
+        notice = "no object has a place"
     notice = "not understood" if result.unanswered else notice
-    return overlay(result.image.rgb, result.targets, notice)
+    return overlay(result.image.rgb, result.targets, notice, first=int(path))
 
 
 def write_prompt(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -115,6 +115,7 @@ def test_a_record_says_all_about_its_sample(scenes6, tmp_path):
             "intersection": 256,
             "union": 320,
             "objects": [1.0, 0.75],
+            "path": [],
             "failure": None,
         },
         "steps": [],

@@ -14,10 +14,12 @@ from scripted import pipeline
 from recipes.embedded import looking
 from recipes.embedded.examples import CELLS, SIZE, Turn, scene_example, to_pixels
 from recipes.embedded.looking import (
+    DETAIL_CLASSES,
     LOOKS,
     _answer_turn,
     look_example,
     mask_outside,
+    sheet_example,
     view_example,
 )
 from recipes.embedded.paths import trace_example
@@ -64,7 +66,7 @@ def test_examples_are_whole(examples) -> None:
             assert example.cell_objects.max() < n
             assert (example.boxes[:, :2] < example.boxes[:, 2:]).all()
             assert 0 <= example.boxes.min(initial=0) <= example.boxes.max(initial=0) <= 1
-            assert example.turns
+            assert example.turns or example.details.any()  # a sheet has no question
             for turn in example.turns:
                 spoken = [o for _, o in turn.reply if o is not None]
                 assert all(0 <= o < n for o in (*turn.targets, *turn.reasoning, *spoken))
@@ -289,3 +291,32 @@ def test_a_batch_of_all_tasks_has_finite_losses(examples, tokenizer) -> None:
 def test_prompts_of_all_tasks_train_the_tokenizer() -> None:
     prompts = task_prompts(3, 1)
     assert {p.split(":")[0].split(" in ")[0] for p in prompts} >= {"Think, then path", "Check"}
+
+
+def test_the_details_of_a_picture_are_in_the_cells_that_show_them() -> None:
+    rng, values = np.random.default_rng(4), {number: v for v, number in DETAIL_CLASSES.items()}
+    sheets = [sheet_example(rng) for _ in range(6)]
+    assert all(not e.turns and e.details.any() for e in sheets)
+    for example in [*sheets, *(look_example(rng) for _ in range(12))]:
+        for cell in np.flatnonzero(example.details):
+            x0, y0, x1, y1 = example.boxes[example.read_objects[cell]] * CELLS
+            assert x0 - 1 < cell % CELLS < x1
+            assert y0 - 1 < cell // CELLS < y1
+    answers = 0
+    for example in (look_example(rng, kind="single") for _ in range(12)):
+        shown = {values[int(number)] for number in example.details if number}
+        for turn in example.turns:
+            detail = next((k for k in ("dot", "arrow") if k in turn.prompt), "")
+            if detail and reply_of(turn)["reason"] == "It can be read here.":
+                assert (detail, reply_of(turn)["answer"]) in shown
+                answers += 1
+    assert answers > 2
+
+
+def test_heads_learn_details(tokenizer) -> None:
+    trainer = ReasonerTrainer(tokenizer, "cpu")
+    batch = [sheet_example(np.random.default_rng(k)) for k in range(2)]
+    perception = trainer.perception_loss(batch, to_pixels(batch, None))
+    perception.loss.backward()
+    assert 0 <= perception.details_read <= 1
+    assert trainer.heads.detail.weight.grad.abs().sum() > 0

@@ -48,9 +48,11 @@ class Benchmark(ABC):
         asks_for_masks: False where the answer is text: `rsvp eval` asks questions.
         has_absent: whether queries may have no target; None where that is not known. False makes
             `rsvp eval` tell the MLLM that every target exists, True refuses to.
-        scores_path: the boxes of the reasoning steps are segmented and scored too.
+        traces: it asks for a reasoning path, whose objects are scored too.
         scores_more: its scores are more than the gIoU and cIoU that every run has.
         libraries: optional ones that its scores need; the extra ``eval`` installs them.
+        needs_all: they mean nothing for some of its samples.
+        references: what others report, a line each; printed beside the scores as theirs.
         export_file: where `export` writes.
     """
 
@@ -59,9 +61,11 @@ class Benchmark(ABC):
     splits: ClassVar[tuple[str, ...]] = ()
     asks_for_masks: ClassVar[bool] = True
     has_absent: ClassVar[bool | None] = None
-    scores_path: ClassVar[bool] = False
+    traces: ClassVar[bool] = False
     scores_more: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ()
+    needs_all: ClassVar[bool] = False
+    references: ClassVar[tuple[str, ...]] = ()
     export_file: ClassVar[str] = "predictions.jsonl"
 
     @abstractmethod

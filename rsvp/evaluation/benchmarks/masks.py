@@ -83,7 +83,7 @@ class MaskBenchmark(Benchmark):
 class Scenes(MaskBenchmark):
     """Rendered scenes, by kind of query, and by whether training has seen its words.
 
-    Those of ``--task qa`` are questions.
+    Those of ``--task qa`` are questions, those of ``--task trace`` ask for reasoning paths.
     """
 
     reader = SceneDataset
@@ -91,7 +91,7 @@ class Scenes(MaskBenchmark):
     has_absent = True
 
     def name_for(self, name: str, data: Path) -> str:
-        return "scenes-qa" if scene_task(data) == "qa" else name
+        return {"qa": "scenes-qa", "trace": "scenes-trace"}.get(scene_task(data), name)
 
 
 class Jsonl(MaskBenchmark):

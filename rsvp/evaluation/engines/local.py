@@ -77,7 +77,7 @@ def _overlapped(
 
     def start(sample: Sample) -> None:
         image = outcomes.open_image(sample)
-        output = outcomes.reason(pipeline, sample, image)
+        output = outcomes.reason(pipeline, sample, image, work.options)
 
         def finish() -> None:
             done = outcomes.segment_proposals(pipeline, sample, image, output, work.options)

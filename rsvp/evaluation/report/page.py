@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from rsvp.datasets.vqa import Question
 from rsvp.errors import BadInput
@@ -24,6 +23,7 @@ from rsvp.evaluation.report import pictures
 from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.report.text import STAGE_LABELS
 from rsvp.images import load_image
+from rsvp.writers import html
 
 Json = Mapping[str, Any]
 
@@ -107,23 +107,9 @@ def page(
 @functools.cache
 def templates() -> jinja2.Environment:
     """The page and its charts."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rsvp.evaluation.report", ""),
-        autoescape=True,
-        finalize=_printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment("rsvp.evaluation.report")
     environment.filters["number"] = lambda x: f"{x:.1f}" if x > 1 else f"{x:.3f}"
     return environment
-
-
-def _printable(value: object) -> object:
-    """A text without control characters, lines kept."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in value)
 
 
 def _scores(summary: Json) -> dict[str, Any]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 STAGE_LABELS: Mapping[str, str] = {
     "oracle": "oracle gIoU (true boxes)",
+    "oracle_r_lq": "oracle R-LQ (true boxes)",
+    "oracle_r_sq": "oracle R-SQ (true boxes)",
+    "oracle_a_miou": "oracle A-mIoU (true boxes)",
     "box_recall": "reasoner's box recall at IoU 0.5",
     "box_to_mask": "true box -> mask, mean IoU",
     "absent_detected": "absent detected",
@@ -52,7 +55,13 @@ def format_score(score: Score) -> str:
             flat[name] = value
     numbers = table([(name, _shown(value)) for name, value in flat.items()])
     parts = {**score.by_kind, **score.by_tag}
-    return _blocks(head, numbers, _parts(parts) if len(parts) > 1 else "")
+    theirs = ["reported by others, not measured here:", *score.references]
+    return _blocks(
+        head,
+        numbers,
+        _parts(parts) if len(parts) > 1 else "",
+        "\n  ".join(theirs) if score.references else "",
+    )
 
 
 def _parts(parts: Mapping[str, Numbers]) -> str:
