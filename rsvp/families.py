@@ -67,8 +67,8 @@ class ModelFamily:
 
     def doubts(self, confidence: float | None) -> bool:
         """Whether a reply of this confidence is below `min_confidence`."""
-        known = confidence is not None and self.min_confidence is not None
-        return known and confidence < self.min_confidence
+        least = self.min_confidence
+        return confidence is not None and least is not None and confidence < least
 
     def view_side(self, height: int, width: int) -> int:
         """The longest side, in pixels, of what is sent of an image of this size."""
