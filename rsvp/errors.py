@@ -47,7 +47,11 @@ class UnparsableReply(MLLMFailed):
 
 
 class BudgetExceeded(MLLMFailed):
-    """A bound on calls, tokens or seconds was reached."""
+    """A bound on calls, tokens, seconds or dollars was reached."""
+
+
+class RunBudgetExceeded(BudgetExceeded):
+    """The bound of a whole run was reached: no other sample can be answered either."""
 
 
 class ModelUnavailable(RsvpError):

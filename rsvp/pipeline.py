@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from rsvp import postprocess, presets
+from rsvp.agreement import agree_on
 from rsvp.answer import (
     DEFAULT_LOOKS,
     DEFAULT_ZOOM,
@@ -32,6 +33,7 @@ from rsvp.mllm import MLLM, is_remote, load
 from rsvp.parts import make_parts
 from rsvp.platform.timer import StageTimer
 from rsvp.reasoning import (
+    TEMPERATURE,
     PromptConfig,
     ReasoningOutput,
     check_prompts,
@@ -44,6 +46,7 @@ from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
+from rsvp.verify import Verified, VerifyOptions, check_verify_prompts, verify_reasoning
 
 # What `Pipeline.segment` takes: (image, query), (image, query, boxes, points), or by name.
 Item = Sequence[Any] | Mapping[str, Any]
@@ -71,6 +74,11 @@ class Pipeline:
             `rsvp.registry.family` knows of the model.
         max_reasks: how often to ask again after a reply that cannot be read.
         limits: how much one request may cost.
+        run_limits: how much all requests together may cost.
+        verify: rounds in which the MLLM checks the masks, see `rsvp.verify.VerifyOptions`; where
+            no MLLM is asked (boxes and points), nothing is verified.
+        samples: replies of stage 1, see `PromptConfig`.
+        temperature: of several samples.
         target_exists: every query's target is in its image; the MLLM is told so.
         language: of the queries, for the embedded reasoner: en, de, es or zh. Other MLLMs read any
             language and ignore it.
@@ -91,6 +99,10 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        run_limits: Limits | None = None,
+        verify: int | VerifyOptions = 0,
+        samples: int = 1,
+        temperature: float = TEMPERATURE,
         target_exists: bool = False,
         language: str = "en",
         strategy_name: str | None = None,
@@ -104,6 +116,10 @@ class Pipeline:
             frame=frame,
             max_reasks=max_reasks,
             limits=limits,
+            run_limits=run_limits,
+            verify=verify,
+            samples=samples,
+            temperature=temperature,
             target_exists=target_exists,
             language=language,
             strategy_name=strategy_name,
@@ -117,9 +133,12 @@ class Pipeline:
             max_reasks=max_reasks,
             target_exists=target_exists,
             language=language,
+            samples=samples,
+            temperature=temperature,
         )
         self._frame_assumed = not self.prompt_config.family.source and frame is None
-        self.limits = limits or Limits()
+        self.limits, self._run_budget = limits or Limits(), Budget(run_limits)
+        self.verify = _check_verify(mllm, verify, self.prompt_config)
         if isinstance(strategy, NeedsSegmenter) and mllm is not None:
             strategy.check_segmenter(segmenter)
         self._cache = EmbeddingCache(segmenter, CACHED_IMAGES)
@@ -138,6 +157,10 @@ class Pipeline:
         frame: str | Frame | None = None,
         max_reasks: int = 2,
         limits: Limits | None = None,
+        run_limits: Limits | None = None,
+        verify: int | VerifyOptions = 0,
+        samples: int = 1,
+        temperature: float = TEMPERATURE,
         target_exists: bool = False,
         language: str = "en",
         options: Mapping[str, str] | None = None,
@@ -151,7 +174,8 @@ class Pipeline:
                 now, see `rsvp.presets.choose`.
             mllm, strategy, segmenter: a spec such as ``openai:gpt-5.1`` or an object, instead of
                 the preset's own; the MLLM ``none`` is none at all, for boxes and points.
-            cot, frame, max_reasks, limits, target_exists, language: as for `Pipeline`.
+            cot, frame, max_reasks, limits, run_limits, verify, samples, temperature,
+                target_exists, language: as for `Pipeline`.
             options: of the backends, as text: ``max_tokens`` is the MLLM's, ``segmenter.device``
                 and ``strategy.max_side`` are the others'.
             record: a file to which the MLLM's replies are appended, for ``replay:FILE``.
@@ -176,7 +200,7 @@ class Pipeline:
             record=record,
             connect=connect,
         )
-        make_prompt_config(
+        config = make_prompt_config(
             parts.mllm,
             parts.strategy,
             frame=frame,
@@ -184,10 +208,14 @@ class Pipeline:
             max_reasks=max_reasks,
             target_exists=target_exists,
             language=language,
+            samples=samples,
+            temperature=temperature,
         )
+        _check_verify(parts.mllm, verify, config)
         settings: dict[str, Any] = {
             "cot": cot, "frame": frame, "max_reasks": max_reasks, "limits": limits,
-            "target_exists": target_exists, "language": language,
+            "target_exists": target_exists, "language": language, "run_limits": run_limits,
+            "verify": verify, "samples": samples, "temperature": temperature,
         }  # fmt: skip
         pipeline = cls(
             parts.mllm,
@@ -257,9 +285,10 @@ class Pipeline:
         timer = self._timer()
         if request.prompts:
             return self._segment(request, None, timer)
+        dialogue = self._dialogue(self.prompt_config.profile)
         with self._encode_ahead(request.image):
-            output = self._reason(request, timer)
-        return self._segment(request, output, timer)
+            output = self._reason(request, timer, dialogue)
+        return self._segment(request, output, timer, dialogue)
 
     def answer(
         self,
@@ -301,10 +330,15 @@ class Pipeline:
         """`answer` for a question that was checked before."""
         self.check_answers()
         timer, request, config = self._timer(), asked.request, self.prompt_config
+        segmented: list[Result] = []
+        own_words = replace(config, translator=None)  # queries are then the MLLM's
 
         def segment(part: Request, dialogue: Dialogue) -> Result:
-            output = None if part.prompts else self._reason(part, timer, dialogue)
-            return self._segment(part, output, timer)
+            output = None
+            if not part.prompts:
+                output = self._reason(part, timer, dialogue, config=own_words)
+            segmented.append(self._segment(part, output, timer, dialogue, config=own_words))
+            return segmented[-1]
 
         ahead = (
             contextlib.nullcontext()
@@ -325,6 +359,9 @@ class Pipeline:
             models=self._names(found.output),
             usage=found.output.usage,
             timings=timer.total(),
+            rounds=sum(one.rounds for one in segmented),
+            verdicts=tuple(verdict for one in segmented for verdict in one.verdicts),
+            round_costs=tuple(cost for one in segmented for cost in one.round_costs),
             warnings=(*_reply_warnings(found.output, config), *found.warnings),
             shown=found.output.shown,
             answer=found.answer,
@@ -366,9 +403,10 @@ class Pipeline:
         """`trace` for a request that was made before, without boxes and points."""
         self.check_traces()
         timer = self._timer()
+        dialogue = self._dialogue(self.prompt_config.profile, "system.trace")
         with self._encode_ahead(request.image):
-            output = self._reason(request, timer, trace=True)
-        found = self._segment(request, output, timer)
+            output = self._reason(request, timer, dialogue, trace=True)
+        found = self._segment(request, output, timer, dialogue)
         assert isinstance(found, Trace)
         return found
 
@@ -384,17 +422,23 @@ class Pipeline:
         if trace:
             self.check_traces()
         timer = self._timer()
-        output = self._reason(make_request(image, query), timer, trace=trace)
+        dialogue = self._dialogue(self.prompt_config.profile, "system.trace" if trace else "system")
+        output = self._reason(make_request(image, query), timer, dialogue, trace=trace)
         return replace(output, shown=None, timings=timer.seconds)
 
     def segment_proposals(self, image: ImageSource, output: ReasoningOutput) -> Result:
-        """Stage 2 alone.
+        """Stage 2 alone, and the verification of its masks, with what is left of the budget.
 
         Args:
             image: the one that the output was reasoned from.
         """
-        request = make_request(image, output.query)
-        return self._segment(request, output, StageTimer(output.timings))
+        request, dialogue = make_request(image, output.query), None
+        if self.mllm is not None:
+            dialogue = self._dialogue(self.prompt_config.profile)
+            seconds = output.timings.get("reason", 0.0)
+            dialogue.budget = Budget(self.limits, output.usage, seconds, self._run_budget)
+            dialogue.prompts = list(output.prompts)
+        return self._segment(request, output, StageTimer(output.timings), dialogue)
 
     # ------------------------------------------------------------ many images, and awaitable calls
 
@@ -512,27 +556,24 @@ class Pipeline:
             system=system,
             single_turn=self.prompt_config.family.single_turn,
             max_reasks=self.prompt_config.max_reasks,
-            budget=Budget(self.limits),
+            budget=Budget(self.limits, run=self._run_budget),
         )
 
     def _reason(
         self,
         request: Request,
         timer: StageTimer,
-        dialogue: Dialogue | None = None,
+        dialogue: Dialogue,
         *,
+        config: PromptConfig | None = None,
         trace: bool = False,
     ) -> ReasoningOutput:
         """Stage 1.
 
         Args:
-            dialogue: of a later stage, whose queries are the MLLM's own words.
+            config: how the MLLM is asked, by default as the pipeline says.
         """
-        strategy, config = self.strategy, self.prompt_config
-        if dialogue is None:
-            dialogue = self._dialogue(config.profile, "system.trace" if trace else "system")
-        else:
-            config = replace(config, translator=None)
+        strategy, config = self.strategy, config or self.prompt_config
         assert strategy is not None  # there is an MLLM
         with timer.stage("load"):
             load(dialogue.mllm)
@@ -551,25 +592,64 @@ class Pipeline:
         yield
 
     def _segment(
-        self, request: Request, output: ReasoningOutput | None, timer: StageTimer
+        self,
+        request: Request,
+        output: ReasoningOutput | None,
+        timer: StageTimer,
+        dialogue: Dialogue | None = None,
+        *,
+        config: PromptConfig | None = None,
     ) -> Result:
-        """Stage 2: masks of the proposals, and the result of both stages."""
+        """Stage 2: masks of the proposals, verified; and the result of both stages.
+
+        Args:
+            dialogue: of stage 1; without it nothing is verified.
+            config: see `_reason`.
+        """
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
+        agreement: float | None = None
+        if output and output.samples:
+            agreed = agree_on(output.samples, lambda p: self._targets(request, p, timer))
+            reasoning, found, agreement = agreed.reasoning, agreed.targets, agreed.share
+        else:
+            found = self._targets(request, reasoning.proposals, timer)
         named = reasoning.proposals if output else ()
-        found = self._targets(request, reasoning.proposals, timer)
+        against_hint = tuple(postprocess.hint_warning(named, tuple(found.values())))
+        verified = Verified(found)
+        if output and dialogue and self.verify.rounds and reasoning.understood:
+            with timer.rest("verify"):
+                verified = verify_reasoning(
+                    request,
+                    reasoning,
+                    found,
+                    dialogue=dialogue,
+                    config=config or self.prompt_config,
+                    segment=lambda proposals: self._targets(request, proposals, timer),
+                    options=self.verify,
+                )
+            found = verified.targets
         targets, steps = tuple(found.values()), list[str]()
         is_path = reasoning.answer is not None
         if is_path:
             reasoning = reasoning.keep(tuple(found))
             steps = postprocess.first_steps(reasoning, len(targets))
+        usage = output.usage if output else Usage()
+        names = self._names(output)
+        if output and dialogue:
+            usage = dialogue.budget.usage
+            names = replace(names, prompt_sha256=dialogue.prompt_sha256)
         result = (Trace if is_path else Result)(
             image=request.image,
             query=request.query,
             reasoning=reasoning,
             targets=targets,
-            models=self._names(output),
-            usage=output.usage if output else Usage(),
+            models=names,
+            usage=usage,
             timings=timer.total(),
+            rounds=verified.rounds,
+            verdicts=verified.verdicts,
+            round_costs=verified.costs,
+            agreement=agreement,
             warnings=(
                 *(self._frame_warning() if named else ()),
                 *(_reply_warnings(output, self.prompt_config) if output else ()),
@@ -577,7 +657,8 @@ class Pipeline:
                     targets, named_by_mllm=output is not None, steps=steps
                 ),
                 *postprocess.point_warnings(reasoning.proposals, targets, steps),
-                *postprocess.hint_warning(named, targets),
+                *against_hint,
+                *verified.warnings,
             ),
             shown=output.shown if output else None,
         )
@@ -622,6 +703,16 @@ class Pipeline:
         return ModelNames(
             self.mllm.name, self._strategy_name, self.segmenter.name, output.prompt_sha256
         )
+
+
+def _check_verify(
+    mllm: MLLM | None, verify: int | VerifyOptions, config: PromptConfig
+) -> VerifyOptions:
+    """The options; BadInput where the MLLM cannot verify."""
+    options = VerifyOptions(verify) if isinstance(verify, int) else verify
+    if mllm is not None and options.rounds:
+        check_verify_prompts(mllm.name, config)
+    return options
 
 
 def _caught(call: Callable[[], Result], on_error: OnError) -> Result | RsvpError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
@@ -26,6 +27,7 @@ from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 # Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
 # processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.
 SERVED_PIXELS = 28 * 28 * 1280
+TEMPERATURE = 0.7  # of several sampled replies
 _PIXEL_FRAMES = ("pixels", "resized-pixels")
 
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
@@ -46,6 +48,9 @@ class PromptConfig:
             asked once more where it finds none.
         translator: of the queries, where the embedded reasoner is asked in another language.
         language: of the queries.
+        samples: replies that are asked for at once; several are sampled, and the targets are those
+            that most of them agree on.
+        temperature: of several.
     """
 
     frame: Frame
@@ -56,6 +61,8 @@ class PromptConfig:
     target_exists: bool = False
     translator: Translator | None = None
     language: str = "en"
+    samples: int = 1
+    temperature: float = TEMPERATURE
 
     @property
     def profile(self) -> str:
@@ -76,10 +83,11 @@ class ReasoningOutput:
 
     Attributes:
         usage: of all replies.
-        prompt_sha256: of the templates of all prompts sent, in order.
+        prompt_sha256: of the templates of all prompts sent, in order; `prompts` are their names.
         confidence, finish_reason: of the reply that was read, see `Reply`.
         familiarity: of the image that was shown; where it has marks, of the image without them.
         timings: seconds spent so far, by stage.
+        samples: what several sampled replies say; none where one was asked for.
         shown: (h, w, 3) uint8, the visual prompt; None where the output left its process.
     """
 
@@ -91,6 +99,8 @@ class ReasoningOutput:
     familiarity: float | None = None
     finish_reason: str = "stop"
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+    prompts: tuple[str, ...] = ()
+    samples: tuple[Reasoning, ...] = ()
     shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
 
@@ -103,12 +113,18 @@ def make_prompt_config(
     max_reasks: int,
     target_exists: bool,
     language: str = "en",
+    samples: int = 1,
+    temperature: float = TEMPERATURE,
 ) -> PromptConfig:
     """How the MLLM is asked; BadInput where it cannot be asked so, see `rsvp.Pipeline`."""
     if mllm is not None and strategy is None:
         raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
     if max_reasks < 0:
         raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
+    if samples < 1 or not 0 < temperature < math.inf:
+        raise BadInput(
+            f"samples is 1 or more, their temperature above 0, found {samples}, {temperature}"
+        )
     family = registry.family(mllm.model if mllm is not None else "")
     frame = family.frame if frame is None else frame
     if isinstance(frame, str):
@@ -116,8 +132,9 @@ def make_prompt_config(
     lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
     translator = _translator(language) if mllm is not None and family.lexicon else None
     config = PromptConfig(
-        frame, family, cot, max_reasks, lexicon, target_exists, translator, language
-    )
+        frame, family, cot, max_reasks, lexicon, target_exists, translator, language,
+        samples, temperature,
+    )  # fmt: skip
     if mllm is not None and strategy is not None:
         check_prompts(mllm.name, strategy, config)
     return config
@@ -194,13 +211,8 @@ def propose(
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
-    served = is_remote(dialogue.mllm) and frame.kind in _PIXEL_FRAMES
-    view = (_served_view if served else _plain_view)(image, request.query, strategy, config, cache)
-    variables: dict[str, str] = {
-        **prompting.variables_for_frame(frame.kind, view.size[1], view.size[0], frame.box_key),
-        **view.variables,
-        "query": query,
-    }
+    view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
+    variables = {**frame_variables(view, frame), "query": query}
     hints = hint_prompts(request.hint, profile)
     rgb = view.rgb
     if hints:
@@ -237,24 +249,51 @@ def propose(
 
     text = "\n\n".join(prompting.render(name, **variables) for name in names)
     first = ChatRequest((rgb, text), names, schema(config.cot))
-    reasoning, reply = dialogue.ask(first, read, reask)
+    sampled = [] if trace or config.samples == 1 else _sample(first, read, dialogue, config)
+    reasoning, reply = sampled[0] if sampled else dialogue.ask(first, read, reask)
     familiar = reply.familiarity
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
         familiar = image_familiarity(dialogue.mllm, image.rgb)
-    unfamiliar = familiar is not None and familiar < 0
-    if reasoning.no_target and (unfamiliar or family.doubts(reply.confidence)):
-        reasoning = replace(reasoning, understood=False)
     return ReasoningOutput(
         query=request.query,
-        reasoning=reasoning,
+        reasoning=_doubted(reasoning, reply, familiar, family),
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
         familiarity=familiar,
         finish_reason=reply.finish_reason,
+        prompts=tuple(dialogue.prompts),
+        samples=tuple(_doubted(one, its, familiar, family) for one, its in sampled),
         shown=rgb,
     )
+
+
+def _sample(
+    request: ChatRequest,
+    read: Callable[[Reply], tuple[Reasoning, Reply]],
+    dialogue: Dialogue,
+    config: PromptConfig,
+) -> list[tuple[Reasoning, Reply]]:
+    """The readable ones of several replies; each one's reasoning says how many there are."""
+    found = dialogue.sample(request, read, config.samples, config.temperature)
+    if len(found) == config.samples:
+        return found
+    warning = (
+        f"{len(found)} of {config.samples} sampled replies count: the others could not be read or "
+        "were beyond the budget"
+    )
+    return [(replace(r, warnings=(*r.warnings, warning)), reply) for r, reply in found]
+
+
+def _doubted(
+    reasoning: Reasoning, reply: Reply, familiarity: float | None, family: ModelFamily
+) -> Reasoning:
+    """Nothing found in an unfamiliar image, or by a reply that is unsure, means nothing."""
+    unfamiliar = familiarity is not None and familiarity < 0
+    if reasoning.no_target and (unfamiliar or family.doubts(reply.confidence)):
+        return replace(reasoning, understood=False)
+    return reasoning
 
 
 def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) -> None:
@@ -264,22 +303,41 @@ def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) 
             raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
 
 
-def _plain_view(
+class ViewSource(Protocol):
+    """What makes a view; see `Strategy.view`."""
+
+    def view(
+        self, image: Image, query: str = "", *, max_side: int, cache: EmbeddingCache | None = None
+    ) -> View: ...
+
+
+def sent_view(
     image: Image,
     query: str,
-    strategy: Strategy,
+    source: ViewSource,
     config: PromptConfig,
-    cache: EmbeddingCache | None,
+    mllm: MLLM,
+    *,
+    cache: EmbeddingCache | None = None,
 ) -> View:
     """The view of at most the size that the model family is shown."""
+    if is_remote(mllm) and config.frame.kind in _PIXEL_FRAMES:
+        return _served_view(image, query, source, config, cache)
     max_side = config.family.view_side(image.height, image.width)
-    return strategy.view(image, query, max_side=max_side, cache=cache)
+    return source.view(image, query, max_side=max_side, cache=cache)
+
+
+def frame_variables(view: View, frame: Frame) -> dict[str, str]:
+    """The prompt's variables about a view and how coordinates in it are written."""
+    height, width = view.size
+    named = prompting.variables_for_frame(frame.kind, width, height, frame.box_key)
+    return {**named, **view.variables}
 
 
 def _served_view(
     image: Image,
     query: str,
-    strategy: Strategy,
+    source: ViewSource,
     config: PromptConfig,
     cache: EmbeddingCache | None,
 ) -> View:
@@ -300,7 +358,7 @@ def _served_view(
     most = config.family.view_side(image.height, image.width)
     shrunk = min(1.0, most / max(image.height, image.width))
     size = served(round(image.height * shrunk) or 1, round(image.width * shrunk) or 1)
-    view = strategy.view(image, query, max_side=max(size), cache=cache)
+    view = source.view(image, query, max_side=max(size), cache=cache)
     size = served(*view.size)
     variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
     return replace(view, rgb=resize(view.rgb, size), variables=variables)

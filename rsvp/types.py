@@ -261,7 +261,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the MLLM was asked to do; adds up with `+`."""
+    """What the MLLM was asked to do; `+` and `-` work on it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -272,6 +272,13 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.calls + other.calls,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.calls - other.calls,
         )
 
 
@@ -373,6 +380,42 @@ class ModelNames:
     prompt_sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a round of verification decided about one target.
+
+    Attributes:
+        round: from 1.
+        target: from 0, in the order in which stage 2 found them; those that a round adds go on
+            counting. Targets that left keep their number.
+        verdict: accept, correct, reject, or add (what was missing).
+        label: of the target.
+    """
+
+    round: int
+    target: int
+    verdict: str
+    reason: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCost:
+    """What one round of verification cost.
+
+    Attributes:
+        seconds: spent waiting for replies.
+        usd: None where no prices were given.
+    """
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None = None
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """The values of one query on one image: why, and the exact pixels.
@@ -383,6 +426,9 @@ class Segmentation:
     Attributes:
         shown: (h, w, 3) uint8, what the MLLM saw: the image, maybe smaller, with bands, marks and
             hints; None where none was asked, or where stage 2 ran elsewhere.
+        rounds: of verification that were made; `verdicts` and `round_costs` say more.
+        agreement: the share of several sampled replies that give these targets; None where one
+            reply was asked for.
     """
 
     image: Image
@@ -393,6 +439,9 @@ class Segmentation:
     usage: Usage = Usage()
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     rounds: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    round_costs: tuple[RoundCost, ...] = ()
+    agreement: float | None = None
     warnings: tuple[str, ...] = ()
     shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
@@ -410,7 +459,7 @@ class Segmentation:
         """Why no target does not mean that nothing is there; empty where there is an answer."""
         if words := self.reasoning.unknown_words:
             return f"no answer: this model does not know {', '.join(map(repr, words))}"
-        if self.understood or not self.no_target:
+        if self.understood or not self.no_target or self.reasoning.proposals:
             return ""
         return "no answer: this model cannot read images of this kind, so nothing is known of it"
 

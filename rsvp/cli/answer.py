@@ -48,6 +48,9 @@ def answer(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
     record: options.Record = None,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,looks",
@@ -81,7 +84,7 @@ def answer(
         exclude=exclude,
     )
     asked = make_answer_request(request, choice or None, zoom=zoom, looks=looks)
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     with (
@@ -97,6 +100,7 @@ def answer(
             cot=not no_cot,
             frame=frame,
             limits=limits,
+            **checking,
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
@@ -129,4 +133,5 @@ def _print(found: Answer, written: Sequence[Path]) -> None:
         console.print_out(found.unanswered)
     if found.reason:
         console.print_out(f"because: {console.plain(found.reason)}")
+    results.print_verdicts(found)
     results.print_written(written)

@@ -66,6 +66,10 @@ def evaluate(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
     record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
@@ -136,8 +140,11 @@ def evaluate(
     from rsvp.strategies import NeedsSegmenter
 
     name, data, out = _what(name, data, out)
+    checking = options.checking(verify, verify_all, samples)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
+    if run_budget is not None and engine == "ray":
+        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
     if record is not None and engine == "ray":
         raise BadInput("--record is for one process: leave out --engine ray")
     checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
@@ -148,7 +155,7 @@ def evaluate(
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),
     )
-    limits = Limits.parse(budget)
+    limits, run_limits = Limits.parse(budget), Limits.parse(run_budget)
     if engine == "ray":
         require("ray", "ray", "--engine ray")
     dataset = check_start(
@@ -163,6 +170,8 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=limits,
+        run_limits=run_limits,
+        **checking,
         target_exists=exists,
         language=language,
         options=backend_options,

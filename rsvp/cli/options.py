@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,7 +107,39 @@ Budget = Annotated[
     typer.Option(
         metavar="KEY=VALUE,...",
         envvar="RSVP_BUDGET",
-        help="How much one answer may cost: calls=N, tokens=N and seconds=X, all of the MLLM.",
+        help="How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
+        "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
+        "spent the best result so far counts.",
+    ),
+]
+RunBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="The same for the whole run, which ends there; --resume goes on.",
+    ),
+]
+Verify = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
+    ),
+]
+VerifyAll = Annotated[
+    bool,
+    typer.Option(
+        "--verify-all",
+        help="With --verify: ask about clear cases too, which the segmenter's scores would decide.",
+    ),
+]
+Samples = Annotated[
+    str,
+    typer.Option(
+        metavar="K[:T]",
+        help="Ask K times at the temperature T (0.7) and take the targets that most replies agree "
+        "on; their share is the score.",
     ),
 ]
 Box = Annotated[
@@ -211,6 +243,21 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
             raise BadInput(f"--option is KEY=VALUE, found {text!r}")
         options[key.strip()] = value.strip()
     return options
+
+
+def checking(verify: int, verify_all: bool, samples: str = "1") -> dict[str, Any]:
+    """The arguments of a pipeline about verification and sampling; BadInput where unreadable."""
+    from rsvp.verify import VerifyOptions
+
+    count, colon, temperature = samples.partition(":")
+    try:
+        found: dict[str, Any] = {"samples": int(count)}
+        if colon:
+            found["temperature"] = float(temperature)
+    except ValueError:
+        raise BadInput(f"--samples is K or K:TEMPERATURE, found {samples!r}") from None
+    options = VerifyOptions(verify, clear=None) if verify_all else VerifyOptions(verify)
+    return {"verify": options, **found}
 
 
 def choose_preset(name: str) -> presets.Preset:

@@ -23,6 +23,7 @@ PLACEHOLDERS = {
     "rows": "9",
     "columns": "9",
     "marks_range": "1 to 12",
+    "numbers": "targets 1, 2 and 3",
 }
 
 

@@ -47,6 +47,16 @@ def pixels(box: Box) -> str:
     return ",".join(f"{value:.0f}" for value in box.xyxy)
 
 
+def print_verdicts(result: Result) -> None:
+    """What verification decided, but for what was right as it was."""
+    done = {"correct": "corrected", "reject": "rejected", "add": "added"}
+    for one in result.verdicts:
+        if one.verdict in done:
+            name = console.plain(one.label) or f"target {one.target}"
+            why = f": {console.plain(one.reason)}" if one.reason else ""
+            console.print_out(f"round {one.round}: {name} {done[one.verdict]}{why}")
+
+
 def print_written(paths: Sequence[Path]) -> None:
     """Every file that was written, but of numbered pictures only the folder."""
     if paths:

@@ -53,6 +53,9 @@ def segment(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
     record: options.Record = None,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png",
@@ -69,6 +72,7 @@ def segment(
     options.begin(verbose=verbose, debug=debug, quiet=quiet)
     from rsvp import writers
     from rsvp.dialogue import Limits
+    from rsvp.errors import BadInput
     from rsvp.pipeline import Pipeline
     from rsvp.request import make_request
 
@@ -84,7 +88,9 @@ def segment(
         within=within,
         exclude=exclude,
     )
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
+    if request.prompts and (verify or samples != "1"):
+        raise BadInput("boxes and points need no MLLM: leave out --verify and --samples")
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     with (
@@ -100,6 +106,7 @@ def segment(
             cot=not no_cot,
             frame=frame,
             limits=limits,
+            **checking,
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
@@ -124,11 +131,12 @@ def _print(result: Result, written: Sequence[Path]) -> None:
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
         console.print_out()
-    # The reason would speak for what the hints do not allow.
+    results.print_verdicts(result)
+    # The reason would speak for what the hints do not allow, or what was rejected.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target and not result.unanswered:
-        found = "no target in this image" + ruled_out * " that the hints allow"
-        console.print_out(marked=found, bold=True)
+        why = " that verification accepts" if result.verdicts else " that the hints allow"
+        console.print_out(marked="no target in this image" + ruled_out * why, bold=True)
     for target in result.targets:
         label = console.plain(target.label) or "target"
         where = f"box {results.pixels(target.box)}, {target.packed.area} pixels"

@@ -36,6 +36,8 @@ def trace(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
     record: options.Record = None,
     out: options.Out = None,
     formats: options.Formats = "json,overlay,png,html",
@@ -64,7 +66,7 @@ def trace(
         within=within,
         exclude=exclude,
     )
-    limits = Limits.parse(budget)
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all)
     backend_options = options.parse_options(option)
     folder = results.folder(out, as_json)
     with (
@@ -79,6 +81,7 @@ def trace(
             segmenter=segmenter,
             frame=frame,
             limits=limits,
+            **checking,
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
@@ -117,4 +120,5 @@ def _print(found: Trace, written: Sequence[Path]) -> None:
     console.print_out(
         f"tokens: {usage.prompt_tokens} read, {usage.completion_tokens} written, {calls}"
     )
+    results.print_verdicts(found)
     results.print_written(written)

@@ -18,7 +18,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import Outcome, Work, catch
+from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.records import AnswerRecord, LookRecord, TokenUsage, TrueLookRecord
 from rsvp.evaluation.score import Score, to_json
@@ -119,6 +119,7 @@ class AnswerEngine:
             reason=answer.reason if answer else "",
             raw=outcome.raw or (answer.reasoning.raw if answer else ""),
             warnings=list(answer.warnings) if answer else [],
+            **verification(answer),
             usage=TokenUsage(**asdict(answer.usage)) if answer else None,
             prompt_sha256=answer.models.prompt_sha256 if answer else None,
             failure=outcome.failure,

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from rsvp.evaluation import stats
 from rsvp.platform import machine
 from rsvp.platform.files import parse_json, read_bytes
 from rsvp.reasoning import prompt_names
+from rsvp.verify import verify_prompt_names
 
 CONFIG = "config.json"
 
@@ -110,6 +112,12 @@ def describe_pipeline(pipeline: object, *, trace: bool = False) -> dict[str, Any
         }
         if config.language != "en":
             described["language"] = config.language
+        if config.samples > 1:
+            described |= {"samples": config.samples, "temperature": config.temperature}
+        verify = getattr(pipeline, "verify", None)
+        if verify is not None and verify.rounds:
+            described["verify"] = asdict(verify)
+            described["verify_prompts"] = _digests(verify_prompt_names(config.profile))
         if strategy is not None:
             described["prompts"] = _digests(prompt_names(config, strategy.name, trace=trace))
     return described

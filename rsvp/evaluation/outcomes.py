@@ -14,7 +14,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rsvp.datasets import Dataset, Sample
-from rsvp.errors import AccessDenied, BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.errors import (
+    AccessDenied,
+    BadInput,
+    MissingExtra,
+    ModelUnavailable,
+    RunBudgetExceeded,
+    UnparsableReply,
+)
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
@@ -187,6 +194,8 @@ class Work:
             reason=result.reasoning.reason if result else "",
             raw=answer.raw or (result.reasoning.raw if result else ""),
             warnings=list(result.warnings) if result else [],
+            **verification(result),
+            agreement=result.agreement if result else None,
             usage=TokenUsage(**asdict(result.usage)) if result else None,
             prompt_sha256=result.models.prompt_sha256 if result else None,
             failure=answer.failure,
@@ -216,13 +225,14 @@ def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:
-        ModelUnavailable, MissingExtra, AccessDenied: every other sample would fail too.
+        ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded: every other sample would
+            fail too.
     """
     outcome: Outcome[Any] = Outcome()
     started = time.perf_counter()
     try:
         yield outcome
-    except (ModelUnavailable, MissingExtra, AccessDenied):
+    except (ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded):
         raise
     except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
         log.debug("sample %s failed", sample_id, exc_info=True)
@@ -264,6 +274,17 @@ def _overlap_fields(
     shared = metrics.overlap(union, truth.mask, truth.ignore)
     value = None if metrics.skips(shared, protocol) else metrics.iou(shared, protocol)
     return {"iou": value, **asdict(shared)}
+
+
+def verification(result: Result | None) -> dict[str, Any]:
+    """What a record says of the rounds."""
+    if result is None:
+        return {}
+    return {
+        "rounds": result.rounds,
+        "verdicts": [asdict(one) for one in result.verdicts],
+        "round_costs": [asdict(one) for one in result.round_costs],
+    }
 
 
 def _finite(value: float) -> float | None:

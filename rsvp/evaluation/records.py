@@ -57,6 +57,27 @@ class OracleRecord(_RecordModel):
     failure: Failure | None
 
 
+class VerdictRecord(_RecordModel):
+    """See `rsvp.types.Verdict`."""
+
+    round: int
+    target: int
+    verdict: str
+    reason: str
+    label: str
+
+
+class RoundRecord(_RecordModel):
+    """See `rsvp.types.RoundCost`."""
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None
+
+
 class Record(_RecordModel):
     """A sample, answered and scored; a failed one counts as an empty prediction."""
 
@@ -97,6 +118,12 @@ class Record(_RecordModel):
     reason: str
     raw: str = Field(description="The MLLM's reply, word for word.")
     warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification.")
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
+    agreement: float | None = Field(
+        default=None, description="The share of several sampled replies that give these targets."
+    )
     usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None
@@ -147,6 +174,9 @@ class AnswerRecord(_RecordModel):
     reason: str
     raw: str = Field(description="The MLLM's last reply, word for word.")
     warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification, of all looks together.")
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
     usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None

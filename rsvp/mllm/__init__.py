@@ -24,6 +24,7 @@ class MLLM(Protocol):
         load(): load the weights that the first reply would load; later calls do nothing.
         reply_longer(messages, cut, *, schema=None): the reply with twice the token limit, after
             the reply `cut` that ended there; None where the limit cannot be raised.
+        replies(messages, count, temperature, *, schema=None): several sampled replies at once.
         familiarity(rgb): the `familiarity` of a reply about this image, without a reply.
     """
 
@@ -74,6 +75,29 @@ def reply_longer(
     longer = getattr(mllm, "reply_longer", None)
     reply: Reply | None = longer(messages, cut, schema=schema) if callable(longer) else None
     return reply
+
+
+def sample_replies(
+    mllm: MLLM,
+    messages: Sequence[Message],
+    count: int,
+    temperature: float,
+    *,
+    schema: Mapping[str, Any] | None = None,
+) -> list[Reply]:
+    """Several replies to one conversation, sampled at a temperature.
+
+    Servers are asked for all at once, and a local model writes them together. Of a backend that
+    cannot, they come one by one, at its own temperature.
+
+    Raises:
+        MLLMFailed, ModelUnavailable: see `MLLM.reply`; where some replies fail, the others stay.
+    """
+    several = getattr(mllm, "replies", None)
+    if callable(several):
+        found: list[Reply] = several(messages, count, temperature, schema=schema)
+        return found
+    return [mllm.reply(messages, schema=schema) for _ in range(count)]
 
 
 def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:

@@ -11,13 +11,14 @@ on a proxy's HTML page and rejects truncated replies, which `rsvp.parsing` can o
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import random
 from time import perf_counter, sleep
@@ -184,6 +185,28 @@ class OpenAIMLLM:
         if self._met_context(cut) or self._bounded:
             return None
         return self._ask(messages, schema, 2 * limit, above=limit)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """Ask for several sampled replies at once, in threads; see `rsvp.mllm.sample_replies`."""
+        sampled = copy.copy(self)
+        sampled._temperature = temperature
+        # Not as a context manager: Ctrl-C would wait for the server.
+        threads = ThreadPoolExecutor(count, thread_name_prefix="rsvp-sample")
+        try:
+            calls = [threads.submit(sampled.reply, messages, schema=schema) for _ in range(count)]
+            failed = [call.exception() for call in calls]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        if all(failed):
+            calls[0].result()
+        return [call.result() for call, error in zip(calls, failed, strict=True) if error is None]
 
     def _met_context(self, reply: Reply) -> bool:
         written = reply.usage.completion_tokens

@@ -21,7 +21,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.mllm import MLLM, image_familiarity, is_remote, load, reply_longer
+from rsvp.mllm import (
+    MLLM,
+    image_familiarity,
+    is_remote,
+    load,
+    reply_longer,
+    sample_replies,
+)
 from rsvp.platform.files import parse_json, read_bytes, validate, writable
 from rsvp.types import Message, Reply, RgbArray, Usage
 
@@ -112,6 +119,20 @@ class ReplayMLLM:
         if self._replayed[key] >= len(self._replies.get(key, ())):
             return None
         return self._replay(key, messages)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """The recorded replies, in order; see `rsvp.mllm.sample_replies`."""
+        if self._record is None:
+            return [self.reply(messages) for _ in range(count)]
+        found = sample_replies(self._record, messages, count, temperature, schema=schema)
+        return [self._recorded(messages, reply) for reply in found]
 
     def load(self) -> None:
         """Load the recorded backend's weights."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rsvp.parsing import choice, keys
-from rsvp.parsing.choice import AnswerCandidate
+from rsvp.parsing import keys
 from rsvp.parsing.keys import Expect
-from rsvp.parsing.lenient_json import Array, Document, Node, Object
+from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.reply import (
     MAX_TARGETS,
     EntryReader,
@@ -19,7 +18,7 @@ from rsvp.parsing.reply import (
     label_of,
     read_reply,
 )
-from rsvp.parsing.search import Scan
+from rsvp.parsing.search import find_object
 from rsvp.parsing.values import Unreadable, number
 
 _PATH = ("path", *keys.STEPS, "trace")
@@ -60,7 +59,7 @@ class _PathReader:
 
     def read(self, text: str) -> ParsedReply:
         """The path in a text; Unreadable where there is none."""
-        node = _document(text)
+        node = find_object(text, _opened, 'JSON with a "path"')
         reason = node.first(("reason", "explanation"), "")
         reason = reason if isinstance(reason, str) else ""
         if _is_not_understood(node):
@@ -113,28 +112,6 @@ class _PathReader:
         sure = self._entries.expect != "marks"  # there, an id may be the number of the mark
         given = _id(item.first(_ID)) if isinstance(item, Object) and sure else None
         return [replace(one, id=given) for one in found]
-
-
-def _document(text: str) -> Object:
-    """The one document that is the answer, chosen as `search.find` does."""
-    scan = Scan(text)
-    found = [
-        AnswerCandidate("whole", node, (node,), item.start, item.end, node.complete)
-        for item in scan.found
-        if isinstance(item, Document) and (node := _opened(item.node)) is not None
-    ]
-    found = [one for one in found if scan.trusts(one)]
-    if scan.marked:
-        first, last = scan.marked
-        found = [one for one in found if first <= one.start and one.end <= last] or found
-    if not found:
-        empty = not text.strip()
-        raise Unreadable("the reply is empty" if empty else 'the reply has no JSON with a "path"')
-    complete = [one for one in found if one.complete]
-    chosen = choice.resolved(complete, text, scan.visible_from) if complete else found[-1]
-    if not isinstance(chosen.targets, Object):
-        raise Unreadable("the reply holds several paths")
-    return chosen.targets
 
 
 def _opened(node: Node) -> Object | None:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import keys, search, selection, values
@@ -14,6 +15,8 @@ from rsvp.parsing.choice import AnswerCandidate
 from rsvp.parsing.keys import Expect
 from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
 from rsvp.parsing.values import Numbers, Pair, Unreadable, preview
+
+T = TypeVar("T")
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
@@ -99,7 +102,7 @@ def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedRe
     return read_reply(text, lambda bare: _parsed(bare, EntryReader(expect, y_first)))
 
 
-def read_reply(text: str, read: Callable[[str], ParsedReply]) -> ParsedReply:
+def read_reply(text: str, read: Callable[[str], T]) -> T:
     """Read a reply without the quotes around it; what `read` cannot read is `UnparsableReply`."""
     try:
         return read(_unquoted(text))

@@ -37,7 +37,7 @@ def number_type(*, fractions: bool) -> Schema:
     return {"type": "number" if fractions else "integer"}
 
 
-def _record(properties: Mapping[str, Schema]) -> Schema:
+def record(properties: Mapping[str, Schema]) -> Schema:
     """An object as strict servers accept it: every property required, and no others."""
     return {
         "type": "object",
@@ -102,16 +102,16 @@ class RegionStrategy(ABC, Generic[V]):
     def schema(self, cot: bool, frame: Frame | None = None) -> Mapping[str, Any]:
         """See `Strategy.schema`."""
         step, target = self.region_schemas(frame)
-        steps = {"steps": array(_record({"text": STRING, **step}))} if cot else {}
-        targets = array(_record({"label": STRING, **target}))
-        return _record({**steps, "targets": targets, "reason": STRING})
+        steps = {"steps": array(record({"text": STRING, **step}))} if cot else {}
+        targets = array(record({"label": STRING, **target}))
+        return record({**steps, "targets": targets, "reason": STRING})
 
     def path_schema(self, frame: Frame | None = None) -> Mapping[str, Any]:
         """See `Strategy.path_schema`."""
         identity = {} if self.expect == "marks" else {"id": {"type": "integer"}}
-        named = array(_record({**identity, "label": STRING, **self.region_schemas(frame)[1]}))
-        steps = array(_record({"text": STRING, "objects": named}))
-        return _record({"path": steps, "answer": STRING, "answer_objects": named})
+        named = array(record({**identity, "label": STRING, **self.region_schemas(frame)[1]}))
+        steps = array(record({"text": STRING, "objects": named}))
+        return record({"path": steps, "answer": STRING, "answer_objects": named})
 
     def view(
         self,

@@ -107,6 +107,32 @@ def _without_unknown_presence(values: dict[str, Any]) -> dict[str, Any]:
     return {k: value for k, value in values.items() if k != "presence" or value is not None}
 
 
+class VerdictEntry(_DocumentModel):
+    """What a round of verification decided about one target."""
+
+    round: int
+    """From 1."""
+    target: int
+    """From 0, as stage 1 named them; those that a round adds go on counting, rejected ones keep
+    their number."""
+    verdict: Literal["accept", "correct", "reject", "add"]
+    reason: str
+    label: str
+
+
+class RoundEntry(_DocumentModel):
+    """What a round of verification cost."""
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: Rounded
+    """Spent waiting for replies."""
+    usd: float | None
+    """Null where no prices were given."""
+
+
 class ResultDocument(_DocumentModel):
     """The answer to one query on one image."""
 
@@ -121,7 +147,12 @@ class ResultDocument(_DocumentModel):
     """The text of the MLLM's reply, unchanged; empty where no MLLM was called."""
     steps: list[StepEntry]
     targets: list[TargetEntry]
+    agreement: Rounded | None
+    """The share of several sampled replies that give these targets; null where one was asked."""
     rounds: int
+    """Of verification."""
+    verdicts: list[VerdictEntry]
+    round_costs: list[RoundEntry]
     usage: Usage
     timings: dict[str, Rounded]
     models: ModelNames
@@ -161,6 +192,10 @@ class AnswerDocument(_DocumentModel):
     looks: list[LookEntry]
     steps: list[StepEntry]
     """Why each look was asked for, and the boxes that it found."""
+    rounds: int
+    """Of verification, of all looks together."""
+    verdicts: list[VerdictEntry]
+    round_costs: list[RoundEntry]
     usage: Usage
     timings: dict[str, Rounded]
     models: ModelNames
@@ -213,6 +248,9 @@ class TraceDocument(_DocumentModel):
     not_grounded: int
     """How many objects, of different labels, have no mask."""
     rounds: int
+    """Of verification, which is about the answer's objects."""
+    verdicts: list[VerdictEntry]
+    round_costs: list[RoundEntry]
     usage: Usage
     timings: dict[str, Rounded]
     models: ModelNames
