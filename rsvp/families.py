@@ -65,6 +65,11 @@ class ModelFamily:
     min_confidence: float | None = None
     lexicon: bool = False
 
+    def doubts(self, confidence: float | None) -> bool:
+        """Whether a reply of this confidence is below `min_confidence`."""
+        least = self.min_confidence
+        return confidence is not None and least is not None and confidence < least
+
     def view_side(self, height: int, width: int) -> int:
         """The longest side, in pixels, of what is sent of an image of this size."""
         if self.max_pixels is None:

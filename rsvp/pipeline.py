@@ -748,18 +748,18 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 
 def _reply_warnings(output: ReasoningOutput, config: PromptConfig) -> Iterator[str]:
-    confidence, minimum = output.confidence, config.family.min_confidence
     if words := output.reasoning.unknown_words:
         yield f"the reasoner does not know {', '.join(map(repr, words))}, and was not asked"
     elif output.familiarity is not None and output.familiarity < 0:
         yield f"{UNSURE}: it is unlike those that the model was trained on"
+    elif config.family.doubts(output.confidence):
+        yield (
+            f"{UNSURE} (mean token probability {output.confidence:.2f}, usually above "
+            f"{config.family.min_confidence:.2f}): the embedded preset knows rendered scenes, not "
+            "photographs"
+        )
     elif not output.reasoning.understood:
         yield f"{UNSURE}: {output.reasoning.reason or 'it cannot read images of this sort'}"
-    elif confidence is not None and minimum is not None and confidence < minimum:
-        yield (
-            f"{UNSURE} (mean token probability {confidence:.2f}, usually above {minimum:.2f}): "
-            "the embedded preset knows rendered scenes, not photographs"
-        )
     yield from output.reasoning.warnings
     if output.finish_reason == "length":
         yield "the reply was cut short at the token limit: targets may be missing"

@@ -18,7 +18,6 @@ from rsvp.registry import parse_spec
 
 DEFAULT = "embedded"
 AUTO = "auto"  # stands for the best preset that can run here now
-PHOTOGRAPHS = "local"  # the preset suggested where the embedded one fails on a photograph
 NO_MLLM = "none"  # the MLLM spec for boxes and points, where no model is asked
 API_MODEL = "RSVP_API_MODEL"
 
@@ -196,6 +195,24 @@ def choose() -> tuple[Preset, str]:
     return get(DEFAULT), (
         "no model is named and none was downloaded, so the small one in the package: it knows "
         "rendered scenes, not photographs; `rsvp models` lists what can run here"
+    )
+
+
+def for_photographs() -> str:
+    """The option that reads photographs on this machine, and what it needs.
+
+    The preset that can run now, else the largest one that fits into the memory, else a server's.
+    """
+    ready = choose()[0]
+    if ready.name != DEFAULT:
+        return f"--preset {ready.name} (it can run here now)"
+    local = sorted((p for p in PRESETS if p.hub_models() and p.mllm), key=lambda p: -p.download_gb)
+    for preset in local:
+        if not [*_missing_memory(preset)]:
+            return f"--preset {preset.name} ({needs(preset)})"
+    return (
+        f"--preset api --mllm openai:NAME, a model on a server: the {local[-1].name} preset needs "
+        f"{needs(local[-1])}"
     )
 
 

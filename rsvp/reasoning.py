@@ -257,14 +257,14 @@ def propose(
         familiar = image_familiarity(dialogue.mllm, image.rgb)
     return ReasoningOutput(
         query=request.query,
-        reasoning=_doubted(reasoning, familiar),
+        reasoning=_doubted(reasoning, reply, familiar, family),
         usage=dialogue.budget.usage,
         prompt_sha256=dialogue.prompt_sha256,
         confidence=reply.confidence,
         familiarity=familiar,
         finish_reason=reply.finish_reason,
         prompts=tuple(dialogue.prompts),
-        samples=tuple(_doubted(one, familiar) for one, _ in sampled),
+        samples=tuple(_doubted(one, its, familiar, family) for one, its in sampled),
         shown=rgb,
     )
 
@@ -286,9 +286,12 @@ def _sample(
     return [(replace(r, warnings=(*r.warnings, warning)), reply) for r, reply in found]
 
 
-def _doubted(reasoning: Reasoning, familiarity: float | None) -> Reasoning:
-    """Nothing found in an unfamiliar image means nothing."""
-    if reasoning.no_target and familiarity is not None and familiarity < 0:
+def _doubted(
+    reasoning: Reasoning, reply: Reply, familiarity: float | None, family: ModelFamily
+) -> Reasoning:
+    """Nothing found in an unfamiliar image, or by a reply that is unsure, means nothing."""
+    unfamiliar = familiarity is not None and familiarity < 0
+    if reasoning.no_target and (unfamiliar or family.doubts(reply.confidence)):
         return replace(reasoning, understood=False)
     return reasoning
 

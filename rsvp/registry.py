@@ -96,6 +96,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mmvp": "rsvp.evaluation.benchmarks.vqa:Mmvp",
         "hallusionbench": "rsvp.evaluation.benchmarks.vqa:HallusionBench",
         "mmbench": "rsvp.evaluation.benchmarks.vqa:MmBench",
+        "jsonl": "rsvp.evaluation.benchmarks.masks:Jsonl",
+        "coco": "rsvp.evaluation.benchmarks.masks:Coco",
     },
     "command": {
         "segment": "rsvp.cli.segment:segment",

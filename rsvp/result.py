@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from PIL import Image as Pil
+
 from rsvp import writers
+from rsvp.errors import BadInput
+from rsvp.images import shrink
 from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, RgbArray, Segmentation
+from rsvp.writers import notebook
+from rsvp.writers.common import png
 from rsvp.writers.pictures import overlay_of
 
 
@@ -22,6 +29,26 @@ class Result(Segmentation):
     def overlay(self) -> RgbArray:
         """(H, W, 3) uint8: the masks drawn on the image."""
         return overlay_of(self)
+
+    def show(self) -> None:
+        """Show the overlay: with its words in a notebook, else in the system's image viewer.
+
+        Raises:
+            BadInput: there is no viewer.
+        """
+        from PIL import ImageShow  # imports IPython where that is installed
+
+        ipython = sys.modules.get("IPython")
+        if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+            ipython.display.display(self)
+        elif not ImageShow.show(Pil.fromarray(self.overlay())):
+            raise BadInput("this machine has no image viewer: save(DIR) writes overlay.png")
+
+    def _repr_html_(self) -> str:
+        return notebook.cell(self)
+
+    def _repr_png_(self) -> bytes:
+        return png(shrink(self.overlay(), notebook.SIDE))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as `result.json` holds it."""

@@ -450,6 +450,25 @@ class Segmentation:
         return not self.targets
 
     @property
+    def understood(self) -> bool:
+        """False where the MLLM cannot read the image or the query; no target means nothing then."""
+        return self.reasoning.understood
+
+    @property
+    def unanswered(self) -> str:
+        """Why no target does not mean that nothing is there; empty where there is an answer."""
+        if words := self.reasoning.unknown_words:
+            return f"no answer: this model does not know {', '.join(map(repr, words))}"
+        if self.understood or not self.no_target or self.reasoning.proposals:
+            return ""
+        return "no answer: this model cannot read images of this kind, so nothing is known of it"
+
+    @property
+    def reason(self) -> str:
+        """Why the MLLM chose these targets, or none."""
+        return self.reasoning.reason
+
+    @property
     def mask(self) -> BoolMask:
         """(H, W) bool, the union of the targets' masks; all False when there is no target."""
         return union_of((t.packed for t in self.targets), (self.image.height, self.image.width))
@@ -504,7 +523,3 @@ class AnsweredQuestion(Segmentation):
     @property
     def question(self) -> str:
         return self.query
-
-    @property
-    def reason(self) -> str:
-        return self.reasoning.reason

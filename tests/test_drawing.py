@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from rsvp.drawing import PALETTE, colour_of, grid_prompt, overlay
-from rsvp.drawing.tags import place_tag
+from rsvp.drawing.contrast import ENOUGH, contrast, inks
+from rsvp.drawing.tags import font_of, place_tag
+from rsvp.drawing.targets import _tag_texts
 from rsvp.errors import BadInput
 from rsvp.types import Box, PackedMask, Target
 
@@ -119,6 +121,44 @@ def test_the_box_is_drawn_where_the_mask_is_not():
     assert not drawn[150, 200]
 
 
+@pytest.mark.parametrize("under", PALETTE[:3], ids=str)
+def test_a_colour_stands_out_from_what_lies_under_it(under):
+    rgb = np.full((120, 160, 3), under, dtype=np.uint8)
+    (ink,) = inks(rgb, [target((40, 30, 120, 90), (120, 160)).mask])
+    assert contrast(ink.colour, [under]) >= ENOUGH
+    assert ink.outline is None
+    line = overlay(rgb, [target((40, 30, 120, 90), (120, 160))])[60, 40]
+    assert contrast(tuple(line.tolist()), [under]) >= ENOUGH
+
+
+def test_a_target_keeps_its_own_colour_where_that_stands_out_and_none_comes_twice():
+    masks = [target((9 * k, 5, 9 * k + 6, 40), (60, 90)).mask for k in range(9)]
+    assert [ink.colour for ink in inks(flat(60, 90), masks)] == [colour_of(k) for k in range(9)]
+    red = np.full((60, 90, 3), PALETTE[0], dtype=np.uint8)
+    colours = [ink.colour for ink in inks(red, masks)]
+    assert PALETTE[0] not in colours[:7]
+    assert len(set(colours[:7])) == 7
+
+
+def test_where_every_colour_lies_under_it_there_is_an_outline():
+    stripes = np.array(PALETTE, dtype=np.uint8)[np.arange(160) // 2 % len(PALETTE)]
+    rgb = np.repeat(stripes[None], 120, axis=0)
+    one = target((40, 30, 120, 90), (120, 160))
+    (ink,) = inks(rgb, [one.mask])
+    assert ink.outline is not None
+    drawn = overlay(rgb, [one])
+    assert (drawn[60, 38:40] == ink.outline).all()  # two pixels outside of the contour
+
+
+def test_several_targets_are_numbered_as_their_masks():
+    boxes = [(50, 100, 80, 130), (150, 200, 190, 240)]
+    two = [target(box, (300, 400)) for box in boxes]
+    where = (font_of(10), 2, (300, 400))
+    assert _tag_texts(two, 0, *where) == ["0  cup  0.90", "1  cup  0.90"]
+    assert _tag_texts(two[:1], 0, *where) == ["cup  0.90"]
+    assert _tag_texts(two[:1], 1, *where) == ["1  cup  0.90"]
+
+
 def test_targets_have_different_colours():
     colours = [colour_of(i) for i in range(30)]
     assert len(set(colours)) == 30
@@ -177,12 +217,12 @@ def test_any_label(label):
     assert changed(rgb, overlay(rgb, [target((50, 100, 80, 130), (200, 300), label)])).any()
 
 
-def test_accents_are_dropped_and_other_scripts_give_a_number():
+def test_accents_are_dropped_and_other_scripts_are_no_boxes():
     def drawn(label):
         return overlay(flat(200, 300), [target((50, 100, 80, 130), (200, 300), label)])
 
     np.testing.assert_array_equal(drawn("tasse à café"), drawn("tasse a cafe"))
-    np.testing.assert_array_equal(drawn("杯子"), drawn("target 1"))
+    np.testing.assert_array_equal(drawn("杯子"), drawn("target"))
 
 
 def test_without_targets_only_a_notice_is_drawn():

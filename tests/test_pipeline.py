@@ -210,6 +210,8 @@ def test_an_unsure_embedded_reasoner_is_doubted(model, confidence, warned) -> No
     reply = Reply('{"targets":[],"reason":"no"}', confidence=confidence)
     result = pipeline(reply, model=model).segment(picture(), "x")
     assert any(w.startswith(UNSURE) for w in result.warnings) is warned
+    assert result.understood is not warned
+    assert bool(result.unanswered) is warned
 
 
 def test_a_model_that_cannot_read_such_images_says_so() -> None:

@@ -47,7 +47,22 @@ def test_one_for_each_size() -> None:
         preset = presets.get(name)
         assert preset.download_gb < preset.gpu_gb <= gigabytes
     assert presets.DEFAULT == "embedded"
-    assert presets.get(presets.PHOTOGRAPHS).name == "local"
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (8, "--preset api --mllm openai:NAME, a model on a server: the laptop preset needs 4.5 GB"),
+        (12, "--preset laptop (4.5 GB download, 11 GB of memory"),
+        (50, "--preset local (20.2 GB download, 44 GB of memory"),
+    ],
+)
+def test_the_preset_for_photographs_fits_this_machine(free, said, roomy: Path, monkeypatch) -> None:
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: free * GB)
+    assert presets.for_photographs().startswith(said)
+    monkeypatch.setattr(presets, "choose", lambda: (presets.get("api"), "named"))
+    assert presets.for_photographs() == "--preset api (it can run here now)"
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS, ids=lambda p: p.name)

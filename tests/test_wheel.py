@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import benchmark_folders
 import demo_truth
 import numpy as np
 import pytest
+import readme_commands
+from PIL import Image as Pil
 from pycocotools import mask as coco_mask
 
 from rsvp.embedded.vocabulary import STYLES
@@ -68,7 +72,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_package_and_the_prompts_and_nothing_else(wheel: Path) -> None:
     package = {f"rsvp/{name}" for name in files_below(ROOT / "rsvp")}
     prompts = {f"rsvp/_prompts/{name}" for name in files_below(ROOT / "prompts")}
-    assert set(members(wheel)) == package | prompts
+    recipes = {f"rsvp/_recipes/{file.name}" for file in (ROOT / "eval").glob("*.toml")}
+    assert set(members(wheel)) == package | prompts | recipes
     sheets = {f"rsvp/embedded/world/{sheet}" for sheet in STYLES.values()}
     assert {"rsvp/py.typed", *sheets} <= package
     assert "rsvp/_prompts/full/boxes.cot.txt" in prompts
@@ -175,3 +180,52 @@ def test_the_main_job_runs_from_it_alone(installed: Installed, tmp_path: Path) -
     again = json.loads(installed.run("rsvp", *job, cwd=tmp_path))
     assert again.pop("timings").keys() == printed.pop("timings").keys()
     assert again == printed
+
+
+@pytest.fixture
+def users_folder(installed: Installed, tmp_path: Path) -> Path:
+    """An empty folder with the files that the README's reader has: photos, data, two runs."""
+    Pil.new("RGB", (64, 48), (90, 120, 60)).save(tmp_path / "photo.jpg")
+    (tmp_path / "data" / "reasonseg").mkdir(parents=True)
+    shapes = [benchmark_folders.polygon("target", 0, 0, 10, 10)]
+    val = tmp_path / "data" / "reasonseg" / "val"
+    benchmark_folders.write_reasonseg(val, {"a": (True, shapes), "b": (False, shapes)})
+    lines = (json.dumps({"id": name, "masks": []}) for name in "ab")
+    (tmp_path / "anyone.jsonl").write_text("\n".join(lines))
+    job = ["eval", "reasonseg", "--data", str(val), "--preset", "embedded", "--out"]
+    for out, more in (("runs/val", []), ("runs/val-without-cot", ["--no-cot"])):
+        installed.run("rsvp", *job, out, *more, cwd=tmp_path)
+    shutil.move(tmp_path / "runs", tmp_path / "finished")
+    return tmp_path
+
+
+@pytest.mark.skipif(bool(demo_truth.MISSING), reason=demo_truth.WHY_SKIPPED)
+def test_every_command_of_the_readme(installed: Installed, users_folder: Path) -> None:
+    """From the wheel alone, in the README's order; what needs a download says how to get it."""
+    env, wrong, ran = dict(installed.env), [], 0
+    env["PATH"] = f"{installed.folder / 'bin'}{os.pathsep}{os.defpath}"
+    for command in readme_commands.commands():
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            env[name] = value
+            continue
+        if command.startswith(tuple(readme_commands.ELSEWHERE)):
+            continue
+        lacking = (v for part, v in readme_commands.LACKING.items() if part in command)
+        code, said = next(lacking, (0, ""))
+        done = subprocess.run(
+            command, shell=True, cwd=users_folder, env=env, check=False, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        if (done.returncode, said in done.stderr) != (code, True) or "Traceback" in done.stderr:
+            wrong.append(f"{command}\n  exited {done.returncode}, not {code}: {done.stderr}")
+        ran += 1
+        if "rsvp eval reasonseg" in command:  # two runs as it would have made them
+            assert not (users_folder / "runs").exists()
+            shutil.move(users_folder / "finished", users_folder / "runs")
+    assert not wrong, "\n".join(wrong)
+    assert ran >= 12
+    for code in readme_commands.python_blocks():
+        installed.run("python", "-c", code, cwd=users_folder)
+    assert (users_folder / "out" / "overlay.png").stat().st_size > 0
+    assert (users_folder / "submission").is_dir()

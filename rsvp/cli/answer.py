@@ -130,7 +130,7 @@ def _print(found: Answer, written: Sequence[Path]) -> None:
     if found.reasoning.understood:
         console.print_out(f"answer: {console.plain(found.answer)}")
     else:
-        console.print_out(results.no_answer(found))
+        console.print_out(found.unanswered)
     if found.reason:
         console.print_out(f"because: {console.plain(found.reason)}")
     results.print_verdicts(found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsvp.errors import BadInput
+from rsvp.platform.extras import require
 
 if TYPE_CHECKING:
     from rsvp.evaluation.engines.ray import RayEngine
@@ -56,13 +57,15 @@ Gpus = Annotated[
 
 
 def check_engine(engine: str, record: str | None, run_budget: str | None) -> None:
-    """BadInput where there is no such engine, or it cannot record or share a budget."""
+    """Refuse an engine that is unknown, cannot record or share a budget, or is not installed."""
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
     if run_budget is not None and engine == "ray":
         raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
     if record is not None and engine == "ray":
         raise BadInput("--record is for one process: leave out --engine ray")
+    if engine == "ray":
+        require("ray", "ray", "--engine ray")
 
 
 def on_ray(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def source(image: str) -> str | bytes:
         if sys.stdin.isatty():
             raise BadInput("--image - reads an image from standard input: cat a.png | rsvp …")
         return options.read_stdin()
-    if Path(image).is_dir():
+    if os.path.isdir(image):
         batch = "batch" in registry.names("command")
         instead = f"rsvp batch --input {image} takes folders" if batch else "give one image of it"
         raise BadInput(f"{image} is a folder, not an image file; {instead}")
@@ -39,19 +40,6 @@ def folder(out: str | None, as_json: bool) -> Path | None:
     if out is None and as_json:
         return None
     return Path(out or DEFAULT_OUT)
-
-
-def no_answer(result: Result) -> str:
-    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
-    from rsvp.pipeline import UNSURE
-
-    if not result.no_target or result.reasoning.proposals:
-        return ""
-    if words := result.reasoning.unknown_words:
-        return f"no answer: this model does not know {', '.join(map(repr, words))}"
-    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
-        return "no answer: this model cannot read images of this kind, so nothing is known of it"
-    return ""
 
 
 def pixels(box: Box) -> str:
@@ -85,8 +73,5 @@ def warn(result: Result, preset: presets.Preset) -> None:
         console.warn(warning)
     unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
     if unsure and preset.name == presets.DEFAULT:
-        better = presets.get(presets.PHOTOGRAPHS)
-        console.print_err(
-            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
-            "`rsvp models` lists what can run here, and --box needs no reasoner"
-        )
+        hint = f"for photographs: {presets.for_photographs()}, and --box needs no reasoner"
+        console.print_err(hint)

@@ -124,9 +124,8 @@ def segment(
 
 def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files; first of all that there is no answer, where that is so."""
-    unanswered = results.no_answer(result)
-    if unanswered:
-        console.print_out(marked=unanswered, fg="yellow")
+    if result.unanswered:
+        console.print_out(marked=result.unanswered, fg="yellow")
     for number, step in enumerate(result.reasoning.steps, start=1):
         where = "".join(f" [{results.pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
@@ -135,7 +134,7 @@ def _print(result: Result, written: Sequence[Path]) -> None:
     results.print_verdicts(result)
     # The reason would speak for what the hints do not allow, or what was rejected.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
-    if result.no_target and not unanswered:
+    if result.no_target and not result.unanswered:
         why = " that verification accepts" if result.verdicts else " that the hints allow"
         console.print_out(marked="no target in this image" + ruled_out * why, bold=True)
     for target in result.targets:

@@ -101,11 +101,10 @@ def _print(found: Trace, written: Sequence[Path]) -> None:
     """The steps, the answer, the objects by number, what it cost, and the files."""
     from rsvp.parsing.mentions import numbered
 
-    unanswered = results.no_answer(found)
     for number, step in enumerate(found.path, start=1):
         console.print_out(f"{number}. {console.plain(numbered(step.text, step.objects))}")
     said = console.plain(numbered(found.answer, found.answer_objects))
-    console.print_out(unanswered or f"answer: {said}")
+    console.print_out(found.unanswered or f"answer: {said}")
     if found.targets:
         console.print_out()
     for number, target in enumerate(found.targets, start=1):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 Colour = tuple[int, int, int]
 
 BLACK: Colour = (0, 0, 0)
+WHITE: Colour = (255, 255, 255)
 NOTICE: Colour = (235, 235, 235)  # text on a darkened corner
 
 # Targets on an overlay; `colour_of` continues the list.

@@ -28,17 +28,19 @@ def contour(
     line: int,
     border: int,
     dark: float,
+    edge: Colour = BLACK,
 ) -> None:
-    """Draw a mask's contour, inside it, with a dark border outside it, in place.
+    """Draw a mask's contour, inside it, with a border outside it, in place.
 
     Args:
         box: only pixels in it, or at most `border` pixels away, are computed.
         dark: opacity of the border.
+        edge: its colour.
     """
     x0, y0 = max(0, int(box.x0) - border), max(0, int(box.y0) - border)
     x1, y1 = round(box.x1) + border, round(box.y1) + border
     window, part = canvas[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-    blend(window, dilate(part, border) & ~part, BLACK, dark)
+    blend(window, dilate(part, border) & ~part, edge, dark)
     window[part & dilate(~part, line)] = colour
 
 

@@ -79,6 +79,22 @@ class RunDocument(BaseModel, Generic[S]):
             field = ".".join(map(str, first["loc"]))
             raise BadInput(f"{file}: not a run's ({field}: {first['msg']})") from error
 
+    @classmethod
+    def has_begun(cls, folder: Path, *, resume: bool) -> bool:
+        """Whether a folder holds a run; BadInput where it is not to be resumed, or none."""
+        try:
+            # A kill may have left a draft of the config and nothing else.
+            begun = any(not entry.name.endswith(".part") for entry in folder.iterdir())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
+        if begun and not resume:
+            raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
+        if begun and not (folder / CONFIG).is_file():
+            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
+        return begun
+
     def prepare(self, folder: Path, *, resume: bool) -> None:
         """Begin a run in its folder, or check that the folder holds this very run.
 
@@ -86,17 +102,8 @@ class RunDocument(BaseModel, Generic[S]):
             BadInput: the folder holds something else, or a run of other settings: then the message
                 names the first and its values.
         """
-        try:
-            # A kill may have left a draft of the config and nothing else.
-            started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
-        except OSError as error:
-            raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
-        if not started:
+        if not self.has_begun(folder, resume=resume):
             write_json(folder / CONFIG, self.model_dump(), sync=True)
-        elif not resume:
-            raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
-        elif not (folder / CONFIG).is_file():
-            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
         else:
             found = type(self).read(folder).run.model_dump()
             for key, old, new in _differences(found, self.run.model_dump()):

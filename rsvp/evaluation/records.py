@@ -96,6 +96,10 @@ class Record(_RecordModel):
     no_target: bool | None = Field(
         description="The model says that nothing does; null where there is no answer."
     )
+    understood: bool = Field(
+        default=True,
+        description="False where the model says that it cannot read the image or the query.",
+    )
     masks: list[dict[str, Any]] = Field(description="COCO RLE, one a predicted target.")
     scores: Numbers = Field(description="0 to 1, one a mask.")
     boxes: list[list[float]] = Field(description="xyxy in pixels, one a mask.")

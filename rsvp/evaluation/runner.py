@@ -6,8 +6,9 @@ A run's folder holds `config.json`, `records.jsonl` (one line a sample, see
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rsvp.evaluation.answers import (
 )
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
-from rsvp.evaluation.config import EvalConfig, RunSettings
+from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
@@ -32,7 +33,8 @@ from rsvp.evaluation.records import RECORDS
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
-from rsvp.platform.files import locked, write_json, write_text
+from rsvp.platform.extras import require
+from rsvp.platform.files import check_writable, locked, write_json, write_text
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -59,11 +61,39 @@ def check(
     benchmark.check_split(split)
     rules = benchmark.protocol(protocol)
     if data is not None:
+        if not data.exists():
+            raise BadInput(f"there is no file or folder {data} with samples")
         benchmark = benchmarks.find(benchmarks.resolve(name, data))
     if benchmark.asks_for_masks and (zoom, looks) != (None, None):
         raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")
     Zoom.parse(zoom or DEFAULT_ZOOM)
     return benchmark, rules
+
+
+def check_start(
+    name: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    protocol: str | None = None,
+    split: str | None = None,
+    resume: bool = False,
+) -> Any:
+    """The samples of a run, opened and checked, before a model is loaded or a file written.
+
+    Raises:
+        BadInput: see `evaluate`; the first sample is decoded, the others' images are looked for.
+        MissingExtra: a library is missing that reads or scores them.
+    """
+    benchmark, _ = check(name, protocol, split, data=Path(data))
+    for module in benchmark.libraries:
+        require(module, "eval", f"scoring {name}")
+    dataset: Any = benchmark.open(Path(data), split)
+    dataset.check_images()
+    _ = dataset[0]
+    EvalConfig.has_begun(Path(out), resume=resume)
+    check_writable(Path(out))
+    return dataset
 
 
 def evaluate(
@@ -84,6 +114,7 @@ def evaluate(
     zoom: str | None = None,
     looks: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    dataset: Any = None,
 ) -> Summary | AnswerSummary:
     """Run a pipeline over a benchmark.
 
@@ -103,6 +134,7 @@ def evaluate(
             `pipeline` only describes the run.
         zoom, looks: of questions: how closer looks are shown, and how many there may be.
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
+        dataset: the samples, where `check_start` opened them.
 
     Raises:
         BadInput: unknown benchmark, malformed data, or a folder that holds anything else or in
@@ -113,8 +145,10 @@ def evaluate(
     """
     benchmark, rules = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)
     open_dataset = functools.partial(benchmark.open, split=split)
-    dataset: Any = open_dataset(Path(data))
-    dataset.check_images()
+    if dataset is None:
+        dataset = check_start(
+            name, data, out, protocol=protocol, split=split, resume=resume or retry_failed
+        )
     if limit is not None and limit < 1:
         raise BadInput(f"the limit is at least 1 sample, found {limit}")
     ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
@@ -134,7 +168,7 @@ def evaluate(
         settings={**(settings or {}), **task.settings},
     )
     file = folder / RECORDS
-    with locked(folder):
+    with locked(folder), _removed_unless_begun(folder):
         environment = {"data": str(data), **config.environment()}
         EvalConfig(run=run, environment=environment).prepare(folder, resume=resume or retry_failed)
         if retry_failed:
@@ -218,3 +252,16 @@ def _task(
         described | {"prompts": described["prompts"] | config.answer_prompts(pipeline)},
         {"zoom": shown.mode, "background": shown.background, "looks": most},
     )
+
+
+@contextlib.contextmanager
+def _removed_unless_begun(folder: Path) -> Iterator[None]:
+    """Leave nothing of a new run that ends, e.g. for a missing model, before its first record."""
+    new = not any(folder.iterdir())
+    try:
+        yield
+    finally:
+        file = folder / RECORDS
+        if new and not (file.is_file() and file.stat().st_size):
+            for name in (RECORDS, CONFIG):
+                (folder / name).unlink(missing_ok=True)

@@ -47,6 +47,10 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
 
     schema_version: Literal[1] = 1
     failed: int = Field(description="Samples without an answer, scored as empty predictions.")
+    not_understood: int = Field(
+        default=0,
+        description="Samples whose image or query the model says it cannot read, scored likewise.",
+    )
     by_kind: dict[str, GroupSummary] = Field(
         default={}, description="In the order in which the kinds first appear."
     )
@@ -70,7 +74,8 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
     )
     absent_detected: Interval | None = Field(
         default=None,
-        description='Share of the absent samples answered "no target"; a failure is no answer.',
+        description='Share of the absent samples answered "no target"; not those that failed or '
+        "were not understood.",
     )
     false_absent: Interval | None = Field(
         default=None, description='Share of the other samples answered "no target".'
@@ -97,6 +102,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
         self.causes: Counter[str] = Counter()  # of the samples without an answer, so far
+        self.not_understood = 0  # samples, so far
         self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
@@ -129,6 +135,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             self._iou_count += 1
         if record.failure is not None:
             self.causes[record.failure.message or record.failure.error] += 1
+        self.not_understood += not record.understood
         if record.usage is not None:
             self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
         self._said_absent[record.absent].append(record.no_target is True)
@@ -150,6 +157,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
         return Summary(
             n=self.n,
             failed=self.failed,
+            not_understood=self.not_understood,
             **overall,
             by_kind=self.by_kind(),
             by_tag=self.by_tag(),

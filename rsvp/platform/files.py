@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -133,9 +134,37 @@ def writable(path: Path) -> Iterator[None]:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_writable(folder: Path) -> None:
+    """BadInput where a folder cannot be written, or made; nothing is made."""
+    with writable(folder):
+        nearest = next(
+            one for one in (folder.absolute(), *folder.absolute().parents) if one.exists()
+        )
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; after `with`, those of them that are empty are removed."""
+    with writable(folder):
+        new = [one for one in (folder, *folder.parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, nor are its parents
+            for one in new:
+                one.rmdir()
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder, and inside `with` keep other processes out that lock it too.
+
+    A folder that is new and still empty at the end is removed.
 
     The lock is `flock` on the folder itself: it leaves no file, and it ends with the process, also
     when that is killed. Windows, and file systems without `flock`, have no lock.
@@ -143,8 +172,12 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BadInput: another process has locked the folder, or it cannot be made.
     """
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with _made(folder), _flocked(folder):
+        yield
+
+
+@contextlib.contextmanager
+def _flocked(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return

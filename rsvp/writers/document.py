@@ -270,8 +270,6 @@ def document(result: Segmentation) -> Document:
         model = TraceDocument
     stage_1 = {
         "schema_version": 1,
-        "understood": reasoning.understood,
-        "reason": reasoning.reason,
         "reply": reasoning.raw,
         "steps": reasoning.steps,
     }

@@ -21,8 +21,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image as Pil
 
-from rsvp.drawing import colour_of
-from rsvp.drawing.palette import is_light
+from rsvp.drawing.contrast import inks
+from rsvp.drawing.palette import Colour, is_light
 from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
@@ -62,6 +62,7 @@ def to_html(result: Segmentation) -> str:
     scale = min(1.0, MASK_SIDE / max(image.width, image.height))
     size = (max(1, round(image.height * scale)), max(1, round(image.width * scale)))
     steps, answer = _steps(result, scale)
+    drawn = inks(image.rgb, (target.mask for target in result.targets))
     script = _file("result.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -72,7 +73,10 @@ def to_html(result: Segmentation) -> str:
             picture=_jpeg(shrink(image.rgb, SIDE)),
             width=size[1],
             height=size[0],
-            objects=[_drawn(n, target, size) for n, target in enumerate(result.targets, start=1)],
+            objects=[
+                _drawn(n, target, ink.colour, size)
+                for n, (target, ink) in enumerate(zip(result.targets, drawn, strict=True), start=1)
+            ],
             steps=steps,
             answer=answer,
             reason=result.reasoning.reason,
@@ -117,14 +121,15 @@ def _steps(result: Segmentation, scale: float) -> tuple[list[ShownStep], ShownSt
     """The steps and the answer."""
     if isinstance(result, TracedQuestion):
         steps = [_path_step(step.text, step.objects) for step in result.path]
-        return steps, _path_step(result.answer, result.answer_objects)
+        said = result.unanswered or result.answer
+        return steps, _path_step(said, result.answer_objects)
     steps = [
         ShownStep(((step.text, None),), boxes=tuple(_scaled(box, scale) for box in step.boxes))
         for step in result.reasoning.steps
     ]
     named = [PathObject(t.label or "target", n, t) for n, t in enumerate(result.targets, start=1)]
     said = result.answer if isinstance(result, AnsweredQuestion) else ""
-    said = said or ("" if named else NO_TARGET)
+    said = said or ("" if named else result.unanswered or NO_TARGET)
     return steps, _path_step(said, named)
 
 
@@ -138,14 +143,13 @@ def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _drawn(number: int, target: Target, size: tuple[int, int]) -> dict[str, object]:
+def _drawn(number: int, target: Target, colour: Colour, size: tuple[int, int]) -> dict[str, object]:
     """An object as the drawing needs it: its outline, and where its number stands."""
     full = target.mask
     mask = _shrunk(full, size)
     outline = mask_to_box(mask)
     scale = size[1] / full.shape[1]
     box = outline.xyxy if outline else tuple(v * scale for v in target.box.xyxy)
-    colour = colour_of(number - 1)
     return {
         "number": number,
         "label": target.label,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from rsvp.drawing import overlay
@@ -19,11 +18,13 @@ def write_overlay(result: Segmentation, folder: Path) -> Iterator[tuple[str, byt
 
 def overlay_of(result: Segmentation) -> RgbArray:
     """(H, W, 3) uint8: the targets drawn on the image; those of a path with their numbers."""
-    if isinstance(result, TracedQuestion):
-        named = [replace(t, label=f"{n} {t.label}") for n, t in enumerate(result.targets, start=1)]
-        return overlay(result.image.rgb, named, "no object has a place")
-    looked = isinstance(result, AnsweredQuestion) and not result.looks
-    return overlay(result.image.rgb, result.targets, "no closer look" if looked else "no target")
+    path, notice = isinstance(result, TracedQuestion), "no target"
+    if isinstance(result, AnsweredQuestion) and not result.looks:
+        notice = "no closer look"
+    elif path:
+        notice = "no object has a place"
+    notice = "not understood" if result.unanswered else notice
+    return overlay(result.image.rgb, result.targets, notice, first=int(path))
 
 
 def write_prompt(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:

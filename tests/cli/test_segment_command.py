@@ -16,6 +16,7 @@ from scripted_cli import ASK, BOX, ROOT, cup
 from rsvp.cli import console
 from rsvp.cli.main import main
 from rsvp.pipeline import UNSURE
+from rsvp.platform import machine
 
 # ------------------------------------------------------------ segment
 
@@ -98,10 +99,12 @@ def test_hints_limit_what_the_mllm_names(capsys) -> None:
     assert "because" not in out
 
 
-def test_an_unsure_embedded_reasoner_names_what_handles_photographs(capsys) -> None:
+def test_an_unsure_embedded_reasoner_names_what_handles_photographs(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 50_000_000_000)
     assert main(cup("unsure", "--json")) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["warnings"][0].startswith(UNSURE)
+    assert json.loads(out)["understood"] is False
     warning, hint = err.splitlines()
     assert warning.startswith(f"warning: {UNSURE}")
     assert hint.startswith("for photographs: --preset local (20.2 GB download, ")
@@ -242,7 +245,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     },
     "a bug": (cup("bug"), 1, "unexpected ZeroDivisionError: of all things (--debug"),
     "an interrupt": (cup("interrupted"), 130, "interrupted"),
-    "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "no folder no"),
+    "eval without data": (["eval", "scenes", "--data", "no", "--out", "r"], 2, "folder no with"),
     "eval of nothing": (["eval", "scenes", "--out", "r"], 2, "--data"),
     "a limit of none": ([*EVAL, "--limit", "0"], 2, "--limit"),
 }  # fmt: skip

@@ -83,3 +83,19 @@ def test_options_that_mean_nothing_are_one_line(tmp_path, options, said, capsys)
     assert main([*arguments, *options]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_not_understood_is_said_and_is_not_no_target(tmp_path, monkeypatch, capsys):
+    strange = '{"targets": [], "understood": false, "reason": "no scene"}'
+    made = pipeline(Server(replies=dict.fromkeys(range(3), strange)))
+    monkeypatch.setattr(Pipeline, "from_preset", lambda *_, **__: made)
+    data, out = write_scenes(tmp_path / "data", 3), tmp_path / "out"
+    assert main(["eval", "scenes", "--data", str(data), "--out", str(out), "--json"]) == 0
+    said = capsys.readouterr()
+    summary = json.loads(said.out)
+    assert (summary["failed"], summary["not_understood"]) == (0, 3)
+    assert (summary["absent_detected"]["mean"], summary["false_absent"]["mean"]) == (0, 0)
+    assert "3 samples, 0 failed, 3 not understood and scored as empty predictions; " in said.err
+    assert "warning: 3 of 3 samples were not understood" in said.err
+    assert "for photographs: --preset " in said.err
+    assert "<b>3</b><span>not understood: " in (out / "report.html").read_text("utf-8")

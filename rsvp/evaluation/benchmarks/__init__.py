@@ -50,6 +50,7 @@ class Benchmark(ABC):
             `rsvp eval` tell the MLLM that every target exists, True refuses to.
         traces: it asks for a reasoning path, whose objects are scored too.
         scores_more: its scores are more than the gIoU and cIoU that every run has.
+        libraries: optional ones that its scores need; the extra ``eval`` installs them.
         needs_all: they mean nothing for some of its samples.
         references: what others report, a line each; printed beside the scores as theirs.
         export_file: where `export` writes.
@@ -62,6 +63,7 @@ class Benchmark(ABC):
     has_absent: ClassVar[bool | None] = None
     traces: ClassVar[bool] = False
     scores_more: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ()
     needs_all: ClassVar[bool] = False
     references: ClassVar[tuple[str, ...]] = ()
     export_file: ClassVar[str] = "predictions.jsonl"

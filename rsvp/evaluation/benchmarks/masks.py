@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from rsvp.datasets import Dataset
+from rsvp.datasets.instances import CocoDataset
+from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
@@ -90,6 +92,24 @@ class Scenes(MaskBenchmark):
 
     def name_for(self, name: str, data: Path) -> str:
         return {"qa": "scenes-qa", "trace": "scenes-trace"}.get(scene_task(data), name)
+
+
+class Jsonl(MaskBenchmark):
+    """A user's own images, queries and masks; see `rsvp.datasets.jsonl`."""
+
+    reader = JsonlDataset
+    protocols = (ScoringProtocol("jsonl"),)
+
+
+class Coco(MaskBenchmark):
+    """COCO instances: every category of an image is a query; its crowds are left out."""
+
+    reader = CocoDataset
+    protocols = (ScoringProtocol("coco-masks"),)
+    has_absent = False
+
+    def check_split(self, split: str | None) -> None:
+        """Nothing: the images name their splits."""
 
 
 class ReasonSeg(MaskBenchmark):

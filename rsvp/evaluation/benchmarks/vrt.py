@@ -47,6 +47,7 @@ class Vrt(Benchmark):
         "R-Sa2VA-Qwen3VL-4B-SFT  R-LQ 0.663  R-SQ 0.873  A-mIoU 0.595  (arXiv:2512.05091)",
         "R-Sa2VA-Qwen3VL-4B-RL   R-LQ 0.670  R-SQ 0.867  A-mIoU 0.621  (arXiv:2512.05091)",
     )
+    libraries = ("scipy.optimize",)
 
     def scorer(
         self, dataset: VrtDataset | TraceSceneDataset, protocol: ScoringProtocol

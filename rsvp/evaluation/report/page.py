@@ -87,6 +87,7 @@ def page(
         protocol=config.run.protocol,
         n=summary["n"],
         failed=summary["failed"],
+        not_understood=summary.get("not_understood", 0),
         **_scores(summary),
         bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
         seconds=summary.get("seconds", {}),
@@ -198,6 +199,7 @@ def _segmented(record: Record) -> list[str]:
     return [
         "" if record.iou is None else f"IoU {record.iou:.3f}",
         "answered: no such thing" if record.no_target else "",
+        "" if record.understood else "not understood",
         "truly absent" if record.absent else "",
     ]
 

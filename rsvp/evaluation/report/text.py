@@ -80,7 +80,8 @@ def _shown(value: object) -> str:
 
 def format_summary(summary: Summary) -> str:
     """Scores, numbers of each stage, seconds; and what else the benchmark scores."""
-    head = f"{summary.n} samples, {summary.failed} failed; mean [95 % bootstrap interval]"
+    head = f"{summary.n} samples, {summary.failed} failed{_not_understood(summary)}; mean [95 % "
+    head += "bootstrap interval]"
     groups: dict[str, GroupSummary] = {**summary.by_kind, **summary.by_tag}
     if summary.n:
         groups = {"overall": summary, **groups}
@@ -103,6 +104,11 @@ def format_summary(summary: Summary) -> str:
         table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
         format_score(summary.official) if summary.official else "",
     )
+
+
+def _not_understood(summary: Summary) -> str:
+    count = summary.not_understood
+    return f", {count} not understood and scored as empty predictions" if count else ""
 
 
 def format_answers(summary: AnswerSummary) -> str:
