@@ -49,6 +49,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "segmenter": {
         "sam2": "rsvp.segmenters.sam2:Sam2Segmenter",
         "sam2-package": "rsvp.segmenters.sam2_package:Sam2PackageSegmenter",
+        "sam3": "rsvp.segmenters.sam2:Sam3Segmenter",
+        "sam-hq": "rsvp.segmenters.sam_hq:SamHqSegmenter",
+        "edgetam": "rsvp.segmenters.sam2:EdgeTamSegmenter",
         "vlsm": "rsvp.segmenters.vlsm:VlsmSegmenter",
         "box": "rsvp.segmenters.box:BoxSegmenter",
     },

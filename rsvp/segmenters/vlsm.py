@@ -30,10 +30,10 @@ from rsvp.platform.pretrained import (
     weights_digest,
 )
 from rsvp.segmenters.fusion import Fusion, FusionConfig, TextStates
+from rsvp.segmenters.networks import Preprocessing, load_sam2
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, best_mask
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -22,7 +22,7 @@ from rsvp.errors import BadInput
 from rsvp.platform.extras import require
 from rsvp.platform.files import atomic_write
 from rsvp.platform.pretrained import quiet, weights_digest
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
+from rsvp.segmenters.networks import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
 from rsvp.training.batches import TrainingBatch

@@ -18,8 +18,8 @@ from transformers import Sam2Config, Sam2Model
 from rsvp import Pipeline, registry
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.segmenters import Segmenter
+from rsvp.segmenters.networks import Preprocessing, load_sam2
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import VlsmSegmenter, build, from_pretrained, save_pretrained
 from rsvp.types import Box, Point, Proposal
