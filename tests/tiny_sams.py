@@ -142,6 +142,7 @@ def save_edgetam(folder: Path, size: int = 128) -> Path:
         arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
         vision["backbone_config"] = {
             "model_type": "timm_wrapper", "architecture": "repvit_m1", "model_args": arguments,
+            "num_classes": 2, "label_names": ["one", "two"],
         }  # fmt: skip
     config = transformers.EdgeTamConfig(
         vision_config=vision,

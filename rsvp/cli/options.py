@@ -43,7 +43,8 @@ Segmenter = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, vlsm:FOLDER, or box (no network).",
+        help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
+        "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
     ),
 ]
 NoCot = Annotated[

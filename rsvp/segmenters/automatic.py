@@ -192,7 +192,9 @@ class AutomaticDetector:
         if isinstance(segmenter, str):
             segmenter = cast("PromptableSegmenter", registry.make("segmenter", segmenter))
         if not callable(getattr(segmenter, "every_mask", None)):
-            raise BadInput(f"the segmenter {segmenter.name} gives no automatic masks; sam2 does")
+            raise BadInput(
+                f"the segmenter {segmenter.name} gives no automatic masks; those of SAM do"
+            )
         self.name = f"automatic:{segmenter.name}"
         self._segmenter = segmenter
 

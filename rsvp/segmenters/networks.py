@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvp import registry
-from rsvp.errors import MissingExtra, ModelUnavailable
+from rsvp.errors import BadInput, MissingExtra, ModelUnavailable
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
     CHECKPOINT_SUFFIXES,
@@ -164,6 +164,26 @@ def load_network(name: str, model: str) -> tuple[Any, Preprocessing]:
 def load_sam2(model: str) -> tuple[transformers.Sam2Model, Preprocessing]:
     """`load_network` of SAM 2."""
     return load_network("sam2", model)
+
+
+def load_base(source: str) -> tuple[Any, Preprocessing]:
+    """Load a network that the VLSM can build on; errors as of `load_network`.
+
+    Args:
+        source: ``NAME:MODEL``; without a name of `KINDS` it is SAM 2's.
+
+    Raises:
+        BadInput: its mask decoder has another layout.
+    """
+    name, _, model = source.partition(":")
+    if name not in KINDS or not model:
+        name, model = "sam2", source
+    if not KINDS[name].steerable:
+        raise BadInput(
+            f"the VLSM steers a mask decoder of SAM 2's layout, {KINDS[name].title} has another; "
+            f"those of {', '.join(known for known, kind in KINDS.items() if kind.steerable)} fit"
+        )
+    return load_network(name, model)
 
 
 def _class(kind: NetworkKind, name: str) -> Any:

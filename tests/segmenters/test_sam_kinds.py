@@ -1,7 +1,7 @@
 """`sam3:`, `sam-hq:` and `edgetam:` on small random networks against their own classes.
 
-SAM's processor runs without torchvision; those of SAM 3 and EdgeTAM are used where it works, and
-elsewhere the same steps are written out.
+SAM's processor runs without torchvision; SAM 3's is used where it works, and elsewhere the same
+steps are written out.
 """
 
 from __future__ import annotations
@@ -51,17 +51,19 @@ def segmenters(folders) -> dict:
 
 
 def processor(kind: str, folder: str):
-    """The class's own processor; None without torchvision, save for SAM's."""
+    """The class's own processor, or None.
+
+    SAM 3's needs torchvision. SAM 2's, which EdgeTAM has, resizes in 8 bits: the official EdgeTAM
+    does so in float32.
+    """
     if kind == "sam-hq":
         from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
         return transformers.SamHQProcessor(SamImageProcessorPil.from_pretrained(folder))
-    if not torchvision_works():
+    if kind == "edgetam" or not torchvision_works():
         return None
-    if kind == "sam3":
-        images = transformers.Sam3ImageProcessor.from_pretrained(folder)
-        return transformers.Sam3TrackerProcessor(images)
-    return transformers.Sam2Processor(transformers.Sam2ImageProcessor.from_pretrained(folder))
+    images = transformers.Sam3ImageProcessor.from_pretrained(folder)
+    return transformers.Sam3TrackerProcessor(images)
 
 
 def written_out(segmenter, image, proposal: Proposal) -> dict:
