@@ -70,6 +70,7 @@ def save_sam3(folder: Path) -> Path:
         "memory_fuser_embed_dim": 32,
         "memory_fuser_intermediate_dim": 32,
     }
+    torch.manual_seed(0)
     config = transformers.Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
     _save(transformers.Sam3VideoModel(config), folder)
     _settings(folder, "Sam3ImageProcessor", {"height": SAM3_SIZE, "width": SAM3_SIZE}, [0.5] * 3)
@@ -83,6 +84,7 @@ def save_sam_hq(folder: Path) -> Path:
         "image_size": HQ_SIZE, "window_size": 2, "global_attn_indexes": [1], "num_pos_feats": 16,
         "mlp_dim": 64,
     }  # fmt: skip
+    torch.manual_seed(0)
     config = transformers.SamHQConfig(
         vision_config=vision,
         prompt_encoder_config={"hidden_size": 32, "image_size": HQ_SIZE},
@@ -144,6 +146,7 @@ def save_edgetam(folder: Path, size: int = 128) -> Path:
             "model_type": "timm_wrapper", "architecture": "repvit_m1", "model_args": arguments,
             "num_classes": 2, "label_names": ["one", "two"],
         }  # fmt: skip
+    torch.manual_seed(0)
     config = transformers.EdgeTamConfig(
         vision_config=vision,
         prompt_encoder_config={"hidden_size": 32, "image_size": size},
