@@ -58,6 +58,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "detector": {
         "grounding-dino": "rsvp.detectors.grounding_dino:GroundingDinoDetector",
         "automatic": "rsvp.segmenters.automatic:AutomaticDetector",
+        "sam3": "rsvp.segmenters.concepts:Sam3Detector",
+        "sam3-lite": "rsvp.segmenters.concepts:Sam3LiteDetector",
         "groundingdino-py": "rsvp.detectors.groundingdino_py:GroundingDinoPyDetector",
     },
     "data": {

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tiny_models import tiny_tokenizer
 from tiny_sam2 import randomize
 from transformers.utils import is_timm_available
 
@@ -20,6 +21,13 @@ SAM3_SIZE, HQ_SIZE = 112, 64
 DECODER = {
     "hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
 }  # fmt: skip
+BLOCKS = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_layers": 1}
+DETR = {
+    "geometry_encoder_config": BLOCKS,
+    "detr_encoder_config": BLOCKS,
+    "detr_decoder_config": {**BLOCKS, "num_queries": 12},
+    "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+}
 
 
 def sam3_vision(size: int = SAM3_SIZE) -> dict[str, Any]:
@@ -40,21 +48,13 @@ def sam3_vision(size: int = SAM3_SIZE) -> dict[str, Any]:
 
 def save_sam3(folder: Path) -> Path:
     """A `Sam3VideoModel`, detector and tracker, as facebook/sam3 holds it."""
-    blocks = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_layers": 1}
     text = {
-        "model_type": "clip_text_model", "vocab_size": 100, "hidden_size": 32, "bos_token_id": 98,
-        "eos_token_id": 99,
-        "intermediate_size": 64, "projection_dim": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "gelu",
+        "model_type": "clip_text_model", "vocab_size": 259, "hidden_size": 32, "pad_token_id": 256,
+        "bos_token_id": 257, "eos_token_id": 258, "intermediate_size": 64, "projection_dim": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32,
+        "hidden_act": "gelu",
     }  # fmt: skip
-    detector = {
-        "vision_config": sam3_vision(),
-        "text_config": text,
-        "geometry_encoder_config": blocks,
-        "detr_encoder_config": blocks,
-        "detr_decoder_config": {**blocks, "num_queries": 12},
-        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
-    }
+    detector = {"vision_config": sam3_vision(), "text_config": text, **DETR}
     tracker = {
         "vision_config": sam3_vision(),
         "prompt_encoder_config": {"hidden_size": 32, "image_size": SAM3_SIZE},
@@ -73,7 +73,25 @@ def save_sam3(folder: Path) -> Path:
     torch.manual_seed(0)
     config = transformers.Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
     _save(transformers.Sam3VideoModel(config), folder)
+    return _sam3_files(folder)
+
+
+def save_sam3_lite(folder: Path) -> Path:
+    """A `Sam3LiteTextModel` as yonigozlan/sam3-litetext-s0 holds it."""
+    text = {
+        "vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "projection_dim": 32,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 32,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.Sam3LiteTextConfig(vision_config=sam3_vision(), text_config=text, **DETR)
+    _save(transformers.Sam3LiteTextModel(config), folder)
+    return _sam3_files(folder)
+
+
+def _sam3_files(folder: Path) -> Path:
     _settings(folder, "Sam3ImageProcessor", {"height": SAM3_SIZE, "width": SAM3_SIZE}, [0.5] * 3)
+    tokens = {"pad_token": "[PAD]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
+    tiny_tokenizer([*tokens.values()], "", **tokens).save_pretrained(folder)
     return folder
 
 

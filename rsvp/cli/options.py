@@ -36,7 +36,8 @@ Strategy = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
-        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:grounding-dino:ID-OR-FOLDER.",
+        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
+        "marks:grounding-dino:ID-OR-FOLDER.",
     ),
 ]
 Segmenter = Annotated[

@@ -147,7 +147,11 @@ def load_network(name: str, model: str) -> tuple[Any, Preprocessing]:
         )
     if model == "embedded":
         model = str(registry.embedded_folder("segmenter"))
-    folder = hub_folder(model, f"{kind.title} weights")
+    return load_folder(kind, hub_folder(model, f"{kind.title} weights"))
+
+
+def load_folder(kind: NetworkKind, folder: Path) -> tuple[Any, Preprocessing]:
+    """The network of a folder; errors as of `load_network`."""
     with reading(folder, kind.title):
         check_model_type(folder, kind.model_types)
         try:
@@ -200,7 +204,7 @@ def _read_config(folder: Path, kind: NetworkKind) -> Any:
 def _read_preprocessing(folder: Path, kind: NetworkKind, config: Any) -> Preprocessing:
     usual = kind.usual
     settings = read_image_settings(folder, usual.mean, usual.std)
-    size = _side(settings.get("size", config.prompt_encoder_config.image_size), 2 * usual.patch)
+    size = _side(settings.get("size", _prompts(config).image_size), 2 * usual.patch)
     if usual.pad and size != config.vision_config.image_size:
         side = config.vision_config.image_size  # of the table of position embeddings
         raise ValueError(f"its weights are for images of {side} pixels, found {size}")
@@ -213,6 +217,11 @@ def _read_preprocessing(folder: Path, kind: NetworkKind, config: Any) -> Preproc
         usual.resampling,
         usual.patch,
     )
+
+
+def _prompts(config: Any) -> Any:
+    """The part of a config that has the side of the input; SAM 3's detector has no such prompts."""
+    return getattr(config, "prompt_encoder_config", config.vision_config)
 
 
 def _side(size: Any, multiple: int) -> int:
@@ -231,7 +240,7 @@ def _set_size(config: Any, preprocessing: Preprocessing) -> None:
     if preprocessing.pad:
         return
     size, cells = preprocessing.size, preprocessing.size // preprocessing.patch
-    config.prompt_encoder_config.image_size = size
+    _prompts(config).image_size = size
     config.vision_config.backbone_feature_sizes = [[cells * n, cells * n] for n in (4, 2, 1)]
     backbone = config.vision_config.backbone_config
     if hasattr(backbone, "image_size"):
