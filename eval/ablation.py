@@ -98,10 +98,13 @@ def run(
     for row in rows(base):
         pipeline = Pipeline(whole.mllm, whole.strategy, row.segmenter(whole.segmenter), cot=row.cot)
         print(f"{row.name} …", file=sys.stderr)
-        done[row.name] = evaluate(
+        found = evaluate(
             "scenes", data, pipeline, out / row.folder, limit=limit, resume=True, oracle=False,
             settings={"preset": preset},
         )  # fmt: skip
+        if not isinstance(found, Summary):
+            raise BadInput(f"{data} holds no scenes to segment")
+        done[row.name] = found
     return done
 
 

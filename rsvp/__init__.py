@@ -17,31 +17,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsvp import errors
-    from rsvp.errors import RsvpError
+    from rsvp.errors import RsvpError, RsvpWarning
     from rsvp.images import load_image
     from rsvp.pipeline import Pipeline
-    from rsvp.result import Result
+    from rsvp.result import Answer, Result, Trace
     from rsvp.types import Box, Point
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Box",
     "Pipeline",
     "Point",
     "Result",
     "RsvpError",
+    "RsvpWarning",
+    "Trace",
     "__version__",
     "errors",
     "load_image",
 ]
 
 _HOMES = {
+    "Answer": "rsvp.result",
     "Box": "rsvp.types",
     "Pipeline": "rsvp.pipeline",
     "Point": "rsvp.types",
     "Result": "rsvp.result",
     "RsvpError": "rsvp.errors",
+    "RsvpWarning": "rsvp.errors",
+    "Trace": "rsvp.result",
     "load_image": "rsvp.images",
 }
 

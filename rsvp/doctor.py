@@ -120,6 +120,7 @@ def examine() -> list[Finding]:
         _memory(),
         _disk(),
         *_keys(os.environ),
+        *_settings(os.environ),
     ]
 
 
@@ -271,6 +272,20 @@ def _keys(environment: Mapping[str, str]) -> Iterator[Finding]:
     for name in KEYS:
         is_set = bool(environment.get(name, "").strip())
         yield Finding(name, "ok", "set" if is_set else "not set; only remote models need it")
+
+
+def _settings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Defaults from the environment and from the user's file, and what looks like one."""
+    from rsvp.cli import settings
+
+    found = list(settings.in_force(environment))
+    for name, value, problem in found:
+        if problem:
+            yield Finding(name, "note", problem, f"unset {name}")
+        else:
+            yield Finding(name, "ok", value)
+    if not settings.read():
+        yield Finding("settings", "ok", f"no file of defaults at {settings.path()}")
 
 
 @functools.cache

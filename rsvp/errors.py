@@ -14,6 +14,10 @@ class RsvpError(Exception):
     exit_code = 1
 
 
+class RsvpWarning(UserWarning):
+    """Category of the warnings of a result, which Python shows too."""
+
+
 class BadInput(RsvpError):
     """The caller's image, box, query, file or option cannot be used."""
 
@@ -43,7 +47,11 @@ class UnparsableReply(MLLMFailed):
 
 
 class BudgetExceeded(MLLMFailed):
-    """A bound on calls, tokens or seconds was reached."""
+    """A bound on calls, tokens, seconds or dollars was reached."""
+
+
+class RunBudgetExceeded(BudgetExceeded):
+    """The bound of a whole run was reached: no other sample can be answered either."""
 
 
 class ModelUnavailable(RsvpError):

@@ -11,7 +11,10 @@ import os
 import re
 import stat
 import struct
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,10 @@ from PIL import Image as Pil
 from rsvp.errors import BadInput, one_line
 from rsvp.types import Image, RgbArray
 
-ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[np.uint8] | Image
+# Any: tensors, and arrays of other libraries; see `load_image`.
+ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[Any] | Image | Any
 
+DEMO = "demo"  # the path that stands for the image in the package, where there is no such file
 MAX_PIXELS = 200_000_000  # a phone's largest photograph; 600 MB as RGB
 _PILLOWS_LIMIT = (Pil.DecompressionBombError, Pil.DecompressionBombWarning)
 _TOO_LARGE = "has more pixels than Pillow decodes of this format; save it as PNG or make it smaller"
@@ -45,14 +50,16 @@ _MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a JPEG's segments; RS
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """An upright RGB image from a file, its bytes, a Pillow image or an array.
+    """An upright RGB image from a file, its bytes, a Pillow image, an array or a tensor.
 
     EXIF orientation is applied, transparency composited on white, 16-bit and float greyscale scaled
     to 8 bits; of an animation the first frame is taken (of a Pillow image the current one).
 
     Args:
-        source: a path; the bytes of a file; a Pillow image; an (H, W, 3), (H, W, 4) or (H, W) uint8
-            array, RGB, RGBA or grey; or an `Image`, which is returned as it is.
+        source: a path, or ``demo`` for the image in the package; the bytes of a file; a Pillow
+            image; an (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) array, RGB, RGBA or grey, uint8 0 to
+            255 or floating 0 to 1, or a tensor of these, whose channels may come first; or an
+            `Image`, which is returned as it is.
         max_pixels: refuse an image with more pixels than this, before decoding it.
 
     Raises:
@@ -61,13 +68,14 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     if isinstance(source, Image):
         return source
-    if isinstance(source, np.ndarray):
-        return _from_pixels(_from_array(source, max_pixels))
     if isinstance(source, Pil.Image):
         return _from_pixels(_decoded(source, "the Pillow image", max_pixels))
+    array = as_array(source)
+    if array is not None:
+        return _from_pixels(_from_array(array, max_pixels))
     if not isinstance(source, bytes | bytearray | memoryview | str | os.PathLike):
         raise BadInput(
-            "an image is a path, bytes, a Pillow image or a uint8 array, "
+            "an image is a path, bytes, a Pillow image, an array or a tensor, "
             f"found {type(source).__name__}"
         )
     data, name, path = _bytes_of(source, max_pixels)
@@ -76,6 +84,18 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
         _check_scans(data, image.width * image.height, name, max_pixels)
     rgb = _decoded(image, name, max_pixels)
     return Image(rgb, hashlib.sha256(data).hexdigest(), path)
+
+
+def as_array(value: Any) -> NDArray[Any] | None:
+    """An array, a tensor of any device, or what has `__array__`, as an array; None for all else."""
+    torch = sys.modules.get("torch")  # without it there is no tensor
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    text = isinstance(value, str | bytes)  # NumPy's strings are these too
+    return np.asarray(value) if hasattr(value, "__array__") and not text else None
 
 
 def image_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -121,6 +141,8 @@ def _bytes_of(
     path = None
     if isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
+        if path == DEMO and not os.path.lexists(path):
+            path = str(Path(__file__).parent / "embedded" / "demo.png")
         # On one line in messages, whatever the path holds.
         name = path if path.isprintable() else ascii(path)
         data = _read(path, name, max_pixels)
@@ -299,16 +321,30 @@ def _finite(grey: Pil.Image) -> NDArray[np.float32]:
     return values
 
 
-def _from_array(array: NDArray[np.uint8], max_pixels: int) -> RgbArray:
+def _from_array(array: NDArray[Any], max_pixels: int) -> RgbArray:
+    found = f"{array.shape} {array.dtype}"
+    if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)  # as torchvision has them
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype.kind not in "uf":
         raise BadInput(
-            "an image array is (H, W, 3), (H, W, 4) or (H, W) uint8, "
-            f"found {array.shape} {array.dtype}"
+            "an image array is (H, W, 3), (H, W, 4) or (H, W), uint8 or floating 0 to 1, "
+            f"found {found}"
         )
     _check_size(array.shape[1], array.shape[0], "the image array", max_pixels)
+    if array.dtype != np.uint8:
+        array = _fractions_to_8_bits(array, found)
     if channels == 3:
         return np.array(array, dtype=np.uint8, order="C")
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return _upright(Pil.fromarray(np.ascontiguousarray(array)))
+
+
+def _fractions_to_8_bits(array: NDArray[Any], found: str) -> NDArray[np.uint8]:
+    """Values 0 to 1 as 0 to 255; BadInput for others, which may have any range."""
+    # NaN is in no range.
+    if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():
+        raise BadInput(f"an image array is uint8, or floating with values 0 to 1, found {found}")
+    scaled: NDArray[np.uint8] = np.rint(array * 255.0).astype(np.uint8)
+    return scaled

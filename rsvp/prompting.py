@@ -12,14 +12,16 @@ The full profile's prompts use these variables:
 
 | variable | from | what |
 |---|---|---|
-| query | the caller | the query, unchanged, in any language |
+| query | the caller | the query, or the question and its choices; unchanged, in any language |
 | query_code | `render` | a code that the query does not contain, for the lines around it |
 | width, height | the strategy | the size in pixels of the image that was sent |
 | rows, columns | the grid strategy | how many bands are drawn |
+| numbers | verification | which targets are asked about, e.g. targets 1 and 3 |
 | marks_range | the marks strategy | which numbers are drawn, e.g. 1 to 12 |
 | frame, box_key, box_example, example_* | `variables_for_frame` | how boxes are written |
 | point_frame, point_example, point_* | `variables_for_frame` | how points are written |
 | problem | the repeated request | one line: why the last reply could not be read |
+| number, things, looks_left | `rsvp.answer` | which look, at what; how many are left |
 
 The embedded reasoner was trained on the texts of the compact profile. They use `query` alone, but
 for `question` (the user's) and `choices` (from `choice_list`) of look and answer.

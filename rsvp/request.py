@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rsvp.errors import BadInput
-from rsvp.images import ImageSource, load_image
+from rsvp.images import ImageSource, as_array, load_image
 from rsvp.types import Box, Image, Point, Proposal
 
 BoxLike = Box | Sequence[float] | str
 PointLike = Point | Sequence[float] | str
+# Arrays and tensors are (n, 4) boxes, (n, 2) or (n, 3) points, or a single one of them.
+Boxes = Sequence[BoxLike] | NDArray[Any]
+Points = Sequence[PointLike] | NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,23 @@ class Request:
 def make_request(
     image: ImageSource,
     query: str = "",
-    boxes: Sequence[BoxLike] | None = None,
-    points: Sequence[PointLike] | None = None,
+    boxes: Boxes | None = None,
+    points: Points | None = None,
     *,
+    labels: Sequence[str] | None = None,
     within: BoxLike | None = None,
-    exclude: Sequence[PointLike] | None = None,
+    exclude: Points | None = None,
 ) -> Request:
     """Check what the user asks.
 
     Args:
-        image: a path, bytes, a Pillow image, an (H, W, 3) uint8 array, or an `Image`.
+        image: what `rsvp.images.load_image` takes.
         query: in any language; may be empty with boxes or points.
-        boxes: xyxy in pixels, each a target; what lies outside the image is cut off.
+        boxes: xyxy in pixels, each a target; what lies outside the image is cut off. A list, or an
+            (n, 4) array or tensor.
         points: (x, y) in pixels, or (x, y, 0) for "not this"; all of them mean one target, and go
             with the box where there is exactly one.
+        labels: what the boxes show, one for each or one for all; by default the query.
         within: a hint for the MLLM, xyxy in pixels.
         exclude: hints for the MLLM, (x, y) in pixels.
 
@@ -69,13 +79,14 @@ def make_request(
     if not isinstance(query, str):
         raise BadInput(f"a query is text, found {type(query).__name__}")
     loaded = load_image(image)
-    prompts = _prompts(loaded, query, boxes, points)
+    prompts = _prompts(loaded, query if labels is None else labels, _listed(boxes), _listed(points))
     if not prompts and not query.strip():
         raise BadInput("the query is empty: say what to look for, or give a box or a point")
     hint = Hint(
         None if within is None else _clipped(to_box(within, "within"), loaded),
         tuple(
-            replace(_inside(to_point(p, "exclude"), loaded), positive=False) for p in exclude or ()
+            replace(_inside(to_point(p, "exclude"), loaded), positive=False)
+            for p in _listed(exclude) or ()
         ),
     )
     if hint and prompts:
@@ -105,24 +116,50 @@ def to_point(value: PointLike, name: str = "a point") -> Point:
 
 def _prompts(
     image: Image,
-    query: str,
-    boxes: Sequence[BoxLike] | None,
-    points: Sequence[PointLike] | None,
+    labels: str | Sequence[str],
+    boxes: list[Any] | None,
+    points: list[Any] | None,
 ) -> tuple[Proposal, ...]:
-    """The user's boxes and points as proposals labelled with the query."""
+    """The user's boxes and points as labelled proposals.
+
+    Args:
+        labels: the query, for all of them; or as `make_request` takes them.
+    """
     if boxes is None and points is None:
+        if not isinstance(labels, str):
+            raise BadInput("labels name boxes or points: give some, or leave the labels out")
         return ()
-    if (boxes is not None and not len(boxes)) or (points is not None and not len(points)):
+    if boxes == [] or points == []:
         raise BadInput("the list of boxes or points is empty; leave it out to ask the MLLM")
     on_image = [_clipped(to_box(box), image) for box in boxes or ()]
     clicks = tuple(_inside(to_point(point), image) for point in points or ())
+    names = [labels] if isinstance(labels, str) else list(labels)
+    if len(names) not in (1, max(len(on_image), 1)) or not all(isinstance(n, str) for n in names):
+        raise BadInput(f"{len(names)} labels for {len(on_image) or 1} targets: give one for each")
     if not clicks:
-        return tuple(Proposal(query, box, raw=box.xyxy) for box in on_image)
+        named = zip(names * (len(on_image) // len(names)), on_image, strict=True)
+        return tuple(Proposal(label, box, raw=box.xyxy) for label, box in named)
     if len(on_image) > 1:
         raise BadInput("points go with one box or with none: give the boxes one at a time")
     if not on_image and not any(click.positive for click in clicks):
         raise BadInput("every point says 'not this': give a box or one point on the target")
-    return (Proposal(query, on_image[0] if on_image else None, clicks),)
+    return (Proposal(names[0], on_image[0] if on_image else None, clicks),)
+
+
+def _listed(values: Any) -> list[Any] | None:
+    """Boxes or points as a list; a single one, written as numbers, becomes a list of one.
+
+    Raises:
+        BadInput: it is no list, array or tensor.
+    """
+    if values is None:
+        return None
+    array = as_array(values)
+    items = values if array is None else array.tolist()
+    if isinstance(items, str | bytes | Box | Point) or not isinstance(items, Sequence):
+        raise BadInput(f"boxes and points are lists of them, found {values!r}")
+    numbers = bool(items) and all(isinstance(v, float | int | np.number) for v in items)
+    return [items] if numbers else list(items)
 
 
 def _numbers(value: Sequence[float] | str, counts: tuple[int, ...], form: str) -> list[float]:

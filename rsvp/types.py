@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,26 @@ from rsvp.errors import BadInput
 
 BoolMask = NDArray[np.bool_]
 RgbArray = NDArray[np.uint8]
+
+
+class ComparedByContent:
+    """Equality and hashing of dataclasses that hold arrays, by the fields that are compared."""
+
+    __slots__ = ()
+
+    def _content(self) -> tuple[Any, ...]:
+        values = (getattr(self, f.name) for f in fields(self) if f.compare)  # type: ignore[arg-type]
+        return tuple(
+            (v.shape, str(v.dtype), v.tobytes()) if isinstance(v, np.ndarray) else v for v in values
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self) or not isinstance(other, ComparedByContent):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +81,15 @@ def union_of(masks: Iterable[PackedMask], size: tuple[int, int]) -> BoolMask:
 class Image:
     """An upright RGB image. Made by `rsvp.images.load_image`, never by hand.
 
+    Two are equal where they have the same bytes and path.
+
     Attributes:
         rgb: (H, W, 3) uint8.
         sha256: hex digest of the source bytes (of the raw pixels when there was no file).
         path: where it came from, or None.
     """
 
-    rgb: RgbArray = field(repr=False)
+    rgb: RgbArray = field(repr=False, compare=False)
     sha256: str
     path: str | None = None
 
@@ -143,11 +166,30 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """An object that a step of a reasoning path, or its answer, names.
+
+    Attributes:
+        label: what it is called there; may be empty.
+        number: of its proposal, from 1, the same wherever it returns; None where it has no usable
+            place.
+    """
+
+    label: str
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the chain of thought, with the boxes that it names."""
+    """One step of the chain of thought, with the boxes that it names.
+
+    Attributes:
+        objects: of a reasoning path, see `Reasoning.answer`.
+    """
 
     text: str
     boxes: tuple[Box, ...] = ()
+    objects: tuple[Mention, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +225,9 @@ class Reasoning:
             those that it was trained on.
         unknown_words: these words.
         warnings: what was odd about the reply, a line each.
+        answer: of a reasoning path, whose proposals are all objects that it names, each once, in
+            the order in which they come; None where there is no path.
+        answer_objects: those that are the answer.
     """
 
     steps: tuple[Step, ...]
@@ -192,15 +237,31 @@ class Reasoning:
     understood: bool = True
     unknown_words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    answer: str | None = None
+    answer_objects: tuple[Mention, ...] = ()
 
     @property
     def no_target(self) -> bool:
-        return not self.proposals
+        return not (self.proposals if self.answer is None else self.answer_objects)
+
+    def keep(self, kept: Sequence[int]) -> Reasoning:
+        """The path with the proposals of these indices alone; mentions of others lose theirs."""
+        numbers: dict[int | None, int] = {old + 1: new for new, old in enumerate(kept, start=1)}
+
+        def renumbered(mentions: tuple[Mention, ...]) -> tuple[Mention, ...]:
+            return tuple(replace(one, number=numbers.get(one.number)) for one in mentions)
+
+        return replace(
+            self,
+            steps=tuple(replace(step, objects=renumbered(step.objects)) for step in self.steps),
+            proposals=tuple(self.proposals[index] for index in kept),
+            answer_objects=renumbered(self.answer_objects),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the MLLM was asked to do; adds up with `+`."""
+    """What the MLLM was asked to do; `+` and `-` work on it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -211,6 +272,13 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.calls + other.calls,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.calls - other.calls,
         )
 
 
@@ -248,8 +316,8 @@ class Reply:
     resized: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks(ComparedByContent):
     """The segmenter's answer, one mask a proposal, in the image's own size.
 
     Attributes:
@@ -312,15 +380,55 @@ class ModelNames:
     prompt_sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a round of verification decided about one target.
+
+    Attributes:
+        round: from 1.
+        target: from 0, in the order in which stage 2 found them; those that a round adds go on
+            counting. Targets that left keep their number.
+        verdict: accept, correct, reject, or add (what was missing).
+        label: of the target.
+    """
+
+    round: int
+    target: int
+    verdict: str
+    reason: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCost:
+    """What one round of verification cost.
+
+    Attributes:
+        seconds: spent waiting for replies.
+        usd: None where no prices were given.
+    """
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None = None
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """The values of one query on one image: why, and the exact pixels.
 
     `rsvp.result.Result` adds saving, drawing and exporting; writers and drawing take these values.
+    Two are equal, and have one hash, whatever time they took.
 
     Attributes:
         shown: (h, w, 3) uint8, what the MLLM saw: the image, maybe smaller, with bands, marks and
             hints; None where none was asked, or where stage 2 ran elsewhere.
+        rounds: of verification that were made; `verdicts` and `round_costs` say more.
+        agreement: the share of several sampled replies that give these targets; None where one
+            reply was asked for.
     """
 
     image: Image
@@ -329,10 +437,13 @@ class Segmentation:
     targets: tuple[Target, ...]
     models: ModelNames
     usage: Usage = Usage()
-    timings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
     rounds: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    round_costs: tuple[RoundCost, ...] = ()
+    agreement: float | None = None
     warnings: tuple[str, ...] = ()
-    shown: RgbArray | None = field(default=None, repr=False)
+    shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def no_target(self) -> bool:
@@ -342,3 +453,58 @@ class Segmentation:
     def mask(self) -> BoolMask:
         """(H, W) bool, the union of the targets' masks; all False when there is no target."""
         return union_of((t.packed for t in self.targets), (self.image.height, self.image.width))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A closer look at part of an image.
+
+    Attributes:
+        query: what the MLLM wanted to see.
+        targets: what was found; empty where that is not in the image.
+        box: the part of the image that was shown, in its pixels; None where nothing was, as
+            nothing was found or it is too large to be shown larger.
+        picture: (h, w, 3) uint8, what the MLLM was shown.
+    """
+
+    query: str
+    targets: tuple[Target, ...] = ()
+    box: Box | None = None
+    picture: RgbArray | None = field(default=None, repr=False)
+
+    @property
+    def no_target(self) -> bool:
+        return not self.targets
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(h, w) of the picture."""
+        if self.picture is None:
+            return None
+        return int(self.picture.shape[0]), int(self.picture.shape[1])
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion(Segmentation):
+    """The answer to one question about one image; its targets are those of all looks.
+
+    Attributes:
+        answer: the chosen one's own words where there are choices.
+        choice: index of the chosen one; None without choices, or where the answer is none of them.
+        zoom, background: how looks were shown, see `rsvp.answer.Zoom`; no background but for masks.
+    """
+
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    choice: int | None = None
+    zoom: str = "none"
+    background: str | None = None
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def question(self) -> str:
+        return self.query
+
+    @property
+    def reason(self) -> str:
+        return self.reasoning.reason

@@ -16,6 +16,7 @@ os.environ.update(
 )
 for name in [name for name in os.environ if name.startswith(("OPENAI_", "RSVP_"))]:
     del os.environ[name]
+os.environ["RSVP_CONFIG"] = os.devnull  # nor the defaults of whoever runs them
 
 # A busy machine is no failure, and CI must not fail by chance: there, the same examples each time.
 hypothesis.settings.register_profile("local", deadline=None)

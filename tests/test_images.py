@@ -122,7 +122,7 @@ def test_an_rgba_array_is_put_on_white():
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 3), dtype=np.float32),
+        np.full((4, 4, 3), 255, dtype=np.float32),
         np.zeros((4, 4, 2), dtype=np.uint8),
         np.zeros((4,), dtype=np.uint8),
         np.zeros((1, 4, 4, 3), dtype=np.uint8),

@@ -17,10 +17,32 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "platform", "images", "lexicon", "translation", "prompting", "families", "registry"),
-    ("masks", "frames", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
+    (
+        "types",
+        "trace",
+        "platform",
+        "images",
+        "lexicon",
+        "translation",
+        "prompting",
+        "families",
+        "registry",
+    ),
+    ("masks", "frames", "looks", "parsing", "drawing", "presets", "datasets", "mllm", "detectors"),
     ("request", "segmenters", "strategies", "writers"),
-    ("dialogue", "reasoning", "postprocess", "result", "pipeline", "training"),
+    (
+        "dialogue",
+        "reasoning",
+        "postprocess",
+        "result",
+        "answer",
+        "agreement",
+        "checking",
+        "verify",
+        "parts",
+        "pipeline",
+        "training",
+    ),
     ("evaluation", "embedded"),
     ("doctor", "cli", "__main__"),
 )
@@ -31,6 +53,7 @@ MAY_BE_HEAVY = (
     "platform/",
     "mllm/familiarity.py",
     "mllm/loading.py",
+    "mllm/prefix_cache.py",
     "mllm/transformers.py",
     "detectors/",
     "segmenters/",
@@ -42,7 +65,7 @@ BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.segmenters.sam_hq": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    "rsvp.pipeline": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
+    "rsvp.reasoning": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
 }
 
 
@@ -135,7 +158,15 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
         for module in backends:
             others = backends - {module} - BUILT_ON.get(module, set())
             assert not imports_of(module) & others, kind
-        for name in ("pipeline", "dialogue", "reasoning", "request", "postprocess", "registry"):
+        for name in (
+            "pipeline",
+            "dialogue",
+            "reasoning",
+            "request",
+            "postprocess",
+            "registry",
+            "parts",
+        ):
             assert not imports_of(f"rsvp.{name}") & backends, name
     light = {part_of(module) for module in imports_of("rsvp.registry")} - {None}
     assert light == {"errors", "families"}

@@ -12,7 +12,7 @@ import pytest
 
 from rsvp import prompting
 from rsvp.errors import BadInput
-from rsvp.parsing import parse_reply
+from rsvp.parsing import parse_path, parse_reply
 
 COMPACT = {
     "compact/answer": "Answer: $question $choices",
@@ -57,7 +57,32 @@ FULL = {
     "full/reask.boxes": {"box_key", "problem", "query", "query_code"},
     "full/reask.grid": {"problem", "query", "query_code"},
     "full/reask.marks": {"problem", "marks_range", "query", "query_code"},
+    "full/system.verify": set(),
+    "full/verify": BOX,
+    "full/verify.masks": {"numbers", "box_key", "box_example"},
+    "full/verify.none": set(),
+    "full/reask.verify": {"box_key", "box_example", "problem", "query", "query_code"},
+    "full/compare": {"query", "query_code"},
 }
+ASKED, SEEN = {"query", "query_code"}, {"number", "things"}
+QUESTIONS = {
+    "full/system.answer": set(),
+    "full/look": ASKED,
+    "full/look.again": {*ASKED, "looks_left"},
+    "full/answer": ASKED,
+    "full/reask.look": {*ASKED, "problem"},
+    "full/reask.answer": {*ASKED, "problem"},
+    **dict.fromkeys([f"full/seen.{what}" for what in ("box", "mask", "nothing", "large")], SEEN),
+}
+TRACES = {
+    "full/trace.boxes": BOX,
+    "full/trace.points": POINTS,
+    "full/trace.points-box": POINTS_AND_BOX,
+    "full/trace.grid": {"rows", "columns", *ASKED},
+    "full/trace.marks": {"marks_range", *ASKED},
+}
+QUESTIONS |= {"full/system.trace": set(), "full/reask.trace": {*ASKED, "problem"}, **TRACES}
+QUESTIONS |= {name.replace("full/", "full-exists/"): used for name, used in QUESTIONS.items()}
 FULL |= {name.replace("full/", "full-exists/"): used for name, used in FULL.items()}
 HOSTILE = [
     "$targets and ${query} and $$ and $",
@@ -80,6 +105,10 @@ def everything(query: str = "the cup", kind: str = "0-1000") -> dict[str, str]:
         "query": query,
         "question": query,
         "choices": "red or blue",
+        "number": "1",
+        "things": query,
+        "numbers": "target 1",
+        "looks_left": "once",
     }
 
 
@@ -107,10 +136,10 @@ ASKING = [*COMPACT, *(name for name, used in FULL.items() if "query" in used)]
 
 
 def test_every_prompt_is_known_here() -> None:
-    assert set(prompting.names()) == {*COMPACT, *FULL}
+    assert set(prompting.names()) == {*COMPACT, *FULL, *QUESTIONS}
 
 
-@pytest.mark.parametrize("name", [*COMPACT, *FULL])
+@pytest.mark.parametrize("name", [*COMPACT, *FULL, *QUESTIONS])
 def test_renders_with_the_documented_variables(name: str) -> None:
     text = prompting.render(name, **everything("the small cup"))
     assert "$" not in text
@@ -118,11 +147,11 @@ def test_renders_with_the_documented_variables(name: str) -> None:
     assert name not in ASKING or "the small cup" in text
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [*FULL, *QUESTIONS])
 def test_uses_no_variable_but_the_documented(name: str) -> None:
     used = set(re.findall(r"\$([a-z_]+)", prompting.load(name).text))
     examples = re.compile(r"example_|point_(?!frame|example)")
-    assert {v for v in used if not examples.match(v)} == FULL[name]
+    assert {v for v in used if not examples.match(v)} == (FULL | QUESTIONS)[name]
 
 
 @pytest.mark.parametrize(("name", "text"), COMPACT.items())
@@ -132,14 +161,18 @@ def test_compact_texts_are_what_the_embedded_model_was_trained_on(name: str, tex
     assert prompting.render(name, **everything("a $cup")) == filled
 
 
+LINES = {name: "question" for name, used in QUESTIONS.items() if "query" in used}
+
+
 @pytest.mark.parametrize("query", HOSTILE)
-@pytest.mark.parametrize("name", [n for n in ASKING if n in FULL])
+@pytest.mark.parametrize("name", [*(n for n in ASKING if n in FULL), *LINES])
 def test_a_query_stays_verbatim_between_its_lines(name: str, query: str) -> None:
     text = prompting.render(name, **everything(query))
-    line = f"=== query {prompting.query_code(query)} ==="
+    start = f"=== {LINES.get(name, 'query')}"
+    line = f"{start} {prompting.query_code(query)} ==="
     before, inside, after = text.split(line)
     assert inside == f"\n{query}\n"
-    harmless = prompting.render(name, **everything("x")).split("=== query")
+    harmless = prompting.render(name, **everything("x")).split(start)
     assert before == harmless[0]
     assert after == harmless[-1].partition("===")[2]
 
@@ -242,7 +275,7 @@ def test_every_coordinate_frame_has_its_sentences() -> None:
         prompting.variables_for_frame("furlongs", 1, 1)
 
 
-@pytest.mark.parametrize("name", [n for n in ASKING if n in FULL and "reask" not in n])
+@pytest.mark.parametrize("name", [n for n in FULL if n.endswith((".cot", ".direct"))])
 def test_the_last_line_repeats_the_form(name: str) -> None:
     text = prompting.render(name, **(everything() | {"box_key": "bbox_2d"}))
     *_, asked, last = text.splitlines()
@@ -331,6 +364,29 @@ def test_both_examples_have_a_target_where_one_exists(name: str) -> None:
         replies = example_replies(prompting.render(name, **everything(kind=kind)))
         assert [len(json.loads(reply)["targets"]) for reply in replies] in ([2, 1], [])
     assert prompting.exists(name.replace("-exists", ""))
+
+
+KINDS = {"boxes": "box", "points": "points", "points-box": "points", "grid": "bands",
+         "marks": "marks"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in QUESTIONS if "/trace." in n])
+@pytest.mark.parametrize("kind", ["0-1000", "0-1000-yxyx", "0-1"])
+def test_the_example_of_a_path_is_a_reply_that_parses(name: str, kind: str) -> None:
+    text = prompting.render(name, **everything(kind=kind))
+    (example,) = re.findall(r"^Question: .*\n(\{.*\})$", text, re.MULTILINE)
+    form = text.splitlines()[-1].removeprefix("Reply with one JSON object of the form ")
+    assert form in text.partition("=== question")[0].splitlines()
+    assert json.loads(example).keys() == {"path", "answer", "answer_objects"}
+    found = parse_path(example, expect=KINDS[name.partition("trace.")[2]])  # type: ignore[arg-type]
+    named = [o for step in found.steps for o in step.objects]
+    assert [o.label for o in named] == ["kettle", "white mug", "kettle", "blue mug"]
+    assert all(o.has_region for o in named)
+    assert named[0] == named[2]
+    assert found.targets == (named[3],)
+    for step in found.steps:
+        assert all(o.label in step.text for o in step.objects if o is not named[0])
+    assert ("is never empty" in text) == name.startswith("full-exists")
 
 
 def test_the_numbers_of_the_examples_are_known() -> None:

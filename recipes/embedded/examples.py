@@ -69,6 +69,9 @@ class Example:
         boxes: (n, 4) xyxy, 0 to 1.
         mark_numbers: (n,) number of each object's mark, 0 for none; None where none are drawn.
         tag_numbers, tag_boxes: of each cell, see `MarkedScene`.
+        details: (CELLS * CELLS,) class of the detail centred in each cell, see
+            `looking.DETAIL_CLASSES`, 0 for none.
+        detail_objects: (CELLS * CELLS,) the object that carries it, -1 for none.
     """
 
     rgb: RgbArray
@@ -83,11 +86,15 @@ class Example:
     tag_boxes: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((CELLS * CELLS, 4), np.float32)
     )
+    details: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CELLS * CELLS, np.int64))
+    detail_objects: NDArray[np.int64] = field(
+        default_factory=lambda: np.full(CELLS * CELLS, -1, np.int64)
+    )
 
     @property
-    def tag_objects(self) -> NDArray[np.int64]:
-        """(CELLS * CELLS,) the object whose tag lies in each cell, -1 for none."""
-        owners = np.full(CELLS * CELLS, -1, dtype=np.int64)
+    def read_objects(self) -> NDArray[np.int64]:
+        """(CELLS * CELLS,) the object whose tag or detail lies in each cell, -1 for none."""
+        owners = self.detail_objects.copy()
         for i, number in enumerate(() if self.mark_numbers is None else self.mark_numbers):
             if number:
                 owners[self.tag_numbers == number] = i
@@ -167,8 +174,13 @@ def assemble(
     objects: Sequence[SceneObject],
     turns: list[Turn],
     marked: MarkedScene | None = None,
+    **details: Any,
 ) -> Example:
-    """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels."""
+    """An example of a (SIZE, SIZE, 3) picture and what it shows; `objects` are in its pixels.
+
+    Args:
+        details: `details` and `detail_objects` of an `Example`, where things carry some.
+    """
     return Example(
         rgb,
         cell_objects(objects, SIZE),
@@ -176,6 +188,7 @@ def assemble(
         np.array([o.box.xyxy for o in objects], np.float32).reshape(-1, 4) / np.float32(SIZE),
         turns,
         **_mark_fields(marked, len(objects)),
+        **details,
     )
 
 

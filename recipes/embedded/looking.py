@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from recipes.embedded.examples import PLAIN, Example, ReadText, Rng, TaskOptions, Turn, assemble
-from recipes.embedded.model import SIZE
+from recipes.embedded.model import CELLS, SIZE
 from recipes.embedded.task_replies import answer_pieces, look_pieces
+from rsvp.answer import question_variables
 from rsvp.embedded import backgrounds
-from rsvp.embedded.details import VALUES, Layout, place, sample_layout
+from rsvp.embedded.details import (
+    VALUES,
+    WHOLE,
+    Thing,
+    add_details,
+    place,
+    sample_layout,
+    sample_thing,
+)
 from rsvp.embedded.questions import (
     ChoiceQuestion,
     Seen,
@@ -33,14 +42,15 @@ from rsvp.embedded.questions import (
 )
 from rsvp.embedded.rendering import SceneObject, paint
 from rsvp.embedded.traces import Describe
+from rsvp.embedded.vocabulary import Category, categories
+from rsvp.looks import BACKGROUNDS, look_window, take_away
 from rsvp.masks import mask_to_box
-from rsvp.prompting import choice_list
 from rsvp.prompting import render as render_prompt
 from rsvp.types import BoolMask, Box, RgbArray
 
 T = TypeVar("T", bound=np.generic)
 
-VIEWS = 0.45  # share of the examples that show a whole scene
+VIEWS, SHEETS = 0.25, 0.35  # shares of the examples that show a whole scene, or a sheet
 LOOKS = {"single": 0.45, "cluttered": 0.25, "pair": 0.2, "region": 0.1}  # shares of the others
 QUESTIONS = 4  # about a picture, at most
 GUESSED = 0.25  # share of the questions about details that are also asked of the view
@@ -51,13 +61,38 @@ STRETCHED = 0.35  # share of the looks whose window is no square
 JITTER = 0.06  # standard deviation of an edge of the reasoner's box, of the thing's side
 LEAST_SIDE = 76  # of a thing whose details are asked for, pixels of the look
 LEAST_PIXELS = 60  # of a thing in a close look; less is no object of it
+SHEET_ROW = 2  # things in a row of a sheet, at most
+DETAIL_CLASSES = {
+    detail: number
+    for number, detail in enumerate(((k, v) for k, vs in VALUES.items() for v in vs), start=1)
+}
 
 
 def qa_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
-    """A view with what to look at, or a close look with answers."""
-    if rng.random() < VIEWS:
-        return view_example(rng, options)
-    return look_example(rng, options)
+    """A view with what to look at, a close look with answers, or a sheet."""
+    draw = rng.random()
+    if draw < SHEETS:
+        return sheet_example(rng, options)
+    return view_example(rng, options) if draw < SHEETS + VIEWS else look_example(rng, options)
+
+
+def sheet_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
+    """Rows of things with many details that are large enough to be read, and no question."""
+    n = int(rng.integers(1, SHEET_ROW + 1))
+    layout = []
+    for row, column in np.ndindex(n, n):
+        category = categories()[int(rng.integers(len(categories())))]
+        thing = sample_thing(
+            category, rng, side=float(rng.uniform(0.75, 1)) / n, styles=options.styles
+        )
+        kinds = [str(kind) for kind in rng.permutation(list(VALUES))]
+        x, y = (np.array([column, row]) + 0.5 + rng.normal(0, 0.05, 2)) / n
+        layout.append(replace(add_details(thing, kinds, rng), x=float(x), y=float(y)))
+    rgb, masks = _draw(layout, WHOLE, rng, options.photos)
+    visible = [i for i, m in enumerate(masks) if m.sum() >= LEAST_PIXELS]
+    things, masks = [layout[i] for i in visible], [masks[i] for i in visible]
+    objects = [_object(t.category, m) for t, m in zip(things, masks, strict=True)]
+    return assemble(rgb, objects, [], **_detail_cells(things, masks, WHOLE))
 
 
 def view_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
@@ -65,7 +100,7 @@ def view_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
     scene = render_qa(rng, size=SIZE, count=QUESTIONS, **options.rendering())
     turns = []
     for q in scene.questions:
-        prompt = render_prompt("compact/look", question=options.read(q.text))
+        prompt = render_prompt("compact/look", **question_variables(options.read(q.text)))
         turns.append(Turn(prompt, look_pieces(q, scene.objects), q.targets, q.targets, False))
         if rng.random() < (GUESSED if q.needs_look else 0.5):
             turns.append(_answer_turn(q, scene.objects, rng, options.read, close=False))
@@ -86,17 +121,40 @@ def look_example(
     seen, questions, shown, window = _sample_look(kind, rng, options)
     rgb, masks = _draw(seen.layout, window, rng, options.photos)
     if kind != "region" and rng.random() < MASKED:
-        rgb = take_away(rgb, np.logical_or.reduce([masks[i] for i in shown]), rng)
+        rgb = mask_outside(rgb, np.logical_or.reduce([masks[i] for i in shown]), rng)
         masks = [m if i in shown else np.zeros_like(m) for i, m in enumerate(masks)]
     rgb, masks = _square(rgb), [_square(m) for m in masks]
     visible = [i for i, m in enumerate(masks) if m.sum() >= LEAST_PIXELS]
-    objects = [_object(seen.objects[i], masks[i]) for i in visible]
+    things, masks = [seen.layout[i] for i in visible], [masks[i] for i in visible]
+    objects = [_object(t.category, m) for t, m in zip(things, masks, strict=True)]
     turns = []
     for q in questions:
         if set(q.targets) <= set(visible):
             renumbered = replace(q, targets=tuple(visible.index(i) for i in q.targets))
             turns.append(_answer_turn(renumbered, objects, rng, options.read, close=True))
-    return assemble(rgb, objects, turns)
+    return assemble(rgb, objects, turns, **_detail_cells(things, masks, window))
+
+
+def _detail_cells(
+    things: Sequence[Thing], masks: Sequence[BoolMask], window: Box
+) -> dict[str, Any]:
+    """Which details can be read in the cells of a picture, and the things that carry them.
+
+    Args:
+        masks: (SIZE, SIZE) what is shown of each thing.
+        window: of the scene, that the picture shows.
+    """
+    details, owners = np.zeros(CELLS * CELLS, np.int64), np.full(CELLS * CELLS, -1)
+    scale = SIZE / max(window.width, window.height)
+    for i, (thing, mask) in enumerate(zip(things, masks, strict=True)):
+        for detail in thing.details if thing.side * scale >= LEAST_SIDE else ():
+            center = thing.place(detail).center
+            x = (center[0] - window.x0) / window.width
+            y = (center[1] - window.y0) / window.height
+            if 0 <= x < 1 and 0 <= y < 1 and mask[int(y * SIZE), int(x * SIZE)]:
+                cell = int(y * CELLS) * CELLS + int(x * CELLS)
+                details[cell], owners[cell] = DETAIL_CLASSES[detail.kind, detail.value], i
+    return {"details": details, "detail_objects": owners}
 
 
 def _sample_look(
@@ -158,8 +216,8 @@ def _questions(
 def _answer_turn(
     q: ChoiceQuestion, objects: Sequence[SceneObject], rng: Rng, read: ReadText, *, close: bool
 ) -> Turn:
-    listed = "" if rng.random() < OPEN else choice_list(q.choices)
-    prompt = render_prompt("compact/answer", question=read(q.text), choices=listed)
+    choices = () if rng.random() < OPEN else q.choices
+    prompt = render_prompt("compact/answer", **question_variables(read(q.text), choices))
     return Turn(prompt, answer_pieces(q, objects, close=close), q.targets, q.targets, False)
 
 
@@ -174,15 +232,13 @@ def _window(boxes: Sequence[Box], rng: Rng, *, wide: bool) -> Box:
     low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
     size = np.maximum(high - low, 0.03)
     center = (low + high) / 2 + rng.normal(0, 0.15 if wide else 0.0, 2) * size
-    size = size * (1 + rng.uniform(0.2, 0.6))
-    if rng.random() >= STRETCHED:
-        size = np.full(2, size.max())
-    low, high = np.clip(center - size / 2, 0, 1), np.clip(center + size / 2, 0, 1)
-    return Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    around = Box(*map(float, (*(center - size / 2), *(center + size / 2))))
+    padding, square = float(rng.uniform(0.1, 0.3)), bool(rng.random() >= STRETCHED)
+    return look_window([around], Box(0, 0, 1, 1), padding=padding, square=square)
 
 
 def _draw(
-    layout: Layout, window: Box, rng: Rng, photos: Sequence[RgbArray]
+    layout: Sequence[Thing], window: Box, rng: Rng, photos: Sequence[RgbArray]
 ) -> tuple[RgbArray, list[BoolMask]]:
     """The window, its longer side SIZE pixels, and the (h, w) mask of each thing."""
     scale = SIZE / max(window.width, window.height)
@@ -203,8 +259,8 @@ def _background(side: float, rng: Rng, photos: Sequence[RgbArray]) -> RgbArray:
     return backgrounds.grain(rgb, rng) if rng.random() < 0.5 else rgb
 
 
-def take_away(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
-    """The picture with everything outside a mask grey, white, of the mean colour or blurred.
+def mask_outside(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
+    """The picture with everything outside a mask taken away, as `rsvp.looks` does it.
 
     The mask's edge is drawn a little too far outside or inside, as a segmenter does.
     """
@@ -214,14 +270,7 @@ def take_away(rgb: RgbArray, kept: BoolMask, rng: Rng) -> RgbArray:
         mask = mask.filter(ImageFilter.MaxFilter(2 * grown + 1))
     elif grown < 0:
         mask = mask.filter(ImageFilter.MinFilter(3))
-    way = int(rng.integers(4))
-    if way == 3:
-        outside = np.asarray(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(12)))
-    else:
-        mean = rgb.reshape(-1, 3).mean(0)
-        colour = (np.full(3, 127), np.full(3, 255), mean)[way]
-        outside = np.broadcast_to(colour.astype(np.uint8), rgb.shape)
-    return np.where(np.asarray(mask)[..., None] > 0, rgb, outside)
+    return take_away(rgb, np.asarray(mask) > 0, str(rng.choice(BACKGROUNDS)))
 
 
 def _square(picture: NDArray[T]) -> NDArray[T]:
@@ -232,8 +281,8 @@ def _square(picture: NDArray[T]) -> NDArray[T]:
     return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), kind))
 
 
-def _object(o: SceneObject, mask: BoolMask) -> SceneObject:
+def _object(category: Category, mask: BoolMask) -> SceneObject:
     """The object as a look shows it."""
     box = mask_to_box(mask)
     assert box is not None  # only masks with pixels are asked for
-    return SceneObject(o.category, mask, box, 1.0, None)
+    return SceneObject(category, mask, box, 1.0, None)

@@ -26,11 +26,11 @@ def box_loss(predicted: Tensor, true: Tensor, cell: Tensor) -> Tensor:
     return (box - true).abs().sum(1).mean() * 3 + (1 - iou).mean()
 
 
-def tag_number_loss(logits: Tensor, true: Tensor) -> tuple[Tensor, float]:
-    """Cross-entropy of the number drawn in each cell, and the share of the numbers read right.
+def reading_loss(logits: Tensor, true: Tensor) -> tuple[Tensor, float]:
+    """Cross-entropy of the number or detail drawn in each cell, and the share read right.
 
     Args:
-        logits: (B, cells, numbers), the first for none; true: (B, cells), 0 for none.
+        logits: (B, cells, classes), the first for none; true: (B, cells), 0 for none.
     """
     drawn = true > 0
     blank = F.cross_entropy(logits[~drawn], true[~drawn])
@@ -41,22 +41,23 @@ def tag_number_loss(logits: Tensor, true: Tensor) -> tuple[Tensor, float]:
 
 
 def attention_targets(
-    objects: Tensor, is_number: Tensor, cell_objects: Tensor, tag_objects: Tensor
+    objects: Tensor, is_read: Tensor, cell_objects: Tensor, read_objects: Tensor
 ) -> Tensor:
     """(n, length, cells) bool: the cells that each token should attend to.
 
-    They are those of the object that the token speaks of; for a number, the cell of its tag, where
-    the object has one.
+    They are those of the object that the token speaks of; for what is read off its tag or its
+    details, their cells, where the object has any.
 
     Args:
-        objects: (n, length), -1 for none; is_number: (n, length) bool.
-        cell_objects, tag_objects: (n, cells) the object in each cell, and the one whose tag it is.
+        objects: (n, length), -1 for none; is_read: (n, length) bool.
+        cell_objects, read_objects: (n, cells) the object in each cell, and the one whose tag or
+            detail it is.
     """
     shown, tagged = (
         (objects[:, :, None] == cells[:, None, :]) & (objects >= 0)[:, :, None]
-        for cells in (cell_objects, tag_objects)
+        for cells in (cell_objects, read_objects)
     )
-    tagged &= is_number[:, :, None]
+    tagged &= is_read[:, :, None]
     return torch.where(tagged.any(-1, keepdim=True), tagged, shown)
 
 

@@ -27,7 +27,7 @@ from rsvp.lexicon import Lexicon
 from rsvp.training.run_folder import load_checkpoint
 from rsvp.types import RgbArray
 
-TASK_SHARES: Mapping[str, float] = {"qa": 0.15, "trace": 0.12, "verify": 0.1}
+TASK_SHARES: Mapping[str, float] = {"qa": 0.26, "trace": 0.12, "verify": 0.1}
 TASK_PICTURES = 100  # of each task, whose prompts' words are learned
 BUFFER = 3000  # examples kept for several uses
 FRESH = 0.35  # share of the examples drawn that are new
@@ -118,7 +118,7 @@ def train(
         trainer.embed_words(lexicon.words, word_vectors)
     freeze_warmup = config.freeze_warmup
     if start is not None and (run := load_checkpoint(start.parent / CHECKPOINT)) is not None:
-        trainer.heads.load_state_dict(run["heads"])
+        trainer.heads.load_state_dict(run["heads"], strict=False)  # an older run has fewer
         freeze_warmup = 0
     parts = {"model": trainer.model, "heads": trainer.heads}
     loop = Loop(out, config, parts, clip=2.0, unit="scenes", counts={"scenes": 0})
@@ -152,7 +152,8 @@ def train(
         loop.counts["scenes"] += config.batch
         loop.step_down(
             loss, rate, perception=seen.loss.item(), cell_accuracy=seen.accuracy,
-            numbers_read=seen.numbers_read, language=said.language.item(),
+            numbers_read=seen.numbers_read, details_read=seen.details_read,
+            language=said.language.item(),
             understanding=said.encoder.item(), picked=said.target_accuracy, meaning=meaning.item(),
         )  # fmt: skip
         if loop.reports():

@@ -29,6 +29,7 @@ from rsvp.embedded.questions import THERE_IS_NONE, ChoiceQuestion
 from rsvp.embedded.rendering import SceneObject
 from rsvp.embedded.traces import STEPS, TraceQuestion
 from rsvp.types import Box
+from rsvp.verify import MAX_TARGETS
 
 # -- look and answer
 
@@ -56,9 +57,8 @@ POINT = '","point":['
 
 # -- verify
 
-MOST_TARGETS = 12
 VERDICTS, NO_VERDICTS = '{"verdicts":[', '{"verdicts":[],"missing":['
-TARGET = tuple(f'{"," if n > 1 else VERDICTS}{{"target":{n},' for n in range(1, MOST_TARGETS + 1))
+TARGET = tuple(f'{"," if n > 1 else VERDICTS}{{"target":{n},' for n in range(1, MAX_TARGETS + 1))
 VERDICT = {
     "accept": '"verdict":"accept"}',
     "reject": '"verdict":"reject"}',

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recipes.embedded.examples import TRAIN_SEED, Turn, prompt_text
-from recipes.embedded.replies import FRAGMENTS, NUMBERS
+from recipes.embedded.looking import DETAIL_CLASSES
+from recipes.embedded.replies import END, FRAGMENTS, NUMBERS
 from recipes.embedded.task_replies import TASK_FRAGMENTS
 from recipes.embedded.tasks import task_prompts
 from rsvp.embedded.scenes import scenes
@@ -138,14 +139,14 @@ class ReplyTokens(NamedTuple):
     Attributes:
         ids, mask: padded on the right.
         objects: the object that each token speaks of, -1 for none.
-        is_number: bool, the token is a number.
+        is_read: bool, what the token says is read off a tag or a detail.
         coordinates: (n,) bool, the numbers of the reply are coordinates.
     """
 
     ids: Tensor
     mask: Tensor
     objects: Tensor
-    is_number: Tensor
+    is_read: Tensor
     coordinates: Tensor
 
 
@@ -155,6 +156,7 @@ class TurnEncoder:
     Attributes:
         name_ids: (categories,) token id of each category's name.
         number_ids: (2, 101) token ids of 0 to 100, before a comma and before a bracket.
+        read_ids: those, and the ids of the values of details.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
@@ -162,6 +164,8 @@ class TurnEncoder:
         ids = tokenizer.convert_tokens_to_ids
         self.name_ids = torch.tensor([ids(c.name) for c in categories()], device=device)
         self.number_ids = torch.tensor([ids(text) for text in NUMBERS], device=device).view(2, 101)
+        values = [ids(value + END) for _, value in DETAIL_CLASSES]
+        self.read_ids = torch.cat([self.number_ids.flatten(), torch.tensor(values, device=device)])
         self._piece_ids: dict[str, list[int]] = {}  # there are few different pieces
 
     def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -186,7 +190,7 @@ class TurnEncoder:
             ids,
             self._padded([[1] * len(row) for row in rows], 0),
             self._padded(subjects, -1),
-            torch.isin(ids, self.number_ids),
+            torch.isin(ids, self.read_ids),
             torch.tensor([turn.coordinates for turn in turns], device=self.device),
         )
 

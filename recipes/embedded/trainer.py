@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from recipes.embedded import losses
 from recipes.embedded.examples import Example, Turn
+from recipes.embedded.looking import DETAIL_CLASSES
 from recipes.embedded.loop import prepare
 from recipes.embedded.marks import MOST_MARKS
 from recipes.embedded.meaning import Text, meaning_loss, text_states
@@ -52,6 +53,8 @@ class AuxiliaryHeads(nn.Module):
         # On the vision tower: the number drawn in the cell (0 for none), and the box that it marks.
         self.tag_number = nn.Linear(WIDTH, MOST_MARKS + 1)
         self.tag_box = nn.Linear(WIDTH, 4)
+        # The detail in the cell (0 for none).
+        self.detail = nn.Linear(WIDTH, len(DETAIL_CLASSES) + 1)
         # On the encoder: the number of the object's mark, as the embedding of its token.
         self.mark_number = nn.Linear(WIDTH, WIDTH)
 
@@ -67,6 +70,7 @@ class CellTargets:
         mark_numbers: (n,) of the objects' marks, 0 for none, -1 where no marks are drawn.
         tag_numbers: (B, cells) the number drawn in each cell, 0 for none.
         tag_boxes: (B, cells, 4) what that number marks, xyxy, 0 to 1.
+        details: (B, cells) the class of the detail in each cell, 0 for none.
     """
 
     rows: Tensor
@@ -78,6 +82,7 @@ class CellTargets:
     mark_numbers: Tensor
     tag_numbers: Tensor
     tag_boxes: Tensor
+    details: Tensor
 
 
 def cell_targets(examples: Sequence[Example], device: str) -> CellTargets:
@@ -97,6 +102,7 @@ def cell_targets(examples: Sequence[Example], device: str) -> CellTargets:
         torch.tensor(marks, device=device),
         stack([e.tag_numbers for e in examples], device),
         stack([e.tag_boxes for e in examples], device),
+        stack([e.details for e in examples], device),
     )
 
 
@@ -107,13 +113,15 @@ def stack(arrays: Sequence[NDArray[Any]], device: str) -> Tensor:
 
 class Perception(NamedTuple):
     """Image features for `language_loss`, the targets and the loss of the vision tower's heads, and
-    the shares of the cells whose category, and of the tags whose number is right."""
+    the shares of the cells whose category, of the tags whose number, and of the details that are
+    read right."""
 
     features: Any
     targets: CellTargets
     loss: Tensor
     accuracy: float
     numbers_read: float
+    details_read: float
 
 
 class TurnLosses(NamedTuple):
@@ -254,9 +262,10 @@ class ReasonerTrainer:
         category = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight=weight)
         box = losses.box_loss(self.heads.box(flat[at]), targets.boxes, targets.cells)
         accuracy = float((logits[at].argmax(-1) == targets.categories).float().mean())
-        tag, read = losses.tag_number_loss(self.heads.tag_number(flat).float(), targets.tag_numbers)
-        loss = category + box + tag + self._tag_box_loss(flat, targets)
-        return Perception(features, targets, loss, accuracy, read)
+        tag, read = losses.reading_loss(self.heads.tag_number(flat).float(), targets.tag_numbers)
+        detail, details = losses.reading_loss(self.heads.detail(flat).float(), targets.details)
+        loss = category + box + tag + detail + self._tag_box_loss(flat, targets)
+        return Perception(features, targets, loss, accuracy, read, details)
 
     def _tag_box_loss(self, flat: Tensor, targets: CellTargets) -> Tensor:
         """The loss of the box that each tag marks, from (B, cells, WIDTH) features."""
@@ -290,9 +299,9 @@ class ReasonerTrainer:
         replies = self.turns.replies([turn for _, turn in chosen])
         attention_targets = losses.attention_targets(
             replies.objects,
-            replies.is_number,
+            replies.is_read,
             stack([examples[i].cell_objects for i, _ in chosen], self.device),
-            stack([examples[i].tag_objects for i, _ in chosen], self.device),
+            stack([examples[i].read_objects for i, _ in chosen], self.device),
         )
         language, states = self.language_loss(
             perception.features, image_rows, prompts, replies, attention_targets

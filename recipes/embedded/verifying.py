@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from recipes.embedded.examples import PLAIN, Example, Rng, TaskOptions, Turn, assemble
 from recipes.embedded.marks import MarkedScene, tag_cells
 from recipes.embedded.model import SIZE
-from recipes.embedded.task_replies import MOST_TARGETS, MaskVerdict, verify_pieces
-from rsvp.drawing import draw_marks
+from recipes.embedded.task_replies import MaskVerdict, verify_pieces
+from rsvp.drawing import draw_masks
 from rsvp.embedded.queries import Query
 from rsvp.embedded.scenes import Scene, render
 from rsvp.masks import mask_iou_matrix, mask_to_box
 from rsvp.prompting import render as render_prompt
 from rsvp.types import BoolMask
+from rsvp.verify import MAX_TARGETS
 
 QUERIES = 4  # of a scene, at most
 # What stands in the place of a target: its mask, a bad one, another object's, or nothing.
@@ -45,8 +46,7 @@ def verify_example(rng: Rng, options: TaskOptions = PLAIN) -> Example:
         )
         queries = [q for q in scene.queries if not q.unseen]
     masks = sample_masks(scene, queries[0], rng)
-    boxes = [box for m in masks if (box := mask_to_box(m))]
-    rgb, tags = draw_marks(scene.rgb, boxes, np.stack(masks)) if masks else (scene.rgb, [])
+    rgb, tags, boxes = draw_masks(scene.rgb, masks)
     numbers = list(range(1, len(masks) + 1))
     ious = _ious(masks, scene)
     owners = {i: int(k) + 1 for i, k in enumerate(ious.argmax(0)) if ious[k, i] >= CORRECTED_IOU}
@@ -87,7 +87,7 @@ def sample_masks(scene: Scene, query: Query, rng: Rng) -> list[BoolMask]:
                 bad_mask(scene, i, rng) if bad else _shifted(scene.objects[i].mask, 1, rng)
             )
     large = [m for m in masks if (b := mask_to_box(m)) and min(b.width, b.height) >= LEAST_SIDE]
-    return [large[int(k)] for k in rng.permutation(len(large))[:MOST_TARGETS]]
+    return [large[int(k)] for k in rng.permutation(len(large))[:MAX_TARGETS]]
 
 
 def bad_mask(scene: Scene, i: int, rng: Rng) -> BoolMask:

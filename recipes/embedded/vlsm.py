@@ -33,7 +33,13 @@ def configuration(photos: Path | None, **changes: Any) -> TrainConfig:
         eval_pictures=150,
         weights=LossWeights(contrast=0.5),  # a name is always wrong for objects of other categories
         mix=SamplingConfig(
-            clean=0.25, near=0.25, jittered=0.15, bands=0.15, shared=0.2, other_names=0.35
+            clean=0.25,
+            near=0.25,
+            jittered=0.15,
+            bands=0.15,
+            shared=0.2,
+            other_names=0.35,
+            points=0.0,  # it crops: where points are given, their box is looked for first
         ),
         fusion=FUSION,
     )

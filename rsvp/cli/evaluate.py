@@ -26,7 +26,8 @@ def evaluate(
         typer.Argument(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
-            "scenes.",
+            "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
+            "and scenes of --task qa; of reasoning paths: vrt and scenes of --task trace.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
@@ -41,8 +42,15 @@ def evaluate(
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
+    record: options.Record = None,
     protocol: options.Protocol = None,
     split: options.Split = None,
+    zoom: options.EvalZoom = None,
+    looks: options.EvalLooks = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,
@@ -99,19 +107,26 @@ def evaluate(
     from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
     from rsvp.evaluation.engines.ray import Pool, RayEngine
-    from rsvp.evaluation.report.text import format_summary
+    from rsvp.evaluation.report.text import format_answers, format_summary
     from rsvp.evaluation.runner import check
     from rsvp.evaluation.runner import evaluate as run
+    from rsvp.evaluation.summary import Summary
     from rsvp.pipeline import Pipeline
     from rsvp.strategies import NeedsSegmenter
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
-    exists = check(name, protocol, split)[0].target_exists(target_exists)
+    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
+    exists = checked.target_exists(target_exists)
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
+    checking = options.checking(verify, verify_all, samples)
     if engine not in ("local", "ray"):
         raise BadInput(f"the engine is local or ray, found {engine!r}")
+    if run_budget is not None and engine == "ray":
+        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
+    if record is not None and engine == "ray":
+        raise BadInput("--record is for one process: leave out --engine ray")
     pools = (
         Pool(reasoners, reasoner_cpus, reasoner_gpus),
         Pool(segmenters, segmenter_cpus, segmenter_gpus),
@@ -126,11 +141,13 @@ def evaluate(
         cot=not no_cot,
         frame=frame,
         limits=Limits.parse(budget),
+        run_limits=Limits.parse(run_budget),
+        **checking,
         target_exists=exists,
         language=language,
         options=backend_options,
     )
-    pipeline = make()
+    pipeline = make(record=record, connect=True)
     # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
     # is never asked, nor loaded.
     needed = isinstance(pipeline.strategy, NeedsSegmenter)
@@ -150,9 +167,11 @@ def evaluate(
         retry_failed=retry_failed,
         concurrency=concurrency,
         engine=on_ray if engine == "ray" else None,
+        zoom=zoom,
+        looks=looks,
         settings={"preset": chosen.name, **recorded},
     )
-    table = format_summary(summary)
+    table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
     if as_json:
         console.print_err(table)
         console.as_json(summary.to_dict())

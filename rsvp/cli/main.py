@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from rsvp import __version__, registry
-from rsvp.cli import console
+from rsvp.cli import console, settings
 from rsvp.errors import ModelUnavailable, RsvpError, UnparsableReply, first_line
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
@@ -25,7 +25,6 @@ _UsageError = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="rsvp",
-    add_completion=False,
     rich_markup_mode=None,  # rich costs a tenth of a second at every start
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
@@ -61,7 +60,7 @@ def _add_commands() -> None:
                 _check_command(name, command)
             app.command(name)(command)
         except ModelUnavailable as error:
-            console.print_err(f"warning: {console.plain(str(error))}")
+            console.warn(str(error))
 
 
 def _check_command(name: str, command: Callable[..., Any]) -> None:
@@ -87,10 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_closed = sys.stdout is None  # by `>&-`
     _open_closed_streams()
     _tolerate_any_character()
+    console.set_quiet(False)
     if is_closed and "--json" in arguments:  # before any work is done for nothing
         return _fail("cannot write the JSON: stdout is closed", USAGE)
     try:
-        code = app(args=arguments or ["--help"], prog_name="rsvp", standalone_mode=False)
+        code = app(
+            args=arguments or ["--help"],
+            prog_name="rsvp",
+            standalone_mode=False,
+            default_map=settings.default_map(app),
+        )
         if code == INTERRUPTED:  # how some versions of typer end on Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -131,7 +136,7 @@ def _fail(message: str, code: int) -> int:
     if len(line) > LONGEST:  # what to do stands at the end
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     if line:
-        console.print_err(f"error: {line}")
+        console.error(line)
     return code
 
 

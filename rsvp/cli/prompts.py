@@ -17,9 +17,13 @@ PLACEHOLDERS = {
     "question": "<question>",
     "choices": "<choices>",
     "problem": "<why the last reply could not be read>",
+    "number": "1",
+    "things": "<what was looked at>",
+    "looks_left": "once",
     "rows": "9",
     "columns": "9",
     "marks_range": "1 to 12",
+    "numbers": "targets 1, 2 and 3",
 }
 
 

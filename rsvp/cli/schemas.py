@@ -18,8 +18,12 @@ from rsvp import registry
 # Name of the file -> pydantic model.
 MODELS: dict[str, str] = {
     "result": "rsvp.writers.document:ResultDocument",
+    "answer": "rsvp.writers.document:AnswerDocument",
+    "trace": "rsvp.writers.document:TraceDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",
+    "answer-record": "rsvp.evaluation.records:AnswerRecord",
+    "answer-summary": "rsvp.evaluation.answers:AnswerSummary",
     "summary": "rsvp.evaluation.summary:Summary",
 }
 KINDS: tuple[Literal["mllm", "strategy", "segmenter", "detector"], ...] = (

@@ -19,7 +19,7 @@ def score(
         typer.Argument(
             metavar="NAME",
             help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt, "
-            "vstar, hrbench, pope, mmvp, hallusionbench, mmbench or scenes.",
+            "vstar, hrbench, visulogic, pope, mmvp, hallusionbench, mmbench or scenes.",
         ),
     ],
     data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
@@ -48,7 +48,7 @@ def score(
     if found.missing:
         some = ", ".join(console.plain(one) for one in found.missing[:_NAMED])
         more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
-        console.print_err(f"warning: no prediction, scored as empty: {some}{more}")
+        console.warn(f"no prediction, scored as empty: {some}{more}")
     if as_json:
         console.as_json(found.to_dict())
     else:

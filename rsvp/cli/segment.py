@@ -3,91 +3,64 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsvp import presets
-from rsvp.cli import console, options
-from rsvp.errors import BadInput
+from rsvp.cli import console, options, results
 
 if TYPE_CHECKING:
     from rsvp.result import Result
-    from rsvp.types import Box
-
-DEFAULT_OUT = "rsvp-out"
 
 
 def segment(
     *,
-    image: Annotated[str, typer.Option(metavar="PATH", help="The image.")],
+    image: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH", help="The image; - is standard input, demo the one in the package."
+        ),
+    ],
     query: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="TEXT",
             help="What to look for, in any language; optional with --box or --point.",
         ),
-    ] = "",
+    ] = None,
     preset: options.Preset = presets.DEFAULT,
     mllm: options.Mllm = None,
     strategy: options.Strategy = None,
     segmenter: options.Segmenter = None,
-    box: Annotated[
+    box: options.Box = None,
+    point: options.Point = None,
+    label: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="A target's box in pixels; no MLLM is asked. May be given several times.",
+            metavar="TEXT",
+            help="What the box shows, one for each --box in their order, or one for all; by "
+            "default the query.",
         ),
     ] = None,
-    point: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
-            "mean one target.",
-        ),
-    ] = None,
-    within: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="A hint for the MLLM, which is asked all the same: only what lies in this box "
-            "counts.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="A hint for the MLLM: the thing at this pixel is not meant. May be given several "
-            "times.",
-        ),
-    ] = None,
+    within: options.Within = None,
+    exclude: options.Exclude = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
     language: options.Language = "en",
     option: options.Option = None,
     budget: options.Budget = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help=f"Where the files go. Without it: {DEFAULT_OUT}, or nowhere with --json.",
-        ),
-    ] = None,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="Which files: json, overlay, png (masks), prompt (what the MLLM saw), index (one "
-            "mask of numbers), coco, labelme, yolo, or a plug-in's.",
-        ),
-    ] = "json,overlay,png",
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    record: options.Record = None,
+    out: options.Out = None,
+    formats: options.Formats = "json,overlay,png",
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -96,20 +69,35 @@ def segment(
     Prints the reasoning and the targets, and writes result.json, overlay.png and a mask for each
     target into --out.
     """
-    options.begin(verbose=verbose, debug=debug)
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
     from rsvp import writers
     from rsvp.dialogue import Limits
+    from rsvp.errors import BadInput
     from rsvp.pipeline import Pipeline
     from rsvp.request import make_request
 
     # Whatever can be refused is refused before a model is loaded.
     chosen = options.choose_preset(preset)
     kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
-    request = make_request(image, query, box or None, point or None, within=within, exclude=exclude)
-    limits = Limits.parse(budget)
+    request = make_request(
+        results.source(options.single("--image", image)),
+        options.single("--query", query or [""]),
+        box or None,
+        point or None,
+        labels=label or None,
+        within=within,
+        exclude=exclude,
+    )
+    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
+    if request.prompts and (verify or samples != "1"):
+        raise BadInput("boxes and points need no MLLM: leave out --verify and --samples")
     backend_options = options.parse_options(option)
-    folder = _folder(out, as_json)
-    with writers.output_folder(folder, kinds) if folder else contextlib.nullcontext():
+    folder = results.folder(out, as_json)
+    with (
+        writers.output_folder(folder, kinds, request.image.path)
+        if folder
+        else contextlib.nullcontext()
+    ):
         pipeline = Pipeline.from_preset(
             chosen,
             mllm=presets.NO_MLLM if request.prompts else mllm,
@@ -118,9 +106,12 @@ def segment(
             cot=not no_cot,
             frame=frame,
             limits=limits,
+            **checking,
             target_exists=bool(target_exists),
             language=language,
             options=backend_options,
+            record=record,
+            connect=True,
         )
         result = pipeline.run(request)
         written = writers.write(result, folder, kinds) if folder else []
@@ -128,74 +119,29 @@ def segment(
         console.as_json(result.to_dict())
     else:
         _print(result, written)
-    _warn(result, chosen)
-
-
-def _folder(out: str | None, as_json: bool) -> Path | None:
-    if out is not None and not out.strip():
-        raise BadInput("--out is the name of a folder, found an empty one")
-    if out is None and as_json:
-        return None
-    return Path(out or DEFAULT_OUT)
+    results.warn(result, chosen)
 
 
 def _print(result: Result, written: Sequence[Path]) -> None:
     """The steps, the answer, the files; first of all that there is no answer, where that is so."""
-    unanswered = _no_answer(result)
+    unanswered = results.no_answer(result)
     if unanswered:
-        console.print_out(unanswered)
+        console.print_out(marked=unanswered, fg="yellow")
     for number, step in enumerate(result.reasoning.steps, start=1):
-        where = "".join(f" [{_pixels(box)}]" for box in step.boxes)
+        where = "".join(f" [{results.pixels(box)}]" for box in step.boxes)
         console.print_out(f"{number}. {console.plain(step.text)}{where}")
     if result.reasoning.steps:
         console.print_out()
-    # The reason would speak for what the hints do not allow.
+    results.print_verdicts(result)
+    # The reason would speak for what the hints do not allow, or what was rejected.
     ruled_out = result.no_target and bool(result.reasoning.proposals)
     if result.no_target and not unanswered:
-        console.print_out("no target in this image" + ruled_out * " that the hints allow")
+        why = " that verification accepts" if result.verdicts else " that the hints allow"
+        console.print_out(marked="no target in this image" + ruled_out * why, bold=True)
     for target in result.targets:
         label = console.plain(target.label) or "target"
-        where = f"box {_pixels(target.box)}, {target.packed.area} pixels"
-        console.print_out(f"{label}: {where}, score {target.score:.2f}")
+        where = f"box {results.pixels(target.box)}, {target.packed.area} pixels"
+        console.print_out(f": {where}, score {target.score:.2f}", marked=label, bold=True)
     if result.reasoning.reason and not ruled_out:
         console.print_out(f"because: {console.plain(result.reasoning.reason)}")
-    if written:
-        console.print_out()
-        console.print_out(f"written: {', '.join(map(console.plain, _shortened(written)))}")
-
-
-def _no_answer(result: Result) -> str:
-    """Why nothing found does not mean that nothing is there; empty where it does mean that."""
-    from rsvp.pipeline import UNSURE
-
-    if not result.no_target or result.reasoning.proposals:
-        return ""
-    if words := result.reasoning.unknown_words:
-        return f"no answer: this model does not know {', '.join(map(repr, words))}"
-    if not result.reasoning.understood or any(w.startswith(UNSURE) for w in result.warnings):
-        return "no answer: this model cannot read images of this kind, so nothing is known of it"
-    return ""
-
-
-def _pixels(box: Box) -> str:
-    return ",".join(f"{value:.0f}" for value in box.xyxy)
-
-
-def _shortened(paths: Iterable[Path]) -> list[str]:
-    """Every file, but of the masks only the folder."""
-    shown = (path.parent if path.parent.name == "masks" else path for path in paths)
-    return list(dict.fromkeys(str(path) for path in shown))
-
-
-def _warn(result: Result, preset: presets.Preset) -> None:
-    from rsvp.pipeline import UNSURE
-
-    for warning in result.warnings:
-        console.print_err(f"warning: {console.plain(warning)}")
-    unsure = any(warning.startswith(UNSURE) for warning in result.warnings)
-    if unsure and preset.name == presets.DEFAULT:
-        better = presets.get(presets.PHOTOGRAPHS)
-        console.print_err(
-            f"for photographs: --preset {better.name} ({presets.needs(better)}); "
-            "`rsvp models` lists what can run here, and --box needs no reasoner"
-        )
+    results.print_written(written)

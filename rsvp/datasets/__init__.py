@@ -47,6 +47,7 @@ class Sample:
         mask: (H, W) bool, everything that the query asks for; all False when that is absent.
         objects: the single objects in `mask`, where the benchmark separates them.
         tags: further groups that the sample belongs to, e.g. ``unseen``.
+        path: the objects that lead to the answer, where the benchmark asks for them too.
         ignore: (H, W) bool, pixels marked "don't care", outside `mask`; protocols differ on them.
         overlap_mask: (H, W) bool, the part of `mask` that lies in two polygons; protocols differ
             on these pixels too.
@@ -61,6 +62,7 @@ class Sample:
     tags: tuple[str, ...] = ()
     ignore: BoolMask | None = field(default=None, repr=False)
     overlap_mask: BoolMask | None = field(default=None, repr=False)
+    path: tuple[GroundTruthObject, ...] = ()
 
     def __post_init__(self) -> None:
         for mask in (self.mask, self.ignore, self.overlap_mask):

@@ -7,18 +7,25 @@ sample's tags are ``seen`` or ``unseen``: whether training may have met this com
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, check_size, inside
 from rsvp.datasets.annotations import AnnotationModel
+from rsvp.datasets.instances import encode
+from rsvp.datasets.vqa import Entry, Question, QuestionDataset
+from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
+from rsvp.parsing.answers import LETTERS
 from rsvp.platform.files import parse_json, read_bytes, validate
 from rsvp.types import Box
+
+S = TypeVar("S", bound="_SceneEntry")
 
 VERSION = 1  # of ``scenes.json``
 
@@ -57,9 +64,60 @@ class _SceneEntry(AnnotationModel):
     queries: list[_SceneQueryEntry]
 
 
+class _SceneQuestionEntry(AnnotationModel):
+    # A question about a scene; `answer` is the index of the right choice
+    id: str
+    kind: str
+    text: str
+    choices: Annotated[list[str], Field(min_length=2, max_length=len(LETTERS))]
+    answer: Annotated[int, Field(ge=0)]
+    targets: list[int]
+    needs_look: bool
+
+
+class _QaSceneEntry(_SceneEntry):
+    queries: list[_SceneQueryEntry] = Field(default=[])
+    questions: list[_SceneQuestionEntry]
+
+
+class _PathStepEntry(AnnotationModel):
+    # A step of a path
+    objects: list[int]
+
+
+class _PathQuestionEntry(AnnotationModel):
+    # A question of ``--task trace``; objects are places in the list of the scene's
+    id: str
+    kind: str
+    hops: int
+    text: str
+    path: list[_PathStepEntry]
+    answer_objects: list[int]
+
+    @property
+    def path_objects(self) -> list[int]:
+        """The objects of all steps, each once."""
+        return list(dict.fromkeys(place for step in self.path for place in step.objects))
+
+    @property
+    def targets(self) -> list[int]:
+        """All objects that it names, as they are checked."""
+        return list(dict.fromkeys((*self.path_objects, *self.answer_objects)))
+
+    @property
+    def hops_kind(self) -> str:
+        return f"{self.hops} hop{'s' if self.hops != 1 else ''}"
+
+
+class _TraceSceneEntry(_SceneEntry):
+    queries: list[_SceneQueryEntry] = Field(default=[])
+    questions: list[_PathQuestionEntry]
+
+
 class _SceneFile(AnnotationModel):
     # ``scenes.json``; its scenes are checked one by one
     version: int
+    task: str = "segment"
     scenes: list[Any]
 
 
@@ -68,21 +126,14 @@ class SceneDataset(BaseDataset):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        file = self.folder / "scenes.json"
-        if not file.is_file():
-            hint = "make a folder of them with python -m rsvp.embedded.scenes"
-            raise BadInput(f"no scenes.json in {self.folder}; {hint}")
-        data = read_bytes(file)
-        document = validate(_SceneFile.model_validate, parse_json(data, str(file)), str(file))
-        if document.version != VERSION:
-            raise BadInput(
-                f"{file}: version {document.version}, this rsvp reads version {VERSION}; "
-                "render the scenes again"
-            )
-        scenes = [_checked(scene, number, file) for number, scene in enumerate(document.scenes)]
+        document, file, digest = _read(self.folder)
+        scenes = [
+            _checked(scene, number, file, _SceneEntry)
+            for number, scene in enumerate(document.scenes)
+        ]
         self._samples = [(scene, query) for scene in scenes for query in scene.queries]
         ids = [query.id for _, query in self._samples]
-        super().__init__(file, hashlib.sha256(data).hexdigest(), ids)
+        super().__init__(file, digest, ids)
 
     def image_file(self, index: int) -> Path:
         return self.folder / self._samples[index][0].image
@@ -90,23 +141,128 @@ class SceneDataset(BaseDataset):
     def __getitem__(self, index: int) -> Sample:
         scene, query = self._samples[index]
         size, where = (scene.height, scene.width), f"{self.file}: {query.id}"
-        objects = tuple(
-            GroundTruthObject(one.name, Box(*one.box), decode_rle(one.mask, size, where))
-            for one in (scene.objects[place] for place in query.targets)
-        )
+        objects = _objects(scene, query.targets, where)
         image, tag = self.image_file(index), "unseen" if query.unseen else "seen"
         mask = np.logical_or.reduce([np.zeros(size, np.bool_), *(one.mask for one in objects)])
         return Sample(query.id, image, query.text, query.kind, mask, objects, tags=(tag,))
 
 
-def _checked(entry: object, number: int, file: Path) -> _SceneEntry:
-    scene = validate(_SceneEntry.model_validate, entry, f"{file}: scene {number}")
+class SceneQuestionDataset(QuestionDataset):
+    """The questions of a folder of rendered scenes, made with ``--task qa``.
+
+    A question's tag is ``needs_look`` or ``seen_at_once``.
+    """
+
+    has_true_looks = True
+
+    def __init__(self, folder: str | Path) -> None:
+        document, file, digest = _read(Path(folder))
+        self._scenes, entries = list[tuple[_QaSceneEntry, _SceneQuestionEntry]](), list[Entry]()
+        for number, one in enumerate(document.scenes):
+            scene = _checked(one, number, file, _QaSceneEntry)
+            for q in scene.questions:
+                if q.answer >= len(q.choices):
+                    raise BadInput(f"{file}: {q.id}: answer {q.answer} of {len(q.choices)} choices")
+                tag = "needs_look" if q.needs_look else "seen_at_once"
+                choices, right = tuple(q.choices), LETTERS[q.answer]
+                question = Question(q.id, None, q.text, choices, right, q.kind, tags=(tag,))
+                entries.append((question, Path(folder) / scene.image))
+                self._scenes.append((scene, q))
+        super().__init__(entries, digest, file)
+
+    def true_looks(self, index: int) -> tuple[GroundTruthObject, ...]:
+        """What a look has to show for a question; nothing where it needs none."""
+        scene, question = self._scenes[index]
+        targets = question.targets if question.needs_look else []
+        return _objects(scene, targets, f"{self.file}: {question.id}")
+
+
+class TraceSceneDataset(BaseDataset):
+    """The questions of scenes made with ``--task trace``; their kind is the number of hops.
+
+    A sample's mask and objects are the answer's, its path has every object once; its tag is the
+    kind of the question.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        document, file, digest = _read(self.folder)
+        scenes: list[_TraceSceneEntry] = [
+            _checked(scene, n, file, _TraceSceneEntry) for n, scene in enumerate(document.scenes)
+        ]
+        self._samples = [(scene, question) for scene in scenes for question in scene.questions]
+        super().__init__(file, digest, [question.id for _, question in self._samples])
+
+    def image_file(self, index: int) -> Path:
+        return self.folder / self._samples[index][0].image
+
+    def truth(self, index: int) -> VrtTruth:
+        """The objects of the path and of the answer; the classes are the hops and the kind."""
+        scene, question = self._samples[index]
+        size, where = (scene.height, scene.width), f"{self.file}: {question.id}"
+
+        def named(places: Sequence[int]) -> tuple[VrtObject, ...]:
+            found = (scene.objects[place] for place in places)
+            return tuple(VrtObject(one.name, encode(one.mask, size, where)) for one in found)
+
+        classes = (question.hops_kind, question.kind)
+        path, answer = named(question.path_objects), named(question.answer_objects)
+        return VrtTruth(question.id, question.text, classes, size, path, answer)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene, question = self._samples[index]
+        where = f"{self.file}: {question.id}"
+        path = _objects(scene, question.path_objects, where)
+        objects = _objects(scene, question.answer_objects, where)
+        mask = np.logical_or.reduce(
+            [np.zeros((scene.height, scene.width), np.bool_), *(one.mask for one in objects)]
+        )
+        image, kind = self.image_file(index), question.hops_kind
+        tags = (question.kind,)
+        return Sample(question.id, image, question.text, kind, mask, objects, tags, path=path)
+
+
+def scene_task(folder: str | Path) -> str:
+    """What the scenes of a folder ask for: "segment", "qa" or "trace"; BadInput without scenes."""
+    task: str = _read(Path(folder))[0].task
+    return task
+
+
+def _read(folder: Path) -> tuple[_SceneFile, Path, str]:
+    """`scenes.json`, where it is, and its SHA-256."""
+    file = folder / "scenes.json"
+    if not file.is_file():
+        hint = "make a folder of them with python -m rsvp.embedded.scenes"
+        raise BadInput(f"no scenes.json in {folder}; {hint}")
+    data = read_bytes(file)
+    document = validate(_SceneFile.model_validate, parse_json(data, str(file)), str(file))
+    if document.version != VERSION:
+        raise BadInput(
+            f"{file}: version {document.version}, this rsvp reads version {VERSION}; "
+            "render the scenes again"
+        )
+    return document, file, hashlib.sha256(data).hexdigest()
+
+
+def _objects(
+    scene: _SceneEntry, places: Sequence[int], where: str
+) -> tuple[GroundTruthObject, ...]:
+    found = (scene.objects[place] for place in places)
+    size = (scene.height, scene.width)
+    return tuple(
+        GroundTruthObject(one.name, Box(*one.box), decode_rle(one.mask, size, where))
+        for one in found
+    )
+
+
+def _checked(entry: object, number: int, file: Path, model: type[S]) -> S:
+    scene = validate(model.model_validate, entry, f"{file}: scene {number}")
     inside(file.parent, scene.image, f"{file}: scene {number}")
     where = f"{file}: scene {scene.image}"
     check_size((scene.height, scene.width), where)
     for place, one in enumerate(scene.objects):
         rle_runs(one.mask, (scene.height, scene.width), f"{where}, object {place}")
-    for query in scene.queries:
+    for query in (*scene.queries, *getattr(scene, "questions", ())):
         places = set(query.targets)
         if len(places) < len(query.targets) or not places <= set(range(len(scene.objects))):
             raise BadInput(

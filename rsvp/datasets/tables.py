@@ -34,11 +34,20 @@ _HEADER, _CRC = struct.Struct("<QI"), struct.Struct("<I")  # of a record in a TF
 _CRC_DELTA = 0xA282EAD8
 
 
-def open_table(source: Path) -> ParquetTable | TsvTable:
-    """The table that a file is, or the only one in a folder; MissingExtra without pyarrow."""
-    if tsv := find_file(source, ".tsv", "tables"):
+def open_table(source: Path, split: str | None = None) -> ParquetTable | TsvTable:
+    """The table that a file is, or the only one in a folder; MissingExtra without pyarrow.
+
+    Args:
+        split: which one, where a folder has several, see `find_parquet`.
+    """
+    tables = sorted(source.glob("*.tsv")) if split else []
+    chosen = [file for file in tables if split and _is_split(file, split)]
+    if tables and len(chosen) != 1:
+        names = ", ".join(file.name for file in chosen or tables)
+        raise BadInput(f"{source}: {split!r} is not one table of it; found {names}")
+    if tsv := find_file(chosen[0] if chosen else source, ".tsv", "tables"):
         return TsvTable(tsv)
-    if parquet := find_parquet(source):
+    if parquet := find_parquet(source, split):
         return ParquetTable(parquet)
     raise BadInput(f"{source}: neither a TSV nor a Parquet file")
 
@@ -61,19 +70,25 @@ def find_parquet(source: Path, split: str | None = None) -> list[Path]:
 
     Args:
         source: such a file, a folder of them, or one with a ``data`` folder, as the hub has it.
-        split: only the files named ``<split>-…``; required where there are several splits.
+        split: only the files named ``<split>-…``, or as ``4k`` ``…_<split>-…``; required where
+            there are several splits.
     """
     if source.is_file() and source.suffix == SUFFIX:
         return [source]
     found = sorted(source.glob(f"*{SUFFIX}")) or sorted(source.glob(f"data/*{SUFFIX}"))
     splits = sorted({file.stem.partition("-")[0] for file in found})
     if split is not None and found:
-        found = [file for file in found if file.stem.partition("-")[0] == split]
+        found = [file for file in found if _is_split(file, split)]
         if not found:
             raise BadInput(f"{source}: no split {split!r}; found {', '.join(splits)}")
     elif len(splits) > 1:
         raise BadInput(f"{source}: several splits, choose one of {', '.join(splits)}")
     return found
+
+
+def _is_split(file: Path, split: str) -> bool:
+    name = file.stem.partition("-")[0]
+    return name == split or name.endswith(f"_{split}")
 
 
 def optional_texts(table: ParquetTable | TsvTable, name: str, default: str = "") -> list[str]:

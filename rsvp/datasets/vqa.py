@@ -1,4 +1,4 @@
-"""Questions about images: V*, HR-Bench, POPE, MMVP, HallusionBench and MMBench.
+"""Questions about images: V*, HR-Bench, POPE, MMVP, HallusionBench, MMBench and VisuLogic.
 
 Each reader takes the benchmark's folder (or its file) and gives its questions in the file's order.
 It raises BadInput where a file is missing or broken, with its name and the line or id, and where a
@@ -16,18 +16,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
-from rsvp.datasets import BaseDataset, digest_files, inside
+from rsvp.datasets import BaseDataset, GroundTruthObject, digest_files, inside
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, TsvTable, open_csv, open_table, optional_texts
 from rsvp.errors import BadInput
+from rsvp.parsing.answers import LETTERS
 from rsvp.platform.files import parse_json, read_bytes, validate
 
 YES, NO = "yes", "no"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where the images may be.
 POPE_TOPS = ("", "val2014/", "images/")
 MMVP_TOPS = ("MMVP Images/", "images/", "")
@@ -49,6 +49,7 @@ class Question:
         kind: the benchmark's own class of questions, by which scores are also reported.
         group: the keys of the groups that only count together; their meaning depends on the
             benchmark.
+        tags: further groups by which scores are reported.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Question:
     answer: str | None = None
     kind: str = "all"
     group: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = tuple(LETTERS[: len(self.options)]) or (YES, NO)
@@ -75,12 +77,19 @@ class QuestionDataset(BaseDataset):
     Attributes:
         digest: SHA-256 of the questions' files.
         questions: all of them, without their images.
+        has_true_looks: whether `true_looks` knows what questions are about.
     """
+
+    has_true_looks: ClassVar[bool] = False
 
     def __init__(self, entries: Sequence[Entry], digest: str, file: Path) -> None:
         self.questions = [question for question, _ in entries]
         self._images = [image for _, image in entries]
         super().__init__(file, digest, [question.id for question in self.questions])
+
+    def true_looks(self, index: int) -> tuple[GroundTruthObject, ...]:  # noqa: ARG002
+        """What a closer look has to show for a question, where the benchmark knows it."""
+        return ()
 
     def image_file(self, index: int) -> Path | None:
         image = self._images[index]
@@ -140,6 +149,26 @@ class _VstarFile(AnnotationModel):
         )
 
 
+class _VisuLogicLine(AnnotationModel):
+    # A line of ``data.jsonl``; the options are in the picture and in the question
+    id: NumberText
+    image_path: str
+    question: str
+    label: str
+    tag: str = "all"
+
+    def entry(self, root: Path, where: str) -> Entry:
+        return _entry(
+            where,
+            _find_image(root, [self.image_path], where),
+            id=self.id,
+            question=self.question.strip(),
+            options=tuple(LETTERS[:4]),
+            answer=self.label.strip().upper(),
+            kind=self.tag,
+        )
+
+
 class _PopeLine(AnnotationModel):
     # A line of ``coco_pope_<kind>.json``
     question_id: NumberText
@@ -162,7 +191,10 @@ class _MmvpRow(AnnotationModel):
     # A row of ``Questions.csv``; the options are (a), (b), … in one text
     model_config = ConfigDict(str_strip_whitespace=True)
 
-    index: Annotated[str, Field(alias="Index", pattern="^[0-9]{1,9}$")]
+    # "lndex" with a small L is what public copies of the file have.
+    index: Annotated[
+        str, Field(validation_alias=AliasChoices("Index", "lndex"), pattern="^[0-9]{1,9}$")
+    ]
     question: Annotated[str, Field(alias="Question")]
     options: Annotated[str, Field(alias="Options")]
     answer: Annotated[str, Field(alias="Correct Answer")]
@@ -233,20 +265,36 @@ def vstar(folder: str | Path) -> QuestionDataset:
     return QuestionDataset(entries, digest_files(found.items()), root)
 
 
-def hrbench(folder: str | Path) -> QuestionDataset:
-    """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation."""
-    table = open_table(Path(folder))
+def visulogic(folder: str | Path) -> QuestionDataset:
+    """VisuLogic: ``data.jsonl`` and ``images/``; the options are A to D, kind is the tag."""
+    root = Path(folder)
+    file = root / "data.jsonl" if root.is_dir() else root
+    data = read_bytes(file)
+    entries = _entries(_VisuLogicLine, _json_lines(data, file), file.parent)
+    return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
+
+
+def hrbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
+    """HR-Bench 4K or 8K: a TSV or Parquet file; kind is single or cross, group the rotation.
+
+    Args:
+        split: which one, where a folder has several: ``4k``, ``8k``, or the file's whole name.
+    """
+    table = open_table(Path(folder), split)
     rotations = optional_texts(table, "cycle_category", "0")
     entries = list(_choices(table, [(rotation,) for rotation in rotations]))
     return QuestionDataset(entries, table.digest, table.file)
 
 
-def mmbench(folder: str | Path) -> QuestionDataset:
+def mmbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
     """MMBench: a TSV or Parquet file; group is the question that its rotations share.
 
     A file without rotations gets them: in the k-th the options are moved k places to the left.
+
+    Args:
+        split: which one, where a folder has several, e.g. ``dev``.
     """
-    table = open_table(Path(folder))
+    table = open_table(Path(folder), split)
     indices = table.texts("index")
     for index in indices:
         if not re.fullmatch("[0-9]{1,12}", index):
@@ -307,7 +355,7 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> I
     indices, questions, kinds = (table.texts(n) for n in ("index", "question", "category"))
     hints, answers = optional_texts(table, "hint"), optional_texts(table, "answer")
     for row, index in enumerate(indices):
-        options = [column[row] for column in columns]
+        options = [_without_nan(column[row]) for column in columns]
         while options and not options[-1]:
             options.pop()
         if len(options) < 2:
@@ -316,12 +364,17 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> I
             str(table.file),
             partial(table.image, row),
             id=index,
-            question="\n".join(filter(None, (hints[row], questions[row]))),
+            question="\n".join(filter(None, (_without_nan(hints[row]), questions[row]))),
             options=tuple(options),
             answer=answers[row] or None,
             kind=kinds[row],
             group=groups[row],
         )
+
+
+def _without_nan(text: str) -> str:
+    """The text of a cell; pandas writes an empty one as "nan"."""
+    return "" if text.lower() == "nan" else text
 
 
 def _rotations(question: Question) -> Iterator[Question]:

@@ -9,19 +9,20 @@ Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/25
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, StrictInt, TypeAdapter
 
-from rsvp.datasets import BaseDataset, Sample, mask_size, unite
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample, mask_size, unite
 from rsvp.datasets.instances import encode
 from rsvp.datasets.tables import ParquetTable, TfRecords, find_file, find_parquet
 from rsvp.errors import BadInput
 from rsvp.masks import RLE, decode_rle
 from rsvp.platform.files import parse_json, validate
+from rsvp.types import BoolMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class VrtDataset(BaseDataset):
     """The samples of VRT-Bench, in the file's order. The query is the question.
 
     A sample's mask and objects are the answer's; its tags are the classes. `truth` has the
-    reasoning's objects too.
+    reasoning's objects too, its path is those of them that have pixels.
 
     Args:
         folder: holds one TFRecord file or Parquet files, or is such a file.
@@ -108,10 +109,15 @@ class VrtDataset(BaseDataset):
     def __getitem__(self, index: int) -> Sample:
         truth = self._truths[index]
         where = f"{self.file}: {truth.id}"
-        masks = ((one.caption, decode_rle(one.mask, truth.size, where)) for one in truth.answer)
-        union, objects = unite(masks, truth.size)
+
+        def united(objects: Sequence[VrtObject]) -> tuple[BoolMask, tuple[GroundTruthObject, ...]]:
+            masks = ((one.caption, decode_rle(one.mask, truth.size, where)) for one in objects)
+            return unite(masks, truth.size)
+
+        (union, objects), (_, path) = united(truth.answer), united(truth.reasoning)
         image = self._data.image(index, where)
-        return Sample(truth.id, image, truth.question, "all", union, objects, tags=truth.classes)
+        tags = truth.classes
+        return Sample(truth.id, image, truth.question, "all", union, objects, tags, path=path)
 
 
 def _record_rows(records: TfRecords) -> Iterator[Mapping[str, Any]]:

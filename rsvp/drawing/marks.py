@@ -18,7 +18,7 @@ from rsvp.drawing.palette import BLACK, MARKS, Colour
 from rsvp.drawing.strokes import contour, outline
 from rsvp.drawing.tags import Font, Rectangle, font_of, largest_first, place_tags
 from rsvp.errors import BadInput
-from rsvp.masks import box_iou
+from rsvp.masks import box_iou, mask_to_box
 from rsvp.types import BoolMask, Box, RgbArray
 
 TEXT_HEIGHT = 0.28  # of a number, relative to its object's side, within the bounds below
@@ -82,6 +82,21 @@ def draw_marks(
     for text, tag, colour, font in zip(texts, tags, colours, fonts, strict=True):
         _draw_tag(draw, text, tag, colour, font)
     return np.array(picture), tags
+
+
+def draw_masks(
+    rgb: RgbArray, masks: Sequence[BoolMask], empty: Sequence[Box] = ()
+) -> tuple[RgbArray, list[Rectangle], list[Box]]:
+    """The image with masks marked 1 to n, the rectangles of the tags, and the masks' boxes.
+
+    Args:
+        masks: n masks (h, w) bool of the image's size; the image stays as it is without any.
+        empty: n boxes that are drawn in place of empty masks; not needed where there are none.
+    """
+    if not masks:
+        return rgb, [], []
+    boxes = [mask_to_box(mask) or empty[k] for k, mask in enumerate(masks)]
+    return *draw_marks(rgb, boxes, np.stack(masks)), boxes
 
 
 # -- colours and sizes

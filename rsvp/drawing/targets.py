@@ -25,10 +25,10 @@ MAX_LABEL = 40  # characters of a label on a tag
 MAX_COVERED = 0.25  # of the image by all tags; beyond it they show numbers only, or nothing
 
 
-def overlay(rgb: RgbArray, targets: Sequence[Target]) -> RgbArray:
+def overlay(rgb: RgbArray, targets: Sequence[Target], notice: str = "no target") -> RgbArray:
     """The targets on the image: tinted masks with contours, thin boxes, tags with label and score.
 
-    Without targets the image gets a small "no target" tag in its lower left corner.
+    Without targets the image gets a small tag with `notice` in its lower left corner.
 
     Raises:
         BadInput: a target's mask is not of the image's size.
@@ -44,7 +44,7 @@ def overlay(rgb: RgbArray, targets: Sequence[Target]) -> RgbArray:
     for target, colour in zip(targets, colours, strict=True):
         outline(canvas, target.box, colour, max(1, line // 2), BOX_LINE)
     if not targets:
-        return _with_notice(canvas, "no target")
+        return _with_notice(canvas, notice)
     return _with_tags(canvas, targets, colours)
 
 

@@ -263,7 +263,7 @@ def _draw_arrow(
         draw.polygon([at(low, half), at(high, half), at(high, -half), at(low, -half)], INK)
 
 
-def place(layout: Layout, window: Box, scale: float) -> list[PlacedSprite]:
+def place(layout: Sequence[Thing], window: Box, scale: float) -> list[PlacedSprite]:
     """The things as sprites to be painted on a canvas that shows a window of the scene.
 
     A thing outside the window is an empty sprite, so that the order stays.

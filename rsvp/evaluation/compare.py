@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
+from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
-from rsvp.evaluation.records import RECORDS
+from rsvp.evaluation.records import RECORDS, AnswerRecord, Record
 from rsvp.evaluation.stats import Aggregator, Difference, paired_difference, paired_ratio_difference
 
 FOUND = 0.5  # a sample counts as found from this IoU on
@@ -55,10 +56,15 @@ class Comparison:
     by_kind: Mapping[str, GroupDifference]
     gained: Sequence[Flip]  # what only B found, the largest change first
     lost: Sequence[Flip]  # what only A found
+    metric: str = "gIoU"  # or the accuracy of answers
 
     def to_dict(self) -> dict[str, Any]:
         """As `rsvp compare --json` prints it."""
         fields = asdict(self)
+        if self.metric == "accuracy":
+            for group in (fields["overall"], *fields["by_kind"].values()):
+                group["accuracy"] = group.pop("giou")
+                del group["ciou"]
         runs = {name: list(fields.pop(name)) for name in ("runs", "failed")}
         return {**runs, **fields.pop("overall"), **fields}
 
@@ -68,7 +74,9 @@ class _Row(NamedTuple):
 
     id: str
     kind: str
-    iou: float  # of a sample that the protocol leaves out (nothing there, nothing predicted): 0
+    # The IoU, 0 of a sample that the protocol leaves out (nothing there, nothing predicted); of a
+    # question 1 where the answer is right, so that both differences are that of the accuracy.
+    iou: float
     intersection: int
     union: int
     failed: bool
@@ -85,9 +93,9 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
             one of them has no record of a sample.
     """
     folders = Path(run_a), Path(run_b)
-    protocol = _protocol(*folders)
+    benchmark, protocol = _benchmark(*folders)
     aggregator = Aggregator[_Pair, GroupDifference](lambda pairs: _difference(pairs, protocol))
-    for pair in _pairs(*folders):
+    for pair in _pairs(*folders, benchmark):
         aggregator.append(pair, (pair[0].kind,))
     pairs = aggregator.values
     return Comparison(
@@ -97,11 +105,12 @@ def compare(run_a: str | Path, run_b: str | Path) -> Comparison:
         by_kind=aggregator.by_kind(),
         gained=_flips(pairs, gained=True),
         lost=_flips(pairs, gained=False),
+        metric="gIoU" if benchmark.asks_for_masks else "accuracy",
     )
 
 
-def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
-    """The protocol of both runs, refused where their data or rules differ."""
+def _benchmark(folder_a: Path, folder_b: Path) -> tuple[Benchmark, ScoringProtocol]:
+    """The benchmark and the protocol of both runs, refused where their data or rules differ."""
     for folder in (folder_a, folder_b):
         if not (folder / CONFIG).is_file() or not (folder / RECORDS).is_file():
             raise BadInput(f"{folder} holds no run: {CONFIG} and {RECORDS} are looked for")
@@ -111,16 +120,15 @@ def _protocol(folder_a: Path, folder_b: Path) -> ScoringProtocol:
         if old != new:
             what = "the data" if key == _DATA else f"{key} ({old} and {new})"
             raise BadInput(f"{folder_a} and {folder_b} cannot be compared: they differ in {what}")
-    return benchmarks.find(first.benchmark).protocol(first.protocol)
+    benchmark = benchmarks.find(first.benchmark)
+    return benchmark, benchmark.protocol(first.protocol)
 
 
-def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
+def _pairs(folder_a: Path, folder_b: Path, benchmark: Benchmark) -> list[_Pair]:
     """The samples of both runs, in the order of the first."""
+    model: Any = Record if benchmark.asks_for_masks else AnswerRecord
     first, second = (
-        {
-            r.id: _Row(r.id, r.kind, r.iou or 0.0, r.intersection, r.union, r.failure is not None)
-            for r in records.read(folder / RECORDS)
-        }
+        {r.id: _row(r) for r in records.read(folder / RECORDS, model)}
         for folder in (folder_a, folder_b)
     )
     for folder, own, other in ((folder_a, first, second), (folder_b, second, first)):
@@ -130,6 +138,13 @@ def _pairs(folder_a: Path, folder_b: Path) -> list[_Pair]:
     if not first:
         raise BadInput(f"{folder_a} has no records to compare")
     return [(row, second[key]) for key, row in first.items()]
+
+
+def _row(record: Record | AnswerRecord) -> _Row:
+    score, failed = record.score or 0.0, record.failure is not None
+    if isinstance(record, AnswerRecord):
+        return _Row(record.id, record.kind, score, int(score), 1, failed)
+    return _Row(record.id, record.kind, score, record.intersection, record.union, failed)
 
 
 def _difference(pairs: Sequence[_Pair], protocol: ScoringProtocol) -> GroupDifference:

@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from rsvp import __version__, prompting
+from rsvp.answer import answer_prompt_names
 from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
 from rsvp.platform.files import parse_json, read_bytes
+from rsvp.reasoning import prompt_names
+from rsvp.verify import verify_prompt_names
 
 CONFIG = "config.json"
 
@@ -81,8 +85,11 @@ class EvalConfig(BaseModel):
             )
 
 
-def describe_pipeline(pipeline: object) -> dict[str, Any]:
+def describe_pipeline(pipeline: object, *, trace: bool = False) -> dict[str, Any]:
     """The names and settings of a pipeline's parts, as far as it has them.
+
+    Args:
+        trace: it is asked for reasoning paths.
 
     Of an MLLM and a segmenter only the name: their attributes may hold a key.
     """
@@ -105,9 +112,25 @@ def describe_pipeline(pipeline: object) -> dict[str, Any]:
         }
         if config.language != "en":
             described["language"] = config.language
+        if config.samples > 1:
+            described |= {"samples": config.samples, "temperature": config.temperature}
+        verify = getattr(pipeline, "verify", None)
+        if verify is not None and verify.rounds:
+            described["verify"] = asdict(verify)
+            described["verify_prompts"] = _digests(verify_prompt_names(config.profile))
         if strategy is not None:
-            described["prompts"] = _prompts(config.profile, strategy.name, config.cot)
+            described["prompts"] = _digests(prompt_names(config, strategy.name, trace=trace))
     return described
+
+
+def answer_prompts(pipeline: object) -> dict[str, str]:
+    """SHA-256 of every prompt that a question may be asked with, by its name."""
+    found = getattr(pipeline, "prompt_config", None)
+    return _digests(answer_prompt_names(found.family.profile) if found is not None else [])
+
+
+def _digests(names: Iterable[str]) -> dict[str, str]:
+    return {name: prompting.digest([prompting.load(name).text]) for name in names}
 
 
 def environment() -> dict[str, Any]:
@@ -157,14 +180,6 @@ def _options(strategy: object) -> dict[str, Any]:
         for k, v in (vars(strategy) if strategy else {}).items()
         if not k.startswith("_") and isinstance(v, _SIMPLE)
     }
-
-
-def _prompts(profile: str, strategy: str, cot: bool) -> dict[str, str]:
-    """SHA-256 of every prompt that a sample of this run may be sent, by its name."""
-    form = "cot" if cot else "direct"
-    names = [f"{profile}/{n}" for n in ("system", f"{strategy}.{form}", f"reask.{strategy}")]
-    known = filter(prompting.exists, names)
-    return {name: prompting.digest([prompting.load(name).text]) for name in known}
 
 
 def _version(package: str) -> str | None:

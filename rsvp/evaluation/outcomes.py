@@ -14,15 +14,23 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from rsvp.datasets import Dataset, Sample
-from rsvp.errors import AccessDenied, BadInput, MissingExtra, ModelUnavailable, UnparsableReply
+from rsvp.errors import (
+    AccessDenied,
+    BadInput,
+    MissingExtra,
+    ModelUnavailable,
+    RunBudgetExceeded,
+    UnparsableReply,
+)
 from rsvp.evaluation import metrics
-from rsvp.evaluation.metrics import ScoringProtocol, vrt
+from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
-from rsvp.result import Result
+from rsvp.result import Result, Trace
 from rsvp.types import Box, Image, PackedMask, union_of
+from rsvp.writers.vrt import marked_text
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +43,21 @@ class SegmentingPipeline(Protocol):
 
 
 @runtime_checkable
+class TracingPipeline(SegmentingPipeline, Protocol):
+    """What an evaluation of reasoning paths needs."""
+
+    def trace(self, image: Image, question: str) -> Trace:
+        """`rsvp.pipeline.Pipeline.trace`."""
+
+    def check_traces(self) -> None:
+        """`rsvp.pipeline.Pipeline.check_traces`."""
+
+
+@runtime_checkable
 class TwoStagePipeline(SegmentingPipeline, Protocol):
     """A pipeline whose stages can be run one at a time, so that they may overlap."""
 
-    def reason(self, image: Image, query: str) -> ReasoningOutput:
+    def reason(self, image: Image, query: str, *, trace: bool = False) -> ReasoningOutput:
         """`rsvp.pipeline.Pipeline.reason`."""
 
     def segment_proposals(self, image: Image, output: ReasoningOutput, /) -> Result:
@@ -60,10 +79,10 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What the segmenter is asked for besides the answer."""
+    """What a pipeline is asked for."""
 
-    oracle: bool = True  # the masks of the true boxes
-    path: bool = False  # the masks of the reasoning steps' boxes, where these are scored too
+    oracle: bool = True  # besides the answer, the masks of the true boxes
+    trace: bool = False  # a reasoning path with all of its objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +91,28 @@ class SampleOutcome:
 
     answer: Outcome[Result]
     oracle: Outcome[Result] | None = None  # see `EvalOptions`; None without boxes or its option
-    path: Outcome[Result] | None = None
 
 
 def run_sample(
     pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
 ) -> SampleOutcome:
     """Both stages, one after the other."""
-    with _catch(sample.id) as answer:
-        answer.value = pipeline.segment(image, sample.query)
-    return _with_boxes(answer, pipeline, sample, image, options)
+    with catch(sample.id) as answer:
+        if options.trace and isinstance(pipeline, TracingPipeline):
+            answer.value = pipeline.trace(image, sample.query)
+        else:
+            answer.value = pipeline.segment(image, sample.query)
+    return _with_oracle(answer, pipeline, sample, image, options)
 
 
-def reason(pipeline: TwoStagePipeline, sample: Sample, image: Image) -> Outcome[ReasoningOutput]:
+def reason(
+    pipeline: TwoStagePipeline, sample: Sample, image: Image, options: EvalOptions
+) -> Outcome[ReasoningOutput]:
     """Stage 1 alone."""
-    with _catch(sample.id) as output:
-        output.value = pipeline.reason(image, sample.query)
+    with catch(sample.id) as output:
+        # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
+        more = {"trace": True} if options.trace else {}
+        output.value = pipeline.reason(image, sample.query, **more)
     return output
 
 
@@ -101,11 +126,11 @@ def segment_proposals(
     """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
     answer = Outcome[Result](None, output.failure, output.raw)
     if output.value is not None:
-        with _catch(sample.id) as answer:
+        with catch(sample.id) as answer:
             answer.value = pipeline.segment_proposals(image, output.value)
         answer.raw = answer.raw or output.value.reasoning.raw
     answer.seconds += output.seconds
-    return _with_boxes(answer, pipeline, sample, image, options)
+    return _with_oracle(answer, pipeline, sample, image, options)
 
 
 def open_image(sample: Sample) -> Image:
@@ -140,9 +165,11 @@ class Work:
     def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
         """Score an answered sample."""
         answer, result = outcome.answer, outcome.answer.value
-        targets = result.targets if result else ()
-        path = vrt.path_targets(outcome.path.value, result) if outcome.path else ()
-        shown = (*path, *targets)
+        text, shown = None, result.targets if result else ()
+        targets = shown
+        if isinstance(result, Trace):  # its answer alone is scored as a segmentation is
+            text, shown = marked_text(result)
+            targets = tuple(o.target for o in result.answer_objects if o.target)
         seconds = {**(result.timings if result else {}), "total": answer.seconds}
         if outcome.oracle is not None:
             seconds["oracle"] = outcome.oracle.seconds
@@ -161,11 +188,13 @@ class Work:
             true_boxes=len(sample.boxes),
             matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
             oracle=_oracle(sample, outcome.oracle, self.protocol) if self.options.oracle else None,
-            text=vrt.as_text(result, path) if self.options.path and result else None,
+            text=text,
             steps=[step.text for step in result.reasoning.steps] if result else [],
             reason=result.reasoning.reason if result else "",
             raw=answer.raw or (result.reasoning.raw if result else ""),
             warnings=list(result.warnings) if result else [],
+            **verification(result),
+            agreement=result.agreement if result else None,
             usage=TokenUsage(**asdict(result.usage)) if result else None,
             prompt_sha256=result.models.prompt_sha256 if result else None,
             failure=answer.failure,
@@ -174,40 +203,35 @@ class Work:
         )
 
 
-def _with_boxes(
+def _with_oracle(
     answer: Outcome[Result],
     pipeline: SegmentingPipeline,
     sample: Sample,
     image: Image,
     options: EvalOptions,
 ) -> SampleOutcome:
-    """The answer, and the masks of the boxes that `options` asks for."""
-
-    def of_boxes(boxes: Sequence[Box]) -> Outcome[Result] | None:
-        if not boxes:
-            return None
-        with _catch(sample.id) as outcome:
-            outcome.value = pipeline.segment(image, sample.query, boxes=list(boxes))
-        return outcome
-
-    steps = vrt.step_boxes(answer.value) if options.path and answer.value else ()
-    return SampleOutcome(
-        answer, of_boxes(sample.boxes) if options.oracle else None, of_boxes(steps)
-    )
+    """The answer, and the masks of the true boxes where `options` asks for them."""
+    boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
+    if not (boxes and options.oracle):
+        return SampleOutcome(answer)
+    with catch(sample.id) as oracle:
+        oracle.value = pipeline.segment(image, sample.query, boxes=boxes)
+    return SampleOutcome(answer, oracle)
 
 
 @contextlib.contextmanager
-def _catch(sample_id: str) -> Iterator[Outcome[Any]]:
+def catch(sample_id: str) -> Iterator[Outcome[Any]]:
     """An outcome that records what goes wrong inside `with`, which concerns this sample alone.
 
     Raises:
-        ModelUnavailable, MissingExtra, AccessDenied: every other sample would fail too.
+        ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded: every other sample would
+            fail too.
     """
     outcome: Outcome[Any] = Outcome()
     started = time.perf_counter()
     try:
         yield outcome
-    except (ModelUnavailable, MissingExtra, AccessDenied):
+    except (ModelUnavailable, MissingExtra, AccessDenied, RunBudgetExceeded):
         raise
     except Exception as error:  # out of memory, a bug: recorded with its cause, never dropped
         log.debug("sample %s failed", sample_id, exc_info=True)
@@ -232,6 +256,10 @@ def _oracle(
     return OracleRecord(
         **_overlap_fields(masks, sample, protocol),
         objects=[metrics.iou(metrics.overlap(mask.unpack(), one.mask)) for mask, one in pairs],
+        path=[
+            metrics.iou(metrics.overlap(by_box.get(one.box.xyxy, empty).unpack(), one.mask))
+            for one in sample.path
+        ],
         failure=outcome.failure if outcome else None,
     )
 
@@ -245,6 +273,17 @@ def _overlap_fields(
     shared = metrics.overlap(union, truth.mask, truth.ignore)
     value = None if metrics.skips(shared, protocol) else metrics.iou(shared, protocol)
     return {"iou": value, **asdict(shared)}
+
+
+def verification(result: Result | None) -> dict[str, Any]:
+    """What a record says of the rounds."""
+    if result is None:
+        return {}
+    return {
+        "rounds": result.rounds,
+        "verdicts": [asdict(one) for one in result.verdicts],
+        "round_costs": [asdict(one) for one in result.round_costs],
+    }
 
 
 def _finite(value: float) -> float | None:

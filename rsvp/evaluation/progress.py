@@ -1,4 +1,4 @@
-"""The progress of a run on a terminal: bar, time left, running gIoU, tokens, failures."""
+"""The progress of a run on a terminal: bar, time left, running score, tokens, failures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 from rich import progress
 from rich.console import Console
 
+from rsvp.evaluation.answers import AnswerAggregator
 from rsvp.evaluation.summary import RunAggregator
 
 
 @contextlib.contextmanager
 def show_progress(
-    name: str, total: int, aggregator: RunAggregator, *, shown: bool
+    name: str, total: int, aggregator: RunAggregator | AnswerAggregator, *, shown: bool
 ) -> Iterator[Callable[[], None]]:
     """A bar on stderr inside `with`, where that is a terminal; gives what updates it."""
     bar = progress.Progress(
         "{task.description}",
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        "gIoU {task.fields[giou]}",
+        "{task.fields[score]}",
         "{task.fields[tokens]} tokens",
         "{task.fields[failed]} failed",
         progress.TimeElapsedColumn(),
@@ -33,10 +34,10 @@ def show_progress(
     )
 
     def fields() -> dict[str, Any]:
-        giou = aggregator.mean_iou
+        label, value = aggregator.headline
         return {
             "completed": aggregator.n,
-            "giou": "–" if giou is None else f"{giou:.3f}",
+            "score": f"{label} " + ("–" if value is None else f"{value:.3f}"),
             "tokens": f"{aggregator.tokens:,}",
             "failed": aggregator.failed,
         }

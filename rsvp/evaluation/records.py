@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,29 @@ class OracleRecord(_RecordModel):
     intersection: int
     union: int
     objects: list[float] = Field(description="The IoU of each object, from its own box.")
+    path: list[float] = Field(default=[], description="The same of the objects of the path.")
     failure: Failure | None
+
+
+class VerdictRecord(_RecordModel):
+    """See `rsvp.types.Verdict`."""
+
+    round: int
+    target: int
+    verdict: str
+    reason: str
+    label: str
+
+
+class RoundRecord(_RecordModel):
+    """See `rsvp.types.RoundCost`."""
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None
 
 
 class Record(_RecordModel):
@@ -92,14 +114,81 @@ class Record(_RecordModel):
     reason: str
     raw: str = Field(description="The MLLM's reply, word for word.")
     warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification.")
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
+    agreement: float | None = Field(
+        default=None, description="The share of several sampled replies that give these targets."
+    )
     usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None
     seconds: dict[str, float] = Field(description="Of each stage.")
 
+    @property
+    def score(self) -> float | None:
+        """The IoU."""
+        return self.iou
+
     def to_dict(self) -> dict[str, Any]:
         """As the line has it; `text` only where there is one."""
         return self.model_dump(exclude={"text"} if self.text is None else None)
+
+
+class LookRecord(_RecordModel):
+    """A closer look that the MLLM asked for."""
+
+    query: str
+    masks: list[dict[str, Any]] = Field(description="COCO RLE, one a target that was found.")
+    box: list[float] | None = Field(description="xyxy of what was shown; null for nothing.")
+    size: list[int] | None = Field(description="Height and width of the picture.")
+
+
+class TrueLookRecord(_RecordModel):
+    """The answer after a look at the true masks; without a look where the question needs none."""
+
+    text: str
+    right: bool | None
+    failure: Failure | None
+
+
+class AnswerRecord(_RecordModel):
+    """A question, answered and scored; a failed one counts as wrong."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    kind: str
+    tags: list[str]
+    question: str
+    choices: list[str] = Field(description="In the order in which they were shown.")
+    text: str = Field(description="The answer, as the benchmark reads it.")
+    choice: int | None
+    right: bool | None = Field(description="Null where the right answer is secret.")
+    oracle: TrueLookRecord | None = Field(description="Null where the run does not ask for it.")
+    looks: list[LookRecord]
+    steps: list[str] = Field(description="Why each look was asked for.")
+    reason: str
+    raw: str = Field(description="The MLLM's last reply, word for word.")
+    warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification, of all looks together.")
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
+    usage: TokenUsage | None
+    prompt_sha256: str | None
+    failure: Failure | None
+    seconds: dict[str, float] = Field(description="Of each stage.")
+
+    @property
+    def score(self) -> float | None:
+        """1 where it is right."""
+        return None if self.right is None else float(self.right)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the line has it."""
+        return self.model_dump()
+
+
+R = TypeVar("R", Record, AnswerRecord)
 
 
 class RecordsFile(AbstractContextManager["RecordsFile"]):
@@ -135,11 +224,15 @@ class RecordsFile(AbstractContextManager["RecordsFile"]):
             self._sync()
 
 
-def read(file: Path) -> Iterator[Record]:
+@overload
+def read(file: Path) -> Iterator[Record]: ...
+@overload
+def read(file: Path, model: type[R]) -> Iterator[R]: ...
+def read(file: Path, model: type[Any] = Record) -> Iterator[Any]:
     """The records of a run, see `read_records`; BadInput where one is broken."""
     for entry in read_records(file):
         try:
-            yield Record.model_validate(entry)
+            yield model.model_validate(entry)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))

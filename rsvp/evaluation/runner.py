@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import Dataset
+from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.evaluation import benchmarks, config, records
+from rsvp.evaluation.answers import (
+    AnswerAggregator,
+    AnswerEngine,
+    AnsweringPipeline,
+    AnswerSummary,
+)
 from rsvp.evaluation.benchmarks import Benchmark
+from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, Work
+from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
 from rsvp.evaluation.progress import show_progress
 from rsvp.evaluation.records import RECORDS, RecordsFile
 from rsvp.evaluation.report import page
@@ -31,26 +39,38 @@ SUMMARY, REPORT = "summary.json", "report.html"
 
 
 def check(
-    name: str, protocol: str | None = None, split: str | None = None
+    name: str,
+    protocol: str | None = None,
+    split: str | None = None,
+    *,
+    data: Path | None = None,
+    zoom: str | None = None,
+    looks: int | None = None,
 ) -> tuple[Benchmark, ScoringProtocol]:
     """The benchmark and the protocol of these names, before any model is loaded.
 
-    BadInput where one of them, or the split, is unknown, or the benchmark doesn't ask for masks.
+    Args:
+        data: the folder, whose samples may be those of another task.
+        zoom, looks: for benchmarks of questions.
+
+    Raises:
+        BadInput: one of them, or the split, is unknown; a zoom where masks are asked for.
     """
     benchmark = benchmarks.find(name)
-    if not benchmark.asks_for_masks:
-        raise BadInput(
-            f"{name} asks for answers, not masks: they come with `rsvp answer`; "
-            f"anyone's answers are scored by: rsvp score {name}"
-        )
     benchmark.check_split(split)
-    return benchmark, benchmark.protocol(protocol)
+    rules = benchmark.protocol(protocol)
+    if data is not None:
+        benchmark = benchmarks.find(benchmarks.resolve(name, data))
+    if benchmark.asks_for_masks and (zoom, looks) != (None, None):
+        raise BadInput(f"{name} asks for masks: leave out --zoom and --looks")
+    Zoom.parse(zoom or DEFAULT_ZOOM)
+    return benchmark, rules
 
 
 def evaluate(
     name: str,
     data: str | Path,
-    pipeline: SegmentingPipeline,
+    pipeline: SegmentingPipeline | AnsweringPipeline,
     out: str | Path,
     *,
     protocol: str | None = None,
@@ -62,13 +82,15 @@ def evaluate(
     oracle: bool = True,
     concurrency: int | None = None,
     engine: Engine | None = None,
+    zoom: str | None = None,
+    looks: int | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Summary:
+) -> Summary | AnswerSummary:
     """Run a pipeline over a benchmark.
 
-    A sample that fails scores as an empty prediction and keeps its cause and the raw reply. After a
-    kill at any moment, `resume` leads to the records (but for timings) and the summary of a run
-    that was never stopped.
+    A sample that fails scores as an empty prediction or a wrong answer, and keeps its cause and the
+    raw reply. After a kill at any moment, `resume` leads to the records (but for timings) and the
+    summary of a run that was never stopped.
 
     Args:
         name, data, protocol, split: see `rsvp.evaluation.score.score`.
@@ -76,10 +98,11 @@ def evaluate(
         limit: take the first so many samples.
         retry_failed: resume, and ask the failed samples again.
         progress: show a bar where stderr is a terminal.
-        oracle: also prompt the segmenter with the true boxes.
+        oracle: also prompt the segmenter with the true boxes, or ask after a look at true masks.
         concurrency: see `rsvp.evaluation.engines.local.LocalEngine`.
         engine: answers the samples; by default this process, with `pipeline`. With another engine
             `pipeline` only describes the run.
+        zoom, looks: of questions: how closer looks are shown, and how many there may be.
         settings: what else `config.json` records and a resumed run must share, e.g. the preset.
 
     Raises:
@@ -89,60 +112,67 @@ def evaluate(
         MLLMFailed: every sample failed; as `AccessDenied`, before that, where a server refuses the
             key.
     """
-    engine = engine or LocalEngine(pipeline, concurrency)
-    benchmark, rules = check(name, protocol, split)
+    benchmark, rules = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)
     open_dataset = functools.partial(benchmark.open, split=split)
-    dataset: Dataset = open_dataset(Path(data))
+    dataset: Any = open_dataset(Path(data))
     dataset.check_images()
     if limit is not None and limit < 1:
         raise BadInput(f"the limit is at least 1 sample, found {limit}")
     ids = [dataset.sample_id(i) for i in range(len(dataset))][:limit]
+    task = _task(
+        benchmark, rules, dataset, pipeline, engine=engine, concurrency=concurrency,
+        oracle=oracle, zoom=zoom, looks=looks,
+    )  # fmt: skip
     folder = Path(out)
     run = RunSettings(
-        benchmark=name,
+        benchmark=benchmarks.resolve(name, data),
         protocol=rules.name,
         split=split,
         data_sha256=dataset.digest,
         samples=len(ids),
         oracle=oracle,
-        pipeline=config.describe_pipeline(pipeline),
-        settings=dict(settings or {}),
+        pipeline=task.described,
+        settings={**(settings or {}), **task.settings},
     )
     file = folder / RECORDS
     with locked(folder):
         _prepare(folder, run, Path(data), resume=resume or retry_failed)
         if retry_failed:
             records.drop_failed(file)
-        aggregator = RunAggregator(rules)
+        aggregator = task.aggregator()
         with RecordsFile(file) as stream:
             done = _replay(file, ids, aggregator)
             pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-            options = EvalOptions(oracle, benchmark.scores_path)
+            options = EvalOptions(oracle, benchmark.traces)
             work = Work(Path(data), open_dataset, dataset, pending, rules, options)
             with (
                 show_progress(name, len(ids), aggregator, shown=progress) as update,
-                contextlib.closing(engine(work)) as answered,
+                contextlib.closing(task.engine(work)) as answered,
             ):
                 for record in answered:
                     stream.append(record.to_dict())
                     aggregator.add(record)
                     update()
         if records.keep_records(file, ids):  # the order decides the bootstrap's draws
-            aggregator = RunAggregator(rules)
+            aggregator = task.aggregator()
             _replay(file, ids, aggregator)
         official = None
-        if benchmark.scores_more and len(ids) == len(dataset):  # AP counts other samples as missed
-            official = score_samples(name, benchmark, dataset, file, rules.name)
+        whole = len(ids) == len(dataset) or not benchmark.needs_all
+        if benchmark.asks_for_masks and benchmark.scores_more and whole:
+            official = score_samples(name, benchmark, dataset, file, rules.name, count=len(ids))
         return _finish(folder, aggregator, official, dataset)
 
 
 def _finish(
-    folder: Path, aggregator: RunAggregator, official: Score | None, dataset: Dataset
-) -> Summary:
+    folder: Path,
+    aggregator: RunAggregator | AnswerAggregator,
+    official: Score | None,
+    dataset: Any,
+) -> Summary | AnswerSummary:
     """Write the summary and the report. MLLMFailed where no sample has an answer."""
     summary = aggregator.summary(official)
     write_json(folder / SUMMARY, summary.to_dict(), sync=True)
-    found = records.read(folder / RECORDS)
+    found = records.read(folder / RECORDS, aggregator.model)
     html = page.page(EvalConfig.read(folder), summary.to_dict(), found, dataset)
     write_text(folder / REPORT, html, sync=True)
     if 0 < aggregator.n == aggregator.failed:
@@ -152,6 +182,48 @@ def _finish(
             f"all {aggregator.n} samples failed{often}: {cause}; --retry-failed asks them again"
         )
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What differs between masks and answers."""
+
+    engine: Callable[[Work], Generator[Any, None, None]]
+    aggregator: Callable[[], RunAggregator | AnswerAggregator]
+    described: dict[str, Any]  # the pipeline
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _task(
+    benchmark: Benchmark,
+    rules: ScoringProtocol,
+    dataset: Any,
+    pipeline: Any,
+    *,
+    engine: Engine | None,
+    concurrency: int | None,
+    oracle: bool,
+    zoom: str | None,
+    looks: int | None,
+) -> _Task:
+    described = config.describe_pipeline(pipeline, trace=benchmark.traces)
+    if not isinstance(benchmark, QuestionBenchmark):
+        if benchmark.traces:
+            if not isinstance(pipeline, TracingPipeline):
+                raise BadInput("this benchmark asks for reasoning paths: the pipeline has no trace")
+            pipeline.check_traces()
+        aggregator = functools.partial(RunAggregator, rules)
+        return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
+    if engine is not None:
+        raise BadInput("questions are asked in this process: leave out --engine")
+    pipeline.check_answers()
+    shown, most = Zoom.parse(zoom or DEFAULT_ZOOM), DEFAULT_LOOKS if looks is None else looks
+    return _Task(
+        AnswerEngine(pipeline, benchmark, shown, most, oracle, concurrency),
+        functools.partial(AnswerAggregator, dataset, benchmark, rules),
+        described | {"prompts": described["prompts"] | config.answer_prompts(pipeline)},
+        {"zoom": shown.mode, "background": shown.background, "looks": most},
+    )
 
 
 def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
@@ -173,10 +245,10 @@ def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> Non
         EvalConfig.read(folder).check_same(run, folder)
 
 
-def _replay(file: Path, ids: list[str], aggregator: RunAggregator) -> set[str]:
+def _replay(file: Path, ids: list[str], aggregator: Any) -> set[str]:
     """Add the records that are there; the ids of their samples. BadInput where one is broken."""
     expected, done = set(ids), set()
-    for record in records.read(file):
+    for record in records.read(file, aggregator.model):
         if record.id not in expected:
             raise BadInput(f"{file}: {record.id!r} is not a sample of this run")
         done.add(record.id)

@@ -27,6 +27,7 @@ class Score:
         missing, failed: see `PredictionFile`; of official results, `missing` names files.
         numbers: name -> interval, number, or None where no sample has it.
         by_kind, by_tag: the same for parts of the samples; empty where the metric has none.
+        references: what others report of the benchmark.
     """
 
     benchmark: str
@@ -37,6 +38,7 @@ class Score:
     numbers: Numbers
     by_kind: Mapping[str, Numbers] = field(default_factory=dict)
     by_tag: Mapping[str, Numbers] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As `rsvp score --json` prints it; an interval is ``{"mean", "low", "high"}``."""
@@ -46,9 +48,9 @@ class Score:
             "n": self.samples,
             "missing": len(self.missing),
             "failed": self.failed,
-            **_to_json(self.numbers),
-            "by_kind": {kind: _to_json(one) for kind, one in self.by_kind.items()},
-            **{tag: _to_json(one) for tag, one in self.by_tag.items()},
+            **to_json(self.numbers),
+            "by_kind": {kind: to_json(one) for kind, one in self.by_kind.items()},
+            **{tag: to_json(one) for tag, one in self.by_tag.items()},
         }
 
 
@@ -79,20 +81,28 @@ def score(
     source = Path(predicted)
     if not source.exists():
         raise BadInput(f"there are no predictions {source}")
+    name = benchmarks.resolve(name, data)
+    benchmark = benchmarks.find(name)
     return score_samples(name, benchmark, benchmark.open(Path(data), split), source, protocol)
 
 
 def score_samples(
-    name: str, benchmark: Benchmark, dataset: Any, source: Path, protocol: str | None = None
+    name: str,
+    benchmark: Benchmark,
+    dataset: Any,
+    source: Path,
+    protocol: str | None = None,
+    *,
+    count: int | None = None,
 ) -> Score:
-    """Score the predictions of a file on open samples; see `score`."""
+    """Score the predictions of a file on open samples, or the first `count`; see `score`."""
     rules = benchmark.protocol(protocol)
     official = benchmark.score_official(dataset, source)
     if official is not None:
         numbers, missing = official
         return Score(name, rules.name, len(dataset), missing, failed=0, numbers=numbers)
     scorer = benchmark.scorer(dataset, rules)
-    ids = [dataset.sample_id(i) for i in range(len(dataset))]
+    ids = [dataset.sample_id(i) for i in range(len(dataset))][:count]
     with PredictionFile(source, ids) as predictions:
         for index, sample_id in enumerate(ids):
             scorer.add(index, predictions[sample_id])
@@ -105,10 +115,12 @@ def score_samples(
         numbers=scorer.numbers(),
         by_kind=scorer.by_kind(),
         by_tag=scorer.by_tag(),
+        references=benchmark.references,
     )
 
 
-def _to_json(numbers: Numbers) -> dict[str, Any]:
+def to_json(numbers: Numbers) -> dict[str, Any]:
+    """Numbers as JSON has them."""
     return {
         name: value.to_dict() if isinstance(value, Interval) else value
         for name, value in numbers.items()

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers
+from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers, vrt
+from rsvp.evaluation.metrics.vrt import PartScore, VrtScore
 from rsvp.evaluation.records import Record
 from rsvp.evaluation.score import Score
 from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
@@ -54,6 +55,12 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
         default=None,
         description="gIoU of the segmenter on the true boxes; an absent sample is empty, scores 1.",
     )
+    oracle_r_lq: Interval | None = Field(
+        default=None,
+        description="Of reasoning paths: as r_lq, r_sq and a_miou, but of the true boxes' masks.",
+    )
+    oracle_r_sq: Interval | None = None
+    oracle_a_miou: Interval | None = None
     box_recall: Interval | None = Field(
         default=None,
         description="Share of the true boxes matched one-to-one by a predicted box at IoU >= 0.5.",
@@ -85,12 +92,15 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
 class RunAggregator(Aggregator[Overlap, GroupSummary]):
     """Aggregates records; keeps a few numbers of each, never its masks."""
 
+    model = Record
+
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
         super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
         self.causes: Counter[str] = Counter()  # of the samples without an answer, so far
         self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
+        self._oracle_paths: list[VrtScore] = []
         self._boxes: list[tuple[float, int]] = []
         self._objects: list[tuple[float, int]] = []
         self._said_absent: dict[bool, list[bool]] = {True: [], False: []}  # by truly absent
@@ -107,9 +117,9 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
         return self.causes.total()
 
     @property
-    def mean_iou(self) -> float | None:
-        """The mean IoU so far."""
-        return self._iou_sum / self._iou_count if self._iou_count else None
+    def headline(self) -> tuple[str, float | None]:
+        """The score so far, and its name."""
+        return "gIoU", self._iou_sum / self._iou_count if self._iou_count else None
 
     def add(self, record: Record) -> None:
         """Count one record."""
@@ -126,7 +136,10 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             self._boxes.append((record.matched_boxes, record.true_boxes))
         if record.oracle is not None:
             self._oracle += [] if record.oracle.iou is None else [record.oracle.iou]
-            objects = record.oracle.objects
+            objects, path = record.oracle.objects, record.oracle.path
+            if path:
+                parts = [PartScore(tuple(ious), len(ious)) for ious in (path, objects)]
+                self._oracle_paths.append(VrtScore(record.id, (), *parts))
             self._objects += [(sum(objects), len(objects))] if objects else []
         for stage, seconds in record.seconds.items():
             self._seconds[stage].append(seconds)
@@ -141,6 +154,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             by_kind=self.by_kind(),
             by_tag=self.by_tag(),
             oracle=mean_or_none(self._oracle),
+            **self._oracle_path(),
             box_recall=_ratio(self._boxes),
             box_to_mask=_ratio(self._objects),
             absent_detected=mean_or_none(self._said_absent[True]),
@@ -151,6 +165,11 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             },
             official=official,
         )
+
+    def _oracle_path(self) -> dict[str, Any]:
+        found = vrt.summarize(self._oracle_paths) if self._oracle_paths else {}
+        names = ("r_lq", "r_sq", "a_miou")
+        return {f"oracle_{name}": found[name] for name in names if name in found}
 
 
 def _ratio(pairs: Sequence[tuple[float, int]]) -> Interval | None:

@@ -17,12 +17,14 @@ class MLLM(Protocol):
         model: the model's own name or folder, from which `registry.family` finds the coordinate
             frame and the prompt profile.
 
-    A backend may also have these four; the functions below give the defaults:
+    A backend may also have these five; the functions below give the defaults:
 
         remote: bool, True where another machine runs the model.
+        connect(): raise MLLMFailed where that machine cannot be reached.
         load(): load the weights that the first reply would load; later calls do nothing.
         reply_longer(messages, cut, *, schema=None): the reply with twice the token limit, after
             the reply `cut` that ended there; None where the limit cannot be raised.
+        replies(messages, count, temperature, *, schema=None): several sampled replies at once.
         familiarity(rgb): the `familiarity` of a reply about this image, without a reply.
     """
 
@@ -48,6 +50,13 @@ def is_remote(mllm: MLLM | None) -> bool:
     return bool(getattr(mllm, "remote", False))
 
 
+def connect_to(mllm: MLLM | None) -> None:
+    """Raise MLLMFailed where the backend's server cannot be reached."""
+    connect = getattr(mllm, "connect", None)
+    if callable(connect):
+        connect()
+
+
 def load(mllm: MLLM) -> None:
     """Load the backend's weights, so that loading is timed apart from the first reply."""
     load_weights = getattr(mllm, "load", None)
@@ -66,6 +75,29 @@ def reply_longer(
     longer = getattr(mllm, "reply_longer", None)
     reply: Reply | None = longer(messages, cut, schema=schema) if callable(longer) else None
     return reply
+
+
+def sample_replies(
+    mllm: MLLM,
+    messages: Sequence[Message],
+    count: int,
+    temperature: float,
+    *,
+    schema: Mapping[str, Any] | None = None,
+) -> list[Reply]:
+    """Several replies to one conversation, sampled at a temperature.
+
+    Servers are asked for all at once, and a local model writes them together. Of a backend that
+    cannot, they come one by one, at its own temperature.
+
+    Raises:
+        MLLMFailed, ModelUnavailable: see `MLLM.reply`; where some replies fail, the others stay.
+    """
+    several = getattr(mllm, "replies", None)
+    if callable(several):
+        found: list[Reply] = several(messages, count, temperature, schema=schema)
+        return found
+    return [mllm.reply(messages, schema=schema) for _ in range(count)]
 
 
 def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:

@@ -11,13 +11,14 @@ on a proxy's HTML page and rejects truncated replies, which `rsvp.parsing` can o
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import random
 from time import perf_counter, sleep
@@ -28,6 +29,7 @@ from pydantic import Field
 
 from rsvp.errors import AccessDenied, MLLMFailed, printable
 from rsvp.mllm import dialects, refusals, wire
+from rsvp.mllm.connection import connection_error
 from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
 
@@ -139,6 +141,13 @@ class OpenAIMLLM:
     def __repr__(self) -> str:
         return f"OpenAIMLLM({self.model!r}, base_url={self.base_url!r})"
 
+    def connect(self) -> None:
+        """Raise MLLMFailed where nothing listens at the server's address; nothing is sent."""
+        error = connection_error(self.base_url)
+        if error is not None:
+            hint = "; is it running? OPENAI_BASE_URL names it"
+            raise MLLMFailed(f"{self.name} at {self.base_url}: cannot connect ({error}){hint}")
+
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
     ) -> Reply:
@@ -176,6 +185,28 @@ class OpenAIMLLM:
         if self._met_context(cut) or self._bounded:
             return None
         return self._ask(messages, schema, 2 * limit, above=limit)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """Ask for several sampled replies at once, in threads; see `rsvp.mllm.sample_replies`."""
+        sampled = copy.copy(self)
+        sampled._temperature = temperature
+        # Not as a context manager: Ctrl-C would wait for the server.
+        threads = ThreadPoolExecutor(count, thread_name_prefix="rsvp-sample")
+        try:
+            calls = [threads.submit(sampled.reply, messages, schema=schema) for _ in range(count)]
+            failed = [call.exception() for call in calls]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        if all(failed):
+            calls[0].result()
+        return [call.result() for call, error in zip(calls, failed, strict=True) if error is None]
 
     def _met_context(self, reply: Reply) -> bool:
         written = reply.usage.completion_tokens

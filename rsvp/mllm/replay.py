@@ -21,9 +21,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.mllm import MLLM, is_remote, reply_longer
+from rsvp.mllm import (
+    MLLM,
+    image_familiarity,
+    is_remote,
+    load,
+    reply_longer,
+    sample_replies,
+)
 from rsvp.platform.files import parse_json, read_bytes, validate, writable
-from rsvp.types import Message, Reply, Usage
+from rsvp.types import Message, Reply, RgbArray, Usage
 
 
 class RecordedUsage(BaseModel, extra="forbid"):
@@ -77,7 +84,7 @@ class ReplayMLLM:
     """
 
     def __init__(self, file: str | Path, record: MLLM | None = None) -> None:
-        self.name = f"replay:{file}"
+        self.name = f"replay:{file}" if record is None else record.name
         self._file = Path(file)
         self._record = record
         self._lock = threading.Lock()
@@ -112,6 +119,36 @@ class ReplayMLLM:
         if self._replayed[key] >= len(self._replies.get(key, ())):
             return None
         return self._replay(key, messages)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """The recorded replies, in order; see `rsvp.mllm.sample_replies`."""
+        if self._record is None:
+            return [self.reply(messages) for _ in range(count)]
+        found = sample_replies(self._record, messages, count, temperature, schema=schema)
+        return [self._recorded(messages, reply) for reply in found]
+
+    def load(self) -> None:
+        """Load the recorded backend's weights."""
+        if self._record is not None:
+            load(self._record)
+
+    def familiarity(self, rgb: RgbArray) -> float | None:
+        """The recorded backend's, see `rsvp.mllm.MLLM`; it is recorded as a reply to the image."""
+        asked = [Message("user", (rgb,))]
+        if self._record is None:
+            replies = self._replies.get(message_key(self.model, asked))
+            return replies[0].familiarity if replies else None
+        found = image_familiarity(self._record, rgb)
+        if found is not None:
+            self._recorded(asked, Reply("", familiarity=found))
+        return found
 
     def _recorded(self, messages: Sequence[Message], reply: Reply) -> Reply:
         """Append a reply to the file, and return it."""

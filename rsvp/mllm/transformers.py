@@ -23,10 +23,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable, first_line
+from rsvp.errors import (
+    BadInput,
+    MissingExtra,
+    MLLMFailed,
+    ModelUnavailable,
+    RsvpError,
+    first_line,
+)
 from rsvp.mllm import loading
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
+from rsvp.mllm.prefix_cache import PrefixCache
 from rsvp.platform import machine
 from rsvp.platform.bounded import OutOfBounds
 from rsvp.platform.devices import choose_placement, dtype_name
@@ -62,6 +70,7 @@ class _Loaded:
     context_length: int | None  # the most tokens that it can read; None where its config has none
     threads: int | None  # CPU threads to decode with; None to leave the number as it is
     familiarity: Familiarity | None  # None where the folder has no classifier of images
+    prefix: PrefixCache
 
 
 class TransformersMLLM:
@@ -74,6 +83,8 @@ class TransformersMLLM:
         load_in_4bit: NF4 weights through bitsandbytes, which needs ``rsvp-segmentation[quant]``.
         max_tokens: the longest reply, in tokens; thinking counts too.
         temperature: 0 is greedy.
+        keep_prefix: keep what was computed for the beginning of a conversation, for the next one
+            that begins alike; takes memory, some 0.1 MB a token with 2 billion parameters.
         enable_thinking: switches the thinking of models whose chat template can: Qwen3.5, GLM-4.5V,
             Gemma 4 and Kimi; None leaves it to the template.
         trust_remote_code: run Python code that comes with the model. Only if you have read it.
@@ -93,6 +104,7 @@ class TransformersMLLM:
         load_in_4bit: bool = False,
         max_tokens: Annotated[int, Field(ge=1)] = 4096,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
+        keep_prefix: bool = True,
         enable_thinking: bool | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -103,9 +115,14 @@ class TransformersMLLM:
         _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
         self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
         self._max_tokens, self._temperature = max_tokens, temperature
-        self._enable_thinking = enable_thinking
+        self._enable_thinking, self.keep_prefix = enable_thinking, keep_prefix
         self._loaded: _Loaded | None = None
         self._lock = threading.Lock()
+
+    @property
+    def reused_tokens(self) -> int:
+        """How many tokens of the last prompt were not computed again, see `keep_prefix`."""
+        return self._loaded.prefix.reused if self._loaded else 0
 
     def load(self) -> None:
         """Load the model, downloaded if necessary; later calls do nothing.
@@ -132,9 +149,7 @@ class TransformersMLLM:
             ModelUnavailable: as `load`; weights that are not finite, a template without an end.
         """
         del schema
-        reply = self._reply(messages, self._max_tokens)
-        assert reply is not None
-        return reply
+        return self._replies(messages, self._max_tokens)[0]
 
     def reply_longer(
         self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
@@ -144,7 +159,24 @@ class TransformersMLLM:
         None where the model's context has no room for more.
         """
         del schema
-        return self._reply(messages, 2 * self._max_tokens, longer_than=cut.usage.completion_tokens)
+        longer_than = cut.usage.completion_tokens
+        return next(iter(self._replies(messages, 2 * self._max_tokens, longer_than)), None)
+
+    def replies(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        temperature: float,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Reply]:
+        """Several sampled replies, decoded as one batch; see `rsvp.mllm.sample_replies`.
+
+        A model with an encoder reads the prompt once for all of them. Only the first one's usage
+        has the prompt's tokens.
+        """
+        del schema
+        return self._replies(messages, self._max_tokens, count=count, temperature=temperature)
 
     def familiarity(self, rgb: RgbArray) -> float | None:
         """The `familiarity` of a reply about an (H, W, 3) uint8 image, without a reply.
@@ -166,19 +198,31 @@ class TransformersMLLM:
                 loaded.model.get_image_features(**inputs)
             return loaded.familiarity.score()
 
-    def _reply(
-        self, messages: Sequence[Message], max_tokens: int, *, longer_than: int = 0
-    ) -> Reply | None:
-        """A reply; None where it cannot have more than `longer_than` tokens."""
+    def _replies(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        longer_than: int = 0,
+        *,
+        count: int = 1,
+        temperature: float | None = None,
+    ) -> list[Reply]:
+        """Replies; none where they cannot have more than `longer_than` tokens."""
         with self._lock:
             loaded = self._ready()
             started = time.perf_counter()
+            settings = copy.copy(loaded.generation)
+            settings.num_return_sequences = count
+            if temperature is not None:
+                settings.do_sample, settings.temperature = True, temperature
             try:
                 with _cpu_threads(loaded.threads):
-                    reply = self._generate(loaded, messages, max_tokens, longer_than)
+                    found = self._generate(loaded, messages, settings, max_tokens, longer_than)
             except OutOfBounds as error:
                 raise ModelUnavailable(f"{self.name} has a bad chat template: {error}") from error
-            except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+            except RsvpError:
+                raise
+            except Exception as error:  # a stranger's settings raise anything
                 from rsvp.platform.pretrained import non_finite
 
                 if broken := non_finite(dict(loaded.model.named_parameters())):
@@ -186,11 +230,17 @@ class TransformersMLLM:
                         f"{self.name} holds weights that are not finite: {broken}"
                     ) from error
                 raise MLLMFailed(f"{self.name} could not answer: {first_line(error)}") from error
-        return reply and replace(reply, seconds=time.perf_counter() - started)
+        seconds = (time.perf_counter() - started) / max(1, len(found))
+        return [replace(reply, seconds=seconds) for reply in found]
 
     def _generate(
-        self, loaded: _Loaded, messages: Sequence[Message], max_tokens: int, longer_than: int
-    ) -> Reply | None:
+        self,
+        loaded: _Loaded,
+        messages: Sequence[Message],
+        settings: Any,
+        max_tokens: int,
+        longer_than: int,
+    ) -> list[Reply]:
         import torch
 
         prompt = loaded.chat.render(messages)
@@ -200,26 +250,35 @@ class TransformersMLLM:
         prompt_tokens = int(inputs["input_ids"].shape[1])
         # With an encoder, the prompt is not in the decoder, which begins with its start token.
         start = 1 if loaded.model.config.is_encoder_decoder else prompt_tokens
-        settings = copy.copy(loaded.generation)
         room = self._room(loaded.context_length, prompt_tokens, start)
         settings.max_new_tokens = min(max_tokens, room)
         if settings.max_new_tokens <= longer_than:
-            return None
+            return []
         confidence = _Confidence()
         with torch.inference_mode():
-            sequence = loaded.model.generate(
-                **inputs, generation_config=settings, logits_processor=[confidence]
+            kept = self.keep_prefix and settings.num_return_sequences == 1
+            generate = loaded.prefix.generate if kept else _generate_plain
+            sequences = generate(
+                loaded.model, inputs, generation_config=settings, logits_processor=[confidence]
             )
-        ids = sequence[0, start:].tolist()
-        ended = bool(ids) and ids[-1] in loading.token_ids(loaded.generation.eos_token_id)
-        return Reply(
-            loaded.chat.reply_text(prompt, ids, settings),
-            Usage(prompt_tokens, len(ids), calls=1),
-            finish_reason="stop" if ended else "length",
-            confidence=confidence.mean(len(ids)),
-            familiarity=loaded.familiarity.score() if loaded.familiarity else None,
-            resized=resized,
-        )
+        ends = set(loading.token_ids(loaded.generation.eos_token_id))
+        familiarity = loaded.familiarity.score() if loaded.familiarity else None
+        found = []
+        for row, sequence in enumerate(sequences[:, start:].tolist()):
+            # Behind the end of a shorter sequence of the batch there is padding.
+            end = next((i + 1 for i, token in enumerate(sequence) if token in ends), None)
+            ids = sequence[:end]
+            found.append(
+                Reply(
+                    loaded.chat.reply_text(prompt, ids, settings),
+                    Usage(0 if row else prompt_tokens, len(ids), calls=1),
+                    finish_reason="length" if end is None else "stop",
+                    confidence=confidence.mean(row, len(ids)),
+                    familiarity=familiarity,
+                    resized=resized,
+                )
+            )
+        return found
 
     def _room(self, context_length: int | None, prompt_tokens: int, start: int) -> int:
         """How many tokens may be generated: later positions have no embedding."""
@@ -266,7 +325,9 @@ class TransformersMLLM:
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         threads = 1 if model.device.type == "cpu" and parameters < _SMALL else None
         settings = loading.generation_settings(model, processor.tokenizer, self._temperature)
-        self._loaded = _Loaded(model, chat, settings, context_length, threads, familiarity)
+        self._loaded = _Loaded(
+            model, chat, settings, context_length, threads, familiarity, PrefixCache()
+        )
         return self._loaded
 
     def _load_model(self, folder: Path, config: Any) -> Any:
@@ -296,30 +357,35 @@ class TransformersMLLM:
             )
 
 
+def _generate_plain(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
+    found: torch.Tensor = model.generate(**inputs, **options)
+    return found
+
+
 class _Confidence:
-    """A logits processor that records the probability of each step's likeliest token.
+    """A logits processor that records the probability of each step's likeliest tokens.
 
     Raises:
         ValueError: the network overflows; its choices would all be the same token.
     """
 
     def __init__(self) -> None:
-        self._log_probs: list[float] = []
+        self._log_probs: list[list[float]] = []  # of each step, one a sequence
 
     def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        log_prob = float(scores[0].max() - scores[0].logsumexp(0))
-        if not math.isfinite(log_prob):
+        log_probs = (scores.max(-1).values - scores.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, log_probs)):
             used = str(scores.dtype).removeprefix("torch.")
             raise ValueError(
                 f"its logits are not finite ({used} weights or activations overflow); use another "
                 "number type: --option dtype=float32, or bfloat16 where the device has it"
             )
-        self._log_probs.append(log_prob)
+        self._log_probs.append(log_probs)
         return scores
 
-    def mean(self, count: int) -> float:
-        """Mean probability of the first `count` choices, 0 to 1; 0 when there were none."""
-        probabilities = [math.exp(p) for p in self._log_probs[:count]]
+    def mean(self, row: int, count: int) -> float:
+        """Mean probability of the first `count` choices of a sequence; 0 when there were none."""
+        probabilities = [math.exp(step[row]) for step in self._log_probs[:count]]
         return sum(probabilities) / len(probabilities) if probabilities else 0.0
 
 

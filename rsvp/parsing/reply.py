@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import keys, search, selection, values
@@ -14,6 +15,8 @@ from rsvp.parsing.choice import AnswerCandidate
 from rsvp.parsing.keys import Expect
 from rsvp.parsing.lenient_json import Array, Node, Object, OutOfBudgetError
 from rsvp.parsing.values import Numbers, Pair, Unreadable, preview
+
+T = TypeVar("T")
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
@@ -33,6 +36,7 @@ class RawStep:
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     marks: tuple[int, ...] = ()
+    objects: tuple[RawTarget, ...] = ()  # of a reasoning path, see `rsvp.parsing.path`
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class RawTarget:
         negative: the same, on what is not the target.
         rows, columns: 1-based band numbers, any range.
         marks: the numbers of the marks.
+        id: of a reasoning path: the number by which the model calls the object.
     """
 
     label: str
@@ -55,6 +60,12 @@ class RawTarget:
     columns: tuple[int, ...] = ()
     marks: tuple[int, ...] = ()
     negative: tuple[Pair, ...] = ()
+    id: int | None = None
+
+    @property
+    def has_region(self) -> bool:
+        """Whether it says where it is."""
+        return bool(self.box or self.points or self.rows or self.marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class ParsedReply:
         understood: False where the model says (`"understood": false`) that it cannot read images
             of this kind.
         warnings: what was left out, in words for the user.
+        answer: of a reasoning path, whose answer's objects are the targets.
     """
 
     steps: tuple[RawStep, ...]
@@ -72,6 +84,7 @@ class ParsedReply:
     reason: str
     understood: bool = True
     warnings: tuple[str, ...] = ()
+    answer: str = ""
 
 
 def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedReply:
@@ -86,15 +99,20 @@ def parse_reply(text: str, *, expect: Expect, y_first: bool = False) -> ParsedRe
     Raises:
         UnparsableReply: it contains no answer, or none that is certain.
     """
+    return read_reply(text, lambda bare: _parsed(bare, EntryReader(expect, y_first)))
+
+
+def read_reply(text: str, read: Callable[[str], T]) -> T:
+    """Read a reply without the quotes around it; what `read` cannot read is `UnparsableReply`."""
     try:
-        return _parsed(_unquoted(text), _EntryReader(expect, y_first))
+        return read(_unquoted(text))
     except Unreadable as error:
         raise UnparsableReply(str(error), text) from None
     except OutOfBudgetError:
         raise UnparsableReply("the reply is too complicated to read", text) from None
 
 
-def _parsed(text: str, reader: _EntryReader) -> ParsedReply:
+def _parsed(text: str, reader: EntryReader) -> ParsedReply:
     answer = search.find(text, reader.expect)
     understood = _first(answer, ("understood",), lambda value: value is False) is not False
     targets, warnings = _without_repeats(reader.targets(answer))
@@ -122,7 +140,7 @@ def _unquoted(text: str) -> str:
     return text
 
 
-class _EntryReader:
+class EntryReader:
     """Reads targets of the expected kind."""
 
     def __init__(self, expect: Expect, y_first: bool) -> None:
@@ -148,13 +166,13 @@ class _EntryReader:
         if isinstance(node, Object):
             if not node.complete:
                 raise Unreadable("the reply was cut off inside its first target")
-            return self._entry(node)
+            return self.entry(node)
         return self._values("", node)
 
     def _list(self, node: Array) -> list[RawTarget]:
         if node.complete and not node.items:
             return []
-        items = [item for item in node.items if not _is_cut(item)]
+        items = [item for item in node.items if not is_cut(item)]
         if len(items) > MAX_TARGETS and not values.is_flat(node):
             raise Unreadable(f"the reply has more than {MAX_TARGETS} targets")
         if node.complete and not (items := selection.flagged(items)):
@@ -170,20 +188,20 @@ class _EntryReader:
         targets: list[RawTarget] = []
         for place, item in enumerate(items, start=1):
             try:
-                targets += self._entry(item)
+                targets += self.entry(item)
             except Unreadable as error:
                 raise Unreadable(f"target {place}: {error}") from None
         return targets
 
-    def _entry(self, node: Node) -> list[RawTarget]:
+    def entry(self, node: Node) -> list[RawTarget]:
         """The target of one entry; several when it lists several boxes."""
         if not isinstance(node, Object):
             return self._values("", node)
         if not keys.has_region(node, self.expect):
             labelled = keys.labelled(node, self.expect)
             if labelled and not node.key(selection.LABEL):
-                return [target for item in labelled.items for target in self._entry(item)]
-        label = _label(node)
+                return [target for item in labelled.items for target in self.entry(item)]
+        label = label_of(node)
         if self.expect == "bands":
             rows = values.bands(_field(node, keys.ROWS, '"rows"'))
             columns = values.bands(_field(node, keys.COLUMNS, '"columns"'))
@@ -243,7 +261,7 @@ class _EntryReader:
                     yield from values.boxes(item, y_first=self.y_first)
 
 
-def _is_cut(node: Node) -> bool:
+def is_cut(node: Node) -> bool:
     return isinstance(node, Array | Object) and not node.complete
 
 
@@ -260,7 +278,7 @@ def _optional(node: Object, names: tuple[str, ...]) -> Node:
     return None if isinstance(value, Array) and not value.items else value
 
 
-def _label(node: Object) -> str:
+def label_of(node: Object) -> str:
     value = node.first(selection.LABEL, "")
     if isinstance(value, float):
         return f"{value:g}"
@@ -273,7 +291,7 @@ def _step_bands(node: Object, names: tuple[str, ...]) -> tuple[int, ...]:
     return ()
 
 
-def _steps(answer: AnswerCandidate, reader: _EntryReader) -> tuple[RawStep, ...]:
+def _steps(answer: AnswerCandidate, reader: EntryReader) -> tuple[RawStep, ...]:
     node = _first(answer, keys.STEPS, lambda value: isinstance(value, Array | Object))
     items: list[Node] = []
     if isinstance(node, Array):

@@ -10,6 +10,7 @@ families are read, then lists that stand alone, then prose.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -91,6 +92,32 @@ def _nothing(text: str, broken: bool) -> str:
     if not text.strip():
         return "the reply is empty"
     return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
+
+
+def find_object(text: str, opened: Callable[[Node], Object | None], what: str) -> Object:
+    """The one object that is the answer, chosen as `find` does.
+
+    Args:
+        opened: the object with the answer in a document, None where there is none.
+        what: the answer, for messages, e.g. `a "path"`.
+    """
+    scan = Scan(text)
+    found = [
+        AnswerCandidate("whole", node, (node,), item.start, item.end, node.complete)
+        for item in scan.found
+        if isinstance(item, Document) and (node := opened(item.node)) is not None
+    ]
+    found = [one for one in found if scan.trusts(one)]
+    if scan.marked:
+        first, last = scan.marked
+        found = [one for one in found if first <= one.start and one.end <= last] or found
+    if not found:
+        raise Unreadable("the reply is empty" if not text.strip() else f"the reply has no {what}")
+    complete = [one for one in found if one.complete]
+    chosen = choice.resolved(complete, text, scan.visible_from) if complete else found[-1]
+    if not isinstance(chosen.targets, Object):
+        raise Unreadable("the reply holds several answers")
+    return chosen.targets
 
 
 class Scan:

@@ -119,11 +119,12 @@ class Sam3Detector:
             made = self._tokenizer(
                 text, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
             )
-            if made["input_ids"].shape[1] > MAX_TOKENS:
-                raise BadInput(
-                    f"a phrase has at most {MAX_TOKENS - 2} tokens, found more: {text[:60]!r}"
-                )
+            if made["input_ids"].shape[1] > MAX_TOKENS:  # e.g. a query that is a sentence
+                log.warning("%s reads no phrase as long as %r: it is left out", self.name, text)
+                continue
             tokens[phrase] = (made["input_ids"], made["attention_mask"])
+        if not tokens:
+            raise BadInput(f"no phrase is short enough: {MAX_TOKENS} tokens with start and end")
         return tokens
 
     def _detect(self, image: Image, tokens: dict[str, tuple[Tensor, Tensor]]) -> Iterator[_Found]:

@@ -52,6 +52,10 @@ class Strategy(Protocol):
         """
         ...
 
+    def path_schema(self, frame: Frame | None = None) -> Mapping[str, Any]:
+        """JSON schema of a reasoning path, see `schema`."""
+        ...
+
     def view(
         self,
         image: Image,
@@ -76,6 +80,16 @@ class Strategy(Protocol):
         """
         ...
 
+    def read_path(self, text: str, image: Image, view: View, frame: Frame) -> Reasoning:
+        """Read a reasoning path: every object of its steps and its answer, each once.
+
+        Objects without a usable place stay in the steps, without a number.
+
+        Raises:
+            UnparsableReply: it holds no path.
+        """
+        ...
+
 
 @runtime_checkable
 class NeedsSegmenter(Protocol):
@@ -83,4 +97,13 @@ class NeedsSegmenter(Protocol):
 
     def check_segmenter(self, segmenter: Segmenter) -> None:
         """Raise BadInput where this segmenter cannot do what the strategy needs."""
+        ...
+
+
+@runtime_checkable
+class ChecksPrompt(Protocol):
+    """A strategy with settings that not every prompt tells the MLLM of."""
+
+    def check_prompt(self, mllm: str, template: str) -> None:
+        """Raise BadInput where an MLLM is asked by a template that cannot say what is shown."""
         ...

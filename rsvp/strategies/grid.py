@@ -50,6 +50,12 @@ class GridStrategy(RegionStrategy[View]):
             raise BadInput(f"padding is a fraction of the region's size, 0 to 10, found {padding}")
         self.padding = padding
 
+    def check_prompt(self, mllm: str, template: str) -> None:
+        """See `ChecksPrompt`: without their number in the prompt, a model knows the usual bands."""
+        if "$rows" not in template and self.grid != _parse_grid(DEFAULT_GRID):
+            rows, columns = self.grid
+            raise BadInput(f"{mllm} knows a grid of {DEFAULT_GRID} only, found {rows}x{columns}")
+
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         bands = {"rows": INTEGERS, "columns": INTEGERS}
         return bands, bands

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image as Pil
 
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
 from rsvp.drawing import mark_prompt
+from rsvp.drawing.checks import resized_mask
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
 from rsvp.parsing import ParsedReply, RawStep, RawTarget
@@ -41,7 +41,7 @@ from rsvp.strategies.candidates import (
     segmenter_candidates,
     select_candidates,
 )
-from rsvp.types import BoolMask, Box, Image, PackedMask, Proposal, RgbArray, union_of
+from rsvp.types import Box, Image, PackedMask, Proposal, RgbArray, union_of
 
 AUTO, MASKS = "auto", "masks"
 MAX_MARKS = 40  # more can be drawn, but hardly distinguished
@@ -120,7 +120,12 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         found = self._find(image, query, min(self.max_marks, max(1, fitting)), cache)
         scale = np.array([rgb.shape[1] / image.width, rgb.shape[0] / image.height] * 2)
         boxes = [Box(*corners) for corners in (found.boxes.astype(float) * scale).tolist()]
-        drawn = mark_prompt(rgb, boxes, _resized(found.masks, rgb.shape[:2]))
+        size = (rgb.shape[0], rgb.shape[1])
+        masks = None
+        if found.masks is not None:
+            small = [resized_mask(mask.unpack(), size) for mask in found.masks]
+            masks = np.array(small, dtype=np.bool_).reshape(-1, *size)
+        drawn = mark_prompt(rgb, boxes, masks)
         variables = {**size_variables(rgb), "marks_range": marks_range(len(found))}
         return MarkedView(drawn, variables, found)
 
@@ -192,14 +197,3 @@ def _box_around(candidates: Candidates, rows: Sequence[int], size: tuple[int, in
 
 def _union(masks: Sequence[PackedMask]) -> PackedMask:
     return PackedMask.pack(union_of(masks, masks[0].size))
-
-
-def _resized(masks: Sequence[PackedMask] | None, size: tuple[int, ...]) -> BoolMask | None:
-    """(n, h, w) masks at the view's size."""
-    if masks is None:
-        return None
-    small = [
-        np.asarray(Pil.fromarray(mask.unpack()).resize((size[1], size[0]), Pil.Resampling.NEAREST))
-        for mask in masks
-    ]
-    return np.array(small, dtype=np.bool_).reshape(-1, *size)

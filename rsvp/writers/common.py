@@ -15,6 +15,11 @@ def mask_file(number: int) -> str:
     return f"masks/{number:03d}.png"
 
 
+def look_file(number: int) -> str:
+    """The picture of the look at this place among those that have one, counted from 0."""
+    return f"looks/{number:03d}.png"
+
+
 def image_stem(path: str | None) -> str:
     """What a file is called that is named like the image."""
     return Path(path or "image").stem

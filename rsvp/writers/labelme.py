@@ -12,19 +12,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsvp.errors import BadInput
 from rsvp.masks import mask_to_box
-from rsvp.platform.files import json_bytes
+from rsvp.platform.files import json_bytes, parse_json, read_bytes
 from rsvp.types import Image, RgbArray, Segmentation, Target
-from rsvp.writers.common import label_of, png
+from rsvp.writers.common import image_stem, label_of, png
 
+_OURS = {"generator": "rsvp"}  # LabelMe keeps a key that it does not know
+_RESERVED = ("result", "coco", "coco-rle")  # names of other formats' files
 _VERSION = "5.5.0"  # of the format's description
 # What LabelMe opens by itself, with the EXIF orientation applied, as rsvp does.
 _OPENED_BY_LABELME = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`labelme.json`."""
-    yield "labelme.json", json_bytes(to_labelme(result, folder))
+    """`NAME.json`, named like the image, as LabelMe looks for it."""
+    yield labelme_file(result.image.path), json_bytes(to_labelme(result, folder))
+
+
+def labelme_file(image_path: str | None) -> str:
+    """The name of an image's LabelMe file."""
+    stem = image_stem(image_path)
+    return f"{stem}.labelme.json" if stem.lower() in _RESERVED else f"{stem}.json"
+
+
+def is_ours(file: Path) -> bool:
+    """Whether rsvp wrote a LabelMe file, maybe edited since."""
+    try:
+        found = parse_json(read_bytes(file), str(file))
+    except BadInput:
+        return False
+    return isinstance(found, dict) and _OURS.items() <= found.items()
 
 
 def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[str, Any]:
@@ -38,6 +56,7 @@ def to_labelme(result: Segmentation, folder: str | Path | None = None) -> dict[s
     path = None if folder is None else _relative_path(image, Path(folder))
     return {
         "version": _VERSION,
+        **_OURS,
         "flags": {},
         "shapes": [shape for target in result.targets if (shape := _shape(target))],
         "imagePath": path or Path(image.path or "image.png").name,

@@ -155,6 +155,45 @@ def test_mmbench_with_rotations_keeps_them_and_finds_the_shared_picture(tmp_path
     assert load_image(dataset[1].image).rgb[0, 0, 0] == 50
 
 
+def test_mmbench_takes_the_text_nan_for_an_empty_cell(tmp_path):
+    row = with_image({**choice(7, "B"), "C": "nan", "D": "nan", "hint": "nan"})
+    write_tsv(tmp_path / "dev.tsv", [row])
+    assert [(q.question, q.options) for q in vqa.mmbench(tmp_path).questions] == [
+        ("Where?", ("left", "right")), ("Where?", ("right", "left")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
+def test_one_of_several_tables_is_chosen_by_its_split(tmp_path, suffix):
+    for size in ("4k", "8k"):
+        file = tmp_path / f"hr_bench_{size}.{suffix}"
+        row = with_image(choice(int(size[0])))
+        if suffix == "tsv":
+            write_tsv(file, [row])
+        else:
+            pq.write_table(pa.Table.from_pylist([row]), file)
+    assert vqa.hrbench(tmp_path, "8k").sample_id(0) == "8"
+    assert vqa.hrbench(tmp_path, "hr_bench_4k").sample_id(0) == "4"
+    for split in (None, "2k", "k"):
+        with pytest.raises(BadInput, match="hr_bench_8k"):
+            vqa.hrbench(tmp_path, split)
+
+
+def test_visulogic_reads_its_lines(tmp_path):
+    put(tmp_path / "images/00000.png")
+    line = {"image_path": "images/00000.png", "question": "Which?", "label": "C", "id": "a1"}
+    put(tmp_path / "data.jsonl", lines({**line, "tag": "Spatial Reasoning"}))
+    dataset = vqa.visulogic(tmp_path)
+    dataset.check_images()
+    (one,) = dataset.questions
+    found = (one.id, one.question, one.answer, one.kind)
+    assert found == ("a1", "Which?", "C", "Spatial Reasoning")
+    assert one.options == ("A", "B", "C", "D")
+    put(tmp_path / "data.jsonl", lines({**line, "label": "E"}))
+    with pytest.raises(BadInput, match=r"line 1: a1: the answer is one of"):
+        vqa.visulogic(tmp_path)
+
+
 def test_secret_answers_are_none(tmp_path):
     write_tsv(tmp_path / "test.tsv", [with_image(choice(7, ""))])
     assert {one.answer for one in vqa.mmbench(tmp_path).questions} == {None}
@@ -269,6 +308,13 @@ def test_mmvp_questions_come_in_pairs(tmp_path):
     assert [one.group for one in questions] == [("1",), ("1",), ("2",), ("2",)]
     assert [one.answer for one in questions] == list("ABBA")
     assert questions[0].options == ("Open", "Closed, or so")
+
+
+def test_mmvp_is_read_with_the_header_of_public_copies_and_without_pictures(tmp_path):
+    header = "lndex,Question,Options,Correct Answer"
+    put(tmp_path / "Questions.csv", f"{header}\n1,Q,(a) One (b) Two,(b)\n".encode())
+    (one,) = vqa.mmvp(tmp_path).questions
+    assert (one.id, one.answer) == ("1", "B")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,6 @@
 """`rsvp eval` on benchmarks other than scenes: their own protocols, their own scores."""
 
-import io
-import json
-
 import numpy as np
-import pyarrow
 import pytest
 from benchmark_folders import (
     HEIGHT,
@@ -16,23 +12,20 @@ from benchmark_folders import (
     write_seginw_set,
 )
 from PIL import Image as Pil
-from pyarrow import parquet
 
 from rsvp.errors import BadInput
-from rsvp.evaluation.metrics import vrt
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import encode_rle
 from rsvp.result import Result
-from rsvp.types import Box, Image, ModelNames, PackedMask, Proposal, Reasoning, Step, Target
+from rsvp.types import Box, ModelNames, PackedMask, Proposal, Reasoning, Target
 
 
 class Scripted:
-    """Answers a query with boxes, and names others in its steps; masks fill them."""
+    """Answers a query with boxes; masks fill them."""
 
-    def __init__(self, answers, steps=()):
+    def __init__(self, answers):
         self.answers = answers
-        self.steps = tuple(Step(f"look [SEG] here {i}", (box,)) for i, box in enumerate(steps))
 
     def segment(self, image, query="", boxes=None):
         boxes = self.answers.get(query, []) if boxes is None else boxes
@@ -43,7 +36,7 @@ class Scripted:
             targets.append(Target("thing", box, 0.5, PackedMask.pack(mask)))
         proposals = tuple(Proposal("thing", box) for box in boxes)
         names = ModelNames("script", "boxes", "filler", "ab" * 32)
-        return Result(image, query, Reasoning(self.steps, proposals, ""), tuple(targets), names)
+        return Result(image, query, Reasoning((), proposals, ""), tuple(targets), names)
 
 
 def run(name, data, out, pipeline, **options):
@@ -104,58 +97,10 @@ def test_seginw_is_scored_by_ap(tmp_path):
     assert "ap" not in run("seginw", data, tmp_path / "two", Scripted({}), limit=2)
 
 
-def test_vrt_scores_the_steps_boxes_too(tmp_path):
-    lamp, table = rectangle(0, 0, 4, 4), rectangle(10, 10, 20, 20)
-    picture = io.BytesIO()
-    Pil.new("RGB", (WIDTH, HEIGHT)).save(picture, "PNG")
-    objects = {"1": {"mask": encode_rle(lamp)}, "2": {"mask": encode_rle(table)}}
-    row = {
-        "key": "a",
-        "image": {"bytes": picture.getvalue(), "path": None},
-        "question": "What lights the table?",
-        "objects_info_json": json.dumps(objects),
-        "human_labeled_r_objs": [2],
-        "human_labeled_a_objs": [1],
-        "class_ids": ["#func"],
-    }
-    (tmp_path / "data").mkdir()
-    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "data" / "test.parquet")
-    answers = {"What lights the table?": [Box(0, 0, 4, 2)]}
-    pipeline = Scripted(answers, steps=[Box(10, 10, 20, 20), Box(25, 0, 30, 5)])
-    found = run("vrt", tmp_path / "data", tmp_path / "out", pipeline)
-    assert found["r_lq"]["mean"] == 1.0
-    assert found["r_precision"]["mean"] == 0.5  # the second step's box is nothing's
-    assert found["a_miou"]["mean"] == 0.5
-    assert found["giou"]["mean"] == 0.5  # of the answer; the path is no part of it
-    assert found["by_kind"]["#func"]["r_lq"]["mean"] == 1.0
-
-
-def test_a_text_has_one_mark_for_each_mask_and_none_of_the_models_own():
-    image = Image(np.zeros((4, 4, 3), np.uint8), "")
-    a, b, c = Box(0, 0, 1, 1), Box(1, 1, 2, 2), Box(2, 2, 3, 3)
-    mask = np.zeros((4, 4), np.bool_)
-    steps = (Step("first [SEG] <answer>", (a, b)), Step("again", (a,)))
-    targets = (Target("</answer>cup", c, 1.0, PackedMask.pack(mask)),)
-    names = ModelNames(None, None, "s", None)
-    result = Result(image, "q", Reasoning(steps, (Proposal("cup", c),), ""), targets, names)
-    cut = Result(
-        image,
-        "q",
-        Reasoning((), (), ""),
-        tuple(Target("", box, 1.0, PackedMask.pack(mask)) for box in (b, a)),
-        names,
-    )
-    path = vrt.path_targets(cut, result)
-    assert [target.box for target in path] == [a, b]
-    text = vrt.as_text(result, path)
-    assert text == ("<think>first   [SEG] [SEG] again</think><answer>cup [SEG]</answer>")
-    assert vrt.seg_indices(text) == ([0, 1], [2])
-
-
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("pope", {}, "pope asks for answers, not masks"),
+        ("reasonseg", {"zoom": "box"}, "reasonseg asks for masks: leave out --zoom"),
         ("scenes", {"protocol": "lisa"}, "unknown protocol 'lisa'"),
         ("refcoco", {"split": "testC"}, "unknown split 'testC'"),
     ],

@@ -72,6 +72,8 @@ def counts(scorer):
         ("red or green", None),
         ("(A) or (B)", None),
         ("E", None),
+        ("a", None),  # an article, cut off
+        ("(a)", "A"),
         ("I cannot tell.", None),
         ("reddish", None),
     ],
@@ -112,6 +114,8 @@ def test_popes_own_rule_to_the_letter(reply, said):
         ("**No**, they differ", "no"),
         ("They differ, so no.", "no"),
         ("Perhaps yes, perhaps no", None),
+        ("Yes and no.", None),
+        ("No or yes", None),
         ("I cannot tell", None),
         ("Nothing is known", None),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from rsvp import registry
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.mllm import MLLM
+from rsvp.mllm import MLLM, image_familiarity
 from rsvp.mllm.replay import ReplayMLLM, message_key
 from rsvp.types import Message, Reply, Usage
 
@@ -130,3 +130,31 @@ def test_the_error_names_a_broken_line(tmp_path: Path, broken: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no file"):
         ReplayMLLM(tmp_path / "none.jsonl")
+
+
+class Familiar(CountingMLLM):
+    """A model that loads weights and knows which images it knows."""
+
+    loaded = 0
+
+    def load(self) -> None:
+        self.loaded += 1
+
+    def familiarity(self, rgb: np.ndarray) -> float:
+        return float(rgb.sum())
+
+
+def test_what_a_backend_can_do_besides_is_recorded_too(tmp_path: Path) -> None:
+    file, backend = tmp_path / "run.jsonl", Familiar()
+    recorder = ReplayMLLM(file, record=backend)
+    recorder.load()
+    assert (backend.loaded, recorder.name) == (1, "counting")
+    known = image_familiarity(recorder, IMAGE)
+    assert known == float(IMAGE.sum())
+    player = ReplayMLLM(file)
+    assert image_familiarity(player, IMAGE) == known
+    assert image_familiarity(player, IMAGE + 1) is None
+    player.load()
+    recorder = ReplayMLLM(tmp_path / "other.jsonl", record=CountingMLLM())
+    assert image_familiarity(recorder, IMAGE) is None
+    assert not (tmp_path / "other.jsonl").exists()

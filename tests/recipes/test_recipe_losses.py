@@ -36,13 +36,13 @@ def test_tag_numbers_are_read_where_they_are_drawn() -> None:
     true = torch.tensor([[0, 3, 0, 7]])
     logits = torch.zeros(1, 4, 25)
     logits.scatter_(2, true[..., None], 20.0)
-    loss, right = losses.tag_number_loss(logits, true)
+    loss, right = losses.reading_loss(logits, true)
     assert loss.item() == pytest.approx(0, abs=1e-3)
     assert right == 1
-    loss, right = losses.tag_number_loss(logits.roll(1, 1), true)
+    loss, right = losses.reading_loss(logits.roll(1, 1), true)
     assert loss.item() > 10
     assert right == 0
-    assert losses.tag_number_loss(logits, torch.zeros_like(true))[1] == 0  # nothing to read
+    assert losses.reading_loss(logits, torch.zeros_like(true))[1] == 0  # nothing to read
 
 
 def test_attention_on_the_target_cells_costs_nothing() -> None:

@@ -9,18 +9,34 @@ import re
 import numpy as np
 import pytest
 import torch
+from scripted import pipeline
 
-from recipes.embedded.examples import CELLS, SIZE, scene_example, to_pixels
-from recipes.embedded.looking import LOOKS, look_example, take_away, view_example
+from recipes.embedded import looking
+from recipes.embedded.examples import CELLS, SIZE, Turn, scene_example, to_pixels
+from recipes.embedded.looking import (
+    DETAIL_CLASSES,
+    LOOKS,
+    _answer_turn,
+    look_example,
+    mask_outside,
+    sheet_example,
+    view_example,
+)
 from recipes.embedded.paths import trace_example
 from recipes.embedded.task_replies import TASK_FRAGMENTS, WORDS, MaskVerdict, inner_point
 from recipes.embedded.tasks import TASKS, task_example, task_prompts
 from recipes.embedded.tokenizer import extended_tokenizer, make_tokenizer, unwritten_ids
 from recipes.embedded.trainer import ReasonerTrainer
 from recipes.embedded.verifying import bad_mask, judge, sample_masks
+from rsvp import looks
+from rsvp.answer import question_variables
 from rsvp.embedded.queries import Query
+from rsvp.embedded.questions import qa_scenes
 from rsvp.embedded.scenes import scenes
 from rsvp.embedded.vocabulary import categories
+from rsvp.lexicon import Lexicon
+from rsvp.prompting import render
+from rsvp.types import Box
 
 NAMES = {c.name for c in categories()}
 
@@ -50,7 +66,7 @@ def test_examples_are_whole(examples) -> None:
             assert example.cell_objects.max() < n
             assert (example.boxes[:, :2] < example.boxes[:, 2:]).all()
             assert 0 <= example.boxes.min(initial=0) <= example.boxes.max(initial=0) <= 1
-            assert example.turns
+            assert example.turns or example.details.any()  # a sheet has no question
             for turn in example.turns:
                 spoken = [o for _, o in turn.reply if o is not None]
                 assert all(0 <= o < n for o in (*turn.targets, *turn.reasoning, *spoken))
@@ -97,6 +113,36 @@ def test_a_look_shows_what_it_asks_about(kind: str) -> None:
         assert min(sides) > (0.1 if kind in ("pair", "region") else 0.35)
 
 
+def test_the_pipeline_asks_as_the_examples_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = next(qa_scenes(1, 3, size=480))
+    (q,) = scene.questions
+    lexicon = Lexicon(q.text.replace("?", "").replace("'s", "").split())
+
+    def read(text: str) -> str:
+        return lexicon.read(text).text
+
+    rng = np.random.default_rng(0)
+    view = Turn(render("compact/look", **question_variables(read(q.text))), [], (), (), False)
+    turns = [view, *(_answer_turn(q, scene.objects, rng, read, close=True) for _ in range(9))]
+    name = scene.objects[q.targets[0]].category.name
+    box = {"targets": [{"label": name, "box": [40, 40, 60, 60]}], "reason": ""}
+    replies = [{"reason": "", "look": [name], "answer": None}, box, {"answer": q.answer_text}]
+    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: Lexicon([*lexicon.words, name]))
+    pipe = pipeline(*map(json.dumps, replies), model="embedded")
+    found = pipe.answer(scene.rgb, q.text, q.choices)
+    assert found.choice == q.answer
+    look, _, answered = (asked[0].parts for asked in pipe.mllm.asked)
+    assert {look[-1], answered[-1]} <= {turn.prompt for turn in turns}
+    assert (looking.take_away, looking.look_window) == (looks.take_away, looks.look_window)
+    window = looks.look_window([Box(192, 192, 288, 288)], Box(0, 0, 480, 480))
+    kept = np.zeros((480, 480), bool)
+    kept[192:288, 192:288] = True
+    side = max(answered[0].shape)
+    np.testing.assert_array_equal(
+        answered[0], looks.look_picture(scene.rgb, window, side, kept, "mean")
+    )
+
+
 def test_things_are_small_in_a_view() -> None:
     rng = np.random.default_rng(5)
     for _ in range(4):
@@ -110,7 +156,7 @@ def test_outside_the_mask_everything_is_taken_away() -> None:
     kept = np.zeros((60, 40), bool)
     kept[20:40, 10:30] = True
     for _ in range(12):
-        masked = take_away(rgb, kept, rng)
+        masked = mask_outside(rgb, kept, rng)
         np.testing.assert_array_equal(masked[22:38, 12:28], rgb[22:38, 12:28])
         assert (masked[:10] != rgb[:10]).mean() > 0.9
 
@@ -245,3 +291,32 @@ def test_a_batch_of_all_tasks_has_finite_losses(examples, tokenizer) -> None:
 def test_prompts_of_all_tasks_train_the_tokenizer() -> None:
     prompts = task_prompts(3, 1)
     assert {p.split(":")[0].split(" in ")[0] for p in prompts} >= {"Think, then path", "Check"}
+
+
+def test_the_details_of_a_picture_are_in_the_cells_that_show_them() -> None:
+    rng, values = np.random.default_rng(4), {number: v for v, number in DETAIL_CLASSES.items()}
+    sheets = [sheet_example(rng) for _ in range(6)]
+    assert all(not e.turns and e.details.any() for e in sheets)
+    for example in [*sheets, *(look_example(rng) for _ in range(12))]:
+        for cell in np.flatnonzero(example.details):
+            x0, y0, x1, y1 = example.boxes[example.read_objects[cell]] * CELLS
+            assert x0 - 1 < cell % CELLS < x1
+            assert y0 - 1 < cell // CELLS < y1
+    answers = 0
+    for example in (look_example(rng, kind="single") for _ in range(12)):
+        shown = {values[int(number)] for number in example.details if number}
+        for turn in example.turns:
+            detail = next((k for k in ("dot", "arrow") if k in turn.prompt), "")
+            if detail and reply_of(turn)["reason"] == "It can be read here.":
+                assert (detail, reply_of(turn)["answer"]) in shown
+                answers += 1
+    assert answers > 2
+
+
+def test_heads_learn_details(tokenizer) -> None:
+    trainer = ReasonerTrainer(tokenizer, "cpu")
+    batch = [sheet_example(np.random.default_rng(k)) for k in range(2)]
+    perception = trainer.perception_loss(batch, to_pixels(batch, None))
+    perception.loss.backward()
+    assert 0 <= perception.details_read <= 1
+    assert trainer.heads.detail.weight.grad.abs().sum() > 0

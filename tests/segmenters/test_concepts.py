@@ -109,11 +109,21 @@ def test_the_presence_decides_whether_there_are_candidates(detector, make_image)
 
 @pytest.mark.parametrize(
     ("phrases", "message"),
-    [([], "at least one phrase"), ([" . "], "has a word in it"), (["cup " * 40], "at most 30")],
+    [
+        ([], "at least one phrase"),
+        ([" . "], "has a word in it"),
+        (["cup " * 40], "no phrase is short enough: 32 tokens"),
+    ],
 )
 def test_phrases_that_cannot_be_looked_for(phrases, message, detector, make_image) -> None:
     with pytest.raises(BadInput, match=message):
         detector().candidates(make_image(*SIZE), phrases)
+
+
+def test_a_phrase_that_is_too_long_is_left_out(detector, make_image, caplog) -> None:
+    found = detector().candidates(make_image(*SIZE), ["cup " * 40, "dog"])
+    assert set(found.phrases) == {"dog"}
+    assert "reads no phrase as long as" in caplog.text
 
 
 def test_another_folder_and_options_out_of_range_are_refused(folders) -> None:

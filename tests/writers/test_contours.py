@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as coco
 
-from rsvp.writers.contours import find_contours, join_contours
+from rsvp.writers.contours import find_contours, find_outlines, join_contours
 
 
 def filled(parts, shape) -> np.ndarray:
@@ -68,3 +69,28 @@ def test_a_joined_polygon_adds_only_lines_between_the_parts(seed: int) -> None:
     whole = filled([join_contours(parts)], mask.shape)
     assert (whole | ~mask).all()  # nothing is lost
     assert (whole & ~mask).sum() <= 60 * (len(parts) - 1)  # a line each at most
+
+
+def rasterised(polygons, shape) -> np.ndarray:
+    """The union of polygons as pycocotools fills them."""
+    flat = [polygon.reshape(-1).tolist() for polygon in polygons]
+    return coco.decode(coco.merge(coco.frPyObjects(flat, *shape))).astype(bool)
+
+
+def test_outlines_lie_on_the_edges_of_pixels() -> None:
+    ((outer, hole),) = find_outlines(ring())
+    assert sorted(map(tuple, outer.tolist())) == [(2, 1), (2, 9), (12, 1), (12, 9)]
+    assert sorted(map(tuple, hole.tolist())) == [(4, 3), (4, 6), (8, 3), (8, 6)]
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+def test_outlines_joined_by_part_give_the_mask_to_pycocotools(
+    height: int, width: int, share: float, seed: int
+) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    parts = find_outlines(mask)
+    count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    assert len(parts) == count - 1
+    if parts:
+        joined = [join_contours(part) for part in parts]
+        np.testing.assert_array_equal(rasterised(joined, mask.shape), mask)

@@ -65,7 +65,9 @@ def test_the_command_line_writes_them(tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert main([*words, "--out", str(out), "--format", "index,labelme,yolo"]) == 0
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert files == ["data.yaml", "index.png", "labelme.json", "labels/photo.txt"]
+    assert files == [
+        "data.yaml", "images/photo.png", "index.png", "labels/photo.txt", "photo.json",
+    ]  # fmt: skip
     assert "index.png" in capsys.readouterr().out
 
 
@@ -103,7 +105,8 @@ def test_labelme_reads_it(labelme: Any, tmp_path: Path, in_file: bool) -> None:
     """With the image as a file of its own, and with the image in the JSON file."""
     one = made(blobs(), tmp_path / "photo.png" if in_file else None)
     writers.write(one, tmp_path / "out", ["labelme"])
-    read = labelme.LabelFile(str(tmp_path / "out" / "labelme.json"))
+    name = "photo.json" if in_file else "image.json"
+    read = labelme.LabelFile(str(tmp_path / "out" / name))
     assert read.image_path == ("../photo.png" if in_file else "image.png")
     pixels = labelme.utils.img_data_to_pil(read.image_data)
     np.testing.assert_array_equal(np.asarray(pixels), one.image.rgb)
@@ -117,7 +120,7 @@ def test_labelme_reads_it(labelme: Any, tmp_path: Path, in_file: bool) -> None:
 
 def test_labelme_without_targets(labelme: Any, tmp_path: Path) -> None:
     writers.write(made([]), tmp_path, ["labelme"])
-    assert labelme.LabelFile(str(tmp_path / "labelme.json")).shapes == []
+    assert labelme.LabelFile(str(tmp_path / "image.json")).shapes == []
 
 
 # ------------------------------------------------------------ YOLO
@@ -147,7 +150,7 @@ def read_yolo(folder: Path, stem: str) -> tuple[list[str], list[np.ndarray]]:
 def test_yolo_rows_are_read_by_their_rules(tmp_path: Path) -> None:
     one = made(blobs(), tmp_path / "photo.jpeg.png")
     paths = writers.write(one, tmp_path, ["yolo"])
-    assert [path.name for path in paths] == ["photo.jpeg.txt", "data.yaml"]
+    assert [path.name for path in paths] == ["photo.jpeg.txt", "photo.jpeg.png", "data.yaml"]
     labels, masks = read_yolo(tmp_path, "photo.jpeg")
     assert labels == ["cup", LABELS[1], "cup", "target"]
     disc, ring, parts, dot, _ = blobs()
@@ -164,13 +167,14 @@ def test_half_a_character_in_a_class_name_is_readable_yaml(tmp_path: Path) -> No
     writers.write(
         replace(one, targets=(replace(one.targets[0], label="dog \ud83d"),)), tmp_path, ["yolo"]
     )
-    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {"names": {0: "dog \ufffd"}}
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["names"] == {0: "dog \ufffd"}
 
 
 def test_yolo_without_targets_is_a_background_image(tmp_path: Path) -> None:
     writers.write(made([]), tmp_path, ["yolo"])
     assert (tmp_path / "labels" / "image.txt").read_text() == ""
-    assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {"names": {}}
+    read = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    assert read == {"train": "images", "val": "images", "names": {}}
 
 
 # ------------------------------------------------------------ index masks

@@ -55,9 +55,7 @@ def test_the_command_line_writes_the_format_of_a_plug_in(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("installed")
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(
-        BadInput, match=r"unknown writer 'cvs', did you mean 'csv'\?.* yolo, b.*csv"
-    ):
+    with pytest.raises(BadInput, match=r"unknown writer 'cvs', did you mean 'csv'\?.* yolo, .*csv"):
         writers.check_formats(["cvs"])
     with pytest.raises(BadInput, match=r"formats are json, .*, broken, csv, found none"):
         writers.check_formats([])

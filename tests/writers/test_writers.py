@@ -198,7 +198,9 @@ def test_an_earlier_file_survives_a_failed_write(tmp_path: Path, monkeypatch) ->
 
 @pytest.mark.parametrize("formats", [[], ["gif"], ["json", "html5"]])
 def test_unknown_formats_are_refused_before_anything_is_written(tmp_path, formats) -> None:
-    with pytest.raises(BadInput, match="json, overlay, png, prompt, index, coco, labelme, yolo"):
+    with pytest.raises(
+        BadInput, match="json, overlay, png, prompt, looks, index, coco, labelme, yolo"
+    ):
         writers.write(result(), tmp_path / "out", formats)
     assert not (tmp_path / "out").exists()
 

@@ -45,11 +45,13 @@ class Benchmark(ABC):
             `rsvp.datasets.Dataset`, or questions.
         protocols: the rules by which it can be scored, the default first.
         splits: what ``--split`` may name; none where a split is a folder of its own.
-        asks_for_masks: False where the answer is text, which `rsvp eval` doesn't ask for.
+        asks_for_masks: False where the answer is text: `rsvp eval` asks questions.
         has_absent: whether queries may have no target; None where that is not known. False makes
             `rsvp eval` tell the MLLM that every target exists, True refuses to.
-        scores_path: the boxes of the reasoning steps are segmented and scored too.
+        traces: it asks for a reasoning path, whose objects are scored too.
         scores_more: its scores are more than the gIoU and cIoU that every run has.
+        needs_all: they mean nothing for some of its samples.
+        references: what others report, a line each; printed beside the scores as theirs.
         export_file: where `export` writes.
     """
 
@@ -58,8 +60,10 @@ class Benchmark(ABC):
     splits: ClassVar[tuple[str, ...]] = ()
     asks_for_masks: ClassVar[bool] = True
     has_absent: ClassVar[bool | None] = None
-    scores_path: ClassVar[bool] = False
+    traces: ClassVar[bool] = False
     scores_more: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = False
+    references: ClassVar[tuple[str, ...]] = ()
     export_file: ClassVar[str] = "predictions.jsonl"
 
     @abstractmethod
@@ -70,6 +74,10 @@ class Benchmark(ABC):
         """The samples in a folder; None opens the reader's default split."""
         self.check_split(split)
         return type(self).reader(data, **({} if split is None else {"split": split}))
+
+    def name_for(self, name: str, data: Path) -> str:
+        """The name of the benchmark for a folder: this one's, or that of another task."""
+        return name
 
     def check_split(self, split: str | None) -> None:
         """BadInput where there is no such split; the message lists the known ones."""
@@ -132,3 +140,8 @@ def find(name: str) -> Benchmark:
     """A benchmark by name; BadInput lists the known ones."""
     benchmark: Benchmark = registry.make("benchmark", registry.Spec(name))
     return benchmark
+
+
+def resolve(name: str, data: str | Path) -> str:
+    """The name of the benchmark that a folder is for: ``scenes`` of --task qa are questions."""
+    return find(name).name_for(name, Path(data))

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from rsvp.datasets import Dataset
 from rsvp.datasets.reasonseg import ReasonSegDataset
 from rsvp.datasets.refcoco import RefCocoDataset
-from rsvp.datasets.scenes import SceneDataset
+from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.metrics import IntervalNumbers, Overlap, ScoringProtocol
@@ -78,11 +79,17 @@ class MaskBenchmark(Benchmark):
 
 
 class Scenes(MaskBenchmark):
-    """Rendered scenes, by kind of query, and by whether training has seen its words."""
+    """Rendered scenes, by kind of query, and by whether training has seen its words.
+
+    Those of ``--task qa`` are questions, those of ``--task trace`` ask for reasoning paths.
+    """
 
     reader = SceneDataset
     protocols = (metrics.SCENES,)
     has_absent = True
+
+    def name_for(self, name: str, data: Path) -> str:
+        return {"qa": "scenes-qa", "trace": "scenes-trace"}.get(scene_task(data), name)
 
 
 class ReasonSeg(MaskBenchmark):

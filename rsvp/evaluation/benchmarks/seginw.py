@@ -70,6 +70,7 @@ class Seginw(Benchmark):
 
     reader = SeginwDataset
     protocols = (ScoringProtocol("coco"),)
+    needs_all = True  # AP counts other samples as missed
 
     def scorer(self, dataset: SeginwDataset, protocol: ScoringProtocol) -> ApScorer:
         return ApScorer(dataset)

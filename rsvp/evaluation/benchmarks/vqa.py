@@ -1,4 +1,4 @@
-"""Question benchmarks: V*, HR-Bench, POPE, MMVP, HallusionBench and MMBench.
+"""Question benchmarks: V*, HR-Bench, POPE, MMVP, HallusionBench, MMBench and VisuLogic.
 
 `rsvp.evaluation.metrics.vqa` has the rules and the names of the numbers.
 
@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rsvp.datasets import vqa as readers
+from rsvp.datasets.scenes import SceneQuestionDataset
 from rsvp.datasets.vqa import Question, QuestionDataset
+from rsvp.evaluation import metrics
 from rsvp.evaluation.benchmarks import Benchmark, Json, Numbers
 from rsvp.evaluation.metrics import ScoringProtocol, vqa
 from rsvp.evaluation.metrics.vqa import MarkedReply, Scores
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.stats import Aggregator
+from rsvp.parsing.answers import LETTERS
+from rsvp.types import AnsweredQuestion
 
 
 class AnswerScorer(Aggregator[MarkedReply, Scores]):
@@ -31,7 +35,7 @@ class AnswerScorer(Aggregator[MarkedReply, Scores]):
     def add(self, index: int, prediction: Prediction) -> None:
         """Read the reply to question `index`; BadInput where its answer is secret."""
         question = self._questions[index]
-        self.append(self._mark(question, prediction.text), (question.kind,))
+        self.append(self._mark(question, prediction.text), (question.kind,), question.tags)
 
     def numbers(self) -> Numbers:
         """The counts of all questions, and their scores."""
@@ -61,6 +65,16 @@ class QuestionBenchmark(Benchmark):
     def scorer(self, dataset: QuestionDataset, protocol: ScoringProtocol) -> AnswerScorer:
         return AnswerScorer(dataset, self)
 
+    def prompt(self, question: Question) -> tuple[str, tuple[str, ...]]:
+        """What the MLLM is asked, and the choices that it has."""
+        if question.options:
+            return question.question, question.options
+        return f"{question.question.strip()} Answer yes or no.", ()
+
+    def written(self, answer: AnsweredQuestion) -> str:
+        """An answer as the benchmark reads it: the letter of the choice, or its own words."""
+        return answer.answer if answer.choice is None else LETTERS[answer.choice]
+
     def mark(self, question: Question, reply: str) -> MarkedReply:
         """Read a reply and compare it; BadInput where the right answer is secret."""
         return vqa.mark(type(self).read, question, reply)
@@ -71,13 +85,36 @@ class QuestionBenchmark(Benchmark):
         return {"question_id": record["id"], "text": text}
 
 
+class SceneQuestions(QuestionBenchmark):
+    """Questions about rendered scenes; a reply is the choice's own words, or its letter."""
+
+    protocols = (metrics.SCENES,)
+    reader, read, count = SceneQuestionDataset, vqa.read_words, vqa.accuracy
+
+    def written(self, answer: AnsweredQuestion) -> str:
+        return answer.answer
+
+
 class VStar(QuestionBenchmark):
     """V*Bench."""
 
     reader, read, count = readers.vstar, vqa.read_choice, vqa.accuracy
 
 
-class HrBench(QuestionBenchmark):
+class VisuLogic(QuestionBenchmark):
+    """VisuLogic."""
+
+    reader, read, count = readers.visulogic, vqa.read_choice, vqa.accuracy
+
+
+class TableBenchmark(QuestionBenchmark):
+    """A benchmark whose folder may hold several tables, which ``--split`` chooses from."""
+
+    def check_split(self, split: str | None) -> None:
+        """Nothing: the names of the files are the splits."""
+
+
+class HrBench(TableBenchmark):
     """HR-Bench 4K and 8K."""
 
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
@@ -105,7 +142,7 @@ class HallusionBench(QuestionBenchmark):
         return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
 
 
-class MmBench(QuestionBenchmark):
+class MmBench(TableBenchmark):
     """MMBench."""
 
     reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from rsvp.datasets import Sample
-from rsvp.errors import BadInput
+from rsvp.errors import BadInput, RunBudgetExceeded
 from rsvp.evaluation import outcomes
 from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline, Work
 from rsvp.evaluation.records import Record
@@ -74,32 +74,47 @@ def _overlapped(
     segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
     reasoners = ThreadPool(concurrency, "rsvp-reasoner", finished.put)
     in_flight = 0
+    options = getattr(pipeline, "verify", None)
+    verifies = options is not None and options.rounds > 0
 
     def start(sample: Sample) -> None:
         image = outcomes.open_image(sample)
-        output = outcomes.reason(pipeline, sample, image)
+        output = outcomes.reason(pipeline, sample, image, work.options)
 
         def finish() -> None:
             done = outcomes.segment_proposals(pipeline, sample, image, output, work.options)
             finished.put((sample, done))
 
-        segmenter.submit(finish)
+        if verifies:  # it asks the MLLM again: the segmenter's thread must not wait for that
+            finish()
+        else:
+            segmenter.submit(finish)
 
-    def next_record() -> Record:
+    spent: list[RunBudgetExceeded] = []
+
+    def next_records() -> Iterator[Record]:
+        """The next record; none where the run's budget was spent before its sample."""
         done = finished.get()
-        if isinstance(done, BaseException):
+        if isinstance(done, RunBudgetExceeded):
+            spent.append(done)  # the others in flight have been paid for
+        elif isinstance(done, BaseException):
             raise done
-        return work.record(*done)
+        else:
+            yield work.record(*done)
 
     try:
         for sample in work:
+            if spent:
+                break
             reasoners.submit(lambda sample=sample: start(sample))  # type: ignore[misc]
             in_flight += 1
             if in_flight == 2 * concurrency + 1:
-                yield next_record()
+                yield from next_records()
                 in_flight -= 1
         for _ in range(in_flight):
-            yield next_record()
+            yield from next_records()
+        if spent:
+            raise spent[0]
     finally:
         # A local model ends its call before the process may end; a server's call is abandoned.
         reasoners.close(GRACE_SECONDS if is_remote(pipeline) else None)

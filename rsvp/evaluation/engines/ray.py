@@ -150,7 +150,8 @@ class _Reasoner(_Actor):
         pipeline, dataset = self._load()
 
         def one(sample: Sample) -> Outcome[ReasoningOutput]:
-            return outcomes.reason(pipeline, sample, outcomes.open_image(sample))
+            image = outcomes.open_image(sample)
+            return outcomes.reason(pipeline, sample, image, self._work.options)
 
         with ThreadPoolExecutor(len(indices) if is_remote(pipeline) else 1) as threads:
             return list(threads.map(one, [dataset[i] for i in indices]))

@@ -18,23 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rsvp.datasets.vqa import LETTERS, NO, YES, Question
+from rsvp.datasets.vqa import NO, YES, Question
 from rsvp.errors import BadInput
 from rsvp.evaluation.stats import Interval, mean_interval, ratio_interval
+from rsvp.parsing.answers import LETTERS, choose, chosen_letter
 
 Scores = dict[str, Interval]
 
-_OPEN, _CLOSE = "<answer>", "</answer>"
-_LETTER = r"([A-Z])\b(?!')(?:(?<![AI])|(?! [a-z]))"  # "A man", "I see": no choice
-_CHOICES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"^\W*([A-Za-z])\W*$|^\W*([A-Za-z])[).:\n](?!\s*(?:or|and)\b)",
-        r"\\boxed\{(?:\\text\{)?\s*\(?([A-Za-z])\)?\s*\}",
-        rf"\b(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*\**(?:\(([A-Za-z])\)|{_LETTER})",
-    )
-)
-_BRACKETED = re.compile(r"\(([A-Za-z])\)")
+_UNDECIDED = re.compile(r"\W*(?:yes|no)\W+(?:and|or)\W+(?:yes|no)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +60,14 @@ def mark(
 
 
 def read_choice(reply: str, question: Question) -> str | None:
-    """The letter that a reply chooses, by its letter or else by the words of one option.
+    """The letter that a reply chooses, see `rsvp.parsing.answers.chosen_letter`."""
+    return chosen_letter(reply, question.options)
 
-    A letter counts where it stands alone, in front ("B.", "(B) red"), in ``\\boxed{}``, after "the
-    answer is", or as the only one in brackets. An article is none: "A man …" chooses nothing.
-    """
-    text = _blanks_narrowed(_final(reply))
-    allowed = LETTERS[: len(question.options)]
-    for pattern in _CHOICES:
-        if letters := _letters(pattern, text, allowed):
-            return letters[-1]  # the last word of one who changes his mind
-    mentioned = set(_letters(_BRACKETED, text, allowed))
-    if len(mentioned) == 1:
-        return mentioned.pop()
-    return _by_words(text, question.options)
+
+def read_words(reply: str, question: Question) -> str | None:
+    """The letter of the choice that a reply means, its own words first: choices may be letters."""
+    place = choose(reply, question.options)
+    return None if place is None else LETTERS[place]
 
 
 def read_pope(reply: str, _: Question) -> str:
@@ -92,7 +77,12 @@ def read_pope(reply: str, _: Question) -> str:
 
 
 def read_yes_no(reply: str, _: Question) -> str | None:
-    """Yes or no as the first word says it, else as the only one of the two that is said."""
+    """Yes or no as the first word says it, else as the only one of the two that is said.
+
+    "Yes and no" is neither.
+    """
+    if _UNDECIDED.match(reply.lower()):
+        return None
     words: list[str] = re.findall(r"[a-z]+", reply.lower())
     if words and words[0] in (YES, NO):
         return words[0]
@@ -152,36 +142,3 @@ def _all_right(marked: Sequence[MarkedReply], key: int) -> Interval:
         name = one.question.group[key]
         groups[name] = groups.get(name, True) and one.right
     return mean_interval([float(right) for right in groups.values()])
-
-
-def _final(reply: str) -> str:
-    """What the last ``<answer>`` holds; the whole reply where there is none."""
-    end = reply.rfind(_CLOSE)
-    start = reply.rfind(_OPEN, 0, max(end, 0))
-    return reply if start < 0 else reply[start + len(_OPEN) : end]
-
-
-def _blanks_narrowed(text: str) -> str:
-    """Runs of blanks as one: a model that repeats itself for long must not stall the patterns."""
-    return re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text.strip())
-
-
-def _letters(pattern: re.Pattern[str], text: str, allowed: str) -> list[str]:
-    """The allowed letters that a pattern finds, in the order of the text."""
-    found = ["".join(match.groups("")).upper() for match in pattern.finditer(text)]
-    return [letter for letter in found if letter in allowed]
-
-
-def _by_words(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option whose words the reply has; longer options win over shorter."""
-    left, found = f" {_plain(text)} ", []
-    for place in sorted(range(len(options)), key=lambda place: -len(options[place])):
-        words = f" {_plain(options[place])} "
-        if words.strip() and words in left:
-            found.append(LETTERS[place])
-            left = left.replace(words, "  ")
-    return found[0] if len(found) == 1 else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,11 +1,11 @@
 """VRT-Bench's metric: are the objects of the reasoning found, and those of the answer.
 
 A reply is ``<think>… [SEG] …</think><answer>… [SEG] …</answer>``; its k-th ``[SEG]`` is its k-th
-mask: `as_text` writes one, `seg_indices` reads it. Reasoning and answer are matched to their true
-objects separately, one to one, so that the summed IoU is largest; a true object without a match
-scores 0, a mask without one costs nothing. The IoUs of all objects of all samples are pooled: LQ
-(localization quality) is the share above 0.5, SQ (segmentation quality) the mean of those, mIoU the
-mean of all.
+mask: `rsvp.writers.vrt` writes one, `seg_indices` reads it. Reasoning and answer are matched to
+their true objects separately, one to one, so that the summed IoU is largest; a true object without
+a match scores 0, a mask without one costs nothing. The IoUs of all objects of all samples are
+pooled: LQ (localization quality) is the share above 0.5, SQ (segmentation quality) the mean of
+those, mIoU the mean of all.
 
 Source: H. Yuan et al., Visual Reasoning Tracer (2025), https://arxiv.org/abs/2512.05091, and its
 ``vrt_sa2va/evaluation``. Precision is ours: surplus masks are free in the official numbers.
@@ -25,14 +25,10 @@ from rsvp.datasets.vrt import VrtObject, VrtTruth
 from rsvp.evaluation.stats import Interval, ratio_interval
 from rsvp.masks import RLE
 from rsvp.platform.extras import require
-from rsvp.result import Result
-from rsvp.types import Box, Target
+from rsvp.writers.vrt import SEG
 
 FOUND = 0.5  # an object is found above this IoU
 
-SEG = "[SEG]"  # in a reply, stands for the next mask
-
-_RESERVED = re.compile(r"\[SEG\]|</?(?:think|answer)>")  # removed from the model's own text
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _NAMES = (  # the published ones first
     "r_lq", "r_sq", "a_miou", "r_miou", "a_lq", "a_sq", "r_precision", "a_precision",
@@ -71,31 +67,6 @@ def seg_indices(text: str) -> tuple[list[int], list[int]]:
     reasoning = [k for k, place in enumerate(starts) if place < start]
     answer = [k for k, place in enumerate(starts) if start <= place < end]
     return reasoning, answer
-
-
-def step_boxes(result: Result) -> tuple[Box, ...]:
-    """The boxes of all steps, each once."""
-    return tuple(dict.fromkeys(box for step in result.reasoning.steps for box in step.boxes))
-
-
-def path_targets(segmented: Result | None, result: Result | None) -> tuple[Target, ...]:
-    """The targets that the segmenter made of the steps' boxes, in the steps' order."""
-    if segmented is None or result is None:
-        return ()
-    by_box = {target.box: target for target in segmented.targets}
-    return tuple(by_box[box] for box in step_boxes(result) if box in by_box)
-
-
-def as_text(result: Result, path: Sequence[Target]) -> str:
-    """``<think>…</think><answer>…</answer>`` with a mark for each mask, the path's first."""
-    unmarked = {target.box for target in path}
-    steps = []
-    for step in result.reasoning.steps:
-        named = [box for box in dict.fromkeys(step.boxes) if box in unmarked]
-        unmarked -= set(named)
-        steps.append(" ".join([_RESERVED.sub("", step.text), *[SEG] * len(named)]))
-    answer = ", ".join(f"{_RESERVED.sub('', target.label)} {SEG}" for target in result.targets)
-    return f"<think>{' '.join(steps)}</think><answer>{answer}</answer>"
 
 
 def matched_ious(predicted: Sequence[RLE], truth: Sequence[RLE]) -> tuple[float, ...]:

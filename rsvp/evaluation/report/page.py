@@ -13,16 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from rsvp.datasets import Dataset
+from rsvp.datasets.vqa import Question
 from rsvp.errors import BadInput
 from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.metrics.vrt import seg_indices
-from rsvp.evaluation.records import Record
+from rsvp.evaluation.records import AnswerRecord, Record
 from rsvp.evaluation.report import pictures
 from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.report.text import STAGE_LABELS
+from rsvp.images import load_image
+from rsvp.writers import html
 
 Json = Mapping[str, Any]
 
@@ -30,7 +31,17 @@ BINS = 20  # of the histogram of IoUs
 EXAMPLES = 8  # samples of each sort
 MAX_REPLY = 6000  # characters of a reply
 # The scores that a run is compared by, the benchmark's own first; the first `CARDS` are at the top.
-HEADLINES = ("mean", "r_lq", "r_sq", "a_miou", "giou", "ciou", "n_acc", "t_acc")
+HEADLINES = (
+    "accuracy",
+    "mean",
+    "r_lq",
+    "r_sq",
+    "a_miou",
+    "giou",
+    "ciou",
+    "n_acc",
+    "t_acc",
+)
 CARDS = 4
 LABELS: Mapping[str, str] = {
     "giou": "gIoU",
@@ -46,9 +57,16 @@ LABELS: Mapping[str, str] = {
     "r_sq": "R-SQ",
     "a_miou": "A-mIoU",
 }
+ANSWER_LABELS = {
+    "oracle": "after a look at the true masks",
+    "looked": "questions with a look",
+    "found": "looks that found something",
+}
 
 
-def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: Dataset) -> str:
+def page(
+    config: EvalConfig, summary: Json, records: Iterable[Record | AnswerRecord], dataset: Any
+) -> str:
     """The report of a run from `config.json`, `summary.json` and its records.
 
     Of the records only the examples are held; their pictures come from `dataset`.
@@ -57,7 +75,7 @@ def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: 
     bins = {False: [0] * BINS, True: [0] * BINS}  # by failed
     for record in records:
         examples.add(record)
-        if record.iou is not None:
+        if isinstance(record, Record) and record.iou is not None:
             bins[record.failure is not None][min(int(record.iou * BINS), BINS - 1)] += 1
     index = {dataset.sample_id(i): i for i in range(len(dataset))}
     sorts = {"Failed": examples.failed, "Worst": examples.worst, "Best": examples.best}
@@ -73,7 +91,7 @@ def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: 
         bins=list(zip(*bins.values(), strict=True)) if any(map(sum, bins.values())) else [],
         seconds=summary.get("seconds", {}),
         examples=[
-            (title, [_sample(record, dataset, index) for record in found])
+            (title, [_sample(record, dataset, index, config) for record in found])
             for title, found in sorts.items()
             if found
         ],
@@ -88,42 +106,29 @@ def page(config: EvalConfig, summary: Json, records: Iterable[Record], dataset: 
 @functools.cache
 def templates() -> jinja2.Environment:
     """The page and its charts."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rsvp.evaluation.report", ""),
-        autoescape=True,
-        finalize=_printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment("rsvp.evaluation.report")
     environment.filters["number"] = lambda x: f"{x:.1f}" if x > 1 else f"{x:.3f}"
     return environment
-
-
-def _printable(value: object) -> object:
-    """A text without control characters, lines kept."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in value)
 
 
 def _scores(summary: Json) -> dict[str, Any]:
     """The tables of scores; an interval is known by its keys, and so is a group (kind or tag)."""
     scores = _intervals(summary)
+    label = functools.partial(_label, answers="accuracy" in summary)
     tags = {name: value for name, value in summary.items() if _is_group(value)}
     members = {**summary.get("by_kind", {}), **tags}
     grouped = dict.fromkeys(name for group in members.values() for name in _intervals(group))
     rows = {"overall": summary, **members} if grouped else {}
     return {
-        "headlines": [(_label(n), scores[n]) for n in HEADLINES if n in scores][:CARDS],
-        "metrics": {name: _label(name) for name in grouped},
+        "headlines": [(label(n), scores[n]) for n in HEADLINES if n in scores][:CARDS],
+        "metrics": {name: label(name) for name in grouped},
         "groups": {
             name: {"n": row.get("n", ""), **{m: row.get(m) for m in grouped}}
             for name, row in rows.items()
         },
         # Where it is won and lost: the scores that no kind has.
-        "stages": [(_label(n), value) for n, value in scores.items() if n not in grouped],
-        "parts": [(_label(n), found) for n, value in summary.items() if (found := _parts(value))],
+        "stages": [(label(n), value) for n, value in scores.items() if n not in grouped],
+        "parts": [(label(n), found) for n, value in summary.items() if (found := _parts(value))],
     }
 
 
@@ -146,39 +151,66 @@ def _parts(value: object) -> dict[str, float]:
     return {part: one for part, one in value.items() if isinstance(one, float)}
 
 
-def _label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
+def _label(name: str, answers: bool = False) -> str:
+    known = ANSWER_LABELS if answers else LABELS
+    return known.get(name, name.replace("_", " "))
 
 
-def _sample(record: Record, dataset: Dataset, index: Mapping[str, int]) -> dict[str, Any]:
-    query, picture, no_picture = "", None, ""
-    masks: Sequence[object] = record.masks
-    if record.text is not None:  # the masks of the answer, without those of the path to it
-        masks = [masks[k] for k in seg_indices(record.text)[1] if k < len(masks)]
+def _sample(
+    record: Record | AnswerRecord, dataset: Any, index: Mapping[str, int], config: EvalConfig
+) -> dict[str, Any]:
+    picture, no_picture, query, words = None, "", "", list[str]()
     try:
         sample = dataset[index[record.id]]
-        query = sample.query
-        picture = pictures.data_uri(sample, masks)
+        if isinstance(record, Record):
+            query, words = sample.query, _segmented(record)
+            picture = pictures.data_uri(sample, _answer_masks(record))
+        else:
+            query, words = record.question, _answered(record, sample)
+            how = config.run.settings
+            if sample.image is not None:
+                image = load_image(sample.image)
+                picture = pictures.look_uri(image, record.looks, how["zoom"], how["background"])
     except (BadInput, KeyError) as error:  # the data may have gone since the run
         no_picture = str(error)
-    caption = (
-        "" if record.iou is None else f"IoU {record.iou:.3f}",
-        record.kind,
-        record.id,
-        "answered: no such thing" if record.no_target else "",
-        "truly absent" if record.absent else "",
-    )
     surplus = len(record.raw) - MAX_REPLY
     return {
         "query": query,
         "picture": picture,
-        "no_picture": no_picture,
-        "caption": " · ".join(filter(None, caption)),
+        "no_picture": no_picture or "there is none",
+        "caption": " · ".join(filter(None, [*words[:1], record.kind, record.id, *words[1:]])),
         "failure": record.failure,
         "steps": record.steps,
         "reason": record.reason,
         "reply": record.raw[:MAX_REPLY] + (f"\n… {surplus} characters more" if surplus > 0 else ""),
     }
+
+
+def _answer_masks(record: Record) -> Sequence[object]:
+    """The masks of the answer, without those of the path to it."""
+    if record.text is None:
+        return record.masks
+    places = seg_indices(record.text)[1]
+    return [record.masks[k] for k in places if k < len(record.masks)]
+
+
+def _segmented(record: Record) -> list[str]:
+    return [
+        "" if record.iou is None else f"IoU {record.iou:.3f}",
+        "answered: no such thing" if record.no_target else "",
+        "truly absent" if record.absent else "",
+    ]
+
+
+def _answered(record: AnswerRecord, question: Question) -> list[str]:
+    looked = ", ".join(look.query for look in record.looks)
+    return [
+        {None: "", True: "right", False: "wrong"}[record.right],
+        f"answered: {record.text}",
+        f"true: {question.answer}" if question.answer else "",
+        f"choices: {' / '.join(record.choices)}" if record.choices else "",
+        f"looked at: {looked}" if looked else "",
+    ]
 
 
 def _facts(facts: Json, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -18,10 +18,11 @@ from PIL import ImageFilter
 from rsvp import drawing
 from rsvp.datasets import Sample
 from rsvp.evaluation.outcomes import open_image
-from rsvp.evaluation.records import Record
+from rsvp.evaluation.records import AnswerRecord, LookRecord, Record
 from rsvp.images import shrink
+from rsvp.looks import look_picture
 from rsvp.masks import decode_rle
-from rsvp.types import BoolMask, RgbArray
+from rsvp.types import BoolMask, Box, Image, RgbArray
 
 COLOURS: Mapping[str, tuple[int, int, int]] = drawing.COMPARISON
 SIDE = 560  # of the longer side, in pixels: sharp on a phone, some 40 kB a picture
@@ -39,8 +40,32 @@ def data_uri(sample: Sample, masks: Sequence[object]) -> str:
     for mask in masks:
         predicted |= decode_rle(mask, (predicted.shape[0], predicted.shape[1]), sample.id)
     rgb = shrink(open_image(sample).rgb, SIDE)
+    return _jpeg(painted(rgb, sample, predicted))
+
+
+def look_uri(image: Image, looks: Sequence[LookRecord], zoom: str, background: str) -> str:
+    """The image and its closer looks beside each other, as the data URI of a JPEG.
+
+    BadInput where a mask is broken, or of another size than the image.
+    """
+    size = (image.height, image.width)
+    shown = [shrink(image.rgb, SIDE)]
+    for look in looks:
+        if look.box is None or look.size is None:
+            continue
+        masks = [decode_rle(mask, size, look.query) for mask in look.masks]
+        kept = np.logical_or.reduce(masks) if zoom == "mask" else None
+        window, side = Box(*look.box), max(look.size)
+        shown.append(shrink(look_picture(image.rgb, window, side, kept, background), SIDE))
+    height = max(one.shape[0] for one in shown)
+    padded = [np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255)
+              for one in shown]  # fmt: skip
+    return _jpeg(np.concatenate(padded, axis=1))
+
+
+def _jpeg(rgb: RgbArray) -> str:
     buffer = io.BytesIO()
-    Pil.fromarray(painted(rgb, sample, predicted)).save(buffer, "JPEG", quality=QUALITY)
+    Pil.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -86,6 +111,11 @@ def _edges(classes: NDArray[np.uint8]) -> BoolMask:
     return edges
 
 
+def _area(record: Record | AnswerRecord) -> int:
+    """Pixels that decide between samples of one score; of questions none do."""
+    return record.union if isinstance(record, Record) else 1
+
+
 class Examples:
     """The best, the worst and the failed records, a few of each.
 
@@ -96,16 +126,16 @@ class Examples:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.best: list[Record] = []
-        self.worst: list[Record] = []
-        self.failed: list[Record] = []
+        self.best: list[Record | AnswerRecord] = []
+        self.worst: list[Record | AnswerRecord] = []
+        self.failed: list[Record | AnswerRecord] = []
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | AnswerRecord) -> None:
         """Consider a record; at most three times `most` are held."""
         if record.failure is not None:
             self.failed = [*self.failed, record][: self._most]
-        elif record.iou is not None:
+        elif record.score is not None:
             best, worst = [*self.best, record], [*self.worst, record]
-            best.sort(key=lambda one: (one.union == 0, -(one.iou or 0.0), -one.union))
-            worst.sort(key=lambda one: (one.iou or 0.0, -one.union))
+            best.sort(key=lambda one: (_area(one) == 0, -(one.score or 0.0), -_area(one)))
+            worst.sort(key=lambda one: (one.score or 0.0, -_area(one)))
             self.best, self.worst = best[: self._most], worst[: self._most]

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from rsvp.evaluation.benchmarks import Numbers
 from rsvp.evaluation.score import Score
-from rsvp.evaluation.stats import Difference
+from rsvp.evaluation.stats import Difference, Interval
 
 if TYPE_CHECKING:
+    from rsvp.evaluation.answers import AnswerSummary
     from rsvp.evaluation.compare import Comparison, Flip, GroupDifference
     from rsvp.evaluation.summary import GroupSummary, Summary
 
 STAGE_LABELS: Mapping[str, str] = {
     "oracle": "oracle gIoU (true boxes)",
+    "oracle_r_lq": "oracle R-LQ (true boxes)",
+    "oracle_r_sq": "oracle R-SQ (true boxes)",
+    "oracle_a_miou": "oracle A-mIoU (true boxes)",
     "box_recall": "reasoner's box recall at IoU 0.5",
     "box_to_mask": "true box -> mask, mean IoU",
     "absent_detected": "absent detected",
@@ -51,7 +55,13 @@ def format_score(score: Score) -> str:
             flat[name] = value
     numbers = table([(name, _shown(value)) for name, value in flat.items()])
     parts = {**score.by_kind, **score.by_tag}
-    return _blocks(head, numbers, _parts(parts) if len(parts) > 1 else "")
+    theirs = ["reported by others, not measured here:", *score.references]
+    return _blocks(
+        head,
+        numbers,
+        _parts(parts) if len(parts) > 1 else "",
+        "\n  ".join(theirs) if score.references else "",
+    )
 
 
 def _parts(parts: Mapping[str, Numbers]) -> str:
@@ -95,39 +105,76 @@ def format_summary(summary: Summary) -> str:
     )
 
 
+def format_answers(summary: AnswerSummary) -> str:
+    """The scores of questions, overall and by kind, the looks, tokens and seconds."""
+    document = summary.to_dict()
+    head = f"{summary.n} questions, {summary.failed} failed; mean [95 % bootstrap interval]"
+    counts = {k: v for k, v in document.items() if k in ("unanswered", "unread") and v}
+    scores = {k: v for k, v in document.items() if _is_score(v)}
+    first = ("accuracy", "oracle")
+    rows = [
+        (kind, str(one["n"]), *(_interval(one.get(name)) for name in first))
+        for kind, one in summary.by_kind.items()
+    ]
+    tags = {
+        k: v["accuracy"] for k, v in document.items() if isinstance(v, dict) and "accuracy" in v
+    }
+    usage = {f"{name.replace('_', ' ')} a question": v for name, v in summary.usage.items()}
+    seconds = [(s, f"{one.mean:.3f}", f"{one.p95:.3f}") for s, one in summary.seconds.items()]
+    return _blocks(
+        head,
+        table([(name, _interval(value)) for name, value in {**scores, **tags}.items()]),
+        table([("", "n", *first), *rows], (0, 6)) if len(rows) > 1 else "",
+        table([(name, str(value)) for name, value in counts.items()]),
+        table([(name, f"{value:.1f}") for name, value in usage.items()]),
+        table([("seconds a question", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
+    )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, dict) and {"mean", "low", "high"} <= value.keys()
+
+
+def _interval(value: object) -> str:
+    return str(Interval(**value)) if isinstance(value, dict) else "-"
+
+
 def format_comparison(found: Comparison) -> str:
     """Which run is better, by how much, and the samples that only one of them found."""
     head = (
         f"A {found.runs[0]}, {found.failed[0]} failed\nB {found.runs[1]}, {found.failed[1]} failed"
     )
     groups = {"overall": found.overall, **(found.by_kind if len(found.by_kind) > 1 else {})}
+    masks = found.metric == "gIoU"
     rows = [
-        (name, str(d.n), f"{d.a:.3f}", f"{d.b:.3f}", _signed(d.giou), _signed(d.ciou))
+        (name, str(d.n), f"{d.a:.3f}", f"{d.b:.3f}", _signed(d.giou), *[_signed(d.ciou)] * masks)
         for name, d in groups.items()
     ]
+    columns = ("", "n", "A", "B", f"{found.metric}, B - A", *["cIoU, B - A"] * masks)
+    right = "found by {} only (IoU >= 0.5)" if masks else "answered by {} only"
     return _blocks(
         head,
-        _verdict(found.overall),
-        table([("", "n", "A", "B", "gIoU, B - A", "cIoU, B - A"), *rows], (0, 6, 6, 6, -25)),
-        _flips("found by B only", found.gained),
-        _flips("found by A only", found.lost),
+        _verdict(found.overall, found.metric),
+        table([columns, *rows], (0, 6, 6, 6, -25)),
+        _flips(right.format("B"), found.gained),
+        _flips(right.format("A"), found.lost),
     )
 
 
-def _verdict(overall: GroupDifference) -> str:
+def _verdict(overall: GroupDifference, metric: str) -> str:
     gain = overall.giou
     if gain.low > 0:
-        return f"B is better: gIoU {gain.mean:+.3f}, 95 % interval above 0."
+        return f"B is better: {metric} {gain.mean:+.3f}, 95 % interval above 0."
     if gain.high < 0:
-        return f"A is better: gIoU of B {gain.mean:+.3f}, 95 % interval below 0."
-    return f"Undecided: gIoU of B {gain.mean:+.3f}, the 95 % interval holds 0."
+        return f"A is better: {metric} of B {gain.mean:+.3f}, 95 % interval below 0."
+    return f"Undecided: {metric} of B {gain.mean:+.3f}, the 95 % interval holds 0."
 
 
 def _flips(title: str, flips: Sequence[Flip]) -> str:
     if not flips:
         return ""
     lines = [f"  {f.iou_a:.3f} -> {f.iou_b:.3f}  {f.id}  {f.kind}" for f in flips]
-    return "\n".join([f"{len(flips)} {title} (IoU >= 0.5):", *lines])
+    return "\n".join([f"{len(flips)} {title}:", *lines])
 
 
 def _signed(one: Difference) -> str:

@@ -1,0 +1,276 @@
+"""Questions of a benchmark, asked and scored: the engine and the scores of such a run."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from rsvp.answer import AnswerRequest, Zoom
+from rsvp.datasets.vqa import Question, QuestionDataset
+from rsvp.errors import BadInput
+from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
+from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
+from rsvp.evaluation.metrics import ScoringProtocol
+from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
+from rsvp.evaluation.predictions import Prediction
+from rsvp.evaluation.records import AnswerRecord, LookRecord, TokenUsage, TrueLookRecord
+from rsvp.evaluation.score import Score, to_json
+from rsvp.evaluation.stats import Interval, mean_or_none
+from rsvp.evaluation.summary import Duration
+from rsvp.images import load_image
+from rsvp.masks import encode_rle
+from rsvp.mllm import is_remote
+from rsvp.request import Request
+from rsvp.result import Answer
+from rsvp.types import Image, PackedMask, Proposal
+
+BLANK = np.full((28, 28, 3), 255, np.uint8)  # stands for the image of a question without one
+
+
+class AnsweringPipeline(Protocol):
+    """What an evaluation of questions needs of a pipeline."""
+
+    def run_answer(self, asked: AnswerRequest) -> Answer:
+        """`rsvp.pipeline.Pipeline.run_answer`."""
+
+    def check_answers(self) -> None:
+        """`rsvp.pipeline.Pipeline.check_answers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEngine:
+    """Asks the questions of a benchmark, in threads where a server answers.
+
+    Attributes:
+        zoom: how closer looks are shown.
+        looks: how many there may be.
+        oracle: also ask with the true masks, where the benchmark knows them.
+        concurrency: see `rsvp.evaluation.engines.local.LocalEngine`.
+    """
+
+    pipeline: AnsweringPipeline
+    benchmark: QuestionBenchmark
+    zoom: Zoom
+    looks: int
+    oracle: bool = True
+    concurrency: int | None = None
+
+    def __call__(self, work: Work) -> Generator[AnswerRecord, None, None]:
+        """See `rsvp.evaluation.engines.local.Engine`."""
+        dataset: Any = work.dataset
+        remote = is_remote(getattr(self.pipeline, "mllm", None))
+        most = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
+        if most == 1:
+            for index in work.indices:
+                yield self.record(dataset, index)
+            return
+        finished: SimpleQueue[AnswerRecord | BaseException] = SimpleQueue()
+        pool = ThreadPool(most, "rsvp-answers", finished.put)
+        try:
+            for index in work.indices:
+                pool.submit(lambda index=index: finished.put(self.record(dataset, index)))  # type: ignore[misc]
+            for _ in work.indices:
+                done = finished.get()
+                if isinstance(done, BaseException):
+                    raise done
+                yield done
+        finally:
+            pool.close(GRACE_SECONDS if remote else None)
+
+    def record(self, dataset: QuestionDataset, index: int) -> AnswerRecord:
+        """Ask a question and score the answer."""
+        question = dataset[index]
+        try:
+            image = load_image(BLANK if question.image is None else question.image)
+        except BadInput as error:
+            raise BadInput(f"sample {question.id}: {error}") from error
+        outcome = self._ask(question, image, self.zoom)
+        answer = outcome.value
+        text = self.benchmark.written(answer) if answer else ""
+        true_look = self._true_look(dataset, index, question, image)
+        seconds = {**(answer.timings if answer else {}), "total": outcome.seconds}
+        return AnswerRecord(
+            id=question.id,
+            kind=question.kind,
+            tags=list(question.tags),
+            question=question.question,
+            choices=list(question.options),
+            text=text,
+            choice=answer.choice if answer else None,
+            right=self._right(question, text),
+            oracle=true_look,
+            looks=[
+                LookRecord(
+                    query=look.query,
+                    masks=[encode_rle(target.mask) for target in look.targets],
+                    box=[round(v, 3) for v in look.box.xyxy] if look.box else None,
+                    size=list(look.size) if look.size else None,
+                )
+                for look in (answer.looks if answer else ())
+            ],
+            steps=[step.text for step in answer.reasoning.steps] if answer else [],
+            reason=answer.reason if answer else "",
+            raw=outcome.raw or (answer.reasoning.raw if answer else ""),
+            warnings=list(answer.warnings) if answer else [],
+            **verification(answer),
+            usage=TokenUsage(**asdict(answer.usage)) if answer else None,
+            prompt_sha256=answer.models.prompt_sha256 if answer else None,
+            failure=outcome.failure,
+            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        )
+
+    def _ask(
+        self, question: Question, image: Image, zoom: Zoom, known: Sequence[Proposal] = ()
+    ) -> Outcome[Answer]:
+        text, choices = self.benchmark.prompt(question)
+        with catch(question.id) as outcome:
+            request = Request(image, text, tuple(known))
+            blind = question.image is None
+            asked = AnswerRequest(request, choices, zoom, self.looks, blind)
+            outcome.value = self.pipeline.run_answer(asked)
+        return outcome
+
+    def _true_look(
+        self, dataset: QuestionDataset, index: int, question: Question, image: Image
+    ) -> TrueLookRecord | None:
+        if not (self.oracle and dataset.has_true_looks) or self.zoom.mode == "none":
+            return None
+        true = dataset.true_looks(index)
+        known = [Proposal(one.label, one.box, mask=PackedMask.pack(one.mask)) for one in true]
+        outcome = self._ask(question, image, self.zoom if known else Zoom("none"), known)
+        text = self.benchmark.written(outcome.value) if outcome.value else ""
+        return TrueLookRecord(text=text, right=self._right(question, text), failure=outcome.failure)
+
+    def _right(self, question: Question, text: str) -> bool | None:
+        return None if question.answer is None else self.benchmark.mark(question, text).right
+
+
+class AnswerSummary(BaseModel, frozen=True, json_schema_extra={"additionalProperties": True}):
+    """The scores of a run of questions, as `summary.json` and `rsvp eval --json` have them.
+
+    Besides these keys there are the benchmark's own scores, as in `rsvp score --json`, among them
+    `accuracy`, and one a tag (``needs_look``) with its scores.
+    """
+
+    schema_version: Literal[1] = 1
+    n: int
+    failed: int = Field(description="Questions without an answer, scored as wrong.")
+    by_kind: dict[str, dict[str, Any]] = Field(
+        default={}, description="The scores of each kind, and the oracle's."
+    )
+    oracle: Interval | None = Field(
+        default=None,
+        description="Accuracy after a look at the true masks; of a question that needs no look, "
+        "without one.",
+    )
+    looked: Interval | None = Field(
+        default=None, description="Share of the questions with a closer look."
+    )
+    found: Interval | None = Field(
+        default=None, description="Share of the looks that found something."
+    )
+    usage: dict[str, float] = Field(default={}, description="Tokens and calls a question.")
+    seconds: dict[str, Duration] = Field(default={}, description="Per stage.")
+    numbers: SkipJsonSchema[dict[str, Any]] = Field(default={}, exclude=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document: the benchmark's scores and the fields."""
+        return {**self.model_dump(), **self.numbers}
+
+
+class AnswerAggregator:
+    """Aggregates the records of a run; keeps a few numbers of each."""
+
+    model = AnswerRecord
+
+    def __init__(
+        self, dataset: QuestionDataset, benchmark: QuestionBenchmark, protocol: ScoringProtocol
+    ) -> None:
+        self._index = {dataset.sample_id(i): i for i in range(len(dataset))}
+        self._scorer = benchmark.scorer(dataset, protocol)
+        self._secret = False  # whether a right answer is not known
+        self._kinds: dict[str, list[int]] = defaultdict(list)
+        self._oracle: list[float] = []
+        self._looked: list[float] = []
+        self._found: list[float] = []
+        self._costs: dict[str, list[float]] = defaultdict(list)
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._right: list[bool] = []
+        self.causes: Counter[str] = Counter()  # of the questions without an answer, so far
+        self.n = self.tokens = 0
+
+    @property
+    def failed(self) -> int:
+        """How many questions have no answer."""
+        return self.causes.total()
+
+    @property
+    def headline(self) -> tuple[str, float | None]:
+        """The score so far, and its name."""
+        return "accuracy", float(np.mean(self._right)) if self._right else None
+
+    def add(self, record: AnswerRecord) -> None:
+        """Count one record."""
+        self._kinds[record.kind].append(self.n)
+        self.n += 1
+        if record.failure is not None:
+            self.causes[record.failure.message or record.failure.error] += 1
+        self._right.append(bool(record.right))
+        if record.right is None:
+            self._secret = True
+        else:
+            self._scorer.add(self._index[record.id], Prediction(record.id, text=record.text))
+        if record.oracle is not None:
+            self._oracle.append(float(bool(record.oracle.right)))
+        self._looked.append(float(bool(record.looks)))
+        self._found += [float(bool(look.masks)) for look in record.looks]
+        if record.usage is not None:
+            for name, value in record.usage.model_dump().items():
+                self._costs[name].append(value)
+            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
+        for stage, seconds in record.seconds.items():
+            self._seconds[stage].append(seconds)
+
+    def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002
+        """The summary of what was added."""
+        scored = self.n > 0 and not self._secret
+        kinds = self._scorer.by_kind() if scored else {}
+        tags = self._scorer.by_tag() if scored else {}
+        oracle = self._oracle if len(self._oracle) == self.n else []
+        numbers = {
+            **(to_json(self._scorer.numbers()) if scored else {"accuracy": None}),
+            **{tag: to_json(one) for tag, one in tags.items()},
+        }
+        by_kind = {
+            kind: {
+                "n": len(places),
+                **to_json(kinds.get(kind, {})),
+                **(_mean("oracle", [oracle[i] for i in places]) if oracle else {}),
+            }
+            for kind, places in self._kinds.items()
+        }
+        fixed = AnswerSummary(
+            n=self.n,
+            failed=self.failed,
+            by_kind=by_kind,
+            oracle=mean_or_none(oracle),
+            looked=mean_or_none(self._looked),
+            found=mean_or_none(self._found),
+            usage={name: float(np.mean(values)) for name, values in self._costs.items()},
+            seconds={
+                stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
+                for stage, s in self._seconds.items()
+            },
+        )
+        return fixed.model_copy(update={"numbers": {**numbers, "n": self.n}})
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
+    return to_json({name: mean_or_none(values)})

@@ -1,0 +1,94 @@
+"""The picture of a closer look: a padded window of the image, enlarged, maybe with nothing but
+the masks left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image as Pil
+from PIL import ImageFilter
+
+from rsvp.images import resize
+from rsvp.types import BoolMask, Box, RgbArray
+
+BACKGROUNDS = ("mean", "grey", "white", "blur")  # what may take the place of what is taken away
+PADDING = 0.2  # of the things' own side, on each side of the window
+LARGEST = 4.0  # times that a window is enlarged: more shows nothing new
+LEAST_GAIN = 1.25  # times larger than in the view; less gains nothing
+MARGIN = 60  # the longer side is so many times the margin around a mask
+_BLUR = 20  # and so many times the radius of the blur
+_FLAT = {"grey": 127, "white": 255}
+
+
+def look_window(
+    boxes: Sequence[Box], bounds: Box, *, padding: float = PADDING, square: bool = True
+) -> Box:
+    """The padded window around boxes, clipped to `bounds`, in whatever unit they are.
+
+    Args:
+        padding: of the boxes' common width and height, on each side.
+        square: the shorter side is made as long as the longer one.
+    """
+    low = np.min([b.xyxy[:2] for b in boxes], axis=0)
+    high = np.max([b.xyxy[2:] for b in boxes], axis=0)
+    center, size = (low + high) / 2, (high - low) * (1 + 2 * padding)
+    if square:
+        size = np.full(2, size.max())
+    window = Box(*map(float, (*(center - size / 2), *(center + size / 2))))
+    return window.intersection(bounds) or bounds
+
+
+def look_scale(window: Box, max_side: int) -> float:
+    """How many pixels of a look's picture show one pixel of the image."""
+    return min(LARGEST, max_side / max(window.width, window.height))
+
+
+def look_picture(
+    rgb: RgbArray, window: Box, max_side: int, kept: BoolMask | None = None, background: str = ""
+) -> RgbArray:
+    """The window of an image in the image's own pixels, enlarged to at most `max_side`.
+
+    Args:
+        rgb: (H, W, 3) uint8, the whole image at its full size.
+        kept: (H, W) bool, everything else is taken away; None keeps all.
+        background: one of `BACKGROUNDS`, for `kept` alone.
+
+    Returns:
+        (h, w, 3) uint8; the things keep their places relative to each other.
+    """
+    x0, y0 = (max(0, int(np.floor(edge))) for edge in window.xyxy[:2])
+    x1, y1 = (int(np.ceil(edge)) for edge in window.xyxy[2:])
+    part = rgb[y0:y1, x0:x1]
+    scale = look_scale(window, max_side)
+    height, width = (max(1, round(side * scale)) for side in part.shape[:2])
+    picture = resize(part, (height, width))
+    if kept is None:
+        return picture
+    mask = Pil.fromarray(kept[y0:y1, x0:x1].astype(np.uint8) * 255)
+    enlarged = mask.resize((width, height), Pil.Resampling.BILINEAR)
+    return take_away(picture, np.asarray(enlarged) >= 128, background)
+
+
+def take_away(rgb: RgbArray, kept: BoolMask, background: str) -> RgbArray:
+    """The (h, w, 3) picture with everything outside an (h, w) mask and its margin replaced.
+
+    A segmenter's mask misses some of a thing's edge and of what hangs on it: with the margin 97 %
+    of a thing are left instead of 91 % (rendered scenes, `vlsm:embedded`), and 12 % instead of
+    11 % of the others in its window.
+
+    Args:
+        background: "mean" (the picture's mean colour), "grey", "white" or "blur".
+    """
+    outside: RgbArray | np.uint8
+    if background == "blur":
+        radius = max(rgb.shape) / _BLUR
+        outside = np.asarray(Pil.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))
+    elif background == "mean":
+        outside = rgb.reshape(-1, 3).mean(0).astype(np.uint8)
+    else:
+        outside = np.uint8(_FLAT[background])
+    margin = ImageFilter.BoxBlur(round(max(rgb.shape) / MARGIN))
+    wider = np.asarray(Pil.fromarray(kept.astype(np.uint8) * 255).filter(margin)) > 0
+    left: RgbArray = np.where(wider[..., None], rgb, outside)
+    return left
