@@ -80,7 +80,7 @@ _SEGMENTER_ROWS = (
         "huggingface.co/syscv-community/sam-hq-vit-base/tree/main",
     ),
     (
-        "`edgetam:yonigozlan/EdgeTAM-hf`", "on small machines; needs the extra `edgetam`",
+        "`edgetam:yonigozlan/EdgeTAM-hf`", "on small machines; needs the extra `vision`",
         "0.06 GB", "Apache-2.0", "yes", "huggingface.co/docs/transformers/model_doc/edgetam",
     ),
 )  # fmt: skip

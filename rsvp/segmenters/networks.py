@@ -86,7 +86,7 @@ class NetworkKind:
         usual: the preprocessing where a folder says nothing else.
         nested: where the `config.json` of a larger model has this network's.
         steerable: whether its mask decoder has SAM 2's layout, on which the VLSM builds.
-        extra: what to install where transformers lacks a package.
+        vision: whether it needs timm and torchvision, which the extra of that name brings.
     """
 
     title: str
@@ -95,7 +95,7 @@ class NetworkKind:
     usual: Preprocessing
     nested: str = ""
     steerable: bool = True
-    extra: str = ""
+    vision: bool = False
 
 
 # By the name of the segmenter.
@@ -113,7 +113,7 @@ KINDS = {
         "EdgeTam",
         ("edgetam", "edgetam_video"),
         Preprocessing(1024),
-        extra="edgetam",  # its image encoder is one of timm's
+        vision=True,  # its image encoder is one of timm's
     ),
     "sam-hq": NetworkKind(
         "HQ-SAM",
@@ -160,9 +160,9 @@ def load_folder(kind: NetworkKind, folder: Path) -> tuple[Any, Preprocessing]:
             _set_size(config, preprocessing)
             return load_float32(_class(kind, "Model"), folder, config=config), preprocessing
         except ImportError as error:
-            if not kind.extra:
+            if not kind.vision:
                 raise
-            raise MissingExtra(kind.title, kind.extra) from error
+            raise MissingExtra(kind.title, "vision") from error
 
 
 def load_sam2(model: str) -> tuple[transformers.Sam2Model, Preprocessing]:

@@ -245,5 +245,5 @@ def test_edgetam_without_timm_names_what_to_install(folders, tmp_path) -> None:
     settings["vision_config"].pop("backbone_config")
     (tmp_path / "config.json").write_text(json.dumps(settings))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(MissingExtra, match=r"EdgeTAM needs .*rsvp-segmentation\[edgetam\]"):
+    with pytest.raises(MissingExtra, match=r"EdgeTAM needs .*rsvp-segmentation\[vision\]"):
         registry.make("segmenter", f"edgetam:{tmp_path}")
