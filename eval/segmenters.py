@@ -157,7 +157,7 @@ def measure(args: argparse.Namespace) -> None:
             [statistics.median(column) for column in zip(*(r[i] for r in rounds), strict=True)]
             for i in (0, 1)
         )
-        gb = sum(p.numel() for p in other.net.parameters()) * 4 / 1e9  # type: ignore[attr-defined]
+        gb = sum(p.numel() for p in other.net.parameters()) * 4 / 1e9
         times = " | ".join(f"{value:.2f} s" for value in own)
         ratios = ", ".join(f"{b / a:.2f}" for a, b in zip(base, own, strict=True))
         print(f"| {name} | {gb:.2f} GB | {times} | {ratios} | {same} |", flush=True)

@@ -174,8 +174,8 @@ def _resize(pixels: torch.Tensor, size: tuple[int, int], resampling: Resampling)
     levels = pixels if resampling == "float" else pixels.mul(255).round_().to(torch.uint8)
     if resampling == "pillow":
         picture = Pil.fromarray(levels.permute(1, 2, 0).numpy())
-        resized = np.array(picture.resize(size[::-1], Pil.Resampling.BILINEAR))
-        return torch.from_numpy(resized).permute(2, 0, 1).float().div_(255)
+        smaller = np.array(picture.resize(size[::-1], Pil.Resampling.BILINEAR))
+        return torch.from_numpy(smaller).permute(2, 0, 1).float().div_(255)
     resized = F.interpolate(
         levels[None], size=size, mode="bilinear", antialias=True, align_corners=False
     )[0]
