@@ -442,6 +442,10 @@ class Pipeline:
 
     # ------------------------------------------------------------ many images, and awaitable calls
 
+    def keep_images(self, count: int) -> None:
+        """Keep the embeddings of at least so many images, for further queries on them."""
+        self._cache.keep(count)
+
     @overload
     def segment_many(self, items: Iterable[Item]) -> Iterator[Result]: ...
     @overload

@@ -104,6 +104,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "command": {
         "segment": "rsvp.cli.segment:segment",
+        "batch": "rsvp.cli.batch:batch",
         "answer": "rsvp.cli.answer:answer",
         "trace": "rsvp.cli.trace:trace",
         "train": "rsvp.cli.train:train",

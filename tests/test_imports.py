@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training",
     ),
     ("evaluation", "embedded"),
+    ("batch",),
     ("doctor", "cli", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}

@@ -9,14 +9,7 @@ from typing import Annotated
 import typer
 
 from rsvp import presets
-from rsvp.cli import console, options
-
-_Cpus = Annotated[
-    float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-]
-_Gpus = Annotated[
-    float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-]
+from rsvp.cli import console, engines, options
 
 
 def evaluate(
@@ -54,45 +47,17 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier run into DIR stopped.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Go on, and ask the failed samples again.")
-    ] = False,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
-            "0 runs MLLM and segmenter in turn.",
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="local (this process), or ray: actor pools on this machine or a cluster.",
-        ),
-    ] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="With ray: a running cluster, e.g. auto; by default it is started here.",
-        ),
-    ] = None,
-    reasoners: Annotated[
-        int, typer.Option(metavar="N", min=1, help="With ray: actors that ask the MLLM.")
-    ] = 1,
-    reasoner_cpus: _Cpus = 1.0,
-    reasoner_gpus: _Gpus = 0.0,
-    segmenters: Annotated[
-        int, typer.Option(metavar="N", min=1, help="With ray: actors that segment.")
-    ] = 1,
-    segmenter_cpus: _Cpus = 1.0,
-    segmenter_gpus: _Gpus = 0.0,
+    resume: engines.Resume = False,
+    retry_failed: engines.RetryFailed = False,
+    concurrency: engines.Concurrency = None,
+    engine: engines.Engine = "local",
+    ray_address: engines.RayAddress = None,
+    reasoners: engines.Reasoners = 1,
+    reasoner_cpus: engines.Cpus = 1.0,
+    reasoner_gpus: engines.Gpus = 0.0,
+    segmenters: engines.Segmenters = 1,
+    segmenter_cpus: engines.Cpus = 1.0,
+    segmenter_gpus: engines.Gpus = 0.0,
     as_json: options.AsJson = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
@@ -106,13 +71,11 @@ def evaluate(
     from rsvp import writers
     from rsvp.dialogue import Limits
     from rsvp.errors import BadInput
-    from rsvp.evaluation.engines.ray import Pool, RayEngine
     from rsvp.evaluation.report.text import format_answers, format_summary
     from rsvp.evaluation.runner import check
     from rsvp.evaluation.runner import evaluate as run
     from rsvp.evaluation.summary import Summary
     from rsvp.pipeline import Pipeline
-    from rsvp.strategies import NeedsSegmenter
 
     if not Path(data).exists():
         raise BadInput(f"there is no folder {data} with samples")
@@ -121,16 +84,7 @@ def evaluate(
     chosen = options.choose_preset(preset)
     backend_options = options.parse_options(option)
     checking = options.checking(verify, verify_all, samples)
-    if engine not in ("local", "ray"):
-        raise BadInput(f"the engine is local or ray, found {engine!r}")
-    if run_budget is not None and engine == "ray":
-        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
-    if record is not None and engine == "ray":
-        raise BadInput("--record is for one process: leave out --engine ray")
-    pools = (
-        Pool(reasoners, reasoner_cpus, reasoner_gpus),
-        Pool(segmenters, segmenter_cpus, segmenter_gpus),
-    )
+    engines.check_engine(engine, record, run_budget)
     writers.prepare(out)  # before the models are loaded
     make = functools.partial(
         Pipeline.from_preset,
@@ -148,12 +102,15 @@ def evaluate(
         options=backend_options,
     )
     pipeline = make(record=record, connect=True)
-    # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
-    # is never asked, nor loaded.
-    needed = isinstance(pipeline.strategy, NeedsSegmenter)
-    needed = needed or any("segmenter." in key for key in backend_options)
-    reasoner = make if needed else functools.partial(make, segmenter="box")
-    on_ray = RayEngine(reasoner, make, *pools, ray_address, concurrency)
+    on_ray = engines.on_ray(
+        make,
+        pipeline,
+        backend_options,
+        reasoners=(reasoners, reasoner_cpus, reasoner_gpus),
+        segmenters=(segmenters, segmenter_cpus, segmenter_gpus),
+        address=ray_address,
+        concurrency=concurrency,
+    )
     recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
     summary = run(
         name,

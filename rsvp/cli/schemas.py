@@ -19,6 +19,9 @@ from rsvp import registry
 MODELS: dict[str, str] = {
     "result": "rsvp.writers.document:ResultDocument",
     "answer": "rsvp.writers.document:AnswerDocument",
+    "batch-record": "rsvp.batch.work:BatchRecord",
+    "batch-line": "rsvp.batch.items:BatchLine",
+    "batch-run": "rsvp.batch.runner:BatchConfig",
     "trace": "rsvp.writers.document:TraceDocument",
     "record": "rsvp.evaluation.records:Record",
     "run": "rsvp.evaluation.config:EvalConfig",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -19,7 +19,7 @@ from rsvp.answer import answer_prompt_names
 from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
-from rsvp.platform.files import parse_json, read_bytes
+from rsvp.platform.files import parse_json, read_bytes, write_json
 from rsvp.reasoning import prompt_names
 from rsvp.verify import verify_prompt_names
 
@@ -54,18 +54,21 @@ class RunSettings(BaseModel, frozen=True, extra="allow"):
     bootstrap: BootstrapConfig = BootstrapConfig()
 
 
-class EvalConfig(BaseModel):
-    """A run's `config.json`."""
+S = TypeVar("S", bound=BaseModel)
+
+
+class RunDocument(BaseModel, Generic[S]):
+    """A run's `config.json`; `run` decides the records."""
 
     schema_version: Literal[1] = 1
-    run: RunSettings
+    run: S
     environment: dict[str, Any] = Field(
         description="Where the records were made, and the folder `data`: another machine may "
         "finish what one began."
     )
 
     @classmethod
-    def read(cls, folder: Path) -> EvalConfig:
+    def read(cls, folder: Path) -> Self:
         """The configuration of the run in a folder; BadInput where it is missing or broken."""
         file = folder / CONFIG
         document = parse_json(read_bytes(file), str(file))
@@ -76,13 +79,35 @@ class EvalConfig(BaseModel):
             field = ".".join(map(str, first["loc"]))
             raise BadInput(f"{file}: not a run's ({field}: {first['msg']})") from error
 
-    def check_same(self, wanted: RunSettings, folder: Path) -> None:
-        """Refuse to continue a run with other settings: BadInput names the first and its values."""
-        for key, old, new in _differences(self.run.model_dump(), wanted.model_dump()):
-            raise BadInput(
-                f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
-                "ask for the same or choose another folder"
-            )
+    def prepare(self, folder: Path, *, resume: bool) -> None:
+        """Begin a run in its folder, or check that the folder holds this very run.
+
+        Raises:
+            BadInput: the folder holds something else, or a run of other settings: then the message
+                names the first and its values.
+        """
+        try:
+            # A kill may have left a draft of the config and nothing else.
+            started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
+        except OSError as error:
+            raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
+        if not started:
+            write_json(folder / CONFIG, self.model_dump(), sync=True)
+        elif not resume:
+            raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
+        elif not (folder / CONFIG).is_file():
+            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
+        else:
+            found = type(self).read(folder).run.model_dump()
+            for key, old, new in _differences(found, self.run.model_dump()):
+                raise BadInput(
+                    f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
+                    "ask for the same or choose another folder"
+                )
+
+
+class EvalConfig(RunDocument[RunSettings]):
+    """A run's `config.json`."""
 
 
 def describe_pipeline(pipeline: object, *, trace: bool = False) -> dict[str, Any]:

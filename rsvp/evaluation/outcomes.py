@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -159,8 +159,45 @@ class Work:
     protocol: ScoringProtocol
     options: EvalOptions
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self.dataset[i] for i in self.indices)
+    def portable(self) -> Work:
+        """See `rsvp.evaluation.engines.local.RunWork.portable`."""
+        return replace(self, data=self.data.absolute(), dataset=None)  # type: ignore[arg-type]
+
+    def opened(self) -> Work:
+        """The same work in another process."""
+        return replace(self, dataset=self.open_dataset(self.data))
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index`."""
+        return self.dataset[index]
+
+    def open_image(self, sample: Sample) -> Image:
+        """See `open_image`."""
+        return open_image(sample)
+
+    def run(self, pipeline: SegmentingPipeline, sample: Sample, image: Image) -> SampleOutcome:
+        """See `run_sample`."""
+        return run_sample(pipeline, sample, image, self.options)
+
+    def reason(
+        self, pipeline: TwoStagePipeline, sample: Sample, image: Image
+    ) -> Outcome[ReasoningOutput]:
+        """See `reason`."""
+        return reason(pipeline, sample, image, self.options)
+
+    def segment(
+        self,
+        pipeline: TwoStagePipeline,
+        sample: Sample,
+        image: Image,
+        output: Outcome[ReasoningOutput],
+    ) -> SampleOutcome:
+        """See `segment_proposals`."""
+        return segment_proposals(pipeline, sample, image, output, self.options)
+
+    def load(self, record: Any) -> Record:
+        """A record as another process made it."""
+        return Record.model_validate(record)
 
     def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
         """Score an answered sample."""

@@ -24,6 +24,7 @@ from rsvp.platform.files import atomic_write, writable
 RECORDS = "records.jsonl"
 SYNC_EVERY = 16  # records between two fsyncs; a power cut costs at most these, a kill none
 
+Span = tuple[int, int]  # where a line begins, and its length, in bytes
 Numbers = list[float | None]  # JSON has no NaN: null stands for it
 
 
@@ -253,6 +254,14 @@ def read_records(file: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def read_spans(file: Path) -> Iterator[tuple[dict[str, Any], Span]]:
+    """Every record with the place of its line; BadInput where a line is no record."""
+    start = 0
+    for record, line in _read(file):
+        yield record, (start, len(line))
+        start += len(line)
+
+
 def keep_records(file: Path, ids: Sequence[str]) -> bool:
     """Put the records into the order of these ids, and drop those of other ids and second ones.
 
@@ -260,13 +269,13 @@ def keep_records(file: Path, ids: Sequence[str]) -> bool:
     holds where the lines begin, not the lines. Returns whether the file has changed; BadInput where
     a line is not a record, or the disk refuses the new file.
     """
-    spans: dict[str, tuple[int, int]] = {}
-    start = 0
-    for record, line in _read(file):
-        spans.setdefault(record["id"], (start, len(line)))
-        start += len(line)
+    spans: dict[str, Span] = {}
+    end = 0
+    for record, span in read_spans(file):
+        spans.setdefault(record["id"], span)
+        end = sum(span)
     wanted = [spans[sample_id] for sample_id in ids if sample_id in spans]
-    if wanted == list(spans.values()) and start == sum(length for _, length in wanted):
+    if wanted == list(spans.values()) and end == sum(length for _, length in wanted):
         return False
     with file.open("rb") as stream:
 
@@ -283,8 +292,12 @@ def drop_failed(file: Path) -> None:
     """Remove the records of failed samples, so that these are pending again."""
     if file.is_file():
         _drop_torn_line(file)
-        answered = [r["id"] for r in read_records(file) if r.get("failure") is None]
-        keep_records(file, answered)
+        keep_records(file, [r["id"] for r in read_records(file) if not _failed(r)])
+
+
+def _failed(record: Mapping[str, Any]) -> bool:
+    """Whether a record, of `rsvp eval` or of `rsvp batch`, has no answer."""
+    return (record.get("failure") or record.get("error")) is not None
 
 
 def _drop_torn_line(file: Path) -> None:

@@ -6,7 +6,6 @@ A run's folder holds `config.json`, `records.jsonl` (one line a sample, see
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +23,12 @@ from rsvp.evaluation.answers import (
 )
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
-from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
+from rsvp.evaluation.config import EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
-from rsvp.evaluation.progress import show_progress
-from rsvp.evaluation.records import RECORDS, RecordsFile
+from rsvp.evaluation.pending import answer_pending, replay
+from rsvp.evaluation.records import RECORDS
 from rsvp.evaluation.report import page
 from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
@@ -136,26 +135,21 @@ def evaluate(
     )
     file = folder / RECORDS
     with locked(folder):
-        _prepare(folder, run, Path(data), resume=resume or retry_failed)
+        environment = {"data": str(data), **config.environment()}
+        EvalConfig(run=run, environment=environment).prepare(folder, resume=resume or retry_failed)
         if retry_failed:
             records.drop_failed(file)
         aggregator = task.aggregator()
-        with RecordsFile(file) as stream:
-            done = _replay(file, ids, aggregator)
-            pending = [i for i, sample_id in enumerate(ids) if sample_id not in done]
-            options = EvalOptions(oracle, benchmark.traces)
-            work = Work(Path(data), open_dataset, dataset, pending, rules, options)
-            with (
-                show_progress(name, len(ids), aggregator, shown=progress) as update,
-                contextlib.closing(task.engine(work)) as answered,
-            ):
-                for record in answered:
-                    stream.append(record.to_dict())
-                    aggregator.add(record)
-                    update()
+        options = EvalOptions(oracle, benchmark.traces)
+
+        def answer(pending: list[int]) -> Generator[Any, None, None]:
+            return task.engine(Work(Path(data), open_dataset, dataset, pending, rules, options))
+
+        for _ in answer_pending(file, ids, aggregator, answer, name=name, progress=progress):
+            pass
         if records.keep_records(file, ids):  # the order decides the bootstrap's draws
             aggregator = task.aggregator()
-            _replay(file, ids, aggregator)
+            replay(file, ids, aggregator)
         official = None
         whole = len(ids) == len(dataset) or not benchmark.needs_all
         if benchmark.asks_for_masks and benchmark.scores_more and whole:
@@ -224,33 +218,3 @@ def _task(
         described | {"prompts": described["prompts"] | config.answer_prompts(pipeline)},
         {"zoom": shown.mode, "background": shown.background, "looks": most},
     )
-
-
-def _prepare(folder: Path, run: RunSettings, data: Path, *, resume: bool) -> None:
-    """Make the run's folder, or check that it holds this very run."""
-    try:
-        # A kill may have left a draft of the config and nothing else.
-        started = any(not entry.name.endswith(".part") for entry in folder.iterdir())
-    except OSError as error:
-        raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
-    if not started:
-        environment = {"data": str(data), **config.environment()}
-        document = EvalConfig(run=run, environment=environment).model_dump()
-        write_json(folder / CONFIG, document, sync=True)
-    elif not resume:
-        raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
-    elif not (folder / CONFIG).is_file():
-        raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
-    else:
-        EvalConfig.read(folder).check_same(run, folder)
-
-
-def _replay(file: Path, ids: list[str], aggregator: Any) -> set[str]:
-    """Add the records that are there; the ids of their samples. BadInput where one is broken."""
-    expected, done = set(ids), set()
-    for record in records.read(file, aggregator.model):
-        if record.id not in expected:
-            raise BadInput(f"{file}: {record.id!r} is not a sample of this run")
-        done.add(record.id)
-        aggregator.add(record)
-    return done

@@ -32,6 +32,10 @@ class LRUCache(Generic[V]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def grow(self, max_items: int) -> None:
+        """Keep at least so many items from now on."""
+        self._max_items = max(self._max_items, max_items)
+
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value of a key, made now where it is not there."""
         if key not in self._items:

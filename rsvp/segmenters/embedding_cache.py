@@ -56,6 +56,11 @@ class EmbeddingCache:
         self.lock = threading.Lock()
         self._embeddings: LRUCache[_Embedding] = LRUCache(max_images)
 
+    def keep(self, images: int) -> None:
+        """Keep the embeddings of at least so many images."""
+        with self.lock:
+            self._embeddings.grow(images)
+
     def encode(self, image: Image) -> None:
         """Encode the image now if it isn't yet; may run in a thread, ahead of `masks`."""
         with self.lock:

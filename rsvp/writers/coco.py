@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsvp.masks import encode_rle, mask_to_box
 from rsvp.platform.files import json_bytes
-from rsvp.types import Segmentation, Target
+from rsvp.types import Image, Segmentation, Target
 from rsvp.writers.common import label_of, labels_of
 from rsvp.writers.contours import find_outlines, join_contours
 
@@ -32,27 +32,38 @@ def to_coco(result: Segmentation, *, rle: bool = False) -> dict[str, Any]:
             annotation tools read polygons alone. An empty mask is a polygon without area.
     """
     labels = labels_of(result)
-    image = result.image
-    name = Path(image.path or "image.png").name
     return {
         "info": {"description": result.query},
-        "images": [{"id": 1, "file_name": name, "width": image.width, "height": image.height}],
-        "categories": [{"id": i, "name": label} for i, label in enumerate(labels, start=1)],
+        "images": [image_entry(1, Path(result.image.path or "image.png").name, result.image)],
+        "categories": categories(labels),
         "annotations": [
-            _annotation(i, target, labels.index(label_of(target)) + 1, rle)
+            annotation(i, 1, target, labels.index(label_of(target)) + 1, rle=rle)
             for i, target in enumerate(result.targets, start=1)
         ],
     }
 
 
-def _annotation(number: int, target: Target, category: int, rle: bool) -> dict[str, Any]:
+def categories(labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The entries of labels, numbered from 1."""
+    return [{"id": i, "name": label} for i, label in enumerate(labels, start=1)]
+
+
+def image_entry(number: int, name: str, image: Image) -> dict[str, Any]:
+    """The entry of an image of this name."""
+    return {"id": number, "file_name": name, "width": image.width, "height": image.height}
+
+
+def annotation(
+    number: int, image_number: int, target: Target, category: int, *, rle: bool
+) -> dict[str, Any]:
+    """The entry of a target; see `to_coco`."""
     mask = target.mask
     tight = mask_to_box(mask) or target.box
     corner = [round(tight.x0, 2), round(tight.y0, 2)]
     polygons = [join_contours(part).reshape(-1).tolist() for part in find_outlines(mask)]
     return {
         "id": number,
-        "image_id": 1,
+        "image_id": image_number,
         "category_id": category,
         "segmentation": encode_rle(mask) if rle else polygons or [corner * 3],
         "area": target.packed.area,

@@ -42,14 +42,24 @@ def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
     label, _ = files_of(result.image.path)
     yield label, "".join(f"{line}\n" for line in lines).encode()
     files.append(label)
-    image, content = _image_file(result.image)
+    image, content = image_file(result.image)
     if not is_same_file(folder / image, result.image.path):
         yield image, content
         files.append(image)
+    yield DATA, data_yaml(names, files)
+
+
+def data_yaml(names: Sequence[str], files: Sequence[str] = ()) -> bytes:
+    """`data.yaml`.
+
+    Args:
+        names: of the classes, in order.
+        files: what `write` wrote into the folder, for `read_data`.
+    """
     rows = [f"  {number}: {_yaml(name)}\n" for number, name in enumerate(names)]
     classes = "names:\n" + "".join(rows) if rows else "names: {}\n"
     listed = json.dumps(sorted({*files}))
-    yield DATA, f"# files: {listed}\ntrain: images\nval: images\n{classes}".encode()
+    return f"# files: {listed}\ntrain: images\nval: images\n{classes}".encode()
 
 
 def read_data(folder: Path) -> tuple[list[str], list[str]]:
@@ -84,7 +94,7 @@ def is_same_file(file: Path, image_path: str | None) -> bool:
         return False
 
 
-def _image_file(image: Image) -> tuple[str, bytes]:
+def image_file(image: Image) -> tuple[str, bytes]:
     """The copy's name and bytes: those of the image's own file, or a PNG where readers need one."""
     path, name = Path(image.path or "image"), files_of(image.path)[1]
     if name == f"images/{path.name}" and path.is_file():

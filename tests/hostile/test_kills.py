@@ -25,6 +25,7 @@ from rectangles import write_scenes
 
 KILLS = 20
 SAMPLES = 40
+BROKEN = 20  # files in a batch that are cut short
 BOX = [100, 100, 400, 600]
 
 pytestmark = pytest.mark.hostile
@@ -75,7 +76,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def kill_again_and_again(
-    command: Callable[[Path], list[str]], folder: Path, progress: Callable[[Path], int]
+    command: Callable[[Path], list[str]],
+    folder: Path,
+    progress: Callable[[Path], int],
+    code: int = 0,
 ) -> tuple[list[int], int]:
     """What had been written at each of `KILLS` kills, and how many runs came to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -88,7 +92,7 @@ def kill_again_and_again(
     while not progress(folder / "whole") and process.poll() is None:
         time.sleep(0.01)
     first = time.monotonic() - began  # until then Python imports modules
-    assert process.wait() == 0
+    assert process.wait() == code
     whole, last = contents(folder / "whole"), time.monotonic() - began
     rng, ended = random.Random(20), 0
     written: list[int] = []
@@ -102,7 +106,7 @@ def kill_again_and_again(
             process.wait()
             written.append(progress(out))
             continue
-        assert process.returncode == 0
+        assert process.returncode == code
         assert contents(out) == whole
         ended += 1
         if is_new:  # the machine is faster now than it was
@@ -129,6 +133,36 @@ def test_eval_is_resumed(tmp_path: Path, server: Server, capsys) -> None:
             f"the identical end; {len(server.requests)} requests where {needed} samples needed one"
         )
     assert ended >= 1
+
+
+def test_batch_is_resumed(tmp_path: Path, server: Server, capsys) -> None:
+    data = write_scenes(tmp_path / "data", SAMPLES)
+    for number in range(BROKEN):
+        whole = (data / f"{number:03d}.png").read_bytes()
+        (data / f"{number:03d}-broken.png").write_bytes(whole[: 3 * number])
+    models = ["--mllm", "openai:m", "--segmenter", "box", "--option", "max_retries=0"]
+    queries = [word for i in range(3) for word in ("--query", f"query {i}")]
+
+    def command(out: Path) -> list[str]:
+        words = ["batch", "--input", str(data), *queries, "--out", str(out), *models, "--resume"]
+        return [*words, "--format", "coco,yolo,labelme"]
+
+    def records(out: Path) -> int:
+        file = out / "results.jsonl"
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+    written, ended = kill_again_and_again(command, tmp_path, records, code=2)
+    asked, whole = 3 * (SAMPLES + BROKEN), contents(tmp_path / "whole")
+    images = json.loads(whole["coco.json"])["images"]
+    with capsys.disabled():
+        print(
+            f"\nbatch: {KILLS} kills after {written} of {asked} records, {3 * BROKEN} of them "
+            f"failures; {ended} runs resumed to the identical end of {len(whole)} files; "
+            f"{len(server.requests)} requests where {3 * SAMPLES * (ended + 1)} queries needed one"
+        )
+    assert ended >= 1
+    assert len(images) == SAMPLES
+    assert whole["results.jsonl"].count(b'"error"') == 3 * BROKEN
 
 
 def test_segment_is_repeated(tmp_path: Path, capsys) -> None:

@@ -8,21 +8,62 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Any, Protocol
 
-from rsvp.datasets import Sample
 from rsvp.errors import BadInput, RunBudgetExceeded
-from rsvp.evaluation import outcomes
-from rsvp.evaluation.outcomes import SampleOutcome, SegmentingPipeline, TwoStagePipeline, Work
-from rsvp.evaluation.records import Record
+from rsvp.evaluation.outcomes import SegmentingPipeline, TwoStagePipeline
 from rsvp.mllm import is_remote as is_remote_mllm
 
 REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
 GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
 
-Engine = Callable[[Work], Generator[Record, None, None]]
+
+class RunWork(Protocol):
+    """The samples that a run still has to answer, and what is done with each.
+
+    A sample, its image, the output of a stage and the record are this work's own: an engine only
+    passes them on. `rsvp.evaluation.outcomes.Work` is a benchmark's, `rsvp.batch.work.BatchWork` a
+    batch's.
+
+    Attributes:
+        indices: which samples, in order.
+    """
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+
+    def portable(self) -> RunWork:
+        """The work as it may be pickled; `opened` makes it whole in another process."""
+
+    def opened(self) -> RunWork:
+        """The same work in another process."""
+
+    def sample(self, index: int) -> Any:
+        """A sample."""
+
+    def open_image(self, sample: Any) -> Any:
+        """Its image."""
+
+    def run(self, pipeline: Any, sample: Any, image: Any) -> Any:
+        """Both stages."""
+
+    def reason(self, pipeline: Any, sample: Any, image: Any) -> Any:
+        """Stage 1; the output can be pickled."""
+
+    def segment(self, pipeline: Any, sample: Any, image: Any, output: Any) -> Any:
+        """Stage 2, with the output of stage 1."""
+
+    def record(self, sample: Any, outcome: Any) -> Any:
+        """The record of what came of both stages."""
+
+    def load(self, record: Any) -> Any:
+        """A record from the JSON that another process made of it."""
+
+
+Engine = Callable[[RunWork], Generator[Any, None, None]]
 """One record a sample, as they get done.
 
 Raises BadInput where a sample's image is broken or does not fit its truth, ModelUnavailable and
@@ -45,12 +86,20 @@ class LocalEngine:
         if self.concurrency is not None and self.concurrency < 0:
             raise BadInput(f"the concurrency is 0 or more, found {self.concurrency}")
 
-    def __call__(self, work: Work) -> Generator[Record, None, None]:
+    @property
+    def in_flight(self) -> int:
+        """The most samples that are worked on at once."""
+        return 2 * self._threads + 1
+
+    @property
+    def _threads(self) -> int:
+        default = REMOTE_CONCURRENCY if is_remote(self.pipeline) else 1
+        return default if self.concurrency is None else self.concurrency
+
+    def __call__(self, work: RunWork) -> Generator[Any, None, None]:
         """See `Engine`."""
         if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
-            remote = is_remote(self.pipeline)
-            concurrency = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
-            return _overlapped(self.pipeline, work, concurrency)
+            return _overlapped(self.pipeline, work, self._threads)
         return _in_turn(self.pipeline, work)
 
 
@@ -59,31 +108,29 @@ def is_remote(pipeline: SegmentingPipeline) -> bool:
     return is_remote_mllm(getattr(pipeline, "mllm", None))
 
 
-def _in_turn(pipeline: SegmentingPipeline, work: Work) -> Generator[Record, None, None]:
-    for sample in work:
-        image = outcomes.open_image(sample)
-        yield work.record(sample, outcomes.run_sample(pipeline, sample, image, work.options))
+def _in_turn(pipeline: SegmentingPipeline, work: RunWork) -> Generator[Any, None, None]:
+    for sample in map(work.sample, work.indices):
+        yield work.record(sample, work.run(pipeline, sample, work.open_image(sample)))
 
 
 def _overlapped(
-    pipeline: TwoStagePipeline, work: Work, concurrency: int
-) -> Generator[Record, None, None]:
+    pipeline: TwoStagePipeline, work: RunWork, concurrency: int
+) -> Generator[Any, None, None]:
     """At most 2 * concurrency + 1 samples are in flight: the segmenter never waits for the caller,
     and memory holds a bounded number of images."""
-    finished: SimpleQueue[tuple[Sample, SampleOutcome] | BaseException] = SimpleQueue()
+    finished: SimpleQueue[tuple[Any, Any] | BaseException] = SimpleQueue()
     segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
     reasoners = ThreadPool(concurrency, "rsvp-reasoner", finished.put)
     in_flight = 0
     options = getattr(pipeline, "verify", None)
     verifies = options is not None and options.rounds > 0
 
-    def start(sample: Sample) -> None:
-        image = outcomes.open_image(sample)
-        output = outcomes.reason(pipeline, sample, image, work.options)
+    def start(sample: Any) -> None:
+        image = work.open_image(sample)
+        output = work.reason(pipeline, sample, image)
 
         def finish() -> None:
-            done = outcomes.segment_proposals(pipeline, sample, image, output, work.options)
-            finished.put((sample, done))
+            finished.put((sample, work.segment(pipeline, sample, image, output)))
 
         if verifies:  # it asks the MLLM again: the segmenter's thread must not wait for that
             finish()
@@ -92,7 +139,7 @@ def _overlapped(
 
     spent: list[RunBudgetExceeded] = []
 
-    def next_records() -> Iterator[Record]:
+    def next_records() -> Iterator[Any]:
         """The next record; none where the run's budget was spent before its sample."""
         done = finished.get()
         if isinstance(done, RunBudgetExceeded):
@@ -103,7 +150,7 @@ def _overlapped(
             yield work.record(*done)
 
     try:
-        for sample in work:
+        for sample in map(work.sample, work.indices):
             if spent:
                 break
             reasoners.submit(lambda sample=sample: start(sample))  # type: ignore[misc]

@@ -17,17 +17,13 @@ import os
 import pickle
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rsvp.datasets import Sample
 from rsvp.errors import AccessDenied, BadInput, ModelUnavailable, RsvpError
-from rsvp.evaluation import outcomes
-from rsvp.evaluation.engines.local import is_remote
-from rsvp.evaluation.outcomes import Outcome, TwoStagePipeline, Work
-from rsvp.evaluation.records import Record
+from rsvp.evaluation.engines.local import RunWork, is_remote
+from rsvp.evaluation.outcomes import TwoStagePipeline
 from rsvp.platform.extras import require
-from rsvp.reasoning import ReasoningOutput
 
 Batch = dict[str, Any]  # column -> a list or array of one value a row
 
@@ -70,7 +66,7 @@ class RayEngine:
     address: str | None = None
     concurrency: int | None = None
 
-    def __call__(self, work: Work) -> Generator[Record, None, None]:
+    def __call__(self, work: RunWork) -> Generator[Any, None, None]:
         """See `Engine`; BadInput where the cluster is missing or too small for the pools."""
         if not work.indices:
             return
@@ -78,20 +74,18 @@ class RayEngine:
         try:
             self._check_capacity(ray.cluster_resources())
             for row in self._pipeline(work).iter_rows():
-                yield _record(row)
+                yield _record(work, row)
         finally:
             ray.shutdown()
 
-    def _pipeline(self, work: Work) -> Any:
+    def _pipeline(self, work: RunWork) -> Any:
         data = require("ray.data", "ray", "--engine ray")
         data.DataContext.get_current().enable_progress_bars = False  # the run has its own
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         size = self.concurrency or _BATCH
         blocks = -(-len(work.indices) // size)
-        # The open dataset stays here: an actor opens its own.
-        portable = replace(work, data=work.data.absolute(), dataset=None)  # type: ignore[arg-type]
         variables = {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES)}
-        shared = {"work": portable, "environment": variables}
+        shared = {"work": work.portable(), "environment": variables}
         rows = data.from_items([{"index": i} for i in work.indices], override_num_blocks=blocks)
         for actor, make, pool, batch_size in (
             (_Reasoner, self.reasoner, self.reasoners, size),
@@ -126,11 +120,10 @@ class _Actor:
     """
 
     def __init__(
-        self, work: Work, make: Callable[[], TwoStagePipeline], environment: Mapping[str, str]
+        self, work: RunWork, make: Callable[[], TwoStagePipeline], environment: Mapping[str, str]
     ) -> None:
         os.environ.update(environment)
-        self._work = work
-        self._load = functools.cache(lambda: (make(), work.open_dataset(work.data)))
+        self._load = functools.cache(lambda: (make(), work.opened()))
 
 
 class _Reasoner(_Actor):
@@ -145,16 +138,15 @@ class _Reasoner(_Actor):
             output, message = [b""] * len(indices), _to_line(error)
         return {"index": indices, "output": output, "error": [message] * len(indices)}
 
-    def _reason(self, indices: list[int]) -> list[Outcome[ReasoningOutput]]:
+    def _reason(self, indices: list[int]) -> list[Any]:
         """All of a batch at once where a server answers, else one after the other."""
-        pipeline, dataset = self._load()
+        pipeline, work = self._load()
 
-        def one(sample: Sample) -> Outcome[ReasoningOutput]:
-            image = outcomes.open_image(sample)
-            return outcomes.reason(pipeline, sample, image, self._work.options)
+        def one(sample: Any) -> Any:
+            return work.reason(pipeline, sample, work.open_image(sample))
 
         with ThreadPoolExecutor(len(indices) if is_remote(pipeline) else 1) as threads:
-            return list(threads.map(one, [dataset[i] for i in indices]))
+            return list(threads.map(one, [work.sample(i) for i in indices]))
 
 
 class _Segmenter(_Actor):
@@ -170,15 +162,13 @@ class _Segmenter(_Actor):
         if error:
             return "", error
         try:
-            pipeline, dataset = self._load()
-            sample = dataset[index]
-            image = outcomes.open_image(sample)
-            outcome = outcomes.segment_proposals(
-                pipeline, sample, image, pickle.loads(output), self._work.options
-            )
+            pipeline, work = self._load()
+            sample = work.sample(index)
+            image = work.open_image(sample)
+            outcome = work.segment(pipeline, sample, image, pickle.loads(output))
         except RsvpError as fault:
             return "", _to_line(fault)
-        return json.dumps(self._work.record(sample, outcome).to_dict()), ""
+        return json.dumps(work.record(sample, outcome).to_dict()), ""
 
 
 def _connected(address: str | None) -> Any:
@@ -205,9 +195,9 @@ def _to_line(error: RsvpError) -> str:
     return json.dumps([error.exit_code, str(error)])
 
 
-def _record(row: Mapping[str, Any]) -> Record:
+def _record(work: RunWork, row: Mapping[str, Any]) -> Any:
     if row["error"]:
         code, message = json.loads(row["error"])
         kinds = {kind.exit_code: kind for kind in (ModelUnavailable, AccessDenied)}
         raise kinds.get(code, BadInput)(message)
-    return Record.model_validate(json.loads(row["record"]))
+    return work.load(json.loads(row["record"]))

@@ -1,0 +1,213 @@
+"""`rsvp batch`: many images, one record each, and a data set of all of them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsvp import presets
+from rsvp.cli import console, engines, options
+
+if TYPE_CHECKING:
+    from rsvp.batch.runner import Batch
+    from rsvp.batch.tasks import Task
+    from rsvp.errors import RsvpError
+
+TASKS = ("segment", "answer", "trace")
+
+
+def batch(
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="PATH",
+            help="A folder, whose images are found in every folder below it; or a file of lines, - "
+            'for standard input: paths, or JSON such as {"image": "a.jpg", "query": "the cup"}.',
+        ),
+    ],
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What to look for in each image, in any language. May be given several times: the "
+            "image is encoded once.",
+        ),
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where results.jsonl and all else go.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is done: segment; answer or trace: a query is then a question.",
+        ),
+    ] = "segment",
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Beside results.jsonl, one data set of all images: coco (polygons), coco-rle, "
+            "yolo; and files for each image: labelme, index, overlay, png, or a plug-in's.",
+        ),
+    ] = "",
+    zoom: options.EvalZoom = None,
+    looks: options.EvalLooks = None,
+    preset: options.Preset = presets.DEFAULT,
+    mllm: options.Mllm = None,
+    strategy: options.Strategy = None,
+    segmenter: options.Segmenter = None,
+    no_cot: options.NoCot = False,
+    frame: options.Frame = None,
+    target_exists: options.TargetExists = None,
+    language: options.Language = "en",
+    option: options.Option = None,
+    budget: options.Budget = None,
+    record: options.Record = None,
+    verify: options.Verify = 0,
+    verify_all: options.VerifyAll = False,
+    samples: options.Samples = "1",
+    run_budget: options.RunBudget = None,
+    resume: engines.Resume = False,
+    retry_failed: engines.RetryFailed = False,
+    concurrency: engines.Concurrency = None,
+    engine: engines.Engine = "local",
+    ray_address: engines.RayAddress = None,
+    reasoners: engines.Reasoners = 1,
+    reasoner_cpus: engines.Cpus = 1.0,
+    reasoner_gpus: engines.Gpus = 0.0,
+    segmenters: engines.Segmenters = 1,
+    segmenter_cpus: engines.Cpus = 1.0,
+    segmenter_gpus: engines.Gpus = 0.0,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Segment a folder of images, or a list of them.
+
+    DIR gets a line a query in results.jsonl, as the images get done; a query that fails is a line
+    with its error, and the exit code is then 2 (bad input) or 3 (the MLLM failed).
+    """
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
+    from rsvp import writers
+    from rsvp.batch import items as batch_items
+    from rsvp.batch.runner import Batch
+    from rsvp.dialogue import Limits
+    from rsvp.pipeline import Pipeline
+    from rsvp.writers.dataset import check_dataset_formats
+
+    chosen_task = _task(task, zoom, looks)
+    kinds = check_dataset_formats([name.strip() for name in formats.split(",") if name.strip()])
+    chosen = options.choose_preset(preset)
+    backend_options = options.parse_options(option)
+    checking = options.checking(verify, verify_all, samples)
+    engines.check_engine(engine, record, run_budget)
+    stdin = options.read_stdin() if source == batch_items.STDIN else b""
+    items = batch_items.read_items(source, query or [], stdin=stdin, skip=Path(out))
+    prompted = task == "segment" and all(item.boxes or item.points for item in items)
+    writers.prepare(out)  # before the models are loaded
+    make = functools.partial(
+        Pipeline.from_preset,
+        chosen,
+        mllm=presets.NO_MLLM if prompted else mllm,
+        strategy=strategy,
+        segmenter=segmenter,
+        cot=not no_cot,
+        frame=frame,
+        limits=Limits.parse(budget),
+        target_exists=bool(target_exists),
+        language=language,
+        options=backend_options,
+        run_limits=Limits.parse(run_budget),
+        **checking,
+    )
+    pipeline = make(record=record, connect=True)
+    on_ray = engines.on_ray(
+        make,
+        pipeline,
+        backend_options,
+        reasoners=(reasoners, reasoner_cpus, reasoner_gpus),
+        segmenters=(segmenters, segmenter_cpus, segmenter_gpus),
+        address=ray_address,
+        concurrency=concurrency,
+        whole=chosen_task.one_stage or any(item.has_hints for item in items),
+    )
+    recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
+    work = Batch(
+        items,
+        pipeline,
+        out,
+        task=chosen_task,
+        formats=kinds,
+        resume=resume,
+        retry_failed=retry_failed,
+        concurrency=concurrency,
+        engine=on_ray if engine == "ray" else None,
+        progress=not quiet,
+        settings={"preset": chosen.name, **recorded},
+    )
+    work.run()
+    _print(work, as_json=as_json)
+    if work.tally.failed:
+        raise _failure(work)
+
+
+def _task(name: str, zoom: str | None, looks: int | None) -> Task:
+    from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM
+    from rsvp.batch.tasks import AnswerTask, SegmentTask
+    from rsvp.errors import BadInput
+
+    if name not in TASKS:
+        raise BadInput(f"the task is {', '.join(TASKS)}, found {name!r}")
+    if name == "answer":
+        return AnswerTask(zoom or DEFAULT_ZOOM, DEFAULT_LOOKS if looks is None else looks)
+    if (zoom, looks) != (None, None):
+        raise BadInput("--zoom and --looks are of --task answer")
+    return SegmentTask(trace=name == "trace")
+
+
+def _print(work: Batch, *, as_json: bool) -> None:
+    tally = work.tally
+    numbers: dict[str, Any] = {
+        "n": tally.n,
+        "failed": tally.failed,
+        "no_target": tally.no_target,
+        "tokens": tally.tokens,
+        "seconds": round(tally.seconds, 3),
+        "queries_per_second": None if tally.rate is None else round(tally.rate, 3),
+        "files": [str(file) for file in (work.records, *work.files)],
+    }
+    if as_json:
+        console.as_json(numbers)
+        return
+    done = tally.n - tally.failed - tally.no_target
+    console.print_out(
+        f"{tally.n} queries: {done} answered, {tally.no_target} without target, "
+        f"{tally.failed} failed"
+    )
+    speed = "" if tally.rate is None else f", {tally.rate:.2f} queries a second"
+    console.print_out(f"{tally.seconds:.1f} s{speed}, {tally.tokens:,} tokens")
+    console.print_out(f"written: {', '.join(numbers['files'])}")
+
+
+def _failure(work: Batch) -> RsvpError:
+    """One line about the failures; its exit code is that of the worst of them."""
+    from rsvp import errors
+
+    causes = work.tally.causes
+    codes = {getattr(errors, kind, errors.RsvpError).exit_code for kind, _ in causes}
+    (_, cause), _ = causes.most_common(1)[0]
+    others = f", and {len(causes) - 1} other causes" if len(causes) > 1 else ""
+    failure = next(
+        (kind for kind in (errors.MLLMFailed, errors.BadInput) if kind.exit_code in codes),
+        errors.RsvpError,
+    )
+    return failure(
+        f"{work.tally.failed} of {work.tally.n} queries failed: {cause}{others}; "
+        "--retry-failed asks these again"
+    )
