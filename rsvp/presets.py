@@ -251,7 +251,7 @@ def _missing_weights(text: str) -> Iterator[str]:
     spec = parse_spec(text)
     model = spec.argument or ""
     if model == "embedded":
-        for part in _EMBEDDED_PARTS[spec.name]:
+        for part in _EMBEDDED_PARTS.get(spec.name, ()):  # others refuse the name themselves
             if not machine.holds_weights(registry.embedded_folder(part)):
                 yield f"the embedded {part} is not in this installation: {REINSTALL}"
     elif not (machine.in_hub_cache(model) or machine.holds_weights(Path(model))):

@@ -49,12 +49,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "segmenter": {
         "sam2": "rsvp.segmenters.sam2:Sam2Segmenter",
         "sam2-package": "rsvp.segmenters.sam2_package:Sam2PackageSegmenter",
+        "sam3": "rsvp.segmenters.sam2:Sam3Segmenter",
+        "sam-hq": "rsvp.segmenters.sam_hq:SamHqSegmenter",
+        "edgetam": "rsvp.segmenters.sam2:EdgeTamSegmenter",
         "vlsm": "rsvp.segmenters.vlsm:VlsmSegmenter",
         "box": "rsvp.segmenters.box:BoxSegmenter",
     },
     "detector": {
         "grounding-dino": "rsvp.detectors.grounding_dino:GroundingDinoDetector",
         "automatic": "rsvp.segmenters.automatic:AutomaticDetector",
+        "sam3": "rsvp.segmenters.concepts:Sam3Detector",
+        "sam3-lite": "rsvp.segmenters.concepts:Sam3LiteDetector",
         "groundingdino-py": "rsvp.detectors.groundingdino_py:GroundingDinoPyDetector",
     },
     "data": {

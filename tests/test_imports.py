@@ -64,6 +64,7 @@ MAY_BE_HEAVY = (
 # The VLSM is SAM 2 with prompt tokens for its decoder; rendered scenes are images as all others.
 BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
+    "rsvp.segmenters.sam_hq": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
     "rsvp.reasoning": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
 }

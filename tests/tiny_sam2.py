@@ -49,6 +49,8 @@ def randomize(net: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in [*net.parameters(), *net.buffers()]:
+            if not weight.is_floating_point():
+                continue
             fan_in = max(weight[0].numel(), 1) if weight.ndim > 1 else 16
             weight.add_(torch.randn(weight.shape, generator=generator) / fan_in**0.5)
 

@@ -38,8 +38,8 @@ from recipes.embedded.loop import Loop, LoopConfig, prepare, save_bf16, schedule
 from rsvp.masks import mask_iou
 from rsvp.platform.files import write_json
 from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from rsvp.segmenters.networks import Preprocessing, load_sam2
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.types import Image, Proposal
 
 TRAIN_SEED = 2_000_003

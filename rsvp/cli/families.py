@@ -29,8 +29,17 @@ Without a GPU, MLLMs run in float32 and need the memory of the table. On a CPU w
 bfloat16 (`avx512_bf16` or `amx_bf16` in Linux's /proc/cpuinfo), large MLLMs that were published in
 bfloat16 run in that, in the memory of the GPU's column; docs/speed.md has a run of `laptop`.
 
-The segmenter is SAM 2.1. transformers 5.23 has SAM 3's classes for the same prompts
-(`Sam3TrackerModel`), but rsvp has no `sam3:` yet.
+The segmenter is SAM 2.1; any of the next table takes its place with `--segmenter`.
+"""
+
+_SEGMENTERS = """\
+## Segmenters
+
+All take boxes and points, give automatic masks (`marks`), and were compared with their own classes
+on random weights only: no real checkpoint was run but the embedded ones. `python -m
+eval.segmenters` measures their time at full size. HQ-SAM's mask decoder has another layout, so that
+the VLSM cannot build on it. Concepts, `marks:sam3:ID` and `marks:sam3-lite:ID`, are the other half
+of SAM 3: every instance of noun phrases, with masks.
 """
 
 _FAMILIES = """\
@@ -53,10 +62,37 @@ Where no public text says how a family writes boxes (model cards, issues and pro
 were searched), the frame is assumed too.
 """
 
+_SEGMENTER_ROWS = (
+    ("segmenter", "take it", "weights", "license", "`rsvp train`", "source"),
+    (
+        "`sam2:facebook/sam2.1-hiera-large`, `-tiny`", "by default", "0.90 GB, 0.16 GB",
+        "Apache-2.0", "yes", "huggingface.co/facebook/sam2.1-hiera-large",
+    ),
+    (
+        "`sam3:facebook/sam3`", "for concepts and masks from one checkpoint; on a GPU",
+        "gated: ask for access on its page, then `hf auth login`",
+        "SAM License: its own terms, some uses are forbidden", "yes",
+        "huggingface.co/docs/transformers/model_doc/sam3_tracker",
+    ),
+    (
+        "`sam-hq:syscv-community/sam-hq-vit-base`", "for thin and intricate outlines", "0.38 GB",
+        "Apache-2.0 (github.com/SysCV/sam-hq)", "no",
+        "huggingface.co/syscv-community/sam-hq-vit-base/tree/main",
+    ),
+    (
+        "`edgetam:yonigozlan/EdgeTAM-hf`", "on small machines; needs the extra `vision`",
+        "0.06 GB", "Apache-2.0", "yes", "huggingface.co/docs/transformers/model_doc/edgetam",
+    ),
+)  # fmt: skip
+
 
 def page() -> str:
     """The page."""
-    blocks = (_INTRODUCTION, _table(_preset_rows()), _FAMILIES, _table(_family_rows()))
+    blocks = (
+        *(_INTRODUCTION, _table(_preset_rows())),
+        *(_SEGMENTERS, _table(_SEGMENTER_ROWS)),
+        *(_FAMILIES, _table(_family_rows())),
+    )
     return "\n".join(blocks)
 
 

@@ -42,7 +42,8 @@ Strategy = Annotated[
         metavar="NAME",
         envvar="RSVP_STRATEGY",
         help="How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
-        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:grounding-dino:ID-OR-FOLDER.",
+        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
+        "marks:grounding-dino:ID-OR-FOLDER.",
     ),
 ]
 Segmenter = Annotated[
@@ -50,7 +51,8 @@ Segmenter = Annotated[
     typer.Option(
         metavar="SPEC",
         envvar="RSVP_SEGMENTER",
-        help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, vlsm:FOLDER, or box (no network).",
+        help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
+        "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
     ),
 ]
 NoCot = Annotated[

@@ -40,7 +40,10 @@ Fusion = _option("NAME=N", "A setting of a new VLSM's fusion: width, blocks, hea
 Cache = _option(
     "DIR", "Keep the encoder's features on disk; an image then has the same boxes in every epoch."
 )
-Model = _option("SPEC", "sam2:ID-OR-FOLDER to build on, or vlsm:FOLDER to continue from.")
+Model = _option(
+    "SPEC",
+    "sam2:, sam3: or edgetam: with ID-OR-FOLDER to build on, or vlsm:FOLDER to continue from.",
+)
 Accumulate = _option("N", "Gradient accumulation: parts of a GPU's batch, one after the other.")
 
 

@@ -118,10 +118,14 @@ def check_sizes(folder: Path) -> None:
     check(read_settings(folder / "config.json"), "")
 
 
-def read_image_settings(folder: Path) -> dict[str, Any]:
+def read_image_settings(
+    folder: Path,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> dict[str, Any]:
     """The settings of a folder's image processor, {} where it has none.
 
-    `image_mean` and `image_std` are always there, three floats each; ImageNet's by default.
+    `image_mean` and `image_std` are always there, three floats each; `mean` and `std` by default.
 
     Raises:
         ValueError, TypeError, OSError: the file is broken.
@@ -129,7 +133,7 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
     settings = read_settings(folder / "preprocessor_config.json")
     if not settings:  # transformers 5 nests it in the processor's file
         settings = read_settings(folder / "processor_config.json").get("image_processor", {})
-    for name, usual in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
+    for name, usual in (("image_mean", mean), ("image_std", std)):
         numbers = tuple(float(value) for value in settings.get(name, usual))
         if len(numbers) != 3:
             raise ValueError(f"image_mean and image_std are three numbers each, found {numbers}")

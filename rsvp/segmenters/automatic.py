@@ -1,4 +1,4 @@
-"""All masks that SAM 2 finds on an image from a grid of points, filtered and without duplicates.
+"""All masks that a grid of points gives on an image, filtered and without duplicates.
 
 The method of the official generator (https://github.com/facebookresearch/sam2,
 `automatic_mask_generator.py`), with the same results: three masks for each point of a regular grid;
@@ -32,7 +32,7 @@ from rsvp.segmenters.mask_filter import (
 )
 from rsvp.segmenters.point_prompts import decoder_batch_size
 from rsvp.segmenters.promptable import PromptableSegmenter
-from rsvp.segmenters.transforms import Window, paste_logits
+from rsvp.segmenters.transforms import Window, content_size, paste_logits
 from rsvp.types import Image, PackedMask
 
 
@@ -71,7 +71,8 @@ def automatic_masks(
     settings = settings or AutomaticSettings()
     crops = list(crop_windows((image.height, image.width), settings))
     batches = [_search(segmenter, image, window, layer, settings) for layer, window in crops]
-    return _full_size(merge_windows(batches, settings), image, settings.limit)
+    padded = segmenter.preprocessing.padded
+    return _full_size(merge_windows(batches, settings), image, settings.limit, padded)
 
 
 def crop_windows(
@@ -106,20 +107,24 @@ def _search(
 ) -> MaskBatch:
     """The masks of one window of the image, without duplicates."""
     features = segmenter.features([(image, window)])
-    size = segmenter.preprocessing.size
+    made = segmenter.preprocessing
     side = max(settings.points_per_side // settings.crop_points_divisor**layer, 1)
-    mask_filter = MaskFilter((image.height, image.width), window, settings)
-    batch = decoder_batch_size(size, features[-1].device, settings.points_per_batch)
+    mask_filter = MaskFilter((image.height, image.width), window, settings, made.padded)
+    batch = decoder_batch_size(made.mask_side, features[-1].device, settings.points_per_batch)
+    height, width = content_size(window, made.size, pad=made.pad)
+    content = torch.tensor([width, height])
     steps = (torch.arange(side) + 0.5) / side  # the centres of a regular grid's cells
     grid = torch.cartesian_prod(steps, steps).flip(1)  # (side², 2) x, y in 0..1, row after row
     passed = [
-        mask_filter(*segmenter.every_mask(features, points * size), points)
+        mask_filter(*segmenter.every_mask(features, points * content), points)
         for points in torch.split(grid, batch)
     ]
     return deduplicate(MaskBatch.concat(passed), settings)
 
 
-def _full_size(batch: MaskBatch, image: Image, limit: int | None) -> AutomaticMasks:
+def _full_size(
+    batch: MaskBatch, image: Image, limit: int | None, padded: int | None
+) -> AutomaticMasks:
     """The masks at the image's size, resized one at a time; empty ones are left out."""
     size = (image.height, image.width)
     batch = batch.take(torch.arange(min(len(batch.scores), limit or len(batch.scores))))
@@ -127,7 +132,7 @@ def _full_size(batch: MaskBatch, image: Image, limit: int | None) -> AutomaticMa
     masks: dict[int, PackedMask] = {}
     boxes: list[tuple[float, ...]] = []
     for row, (logits, window) in enumerate(zip(batch.logits, batch.windows.tolist(), strict=True)):
-        paste_logits(logits, Window(*window), size, full)
+        paste_logits(logits, Window(*window), size, full, padded)
         if box := mask_to_box(full):
             masks[row] = PackedMask.pack(full)
             boxes.append(box.xyxy)
@@ -187,7 +192,9 @@ class AutomaticDetector:
         if isinstance(segmenter, str):
             segmenter = cast("PromptableSegmenter", registry.make("segmenter", segmenter))
         if not callable(getattr(segmenter, "every_mask", None)):
-            raise BadInput(f"the segmenter {segmenter.name} gives no automatic masks; sam2 does")
+            raise BadInput(
+                f"the segmenter {segmenter.name} gives no automatic masks; those of SAM do"
+            )
         self.name = f"automatic:{segmenter.name}"
         self._segmenter = segmenter
 

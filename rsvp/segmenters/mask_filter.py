@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsvp.errors import BadInput
-from rsvp.segmenters.transforms import Window
+from rsvp.segmenters.transforms import Window, resize_logits
 
 _EDGE = 20.0  # pixels: a mask that ends this close to a crop's border was cut off by it
 
@@ -74,7 +73,7 @@ class MaskBatch(NamedTuple):
     """Masks that passed the filters, n rows, not yet at the image's size.
 
     Attributes:
-        logits: (n, s, s), each covering its window.
+        logits: (n, s, s), each covering its window, or the padded square with it.
         scores, stability: (n,).
         points: (n, 2) x, y in pixels of the image.
         edges: (n, 4) in pixels of the image: the outermost pixels of each mask; right and bottom
@@ -102,12 +101,17 @@ class MaskBatch(NamedTuple):
 
 
 class MaskFilter:
-    """Keeps the good masks of one window of an image of size (H, W)."""
+    """Keeps the good masks of one window of an image of size (H, W); see `resize_logits`."""
 
     def __init__(
-        self, image_size: tuple[int, int], window: Window, settings: AutomaticSettings
+        self,
+        image_size: tuple[int, int],
+        window: Window,
+        settings: AutomaticSettings,
+        padded: int | None = None,
     ) -> None:
         self._image_size, self._window, self._settings = image_size, window, settings
+        self._padded = padded
         self._size = filter_size((window.height, window.width), settings.judged_side)
 
     def __call__(self, logits: Tensor, scores: Tensor, points: Tensor) -> MaskBatch:
@@ -122,13 +126,13 @@ class MaskFilter:
         if settings.min_iou > 0:  # before anything is resized
             rows = (scores > settings.min_iou).nonzero()[:, 0]
             logits, scores, pixels = logits[rows], scores[rows], pixels[rows]
-        resized = F.interpolate(logits[:, None], self._size, mode="bilinear", align_corners=False)
-        stability = _stability(resized[:, 0], settings.stability_offset)
+        resized = resize_logits(logits, self._window, self._size, self._padded)
+        stability = _stability(resized, settings.stability_offset)
         if settings.min_stability > 0:
             rows = (stability >= settings.min_stability).nonzero()[:, 0]
             logits, scores, pixels = logits[rows], scores[rows], pixels[rows]
             resized, stability = resized[rows], stability[rows]
-        small = resized[:, 0] > 0
+        small = resized > 0
         boxes = tight_boxes(small)
         height, width = self._size
         sx, sy = self._window.width / width, self._window.height / height

@@ -1,4 +1,4 @@
-"""Proposals as prompts of a SAM 2 mask decoder.
+"""Proposals as prompts of a mask decoder of the SAM family.
 
 The rules of the official image predictor (https://github.com/facebookresearch/sam2): a box becomes
 its two corners, followed by the points. One point alone is ambiguous, so the decoder gives three
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from rsvp.masks import clip_box
-from rsvp.segmenters.transforms import Window
+from rsvp.segmenters.transforms import Window, content_size
 from rsvp.types import Box, Point, Proposal
 
 TOP_LEFT, BOTTOM_RIGHT = 2, 3  # the prompt encoder's labels of a box's corners
@@ -35,12 +35,15 @@ _REUSED_BYTES = 32 << 20  # glibc keeps freed arrays below this size for the nex
 PromptPoint = tuple[float, float, int]
 
 
-def prompt_points(proposal: Proposal, window: Window, size: int) -> list[PromptPoint]:
+def prompt_points(
+    proposal: Proposal, window: Window, size: int, *, pad: bool = False
+) -> list[PromptPoint]:
     """A proposal's box corners, then its points, in a window resized to a square of `size`."""
     pixels = [(point.x, point.y, int(point.positive)) for point in proposal.points]
     if box := proposal.box:
         pixels = [(box.x0, box.y0, TOP_LEFT), (box.x1, box.y1, BOTTOM_RIGHT), *pixels]
-    sx, sy = size / window.width, size / window.height
+    height, width = content_size(window, size, pad=pad)
+    sx, sy = width / window.width, height / window.height
     return [((x - window.x0) * sx, (y - window.y0) * sy, label) for x, y, label in pixels]
 
 
@@ -102,16 +105,16 @@ def box_on_image(proposal: Proposal, image_size: tuple[int, int]) -> Box | None:
     return proposal.box and clip_box(proposal.box.xyxy, Box(0, 0, width, height))
 
 
-def decoder_batch_size(input_size: int, device: torch.device, most: int = MAX_BATCH) -> int:
+def decoder_batch_size(mask_side: int, device: torch.device, most: int = MAX_BATCH) -> int:
     """The number of prompts in one batch of the mask decoder, at most `most`.
 
     On a CPU its feature maps stay below the size that the allocator reuses: the system maps larger
     ones anew each time, page by page, which costs more than a larger batch saves.
 
     Args:
-        input_size: side of the network's square input; the largest map has a quarter of it.
+        mask_side: of the square logits, and of the largest map.
     """
     if device.type != "cpu":
         return most
-    each = 4 * _CHANNELS * (input_size // 4) ** 2
+    each = 4 * _CHANNELS * mask_side**2
     return max(1, min(most, (_REUSED_BYTES - 1) // each))

@@ -1,4 +1,4 @@
-"""The segmenter that every SAM 2 backend builds on: encode windows, decode prompts in batches."""
+"""What every SAM backend builds on: encode windows, decode prompts in batches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ import torch
 from rsvp.masks import mask_to_box
 from rsvp.platform.devices import choose_placement
 from rsvp.segmenters.mask_filter import tight_boxes
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.point_prompts import (
     CUT_OFF,
     MAX_BATCH,
+    TOP_LEFT,
     PromptBatch,
+    PromptPoint,
     box_on_image,
     decoder_batch_size,
     point_windows,
     prompt_points,
 )
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, margin_box, paste_logits
 from rsvp.types import Image, Masks, Proposal
 
@@ -37,8 +39,9 @@ class Encoding:
     Attributes:
         image: the image itself.
         features: (1, C, h, w) float32 each, high to low resolution: the two high-resolution levels
-            of the mask decoder, then the image embedding. Empty for a segmenter with a crop margin,
-            which encodes a crop of each box when the boxes are known.
+            of SAM 2's mask decoder, or HQ-SAM's early features; then the image embedding. Empty for
+            a segmenter with a crop margin, which encodes a crop of each box when the boxes are
+            known.
     """
 
     image: Image
@@ -54,8 +57,8 @@ class DecoderOutput(NamedTuple):
     """The mask decoder's output for n proposals, not yet at the image's size.
 
     Attributes:
-        logits: (n, s, s) float32, each covering its proposal's window; s is a quarter of the
-            input size.
+        logits: (n, s, s) float32, each covering its proposal's window, or the padded square with
+            it; s is `Preprocessing.mask_side`.
         scores: (n,) float32, the predicted IoU.
         presence: (n,) float32, the probability that the label's object is there; None where the
             network does not read labels.
@@ -152,7 +155,7 @@ class PromptableSegmenter(ABC):
         with torch.inference_mode():
             # One at a time: many masks of a large photo need no more than their own bytes.
             for out, logits, window in zip(masks, found.logits, windows, strict=True):
-                paste_logits(logits, window, encoding.image_size, out)
+                paste_logits(logits, window, encoding.image_size, out, self.preprocessing.padded)
         presence = None if found.presence is None else found.presence.cpu().numpy()
         return Masks(masks, found.scores.clamp(0, 1).cpu().numpy(), presence)
 
@@ -180,7 +183,7 @@ class PromptableSegmenter(ABC):
             return proposal
         size = (image.height, image.width)
         windows = point_windows(proposal.points, size)
-        prompts = [prompt_points(proposal, window, self.preprocessing.size) for window in windows]
+        prompts = [self._prompt(proposal, window) for window in windows]
         batch = PromptBatch.stack(prompts, self.device)
         features = self.features([(image, window) for window in windows])
         logits, scores = self._predict(features, batch, multimask=batch.single_point)
@@ -190,31 +193,32 @@ class PromptableSegmenter(ABC):
         cuts = ends.view(*scores.shape, 4) & inner.to(self.device)[:, None]
         best = int((scores * CUT_OFF ** cuts.sum(dim=2)).argmax())
         mask = np.zeros(size, dtype=np.bool_)
-        paste_logits(logits.flatten(0, 1)[best], windows[best // scores.shape[1]], size, mask)
+        window = windows[best // scores.shape[1]]
+        paste_logits(logits.flatten(0, 1)[best], window, size, mask, self.preprocessing.padded)
         return replace(proposal, box=mask_to_box(mask))
 
     @torch.inference_mode()
     def mask_logits(self, encoding: Encoding, proposals: Sequence[Proposal]) -> DecoderOutput:
         """The decoder's output; each square of logits covers its window, see `windows`."""
-        size = self.preprocessing.size
-        logits = torch.empty(len(proposals), size // 4, size // 4, device=self.device)
+        side = self.preprocessing.mask_side
+        logits = torch.empty(len(proposals), side, side, device=self.device)
         scores = torch.empty(len(proposals), device=self.device)
         presence = torch.empty_like(scores) if self.reads_labels else None
         windows = self.windows(encoding.image_size, proposals)
         boxes = [box_on_image(p, encoding.image_size) or p.box for p in proposals]
         prompts = [
-            prompt_points(replace(proposal, box=box), window, size)
+            self._prompt(replace(proposal, box=box), window)
             for proposal, box, window in zip(proposals, boxes, windows, strict=True)
         ]
-        batch = decoder_batch_size(size, self.device)
+        batch = decoder_batch_size(side, self.device)
         for start in range(0, len(proposals), batch):
             rows = range(start, min(start + batch, len(proposals)))
             features: Sequence[torch.Tensor] = encoding.features
             if self.crop_margin is not None:
                 features = self.features([(encoding.image, windows[row]) for row in rows])
             # The decoder's self-attention has no mask: a padding token would change the masks.
-            for length in dict.fromkeys(len(prompts[row]) for row in rows):
-                group = [row for row in rows if len(prompts[row]) == length]
+            for kind in dict.fromkeys(_kind(prompts[row]) for row in rows):
+                group = [row for row in rows if _kind(prompts[row]) == kind]
                 own = features
                 if self.crop_margin is not None:
                     own = [level[[row - start for row in group]] for level in features]
@@ -224,6 +228,11 @@ class PromptableSegmenter(ABC):
                 if presence is not None and found.presence is not None:
                     presence[group] = found.presence
         return DecoderOutput(logits, scores, presence)
+
+    def _prompt(self, proposal: Proposal, window: Window) -> list[PromptPoint]:
+        """See `prompt_points`."""
+        made = self.preprocessing
+        return prompt_points(proposal, window, made.size, pad=made.pad)
 
     @abstractmethod
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
@@ -240,7 +249,7 @@ class PromptableSegmenter(ABC):
             points: (n, 2) float32, x, y in pixels of the square input.
 
         Returns:
-            (n, 3, s, s) logits, s a quarter of the input size, and (n, 3) predicted IoUs.
+            (n, 3, s, s) logits, s the side of masks, and (n, 3) predicted IoUs.
         """
         labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
         prompts = PromptBatch(points.to(self.device)[:, None], labels)
@@ -261,4 +270,10 @@ class PromptableSegmenter(ABC):
 
         Args:
             features: (1, C, h, w) each, which all prompts share, or (N, C, h, w), one row each.
+            prompts: all with a box, or all without one.
         """
+
+
+def _kind(prompt: list[PromptPoint]) -> tuple[int, bool]:
+    """What prompts of a batch share: how many points, and whether the first two are a box."""
+    return len(prompt), prompt[0][2] == TOP_LEFT

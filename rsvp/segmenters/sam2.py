@@ -1,23 +1,33 @@
-"""SAM 2: transformers' `Sam2Model` behind the `Segmenter` protocol."""
+"""SAM 2, SAM 3 and EdgeTAM: transformers' classes behind the `Segmenter` protocol.
+
+SAM 3's tracker and EdgeTAM take SAM 2's prompts and have its mask decoder; their image encoders
+differ, and SAM 3's resizing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from rsvp.errors import BadInput
+from rsvp.segmenters.networks import Preprocessing, load_network
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import PromptableSegmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Image
 
 
 class Sam2Segmenter(PromptableSegmenter):
-    """SAM 2 from a hub id, a folder, an official `.pt` file, or ``embedded``."""
+    """SAM 2 from a hub id, a folder, an official `.pt` file, or ``embedded``.
+
+    Attributes:
+        kind: which of `KINDS` it loads.
+    """
+
+    kind: ClassVar[str] = "sam2"
 
     def __init__(
         self,
@@ -38,16 +48,17 @@ class Sam2Segmenter(PromptableSegmenter):
                 Points without a box get one first, see `PromptableSegmenter.locate`.
 
         Raises:
-            ModelUnavailable: no such weights, or not SAM 2's.
+            ModelUnavailable: no such weights, or another model's.
+            MissingExtra: EdgeTAM without timm.
             BadInput: a device that this machine lacks, an unknown dtype, a negative margin.
         """
-        net, preprocessing = load_sam2(model)
+        net, preprocessing = load_network(self.kind, model)
         if crop_margin is not None:
             try:
                 preprocessing = replace(preprocessing, crop_margin=crop_margin)
             except ValueError as error:
                 raise BadInput(str(error)) from error
-        self._place(net, preprocessing, f"sam2:{model}", device, dtype)
+        self._place(net, preprocessing, f"{self.kind}:{model}", device, dtype)
 
     def _place(self, net: Any, preprocessing: Preprocessing, *where: Any) -> None:
         super()._place(net, preprocessing, *where)
@@ -57,12 +68,18 @@ class Sam2Segmenter(PromptableSegmenter):
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
         """See `PromptableSegmenter.features`."""
-        size, mean = self.preprocessing.size, self.preprocessing.mean
-        squares = [crop_to_square(image.rgb, box, 0.0, size, fill=mean)[0] for image, box in views]
+        made = self.preprocessing
+        how: Any = {"fill": made.mean, "pad": made.pad, "resampling": made.resampling}
+        squares = [crop_to_square(image.rgb, box, 0.0, made.size, **how)[0] for image, box in views]
         pixels = torch.stack(squares).to(self.device).sub_(self._mean).div_(self._std)
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            return [level.float() for level in self.net.get_image_embeddings(pixels)]
+            return [level.float() for level in self._embeddings(pixels)]
+
+    def _embeddings(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The features of normalised pixels, (n, 3, size, size)."""
+        levels: list[torch.Tensor] = self.net.get_image_embeddings(pixels)
+        return levels
 
     def _predict(
         self, features: Sequence[torch.Tensor], prompts: PromptBatch, *, multimask: bool
@@ -77,3 +94,15 @@ class Sam2Segmenter(PromptableSegmenter):
             multimask_output=multimask,
         )
         return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)
+
+
+class Sam3Segmenter(Sam2Segmenter):
+    """SAM 3's tracker from a hub id or a folder, e.g. ``facebook/sam3``: boxes and points."""
+
+    kind = "sam3"
+
+
+class EdgeTamSegmenter(Sam2Segmenter):
+    """EdgeTAM from a hub id or a folder, e.g. ``yonigozlan/EdgeTAM-hf``; needs timm."""
+
+    kind = "edgetam"

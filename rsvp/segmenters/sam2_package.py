@@ -35,9 +35,10 @@ from rsvp.platform.pretrained import (
 )
 from rsvp.platform.torchvision import stub_modules, torchvision_works
 from rsvp.segmenters.mask_filter import box_nms
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import PromptableSegmenter
-from rsvp.segmenters.sam2_weights import SIZES, Preprocessing, official_size
+from rsvp.segmenters.sam2_weights import SIZES, official_size
 from rsvp.segmenters.transforms import Window
 from rsvp.types import Image
 

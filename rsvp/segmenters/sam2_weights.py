@@ -1,40 +1,26 @@
-"""SAM 2 weights as transformers' `Sam2Model` in float32, and how the network's input is made.
+"""Official SAM 2 checkpoints (`.pt`) as transformers' `Sam2Model` in float32.
 
-Three sources: a hub id, a local folder in transformers' format, and a `.pt` checkpoint of the
-official project (https://github.com/facebookresearch/sam2, versions 2.0 and 2.1, tiny to large).
-The two projects name the same weights differently; a table of rules renames one state dict into the
-other, strictly: no weight is missing and none is left over.
+From https://github.com/facebookresearch/sam2, versions 2.0 and 2.1, tiny to large. The two projects
+name the same weights differently; a table of rules renames one state dict into the other, strictly:
+no weight is missing and none is left over.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rsvp import registry
-from rsvp.platform.hub import hub_folder
 from rsvp.platform.pretrained import (
-    CHECKPOINT_SUFFIXES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    check_model_type,
     check_state_dict,
-    checkpoint_path,
-    load_float32,
     read_checkpoint,
-    read_image_settings,
     reading,
     rename,
     transformers,
 )
-
-_STRIDES = (4, 8, 16)  # of the three feature levels, high to low resolution
 
 OFFICIAL_SIZE = 1024  # side of the square input of every official model
 SIZES = ("tiny", "small", "base-plus", "large")
@@ -90,74 +76,6 @@ _HIERA: dict[tuple[int, int], dict[str, Any]] = {
         "window_size_per_stage": [8, 4, 16, 8],
     },
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How an image becomes SAM 2's input.
-
-    Attributes:
-        size: side of the square input, in pixels.
-        mean, std: per channel, of values in 0..1.
-        crop_margin: encode a crop of each box with this margin, and windows around points without
-            a box; None encodes the whole image.
-
-    Raises:
-        ValueError: the margin is not a finite number of at least 0.
-    """
-
-    size: int
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    crop_margin: float | None = None
-
-    def __post_init__(self) -> None:
-        margin = self.crop_margin
-        if margin is not None and (
-            isinstance(margin, bool) or not math.isfinite(margin) or margin < 0
-        ):
-            raise ValueError(f"crop_margin is a number of at least 0, e.g. 0.15, found {margin!r}")
-
-
-def load_sam2(model: str) -> tuple[transformers.Sam2Model, Preprocessing]:
-    """Load SAM 2, on the CPU, in float32, ready for inference.
-
-    Args:
-        model: a hub id, a folder, a `.pt` or `.pth` file, or ``embedded``.
-
-    Raises:
-        ModelUnavailable: not there, not readable, or not SAM 2; one line says which and what to do.
-    """
-    if Path(model).suffix in CHECKPOINT_SUFFIXES:
-        path = checkpoint_path(model, "SAM 2")
-        return load_official(path), Preprocessing(OFFICIAL_SIZE)
-    if model == "embedded":
-        model = str(registry.embedded_folder("segmenter"))
-    folder = hub_folder(model, "SAM 2 weights")
-    with reading(folder, "SAM 2"):
-        check_model_type(folder, ("sam2", "sam2_video"))  # both have the same image network
-        config: Any = transformers.Sam2Config.from_pretrained(folder)
-        settings = read_image_settings(folder)
-        size = _side(settings.get("size", config.prompt_encoder_config.image_size))
-        preprocessing = Preprocessing(
-            size, settings["image_mean"], settings["image_std"], settings.get("crop_margin")
-        )
-        # The position embeddings are resized to these sizes as the network runs.
-        config.prompt_encoder_config.image_size = size
-        config.vision_config.backbone_config.image_size = [size, size]
-        config.vision_config.backbone_feature_sizes = [[size // s, size // s] for s in _STRIDES]
-        return load_float32(transformers.Sam2Model, folder, config=config), preprocessing
-
-
-def _side(size: Any) -> int:
-    sides = list(size.values()) if isinstance(size, Mapping) else size
-    sides = list(sides) if isinstance(sides, (list, tuple)) else [sides, sides]
-    if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int) or sides[0] % 32:
-        raise ValueError(f"the image size is a square of a multiple of 32 pixels, found {size}")
-    return sides[0]
-
-
-# ------------------------------------------------------------ official checkpoints
 
 
 def rename_official(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -30,10 +30,10 @@ from rsvp.platform.pretrained import (
     weights_digest,
 )
 from rsvp.segmenters.fusion import Fusion, FusionConfig, TextStates
+from rsvp.segmenters.networks import Preprocessing, load_base
 from rsvp.segmenters.point_prompts import PromptBatch
 from rsvp.segmenters.promptable import DecoderOutput, best_mask
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -217,7 +217,7 @@ def save_pretrained(
     """Write the fusion's folder: `config.json` and `model.safetensors`, in bfloat16.
 
     Args:
-        sam2_source: the source of the SAM 2, as `load_sam2` takes it.
+        sam2_source: the source of the SAM 2, as `load_base` takes it.
         training: a record of the training, for people.
     """
     path = Path(folder)
@@ -262,7 +262,7 @@ def from_pretrained(
     with reading(folder, "a VLSM"):
         config = _read_config(folder)
         weights = {name: weight.float() for name, weight in load_file(folder / WEIGHTS).items()}
-    base, preprocessing = load_sam2(sam2 or config.sam2.source)
+    base, preprocessing = load_base(sam2 or config.sam2.source)
     text = TextEncoder(text_encoder or config.text_encoder.source)
     for what, reference, asked, digest in (
         ("SAM 2", config.sam2, sam2, weights_digest(base)),

@@ -3,7 +3,9 @@
 After Set-of-Mark prompting (arXiv:2310.11441). `marks` alone takes the segmenter's own automatic
 masks as candidates, `marks:DETECTOR` those of a detector, e.g.
 ``marks:grounding-dino:IDEA-Research/grounding-dino-tiny``. Either way the boxes of what is named go
-on to the segmenter; with `marks:masks` its automatic masks are the result as they are.
+on to the segmenter; with `marks:masks` its automatic masks are the result as they are, and so are
+those of a detector that segments: `marks:sam3:facebook/sam3`. A target may unite marks of several
+phrases.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             marks = marks_range(len(found))
             raise BadInput(f"no mark has the number {unknown[0]}; marks on the image: {marks}")
         rows = sorted({number - 1 for number in raw.marks})
-        masks = found.masks if self.own_masks else None
+        masks = found.masks if self.own_masks or self._detector is not None else None
         return Proposal(
             raw.label,
             _box_around(found, rows, place.image_size),

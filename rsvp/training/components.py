@@ -22,7 +22,7 @@ from rsvp.errors import BadInput
 from rsvp.platform.extras import require
 from rsvp.platform.files import atomic_write
 from rsvp.platform.pretrained import quiet, weights_digest
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
+from rsvp.segmenters.networks import KINDS, Preprocessing, load_base
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import Vlsm, build, from_pretrained
 from rsvp.training.batches import TrainingBatch
@@ -38,7 +38,7 @@ class Components:
     net: Vlsm
     text: TextEncoder
     preprocessing: Preprocessing
-    sam2: str  # the folder or hub id of its SAM 2
+    sam2: str  # the source of its SAM 2, see `load_base`
 
 
 def load_components(config: TrainConfig) -> Components:
@@ -47,11 +47,15 @@ def load_components(config: TrainConfig) -> Components:
     if name == "vlsm" and model:
         loaded = from_pretrained(model)
         return Components(loaded.net, loaded.text, loaded.preprocessing, loaded.config.sam2.source)
-    if name != "sam2" or not model:
-        raise BadInput(f"train on sam2:MODEL, or continue vlsm:MODEL; found {config.segmenter!r}")
-    sam2, preprocessing = load_sam2(model)
+    if name not in KINDS or not model:
+        raise BadInput(
+            "train on sam2:MODEL, sam3:MODEL or edgetam:MODEL, or continue vlsm:MODEL; "
+            f"found {config.segmenter!r}"
+        )
+    sam2, preprocessing = load_base(config.segmenter)
     text = TextEncoder(config.text_encoder)
-    return Components(build(sam2, text, **config.fusion), text, preprocessing, model)
+    source = config.segmenter.removeprefix("sam2:")
+    return Components(build(sam2, text, **config.fusion), text, preprocessing, source)
 
 
 def make_optimizer(net: Vlsm, config: TrainConfig) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from rsvp.errors import BadInput
 from rsvp.frames import bands_to_box, box_to_bands
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.transforms import Window, crop_to_square, margin_box
 from rsvp.training.config import BOX_STYLES, SamplingConfig, TrainConfig
 from rsvp.training.data import AnnotatedImage, Annotation, ImageSource
@@ -258,7 +258,12 @@ def make_sample(
     if preprocessing.crop_margin is not None and proposals[0].point is None:
         window = margin_box(proposals[0].box.xyxy, preprocessing.crop_margin)
     square, _ = crop_to_square(
-        image.rgb, tuple(map(float, window)), 0.0, size, fill=preprocessing.mean
+        image.rgb,
+        tuple(map(float, window)),
+        0.0,
+        size,
+        fill=preprocessing.mean,
+        resampling=preprocessing.resampling,
     )
     contrast, brightness, saturation = color_jitter
     grey = square.mean(0, keepdim=True)

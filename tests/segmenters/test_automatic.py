@@ -31,8 +31,8 @@ from rsvp.segmenters.mask_filter import (
     mask_nms,
     tight_boxes,
 )
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window
 
 # Random weights draw masks all over the image, sure of nothing: a low bar, and no box is a double.

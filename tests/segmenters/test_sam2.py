@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.masks import mask_to_box
 from rsvp.segmenters import Segmenter
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.point_prompts import point_windows, prompt_points
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, paste_logits
 from rsvp.types import Box, Image, Point, Proposal
 

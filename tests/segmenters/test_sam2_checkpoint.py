@@ -11,10 +11,10 @@ import torch
 
 from rsvp.errors import ModelUnavailable
 from rsvp.platform.torchvision import hide_broken_torchvision
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.promptable import Encoding
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_weights import (
-    Preprocessing,
     load_official,
     official_config,
     official_size,

@@ -17,9 +17,9 @@ from eval.official_sam2 import official_network
 from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, ModelUnavailable
 from rsvp.segmenters import Segmenter, sam2_package
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.sam2 import Sam2Segmenter
 from rsvp.segmenters.sam2_package import Sam2PackageSegmenter, load_package
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.transforms import Window, crop_to_square
 from rsvp.types import Box, Point, Proposal
 

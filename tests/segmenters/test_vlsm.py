@@ -10,6 +10,7 @@ from pathlib import Path
 import demo_truth
 import numpy as np
 import pytest
+import tiny_sams
 import tiny_texts
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,8 +19,8 @@ from transformers import Sam2Config, Sam2Model
 from rsvp import Pipeline, registry
 from rsvp.errors import BadInput, ModelUnavailable
 from rsvp.segmenters import Segmenter
+from rsvp.segmenters.networks import Preprocessing, load_base, load_sam2
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing, load_sam2
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import VlsmSegmenter, build, from_pretrained, save_pretrained
 from rsvp.types import Box, Point, Proposal
@@ -119,6 +120,31 @@ def test_untrained_it_is_sam_2_bit_for_bit(make, make_image, proposals, crop_mar
     found = untrained.mask_logits(own, proposals)
     assert_same(found, plain.mask_logits(encoding, proposals))
     assert found.presence is not None
+
+
+@pytest.mark.parametrize(("kind", "proposals"), [("sam3", BOTH), ("edgetam", MIXED)])
+def test_it_stands_on_other_networks_with_the_same_decoder(
+    kind, proposals, make_image, bert_folder, tmp_path
+) -> None:
+    source = f"{kind}:{tiny_sams.SAVE[kind](tmp_path)}"
+    base, preprocessing = load_base(source)
+    text = TextEncoder(str(bert_folder))
+    net = build(base, text, width=32, blocks=1, heads=4)
+    plain = Sam2Segmenter.from_network(base, preprocessing, device="cpu")
+    untrained = VlsmSegmenter.from_vlsm(net, text, preprocessing, device="cpu")
+    [encoding] = plain.encode([make_image(100, 140)])
+    expected = plain.mask_logits(encoding, proposals)
+    assert_same(untrained.mask_logits(encoding, proposals), expected)
+    steered = trained(untrained).mask_logits(encoding, proposals)
+    assert not torch.allclose(steered.logits, expected.logits, atol=1e-3)
+    save_pretrained(tmp_path / "vlsm", net, source, text)
+    again = VlsmSegmenter(str(tmp_path / "vlsm"), device="cpu").mask_logits(encoding, proposals)
+    torch.testing.assert_close(again.logits, steered.logits, atol=0.05, rtol=0.05)
+
+
+def test_a_decoder_of_another_layout_is_refused(tmp_path) -> None:
+    with pytest.raises(BadInput, match="HQ-SAM has another; those of sam2, sam3, edgetam fit"):
+        load_base(f"sam-hq:{tmp_path}")
 
 
 @pytest.mark.skipif(bool(demo_truth.MISSING), reason=demo_truth.WHY_SKIPPED)

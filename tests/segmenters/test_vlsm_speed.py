@@ -12,8 +12,8 @@ import tiny_texts
 import torch
 from transformers import Sam2Config, Sam2Model
 
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.sam2 import Sam2Segmenter
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.segmenters.text_encoder import TextEncoder
 from rsvp.segmenters.vlsm import VlsmSegmenter, build
 from rsvp.types import Box, Proposal

@@ -17,8 +17,8 @@ from painted import Painted, sampling_dataset
 from torch.utils.data import Dataset
 
 from rsvp.errors import BadInput
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.point_prompts import BOTTOM_RIGHT, TOP_LEFT
-from rsvp.segmenters.sam2_weights import Preprocessing
 from rsvp.training.batches import TrainingBatch, collate, micro_batches
 from rsvp.training.config import TrainConfig
 from rsvp.training.samples import TrainingDataset

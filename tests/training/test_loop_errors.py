@@ -92,7 +92,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(
             make_config(models, data, **changes)
     for changes, message in [
         ({"accumulate": 3}, "a batch of 4 is not divisible by 1 processes with 3 accumulation"),
-        ({"segmenter": "box"}, "train on sam2:MODEL, or continue vlsm:MODEL"),
+        ({"segmenter": "box"}, "train on sam2:MODEL, .*, or continue vlsm:MODEL"),
         ({"fusion": {"widht": 3}}, "no such fusion"),
         ({"fusion": {"width": 15, "heads": 2}}, "does not divide"),
     ]:

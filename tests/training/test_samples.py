@@ -14,7 +14,7 @@ from painted import SIZE, Painted, sampling_dataset
 
 from rsvp.embedded.pictures import SceneImages
 from rsvp.errors import BadInput
-from rsvp.segmenters.sam2_weights import Preprocessing
+from rsvp.segmenters.networks import Preprocessing
 from rsvp.segmenters.transforms import Window, crop_to_square, margin_box
 from rsvp.training.config import BOX_STYLES, SamplingConfig
 from rsvp.training.data import AnnotatedImage, Annotation
