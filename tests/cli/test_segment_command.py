@@ -197,7 +197,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "a grid without rows": ([*ASK, "--strategy", "grid:0x9"], 2, "MxN"),
     "an unknown form of points": ([*ASK, "--strategy", "points:x"], 2, "points:box"),
     "marks without candidates": (
-        cup("cup", "--strategy", "marks"), 2, "gives no automatic masks; sam2 does",
+        cup("cup", "--strategy", "marks"), 2, "gives no automatic masks; those of SAM do",
     ),
     "an unknown detector": ([*ASK, "--strategy", "marks:dyno:x"], 2, "unknown detector 'dyno'"),
     "points for the embedded reasoner": (
@@ -219,7 +219,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     ),
     "an empty budget": ([*ASK, "--budget", ""], 2, "calls=N,tokens=N,seconds=X"),
     "a spent budget": (cup("noise", "--budget", "calls=2"), 3, "(calls=2) is spent"),
-    "an unknown segmenter": ([*ASK, "--segmenter", "sam3:x"], 2, "unknown segmenter"),
+    "an unknown segmenter": ([*ASK, "--segmenter", "sam9:x"], 2, "unknown segmenter"),
     "an unknown frame": ([*ASK, "--frame", "inches"], 2, "coordinate frame"),
     "an unknown format": ([*ASK, "--format", "json,gif"], 2, "'gif'"),
     "no format": ([*ASK, "--format", ","], 2, "formats are"),

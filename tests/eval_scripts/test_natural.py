@@ -65,7 +65,7 @@ def test_judging(unknown, answer, iou, outcome):
 
 def test_the_command(tmp_path, capsys, monkeypatch):
     replies = (DOOR, NOTHING, DOOR, NOTHING, "no JSON", "no JSON", "no JSON")
-    monkeypatch.setattr(Pipeline, "from_preset", lambda _: scripted.pipeline(*replies))
+    monkeypatch.setattr(Pipeline, "from_preset", lambda _, **__: scripted.pipeline(*replies))
     file = question_file(
         tmp_path,
         question(),

@@ -41,7 +41,7 @@ def hide(monkeypatch, *modules):
 
     for user in ("rsvp.datasets.reasonseg", "rsvp.datasets.tables", "rsvp.evaluation.runner"):
         monkeypatch.setattr(f"{user}.require", missing)
-    monkeypatch.setattr("rsvp.cli.evaluate.require", missing)
+    monkeypatch.setattr("rsvp.cli.engines.require", missing)
 
 
 def test_broken_data_and_folders_are_found_first(tmp_path, monkeypatch, loaded, capsys):

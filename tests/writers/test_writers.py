@@ -86,7 +86,10 @@ def test_result_json_is_the_contract(tmp_path: Path) -> None:
                 "score": 0.9123,
             }
         ],
+        "agreement": None,
         "rounds": 0,
+        "verdicts": [],
+        "round_costs": [],
         "usage": {"prompt_tokens": 5, "completion_tokens": 6, "calls": 1},
         "timings": {"reason": 0.1235, "total": 1.0},
         "models": {
