@@ -175,6 +175,7 @@ def test_steps_are_replayed_by_keys_buttons_and_clicks(browser, tmp_path: Path, 
     assert browser.run(PLACE) == "2 of 3"
     browser.run("document.querySelectorAll('.step')[0].click()")
     assert browser.run("document.body.className") == "stepping"
+    browser.run("document.getAnimations().forEach((one) => one.finish())")
     assert browser.run("getComputedStyle(document.querySelector('.object.on')).opacity") == "1"
     # The veil has a hole for this object alone: one of another would hide it where they overlap.
     holes = "[...document.querySelectorAll('.hole')].map((one) => getComputedStyle(one).display)"
