@@ -7,17 +7,15 @@ import os
 import re
 from typing import Annotated, Any
 
-import typer
-
 from rsvp import presets, registry
 from rsvp.cli import console
-from rsvp.cli.options import AsJson
+from rsvp.cli.options import AsJson, flag
 
 
 def models(
     as_json: AsJson = False,
     options: Annotated[
-        bool, typer.Option("--options", help="List what --option takes for each MLLM backend.")
+        bool, flag("--options", "List what --option takes for each MLLM backend.")
     ] = False,
 ) -> None:
     """List the presets and whether each can run here.
