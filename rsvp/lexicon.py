@@ -68,10 +68,10 @@ _ENDINGS = re.compile(
 _WHERE = re.compile(r"^where\s(.+)\s(?:is|are)$")  # the dog
 _ARTICLES = frozenset({"the", "a", "an"})
 # Words that say nothing about the thing, and are typed often enough to be mistyped.
-_REQUEST_WORDS = frozenset(
-    "the please segment find show where mark locate highlight outline select detect picture "
-    "image photo".split()
-)
+_REQUEST_WORDS = frozenset({
+    "the", "please", "segment", "find", "show", "where", "mark", "locate", "highlight", "outline",
+    "select", "detect", "picture", "image", "photo",
+})  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+")
 _INFLECTIONS = (
     ("'s", ""), ("s'", "s"), ("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""),
