@@ -99,7 +99,7 @@ Quiet = Annotated[bool, flag("--quiet", "Print errors only, and the object of --
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineOptions:
+class ModelOptions:
     """What makes the pipeline that a command asks."""
 
     preset: Annotated[
@@ -148,14 +148,6 @@ class PipelineOptions:
             envvar="RSVP_FRAME",
         ),
     ] = None
-    target_exists: Annotated[
-        bool | None,
-        flag(
-            "--target-exists/--target-may-be-absent",
-            "Tell the MLLM that every query's target is in its image, and ask once more where it "
-            "finds none.",
-        ),
-    ] = None
     language: Annotated[
         str,
         opt(
@@ -182,13 +174,6 @@ class PipelineOptions:
             envvar="RSVP_BUDGET",
         ),
     ] = None
-    record: Annotated[
-        str | None,
-        opt(
-            "FILE",
-            "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
-        ),
-    ] = None
     verify: Annotated[
         int,
         opt(
@@ -197,13 +182,6 @@ class PipelineOptions:
             min=0,
         ),
     ] = 0
-    verify_all: Annotated[
-        bool,
-        flag(
-            "--verify-all",
-            "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
-        ),
-    ] = False
 
     def pipeline_maker(
         self, run_budget: str | None = None, **settings: Any
@@ -224,7 +202,6 @@ class PipelineOptions:
             "frame": self.frame,
             "limits": Limits.parse(self.budget),
             "run_limits": Limits.parse(run_budget),
-            "target_exists": bool(self.target_exists),
             "language": self.language,
             "options": parse_options(self.option),
             **self._asking(),
@@ -233,7 +210,42 @@ class PipelineOptions:
         return preset, functools.partial(Pipeline.from_preset, preset, **{**made, **settings})
 
     def _asking(self) -> dict[str, Any]:
-        return checking(self.verify, self.verify_all)
+        """The settings of the pipeline that the MLLM is asked by."""
+        return checking(self.verify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions(ModelOptions):
+    """What makes the pipeline, where the command line says all that is asked of it."""
+
+    verify_all: Annotated[
+        bool,
+        flag(
+            "--verify-all",
+            "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
+        ),
+    ] = False
+    target_exists: Annotated[
+        bool | None,
+        flag(
+            "--target-exists/--target-may-be-absent",
+            "Tell the MLLM that every query's target is in its image, and ask once more where it "
+            "finds none.",
+        ),
+    ] = None
+    record: Annotated[
+        str | None,
+        opt(
+            "FILE",
+            "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
+        ),
+    ] = None
+
+    def _asking(self) -> dict[str, Any]:
+        return {
+            "target_exists": bool(self.target_exists),
+            **checking(self.verify, self.verify_all),
+        }
 
     def recorded(self, preset: presets.Preset) -> dict[str, Any]:
         """The settings that a run's `config.json` holds, without secrets."""
@@ -258,7 +270,8 @@ class ReasoningOptions(PipelineOptions):
     ] = "1"
 
     def _asking(self) -> dict[str, Any]:
-        return {"cot": not self.no_cot, **checking(self.verify, self.verify_all, self.samples)}
+        sampling = checking(self.verify, self.verify_all, self.samples)
+        return {**super()._asking(), "cot": not self.no_cot, **sampling}
 
 
 def single(name: str, values: Sequence[str]) -> str:
@@ -292,7 +305,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
     return options
 
 
-def checking(verify: int, verify_all: bool, samples: str = "1") -> dict[str, Any]:
+def checking(verify: int, verify_all: bool = False, samples: str = "1") -> dict[str, Any]:
     """The arguments of a pipeline about verification and sampling; BadInput where unreadable."""
     from rsvp.verify import VerifyOptions
 
