@@ -108,32 +108,22 @@ class Pipeline(Stages):
         # What is cheap to refuse comes first.
         if isinstance(frame := prompting.get("frame"), str):
             Frame.parse(frame)
-        make = functools.partial(
-            make_parts, preset, mllm=mllm, strategy=strategy, segmenter=segmenter
-        )
-        parts = make(options=options or {}, record=record, connect=connect)
+        specs: dict[str, Any] = {
+            "mllm": mllm, "strategy": strategy, "segmenter": segmenter, "record": record,
+        }  # fmt: skip
+        parts = make_parts(preset, **specs, options=options or {}, connect=connect)
         config = make_prompt_config(parts.mllm, parts.strategy, **prompting)
         check_verify(parts.mllm, verify, config)
         settings: dict[str, Any] = {
             "limits": limits, "run_limits": run_limits, "verify": verify, **prompting,
         }  # fmt: skip
+        named = parts.strategy_name
         pipeline = cls(
-            parts.mllm,
-            parts.strategy,
-            parts.make_segmenter(),
-            strategy_name=parts.strategy_name,
-            **settings,
+            parts.mllm, parts.strategy, parts.make_segmenter(), strategy_name=named, **settings
         )
         pipeline._load_seconds = time.perf_counter() - started
         pipeline._remake = functools.partial(
-            cls.from_preset,
-            preset,
-            mllm=mllm,
-            strategy=strategy,
-            segmenter=segmenter,
-            options=options,
-            record=record,
-            **settings,
+            cls.from_preset, preset, **specs, options=options, **settings
         )
         return pipeline
 

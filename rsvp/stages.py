@@ -258,15 +258,9 @@ class Stages:
     ) -> Result:
         """Stage 2: masks of the proposals, verified; and the result of both stages.
 
-        Args:
-            output: of stage 1; None for boxes and points.
-            dialogue: of stage 1; without it nothing is verified.
-            config: see `_reason`.
+        Of boxes and points there is no output. Without stage 1's dialogue nothing is verified.
         """
-
-        def segment(proposals: Sequence[Proposal]) -> dict[int, Target]:
-            return self._targets(request, proposals, timer)
-
+        segment = functools.partial(self._targets, request, timer)
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
         agreement: float | None = None
         if output and output.samples:
@@ -287,7 +281,7 @@ class Stages:
                     segment=segment,
                     options=self.verify,
                 )
-        is_path, family = reasoning.answer is not None, self.prompt_config.family
+        is_path = reasoning.answer is not None
         if is_path:
             reasoning = reasoning.keep(tuple(verified.targets))
         targets = tuple(verified.targets.values())
@@ -304,9 +298,7 @@ class Stages:
             round_costs=verified.costs,
             agreement=agreement,
             warnings=(
-                *(self._frame_warning() if named else ()),
-                *(postprocess.reply_warnings(output, family) if output else ()),
-                *postprocess.target_warnings(reasoning, targets, named_by_mllm=output is not None),
+                *self._warnings(output, reasoning, targets, named),
                 *postprocess.hint_warning(named, allowed),
                 *verified.warnings,
             ),
@@ -316,16 +308,30 @@ class Stages:
             warnings.warn(warning, RsvpWarning, stacklevel=5)  # where `segment` was called
         return result
 
-    def _frame_warning(self) -> Iterator[str]:
+    def _warnings(
+        self,
+        output: ReasoningOutput | None,
+        reasoning: Reasoning,
+        targets: Sequence[Target],
+        named: Sequence[Proposal],
+    ) -> Iterator[str]:
+        """Warnings about the frame, the reply and the targets.
+
+        Args:
+            named: the proposals of the MLLM.
+        """
         name = self.strategy.name if self.strategy is not None else ""
-        if self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
+        if named and self._frame_assumed and self.mllm is not None and name not in FRAMELESS:
             yield (
                 f"nothing is known of how {self.mllm.model} writes coordinates: they are read as "
                 f"{self.prompt_config.frame.kind}; --frame names another"
             )
+        if output is not None:
+            yield from postprocess.reply_warnings(output, self.prompt_config.family)
+        yield from postprocess.target_warnings(reasoning, targets, named_by_mllm=output is not None)
 
     def _targets(
-        self, request: Request, proposals: Sequence[Proposal], timer: StageTimer
+        self, request: Request, timer: StageTimer, proposals: Sequence[Proposal]
     ) -> dict[int, Target]:
         """The targets by the index of their proposal; those against the hint are left out."""
         hint, image = request.hint, request.image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from rsvp import presets
 from rsvp.cli import console, engines, options
 from rsvp.cli.options import opt
 from rsvp.errors import BadInput
+
+if TYPE_CHECKING:
+    from rsvp.evaluation.answers import AnswerSummary
+    from rsvp.evaluation.summary import Summary
 
 OWN = ("jsonl", "coco")  # data of one's own, as `rsvp train` names it
 
@@ -68,8 +72,6 @@ def evaluate(
         _run_recipe(context, recipe)
         return
     from rsvp.evaluation import runner
-    from rsvp.evaluation.report.text import format_answers, format_summary
-    from rsvp.evaluation.summary import Summary
 
     name, data, out = _what(name, data, out)
     run.check(models)
@@ -98,6 +100,14 @@ def evaluate(
         settings=models.recorded(preset),
         dataset=dataset,
     )
+    _print(summary, preset, as_json=as_json)
+
+
+def _print(summary: Summary | AnswerSummary, preset: presets.Preset, *, as_json: bool) -> None:
+    """The table, on stderr beside JSON."""
+    from rsvp.evaluation.report.text import format_answers, format_summary
+    from rsvp.evaluation.summary import Summary
+
     table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
     if isinstance(summary, Summary) and summary.not_understood and preset.name == presets.DEFAULT:
         console.warn(
