@@ -163,10 +163,8 @@ class Stages:
         """
         if trace:
             self.check_traces()
-        timer, dialogue = (
-            self._timer(),
-            self._dialogue(system="system.trace" if trace else "system"),
-        )
+        timer = self._timer()
+        dialogue = self._dialogue(system="system.trace" if trace else "system")
         output = self._reason(make_request(image, query), timer, dialogue, trace=trace)
         return replace(output, shown=None, timings=timer.seconds)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerOutput(results.OutputOptions):
+class AnswerFiles(results.OutputOptions):
     """With the pictures of the looks."""
 
     formats: results.Formats = "json,overlay,png,looks"
@@ -36,7 +36,7 @@ def answer(
     prompts: results.PromptOptions,
     hints: results.HintOptions,
     models: options.ReasoningOptions,
-    output: AnswerOutput,
+    output: AnswerFiles,
 ) -> None:
     """Answer a question about an image, after a closer look where one helps.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceOutput(results.OutputOptions):
+class TraceFiles(results.OutputOptions):
     """With the page that replays the path."""
 
     formats: results.Formats = "json,overlay,png,html"
@@ -25,7 +25,7 @@ def trace(
     question: results.Question,
     hints: results.HintOptions,
     models: options.PipelineOptions,
-    output: TraceOutput,
+    output: TraceFiles,
 ) -> None:
     """Answer a question by a path of steps, with a mask for every object that they name.
 
