@@ -12,7 +12,6 @@ import typer
 from rsvp import presets, registry
 from rsvp.cli import console
 from rsvp.cli.options import AsJson, flag
-from rsvp.embedded import vocabulary
 
 
 def models(
@@ -37,6 +36,8 @@ def models(
     chosen = presets.PRESETS if name is None else [presets.get(name)]
     entries = [_entry(preset) for preset in chosen]
     if name == "embedded":
+        from rsvp.embedded import vocabulary  # --help loads no numpy
+
         entries[0] |= {"knows": vocabulary.names(), "questions": list(vocabulary.examples())}
     if as_json:
         console.as_json({"presets": entries})
