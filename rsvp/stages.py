@@ -262,8 +262,7 @@ class Stages:
         reasoning = output.reasoning if output else Reasoning((), request.prompts, "")
         agreement: float | None = None
         if output and output.samples:
-            agreed = agree_on(output.samples, segment)
-            reasoning, found, agreement = agreed.reasoning, agreed.targets, agreed.share
+            reasoning, found, agreement = agree_on(output.samples, segment)
         else:
             found = segment(reasoning.proposals)
         named, allowed = reasoning.proposals if output else (), tuple(found.values())
