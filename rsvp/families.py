@@ -12,7 +12,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rsvp.platform import machine
 
@@ -85,11 +85,11 @@ UNKNOWN = ModelFamily(strategy="grid")
 
 def _read() -> tuple[ModelFamily, ...]:
     """The rows of `families.toml`."""
-    rows = tomllib.loads((Path(__file__).parent / "families.toml").read_text("utf-8"))["family"]
-    return tuple(
-        ModelFamily(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-        for row in rows
-    )
+    text = (Path(__file__).parent / "families.toml").read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = tomllib.loads(text)["family"]
+    for row in rows:
+        row.update({key: tuple(v) for key, v in row.items() if isinstance(v, list)})
+    return tuple(ModelFamily(**row) for row in rows)
 
 
 FAMILIES = _read()
