@@ -53,7 +53,7 @@ class Stages:
         strategy_name: str | None = None,
         **prompting: Unpack[PromptSettings],
     ) -> None:
-        self._remake = functools.partial(
+        self._remake: Callable[[], Stages] = functools.partial(
             type(self),
             mllm,
             strategy,
