@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
@@ -20,10 +20,10 @@ from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, Thr
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
 from rsvp.evaluation.predictions import Prediction
-from rsvp.evaluation.records import AnswerRecord, LookRecord, TokenUsage, TrueLookRecord
+from rsvp.evaluation.records import AnswerRecord, LookRecord, TrueLookRecord
 from rsvp.evaluation.score import Score, to_json
 from rsvp.evaluation.stats import Interval, mean_or_none
-from rsvp.evaluation.summary import Duration
+from rsvp.evaluation.summary import CostAggregator, Duration
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.mllm import is_remote
@@ -120,7 +120,7 @@ class AnswerEngine:
             raw=outcome.raw or (answer.reasoning.raw if answer else ""),
             warnings=list(answer.warnings) if answer else [],
             **verification(answer),
-            usage=TokenUsage(**asdict(answer.usage)) if answer else None,
+            usage=answer.usage if answer else None,
             prompt_sha256=answer.models.prompt_sha256 if answer else None,
             failure=outcome.failure,
             seconds={stage: round(value, 6) for stage, value in seconds.items()},
@@ -185,7 +185,7 @@ class AnswerSummary(BaseModel, frozen=True, json_schema_extra={"additionalProper
         return {**self.model_dump(), **self.numbers}
 
 
-class AnswerAggregator:
+class AnswerAggregator(CostAggregator):
     """Aggregates the records of a run; keeps a few numbers of each."""
 
     model = AnswerRecord
@@ -193,6 +193,7 @@ class AnswerAggregator:
     def __init__(
         self, dataset: QuestionDataset, benchmark: QuestionBenchmark, protocol: ScoringProtocol
     ) -> None:
+        super().__init__()
         self._index = {dataset.sample_id(i): i for i in range(len(dataset))}
         self._scorer = benchmark.scorer(dataset, protocol)
         self._secret = False  # whether a right answer is not known
@@ -201,27 +202,18 @@ class AnswerAggregator:
         self._looked: list[float] = []
         self._found: list[float] = []
         self._costs: dict[str, list[float]] = defaultdict(list)
-        self._seconds: dict[str, list[float]] = defaultdict(list)
         self._right: list[bool] = []
-        self.causes: Counter[str] = Counter()  # of the questions without an answer, so far
-        self.n = self.tokens = 0
-
-    @property
-    def failed(self) -> int:
-        """How many questions have no answer."""
-        return self.causes.total()
+        self.n = 0
 
     @property
     def headline(self) -> tuple[str, float | None]:
         """The score so far, and its name."""
         return "accuracy", float(np.mean(self._right)) if self._right else None
 
-    def add(self, record: AnswerRecord) -> None:
-        """Count one record."""
+    def add(self, record: AnswerRecord) -> None:  # type: ignore[override]
+        super().add(record)
         self._kinds[record.kind].append(self.n)
         self.n += 1
-        if record.failure is not None:
-            self.causes[record.failure.message or record.failure.error] += 1
         self._right.append(bool(record.right))
         if record.right is None:
             self._secret = True
@@ -232,11 +224,8 @@ class AnswerAggregator:
         self._looked.append(float(bool(record.looks)))
         self._found += [float(bool(look.masks)) for look in record.looks]
         if record.usage is not None:
-            for name, value in record.usage.model_dump().items():
+            for name, value in asdict(record.usage).items():
                 self._costs[name].append(value)
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
-        for stage, seconds in record.seconds.items():
-            self._seconds[stage].append(seconds)
 
     def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002
         """The summary of what was added."""
@@ -264,10 +253,7 @@ class AnswerAggregator:
             looked=mean_or_none(self._looked),
             found=mean_or_none(self._found),
             usage={name: float(np.mean(values)) for name, values in self._costs.items()},
-            seconds={
-                stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
-                for stage, s in self._seconds.items()
-            },
+            seconds=self.seconds(),
         )
         return fixed.model_copy(update={"numbers": {**numbers, "n": self.n}})
 

@@ -24,7 +24,7 @@ from rsvp.errors import (
 )
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
+from rsvp.evaluation.records import Failure, OracleRecord, Record
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
@@ -93,46 +93,6 @@ class SampleOutcome:
     oracle: Outcome[Result] | None = None  # see `EvalOptions`; None without boxes or its option
 
 
-def run_sample(
-    pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
-) -> SampleOutcome:
-    """Both stages, one after the other."""
-    with catch(sample.id) as answer:
-        if options.trace and isinstance(pipeline, TracingPipeline):
-            answer.value = pipeline.trace(image, sample.query)
-        else:
-            answer.value = pipeline.segment(image, sample.query)
-    return _with_oracle(answer, pipeline, sample, image, options)
-
-
-def reason(
-    pipeline: TwoStagePipeline, sample: Sample, image: Image, options: EvalOptions
-) -> Outcome[ReasoningOutput]:
-    """Stage 1 alone."""
-    with catch(sample.id) as output:
-        # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
-        more = {"trace": True} if options.trace else {}
-        output.value = pipeline.reason(image, sample.query, **more)
-    return output
-
-
-def segment_proposals(
-    pipeline: TwoStagePipeline,
-    sample: Sample,
-    image: Image,
-    output: Outcome[ReasoningOutput],
-    options: EvalOptions,
-) -> SampleOutcome:
-    """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
-    answer = Outcome[Result](None, output.failure, output.raw)
-    if output.value is not None:
-        with catch(sample.id) as answer:
-            answer.value = pipeline.segment_proposals(image, output.value)
-        answer.raw = answer.raw or output.value.reasoning.raw
-    answer.seconds += output.seconds
-    return _with_oracle(answer, pipeline, sample, image, options)
-
-
 def open_image(sample: Sample) -> Image:
     """The sample's image; BadInput where it is broken or of another size than the truth."""
     try:
@@ -176,14 +136,23 @@ class Work:
         return open_image(sample)
 
     def run(self, pipeline: SegmentingPipeline, sample: Sample, image: Image) -> SampleOutcome:
-        """See `run_sample`."""
-        return run_sample(pipeline, sample, image, self.options)
+        """Both stages, one after the other."""
+        with catch(sample.id) as answer:
+            if self.options.trace and isinstance(pipeline, TracingPipeline):
+                answer.value = pipeline.trace(image, sample.query)
+            else:
+                answer.value = pipeline.segment(image, sample.query)
+        return self._with_oracle(answer, pipeline, sample, image)
 
     def reason(
         self, pipeline: TwoStagePipeline, sample: Sample, image: Image
     ) -> Outcome[ReasoningOutput]:
-        """See `reason`."""
-        return reason(pipeline, sample, image, self.options)
+        """Stage 1 alone."""
+        with catch(sample.id) as output:
+            # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
+            more = {"trace": True} if self.options.trace else {}
+            output.value = pipeline.reason(image, sample.query, **more)
+        return output
 
     def segment(
         self,
@@ -192,8 +161,25 @@ class Work:
         image: Image,
         output: Outcome[ReasoningOutput],
     ) -> SampleOutcome:
-        """See `segment_proposals`."""
-        return segment_proposals(pipeline, sample, image, output, self.options)
+        """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
+        answer = Outcome[Result](None, output.failure, output.raw)
+        if output.value is not None:
+            with catch(sample.id) as answer:
+                answer.value = pipeline.segment_proposals(image, output.value)
+            answer.raw = answer.raw or output.value.reasoning.raw
+        answer.seconds += output.seconds
+        return self._with_oracle(answer, pipeline, sample, image)
+
+    def _with_oracle(
+        self, answer: Outcome[Result], pipeline: SegmentingPipeline, sample: Sample, image: Image
+    ) -> SampleOutcome:
+        """The answer, and the masks of the true boxes where the options ask for them."""
+        boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
+        if not (boxes and self.options.oracle):
+            return SampleOutcome(answer)
+        with catch(sample.id) as oracle:
+            oracle.value = pipeline.segment(image, sample.query, boxes=boxes)
+        return SampleOutcome(answer, oracle)
 
     def load(self, record: Any) -> Record:
         """A record as another process made it."""
@@ -233,28 +219,12 @@ class Work:
             warnings=list(result.warnings) if result else [],
             **verification(result),
             agreement=result.agreement if result else None,
-            usage=TokenUsage(**asdict(result.usage)) if result else None,
+            usage=result.usage if result else None,
             prompt_sha256=result.models.prompt_sha256 if result else None,
             failure=answer.failure,
             # `total` leaves out the time for which a sample waited for others.
             seconds={stage: round(value, 6) for stage, value in seconds.items()},
         )
-
-
-def _with_oracle(
-    answer: Outcome[Result],
-    pipeline: SegmentingPipeline,
-    sample: Sample,
-    image: Image,
-    options: EvalOptions,
-) -> SampleOutcome:
-    """The answer, and the masks of the true boxes where `options` asks for them."""
-    boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
-    if not (boxes and options.oracle):
-        return SampleOutcome(answer)
-    with catch(sample.id) as oracle:
-        oracle.value = pipeline.segment(image, sample.query, boxes=boxes)
-    return SampleOutcome(answer, oracle)
 
 
 @contextlib.contextmanager
@@ -319,8 +289,8 @@ def verification(result: Result | None) -> dict[str, Any]:
         return {}
     return {
         "rounds": result.rounds,
-        "verdicts": [asdict(one) for one in result.verdicts],
-        "round_costs": [asdict(one) for one in result.round_costs],
+        "verdicts": list(result.verdicts),
+        "round_costs": list(result.round_costs),
     }
 
 

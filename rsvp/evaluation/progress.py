@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -63,37 +63,27 @@ def show_progress(
             "failed": aggregator.failed,
         }
 
+    started = last = time.monotonic()
+    before = aggregator.n
+
+    def print_line() -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last < EVERY:
+            return
+        last, done = now, aggregator.n
+        left = timedelta(seconds=round((now - started) / (done - before) * (total - done)))
+        found = fields()
+        text = f"{done} of {total}, {found['score']}, {found['tokens']} tokens"
+        text = f"{name}: {text}, {found['failed']} failed, {left} left"
+        print(text, file=sys.stderr, flush=True)
+
     with bar:
         task = bar.add_task(name, total=total, **fields())
-        lines = _Lines(name, total, aggregator.n)
 
         def update() -> None:
-            if bar.disable:
-                if shown:
-                    lines.update(fields())
-            else:
+            if not bar.disable:
                 bar.update(task, **fields())
+            elif shown:
+                print_line()
 
         yield update
-
-
-class _Lines:
-    """A line on stderr every `EVERY` seconds, for logs."""
-
-    def __init__(self, name: str, total: int, done: int) -> None:
-        self._name, self._total, self._before = name, total, done
-        self._started = self._last = time.monotonic()
-
-    def update(self, fields: Mapping[str, Any]) -> None:
-        """Print the line where it is time for one."""
-        now = time.monotonic()
-        if now - self._last < EVERY:
-            return
-        self._last, done = now, fields["completed"]
-        left = (now - self._started) / (done - self._before) * (self._total - done)
-        print(
-            f"{self._name}: {done} of {self._total}, {fields['score']}, {fields['tokens']} tokens, "
-            f"{fields['failed']} failed, {timedelta(seconds=round(left))} left",
-            file=sys.stderr,
-            flush=True,
-        )

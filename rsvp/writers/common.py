@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def label_of(target: Target) -> str:
 def labels_of(result: Segmentation) -> list[str]:
     """Each label once, in the order of the targets."""
     return list(dict.fromkeys(label_of(target) for target in result.targets))
+
+
+def jpeg_uri(rgb: RgbArray, quality: int) -> str:
+    """(H, W, 3) uint8 as the data URI of a JPEG."""
+    buffer = io.BytesIO()
+    Pil.fromarray(rgb).save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def png(pixels: RgbArray | Pil.Image) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -27,7 +26,8 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
 from rsvp.trace import PathObject, TracedQuestion
-from rsvp.types import AnsweredQuestion, BoolMask, Box, RgbArray, Segmentation, Target
+from rsvp.types import AnsweredQuestion, BoolMask, Box, Segmentation, Target
+from rsvp.writers.common import jpeg_uri
 from rsvp.writers.contours import MAX_JOINED, find_contours
 
 SIDE = 1280  # of the picture's longer side, pixels
@@ -70,7 +70,7 @@ def to_html(result: Segmentation) -> str:
         .get_template("result.html.jinja")
         .render(
             question=result.query,
-            picture=_jpeg(shrink(image.rgb, SIDE)),
+            picture=jpeg_uri(shrink(image.rgb, SIDE), QUALITY),
             width=size[1],
             height=size[0],
             objects=[
@@ -179,9 +179,3 @@ def _shrunk(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
     shares = np.asarray(grey)
     small: BoolMask = shares >= min(128, max(1, int(shares.max())))
     return small
-
-
-def _jpeg(rgb: RgbArray) -> str:
-    buffer = io.BytesIO()
-    Pil.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -50,10 +50,6 @@ def to_index_mask(result: Segmentation) -> NDArray[np.uint16]:
 def _voc_colours() -> bytes:
     """PASCAL VOC's colour map: the bits of a number go to red, green and blue in turn, the lowest
     number bits to the highest colour bits."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for number in range(256):
-        for bit in range(8):
-            for channel in range(3):
-                if number >> (3 * bit + channel) & 1:
-                    colours[number, channel] |= 128 >> bit
-    return colours.tobytes()
+    number, bit, channel = np.ogrid[:256, :8, :3]
+    bits = (number >> (3 * bit + channel) & 1) * (128 >> bit)
+    return bits.sum(axis=1).astype(np.uint8).tobytes()

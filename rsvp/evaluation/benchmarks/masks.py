@@ -17,7 +17,7 @@ from typing import ClassVar
 from rsvp.datasets import Dataset
 from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
-from rsvp.datasets.reasonseg import ReasonSegDataset
+from rsvp.datasets.reasonseg import open_reasonseg
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
@@ -115,7 +115,7 @@ class Coco(MaskBenchmark):
 class ReasonSeg(MaskBenchmark):
     """Implicit queries, short and long (X. Lai et al., LISA, CVPR 2024); ReasonSeg-X and -R."""
 
-    reader = ReasonSegDataset
+    reader = open_reasonseg
     protocols = (metrics.LISA, metrics.SEG_ZERO, metrics.VISIONREASONER, metrics.REASONSEG_X)
     splits = ("train", "val", "test")
     has_absent = False

@@ -116,7 +116,7 @@ def format_answers(summary: AnswerSummary) -> str:
     document = summary.to_dict()
     head = f"{summary.n} questions, {summary.failed} failed; mean [95 % bootstrap interval]"
     counts = {k: v for k, v in document.items() if k in ("unanswered", "unread") and v}
-    scores = {k: v for k, v in document.items() if _is_score(v)}
+    scores = {k: v for k, v in document.items() if is_interval(v)}
     first = ("accuracy", "oracle")
     rows = [
         (kind, str(one["n"]), *(_interval(one.get(name)) for name in first))
@@ -137,8 +137,9 @@ def format_answers(summary: AnswerSummary) -> str:
     )
 
 
-def _is_score(value: object) -> bool:
-    return isinstance(value, dict) and {"mean", "low", "high"} <= value.keys()
+def is_interval(value: object) -> bool:
+    """Whether a value of a document is an interval; its keys tell."""
+    return isinstance(value, Mapping) and {"mean", "low", "high"} <= value.keys()
 
 
 def _interval(value: object) -> str:
