@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,16 @@ SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 
 
 # Edge where counting starts, the axis along which it goes, and its direction.
 EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
+
+
+class Worded(Protocol):
+    """A question of any task."""
+
+    @property
+    def text(self) -> str: ...
+
+
+Q = TypeVar("Q", bound=Worded)
 
 
 class Draft(NamedTuple):
@@ -45,6 +55,20 @@ def choice(options: Sequence[T], rng: Rng) -> T:
 def shuffled(items: Sequence[T], rng: Rng) -> list[T]:
     """The items in random order."""
     return [items[int(i)] for i in rng.permutation(len(items))]
+
+
+def further(kinds: Sequence[str], count: int, rng: Rng) -> list[str]:
+    """The kinds to try for the other questions of a scene that gets `count` of them."""
+    return shuffled(kinds, rng)[: 2 * (count - 1)]
+
+
+def different(first: Q, others: Iterable[Q | None], count: int) -> tuple[Q, ...]:
+    """The first question, and those of the others that are worded differently; `count` at most."""
+    found = {first.text: first}
+    for one in others:
+        if one and len(found) < count:
+            found.setdefault(one.text, one)
+    return tuple(found.values())
 
 
 def alike(objects: Objects, o: SceneObject, form: str = "name") -> tuple[str, list[int]]:

@@ -8,10 +8,10 @@ the objects that it is about, and whether it needs a closer look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -23,32 +23,30 @@ from rsvp.embedded.details import (
     Layout,
     alternatives,
     place,
-    readable,
-    sample_layout,
     sample_value,
 )
 from rsvp.embedded.drafts import (
     SIDES,
     Rng,
     alike,
-    alone,
     by_size,
     choice,
+    different,
     fitting,
+    further,
     shuffled,
     square_side,
 )
+from rsvp.embedded.layouts import Seen, sample_layout, see
 from rsvp.embedded.rendering import SceneObject, paint, visible_objects
 from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_STYLES, BaseScene, object_entry
-from rsvp.embedded.traces import PLACES, AskedOptions, Describe, different, further, plain_name
+from rsvp.embedded.traces import PLACES, AskedOptions, Describe, plain_name
 from rsvp.embedded.vocabulary import categories, groups, plural
 from rsvp.embedded.wording import TABLES
 from rsvp.errors import RsvpError
 from rsvp.types import RgbArray
 
-VIEW = 240  # side of the view that decides which details are covered, pixels
 SMALLEST_SCENE, LARGEST_SCENE = 1200, 2400  # side, pixels
-LEAST_VISIBLE = 0.6  # share of a thing
 THERE_IS_NONE = "there is none"
 YES_NO = ("yes", "no")
 MOST_CHOICES = 6
@@ -98,23 +96,6 @@ class QaScene(BaseScene):
             shown |= {d.kind: int(d.value) if d.kind == "spots" else d.value for d in thing.details}
             objects.append(object_entry(o) | shown)
         return self.entry(name, objects, questions=map(asdict, self.questions))
-
-
-class Seen(NamedTuple):
-    """What questions are made of: the objects of a scene, and what can be read on each."""
-
-    layout: Layout
-    objects: tuple[SceneObject, ...]
-    details: Sequence[Mapping[str, str]]
-
-    def alone(self, among: Sequence[int] | None = None) -> list[int]:
-        """The objects that are alone of their name; of those in `among` where it is given."""
-        found = range(len(self.objects))
-        return [i for i in found if (among is None or i in among) and alone(self.objects, i)]
-
-    def carriers(self, kind: str, among: Sequence[int] | None = None) -> list[int]:
-        """Those of them with a readable detail of a kind."""
-        return [i for i in self.alone(among) if kind in self.details[i]]
 
 
 def qa_scenes(
@@ -178,16 +159,6 @@ def compose(
     return seen, different(first, others, count)
 
 
-def see(layout: Layout) -> Seen | None:
-    """The objects of a layout and the details that can be read; None where too much is hidden."""
-    placed = place(layout, WHOLE, VIEW)
-    canvas = np.zeros((VIEW, VIEW, 3), np.uint8)
-    objects = visible_objects(paint(canvas, placed), placed)
-    if objects is None or min(o.visible for o in objects) < LEAST_VISIBLE:
-        return None
-    return Seen(layout, objects, readable(layout, objects))
-
-
 def make_question(
     kind: str, seen: Seen, rng: Rng, describe: Describe = plain_name
 ) -> ChoiceQuestion | None:
@@ -235,12 +206,7 @@ def both_question(
     """A comparison of the details of two things that stand close together."""
     detail = detail or choice(tuple(VALUES), rng)
     carriers = seen.carriers(detail, among)
-    near = [
-        (i, k)
-        for i in carriers
-        for k in carriers
-        if i != k and _distance(seen.layout, i, k) < seen.layout[i].side + seen.layout[k].side
-    ]
+    near = [(i, k) for i in carriers for k in carriers if i != k and seen.near(i, k)]
     if not near:
         return None
     i, k = choice(near, rng)
@@ -408,7 +374,3 @@ def _holds(o: SceneObject, x: float, y: float) -> bool:
     size = len(o.mask)
     x, y, (x0, y0, x1, y1) = x * size, y * size, o.box.xyxy
     return x0 <= x < x1 and y0 <= y < y1 and not o.mask[int(y), int(x)]
-
-
-def _distance(layout: Layout, i: int, k: int) -> float:
-    return float(np.hypot(layout[i].x - layout[k].x, layout[i].y - layout[k].y))

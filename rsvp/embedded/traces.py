@@ -6,9 +6,10 @@ answer dog. Each object of a path is unambiguous, by the margins of `rsvp.embedd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, Unpack
+from functools import partial
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from rsvp.embedded.drafts import (
     by_distance,
     by_size,
     choice,
+    different,
     fitting,
+    further,
     in_row,
     keyword_tables,
     shuffled,
@@ -69,16 +72,6 @@ TURNS = (
 )  # fmt: skip
 
 Describe = Callable[[Category, Rng], str]
-
-
-class Worded(Protocol):
-    """A question of any task."""
-
-    @property
-    def text(self) -> str: ...
-
-
-Q = TypeVar("Q", bound=Worded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,20 +186,6 @@ def render_trace(
     return TraceScene(canvas, objects, different(first, others, count))
 
 
-def further(kinds: Sequence[str], count: int, rng: Rng) -> list[str]:
-    """The kinds to try for the other questions of a scene that gets `count` of them."""
-    return shuffled(kinds, rng)[: 2 * (count - 1)]
-
-
-def different(first: Q, others: Iterable[Q | None], count: int) -> tuple[Q, ...]:
-    """The first question, and those of the others that are worded differently; `count` at most."""
-    found = {first.text: first}
-    for one in others:
-        if one and len(found) < count:
-            found.setdefault(one.text, one)
-    return tuple(found.values())
-
-
 def make_trace(
     kind: str, objects: Objects, rng: Rng, describe: Describe = plain_name
 ) -> TraceQuestion | None:
@@ -226,7 +205,7 @@ def direct_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
 def relation_question(
     objects: Objects, rng: Rng, describe: Describe, kind: str = "relation"
 ) -> TraceQuestion | None:
-    """Two hops: an object by its place relative to another one; three in a chain."""
+    """Two hops: an object by its place relative to another one, which a chain finds likewise."""
     anchor = _reference(objects, rng, describe)
     if anchor and kind == "chain":
         anchor = _next(anchor, objects, rng, describe)
@@ -238,11 +217,6 @@ def relation_question(
     if noun in ("thing", "object") and rng.random() < 0.6:
         text = choice((f"what is {rest}", f"which {noun} is {rest}"), rng) + f"{anchor.phrase}?"
     return _question(kind, text, found, objects)
-
-
-def chain_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
-    """Three hops: an object by its place relative to one that is found in the same way."""
-    return relation_question(objects, rng, describe, "chain")
 
 
 def between_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
@@ -314,7 +288,7 @@ def absent_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
 MAKERS: dict[str, Callable[[Objects, Rng, Describe], TraceQuestion | None]] = {
     "direct": direct_question,
     "relation": relation_question,
-    "chain": chain_question,
+    "chain": partial(relation_question, kind="chain"),
     "between": between_question,
     "compare": compare_question,
     "absent": absent_question,

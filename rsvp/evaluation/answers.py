@@ -18,7 +18,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
+from rsvp.evaluation.outcomes import Outcome, Work, catch, told
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.records import AnswerRecord, LookRecord, TrueLookRecord
 from rsvp.evaluation.score import Score, to_json
@@ -95,7 +95,6 @@ class AnswerEngine:
         answer = outcome.value
         text = self.benchmark.written(answer) if answer else ""
         true_look = self._true_look(dataset, index, question, image)
-        seconds = {**(answer.timings if answer else {}), "total": outcome.seconds}
         return AnswerRecord(
             id=question.id,
             kind=question.kind,
@@ -115,15 +114,7 @@ class AnswerEngine:
                 )
                 for look in (answer.looks if answer else ())
             ],
-            steps=[step.text for step in answer.reasoning.steps] if answer else [],
-            reason=answer.reason if answer else "",
-            raw=outcome.raw or (answer.reasoning.raw if answer else ""),
-            warnings=list(answer.warnings) if answer else [],
-            **verification(answer),
-            usage=answer.usage if answer else None,
-            prompt_sha256=answer.models.prompt_sha256 if answer else None,
-            failure=outcome.failure,
-            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+            **told(outcome),
         )
 
     def _ask(

@@ -7,15 +7,14 @@ import pytest
 from PIL import Image
 
 from rsvp.embedded.details import CAPITAL, COLOURS, LARGEST, PLATE, WHOLE, place
+from rsvp.embedded.layouts import VIEW, see
 from rsvp.embedded.questions import (
     LARGEST_SCENE,
     SMALLEST_SCENE,
     THERE_IS_NONE,
     TURNS,
-    VIEW,
     make_question,
     qa_scenes,
-    see,
 )
 from rsvp.embedded.rendering import paint
 from rsvp.embedded.scenes import main
