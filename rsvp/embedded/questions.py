@@ -89,7 +89,6 @@ class QaScene(BaseScene):
     questions: tuple[ChoiceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`; `name` is its image file."""
         objects = []
         for o, thing in zip(self.objects, self.layout, strict=True):
             shown: dict[str, Any] = dict.fromkeys(("tag", "dot", "arrow")) | {"spots": 0}

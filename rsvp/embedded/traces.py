@@ -111,7 +111,6 @@ class TraceScene(BaseScene):
     questions: tuple[TraceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`; `name` is its image file."""
         questions = (
             {
                 "kind": q.kind,

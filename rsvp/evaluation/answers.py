@@ -63,7 +63,6 @@ class AnswerEngine:
     concurrency: int | None = None
 
     def __call__(self, work: Work) -> Generator[AnswerRecord, None, None]:
-        """See `rsvp.evaluation.engines.local.Engine`."""
         dataset: Any = work.dataset
         remote = is_remote(getattr(self.pipeline, "mllm", None))
         most = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
@@ -172,7 +171,6 @@ class AnswerSummary(BaseModel, frozen=True, json_schema_extra={"additionalProper
     numbers: SkipJsonSchema[dict[str, Any]] = Field(default={}, exclude=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document: the benchmark's scores and the fields."""
         return {**self.model_dump(), **self.numbers}
 
 
@@ -198,7 +196,6 @@ class AnswerAggregator(CostAggregator):
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """The score so far, and its name."""
         return "accuracy", float(np.mean(self._right)) if self._right else None
 
     def add(self, record: AnswerRecord) -> None:  # type: ignore[override]
@@ -219,7 +216,6 @@ class AnswerAggregator(CostAggregator):
                 self._costs[name].append(value)
 
     def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002
-        """The summary of what was added."""
         scored = self.n > 0 and not self._secret
         kinds = self._scorer.by_kind() if scored else {}
         tags = self._scorer.by_tag() if scored else {}

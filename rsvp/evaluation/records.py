@@ -104,11 +104,9 @@ class Record(_RecordModel):
 
     @property
     def score(self) -> float | None:
-        """The IoU."""
         return self.iou
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it; `text` only where there is one."""
         return self.model_dump(exclude={"text"} if self.text is None else None)
 
 
@@ -161,7 +159,6 @@ class AnswerRecord(_RecordModel):
         return None if self.right is None else float(self.right)
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it."""
         return self.model_dump()
 
 

@@ -142,12 +142,10 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
 
     @property
     def n(self) -> int:
-        """How many records there are."""
         return len(self.values)
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """The score so far, and its name."""
         return "gIoU", self._iou_sum / self._iou_count if self._iou_count else None
 
     def add(self, record: Record) -> None:  # type: ignore[override]
@@ -169,7 +167,6 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
             self._objects += [(sum(objects), len(objects))] if objects else []
 
     def summary(self, official: Score | None = None) -> Summary:
-        """The summary of what was added."""
         overall = self.overall().model_dump(include={"skipped", "giou", "ciou"}) if self.n else {}
         return Summary(
             n=self.n,

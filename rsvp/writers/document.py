@@ -275,7 +275,6 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`result.json`."""
     yield RESULT, json_bytes(to_dict(result))
 
 

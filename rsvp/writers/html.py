@@ -52,7 +52,6 @@ class ShownStep:
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`result.html`."""
     yield "result.html", to_html(result).encode("utf-8", "backslashreplace")
 
 

@@ -21,7 +21,6 @@ _VOID = 255  # PASCAL VOC's "ignore" label: never a target's number
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`index.png`."""
     numbers = to_index_mask(result)
     image = Pil.fromarray(numbers)
     if numbers.max() < _VOID:

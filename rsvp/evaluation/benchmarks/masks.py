@@ -136,8 +136,6 @@ class RefCoco(MaskBenchmark):
 
 
 class RefCocog(RefCoco):
-    """RefCOCOg."""
-
     splits = ("train", "val", "test")
 
 

@@ -48,7 +48,6 @@ class ApScorer:
         self._results += ap.as_results(place.image_id, place.category_id, masks, scores)
 
     def numbers(self) -> Numbers:
-        """The scores of all sets."""
         self._finish_set()
         return ap.summarize(self._ap)
 

@@ -96,14 +96,10 @@ class SceneQuestions(QuestionBenchmark):
 
 
 class VStar(QuestionBenchmark):
-    """V*Bench."""
-
     reader, read, count = readers.vstar, vqa.read_choice, vqa.accuracy
 
 
 class VisuLogic(QuestionBenchmark):
-    """VisuLogic."""
-
     reader, read, count = readers.visulogic, vqa.read_choice, vqa.accuracy
 
 
@@ -121,20 +117,14 @@ class HrBench(TableBenchmark):
 
 
 class Pope(QuestionBenchmark):
-    """POPE."""
-
     reader, read, count = readers.pope, vqa.read_pope, vqa.detection_scores
 
 
 class Mmvp(QuestionBenchmark):
-    """MMVP."""
-
     reader, read, count = readers.mmvp, vqa.read_choice, vqa.pair_accuracy
 
 
 class HallusionBench(QuestionBenchmark):
-    """HallusionBench."""
-
     reader, read, count = readers.hallusionbench, vqa.read_yes_no, vqa.consistency_scores
 
     def mark(self, question: Question, reply: str) -> MarkedReply:
@@ -143,6 +133,4 @@ class HallusionBench(QuestionBenchmark):
 
 
 class MmBench(TableBenchmark):
-    """MMBench."""
-
     reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy
