@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import Task
 from rsvp.evaluation.outcomes import Outcome, catch
+from rsvp.evaluation.records import TokenUsage
 from rsvp.images import load_image
 from rsvp.pipeline import Pipeline
 from rsvp.platform.lru import LRUCache
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result
-from rsvp.types import Image, Usage
+from rsvp.types import Image
 
 
 class BatchError(BaseModel):
@@ -41,7 +42,7 @@ class BatchRecord(BaseModel):
         description="The query or question, and boxes, points, hints and choices if any."
     )
     error: BatchError | None = Field(default=None, description="Only of a failure.")
-    usage: Usage | None = Field(default=None, description="Missing for a failure.")
+    usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
     no_target: bool | None = Field(default=None, description="Missing but for --task segment.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
@@ -212,7 +212,7 @@ class AnswerAggregator(CostAggregator):
         self._looked.append(float(bool(record.looks)))
         self._found += [float(bool(look.masks)) for look in record.looks]
         if record.usage is not None:
-            for name, value in asdict(record.usage).items():
+            for name, value in record.usage.model_dump().items():
                 self._costs[name].append(value)
 
     def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002

@@ -24,7 +24,7 @@ from rsvp.errors import (
 )
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.records import Failure, OracleRecord, Record
+from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
@@ -267,14 +267,15 @@ def told(outcome: Outcome[Any], seconds: Mapping[str, float] | None = None) -> d
         "reason": result.reason if result else "",
         "raw": outcome.raw or (result.reasoning.raw if result else ""),
         "warnings": list(result.warnings) if result else [],
-        "usage": result.usage if result else None,
+        "usage": TokenUsage(**asdict(result.usage)) if result else None,
         "prompt_sha256": result.models.prompt_sha256 if result else None,
         "failure": outcome.failure,
         "seconds": {stage: round(value, 6) for stage, value in spent.items()},
     }
     if result is not None:
-        found["verdicts"], found["round_costs"] = list(result.verdicts), list(result.round_costs)
         found["rounds"] = result.rounds
+        for name in ("verdicts", "round_costs"):
+            found[name] = [asdict(one) for one in getattr(result, name)]
     return found
 
 

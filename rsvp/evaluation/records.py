@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsvp.errors import BadInput
 from rsvp.platform.files import atomic_write, validate, writable
-from rsvp.types import RoundCost, Usage, Verdict
 
 RECORDS = "records.jsonl"
 SYNC_EVERY = 16  # records between two fsyncs; a power cut costs at most these, a kill none
@@ -40,6 +39,14 @@ class Failure(_RecordModel):
     message: str
 
 
+class TokenUsage(_RecordModel):
+    """What the MLLM read and wrote."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    calls: int
+
+
 class OracleRecord(_RecordModel):
     """The segmenter on the true boxes."""
 
@@ -49,6 +56,27 @@ class OracleRecord(_RecordModel):
     objects: list[float] = Field(description="The IoU of each object, from its own box.")
     path: list[float] = Field(default=[], description="The same of the objects of the path.")
     failure: Failure | None
+
+
+class VerdictRecord(_RecordModel):
+    """See `rsvp.types.Verdict`."""
+
+    round: int
+    target: int
+    verdict: str
+    reason: str
+    label: str
+
+
+class RoundRecord(_RecordModel):
+    """See `rsvp.types.RoundCost`."""
+
+    round: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None
 
 
 class Record(_RecordModel):
@@ -92,12 +120,12 @@ class Record(_RecordModel):
     raw: str = Field(description="The MLLM's reply, word for word.")
     warnings: list[str]
     rounds: int = Field(default=0, description="Of verification.")
-    verdicts: list[Verdict] = []
-    round_costs: list[RoundCost] = []
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
     agreement: float | None = Field(
         default=None, description="The share of several sampled replies that give these targets."
     )
-    usage: Usage | None
+    usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None
     seconds: dict[str, float] = Field(description="Of each stage.")
@@ -146,9 +174,9 @@ class AnswerRecord(_RecordModel):
     raw: str = Field(description="The MLLM's last reply, word for word.")
     warnings: list[str]
     rounds: int = Field(default=0, description="Of verification, of all looks together.")
-    verdicts: list[Verdict] = []
-    round_costs: list[RoundCost] = []
-    usage: Usage | None
+    verdicts: list[VerdictRecord] = []
+    round_costs: list[RoundRecord] = []
+    usage: TokenUsage | None
     prompt_sha256: str | None
     failure: Failure | None
     seconds: dict[str, float] = Field(description="Of each stage.")
