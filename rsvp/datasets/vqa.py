@@ -247,11 +247,11 @@ def vstar(folder: str | Path) -> QuestionDataset:
         return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), listed)
     files = sorted(root.glob("*/*.json"))
     found = {f.relative_to(root).with_suffix("").as_posix(): read_bytes(f) for f in files}
-    entries: list[Entry] = []
+    single: list[Entry] = []
     for file, (name, data) in zip(files, found.items(), strict=True):
         where = str(file)
-        entries += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
-    return QuestionDataset(entries, digest_files(found.items()), root)
+        single += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
+    return QuestionDataset(single, digest_files(found.items()), root)
 
 
 def visulogic(folder: str | Path) -> QuestionDataset:

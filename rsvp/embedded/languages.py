@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rsvp.embedded.drafts import choice
+from rsvp.embedded.drafts import Rng, choice
 from rsvp.embedded.vocabulary import FOLDER, plural
-from rsvp.embedded.wording import Rng, Wording
+from rsvp.embedded.wording import Wording
 from rsvp.translation import Translator
 
 ENGLISH = "en"

@@ -17,10 +17,10 @@ from rsvp.embedded.vocabulary import categories, plural, tables
 
 Phrases = Mapping[str, Sequence[str]]
 
-TABLES = tables("wording.toml")
+TABLES: Mapping[str, Phrases] = tables("wording.toml")
 PLAIN: Phrases = TABLES["plain"]
 NATURAL: Phrases = {**PLAIN, **TABLES["natural"]}
-REQUESTS: Sequence[str] = TABLES["requests"]
+REQUESTS: Sequence[str] = tables("wording.toml")["requests"]
 SYNONYMS: Phrases = TABLES["synonyms"]  # of words that are no names of things
 NOUN_SHARE, PHRASE_SHARE = 0.3, 0.3  # of the names in natural wording are such descriptions
 

@@ -90,4 +90,4 @@ def _voc_colours() -> bytes:
     number bits to the highest colour bits."""
     number, bit, channel = np.ogrid[:256, :8, :3]
     bits = (number >> (3 * bit + channel) & 1) * (128 >> bit)
-    return bits.sum(axis=1).astype(np.uint8).tobytes()
+    return np.asarray(bits.sum(axis=1), dtype=np.uint8).tobytes()
