@@ -122,8 +122,9 @@ class _VstarLine(AnnotationModel):
         options = re.findall(r"^\(([A-Z])\) *(.*)$", self.text, re.MULTILINE)
         if not options or [letter for letter, _ in options] != list(LETTERS[: len(options)]):
             raise BadInput("the options are not (A), (B), …")
+        path = Path(self.image)
         return [self.image], {
-            "id": Path(self.image).with_suffix("").as_posix(),
+            "id": (path.with_suffix("") if path.name else path).as_posix(),
             "question": self.text.partition("\n(A)")[0].strip(),
             "options": tuple(option.strip() for _, option in options),
             "answer": self.label,

@@ -71,7 +71,7 @@ def test_a_run_of_an_earlier_version_is_resumed_and_compared(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": 2}, "schema_version: Input should be 1"),
+        ({"schema_version": 2}, "'schema_version' should be 1"),
         ({"masks": "none"}, "'masks' should be list"),
         ({"iou": None, "intersection": None}, "'intersection' should be int"),
         ({"failure": {"error": "E"}}, "'failure.message' is missing"),
