@@ -150,19 +150,12 @@ def compose(
             styles=styles,
         )
         seen = None if layout is None else see(layout)
-        if seen and (first := make_question(kind, seen, rng, describe)):
+        if seen and (first := MAKERS[kind](seen, rng, describe)):
             break
     else:
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
-    others = (make_question(other, seen, rng, describe) for other in further(TURNS, count, rng))
+    others = (MAKERS[other](seen, rng, describe) for other in further(TURNS, count, rng))
     return seen, different(first, others, count)
-
-
-def make_question(
-    kind: str, seen: Seen, rng: Rng, describe: Describe = plain_name
-) -> ChoiceQuestion | None:
-    """A question of this kind, or None where the scene allows none."""
-    return MAKERS[kind](seen, rng, describe)
 
 
 def detail_question(

@@ -6,9 +6,10 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image as Pil
 
-from rsvp.types import RgbArray, Segmentation, Target
+from rsvp.types import BoolMask, RgbArray, Segmentation, Target
 
 
 def mask_file(number: int) -> str:
@@ -41,6 +42,16 @@ def jpeg_uri(rgb: RgbArray, quality: int) -> str:
     buffer = io.BytesIO()
     Pil.fromarray(rgb).save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def shrink_mask(mask: BoolMask, size: tuple[int, int], *, least: int = 128) -> BoolMask:
+    """An (H, W) mask at (h, w): pixels at least half covered, of which `least` 1 leaves one."""
+    if mask.shape == size:
+        return mask
+    grey = Pil.fromarray(mask.astype(np.uint8) * 255).resize(size[::-1], Pil.Resampling.BOX)
+    shares = np.asarray(grey)
+    small: BoolMask = shares >= min(128, max(least, int(shares.max())))
+    return small
 
 
 def png(pixels: RgbArray | Pil.Image) -> bytes:

@@ -16,9 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from PIL import Image as Pil
 
 from rsvp.drawing.contrast import inks
 from rsvp.drawing.palette import Colour, is_light
@@ -27,7 +25,7 @@ from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
 from rsvp.trace import PathObject, TracedQuestion
 from rsvp.types import AnsweredQuestion, BoolMask, Box, Segmentation, Target
-from rsvp.writers.common import jpeg_uri
+from rsvp.writers.common import jpeg_uri, shrink_mask
 from rsvp.writers.contours import MAX_JOINED, find_contours
 
 SIDE = 1280  # of the picture's longer side, pixels
@@ -145,7 +143,7 @@ def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
 def _drawn(number: int, target: Target, colour: Colour, size: tuple[int, int]) -> dict[str, object]:
     """An object as the drawing needs it: its outline, and where its number stands."""
     full = target.mask
-    mask = _shrunk(full, size)
+    mask = shrink_mask(full, size, least=1)
     outline = mask_to_box(mask)
     scale = size[1] / full.shape[1]
     box = outline.xyxy if outline else tuple(v * scale for v in target.box.xyxy)
@@ -168,13 +166,3 @@ def _path_data(mask: BoolMask) -> str:
         corners = (contour + 0.5).tolist()
         loops.append("M" + "L".join(f"{x:g} {y:g}" for x, y in corners) + "Z")
     return "".join(loops)
-
-
-def _shrunk(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """An (H, W) mask at (h, w); a small one keeps at least a pixel."""
-    if mask.shape == size:
-        return mask
-    grey = Pil.fromarray(mask.astype(np.uint8) * 255).resize((size[1], size[0]), Pil.Resampling.BOX)
-    shares = np.asarray(grey)
-    small: BoolMask = shares >= min(128, max(1, int(shares.max())))
-    return small

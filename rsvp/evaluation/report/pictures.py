@@ -21,7 +21,7 @@ from rsvp.images import shrink
 from rsvp.looks import look_picture
 from rsvp.masks import decode_rle
 from rsvp.types import BoolMask, Box, Image, RgbArray
-from rsvp.writers.common import jpeg_uri
+from rsvp.writers.common import jpeg_uri, shrink_mask
 
 COLOURS: Mapping[str, tuple[int, int, int]] = drawing.COMPARISON
 SIDE = 560  # of the longer side, in pixels: sharp on a phone, some 40 kB a picture
@@ -70,11 +70,11 @@ def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
         predicted: (H, W) bool, in the image's own size.
     """
     size = (rgb.shape[0], rgb.shape[1])
-    truth, predicted = _shrunk(sample.mask, size), _shrunk(predicted, size)
+    truth, predicted = shrink_mask(sample.mask, size), shrink_mask(predicted, size)
     classes = np.zeros(size, dtype=np.uint8)
     parts = {"hit": truth & predicted, "missed": truth & ~predicted, "surplus": predicted & ~truth}
     if sample.ignore is not None:
-        parts["ignored"] = _shrunk(sample.ignore, size) & ~truth
+        parts["ignored"] = shrink_mask(sample.ignore, size) & ~truth
     for number, name in enumerate(COLOURS, start=1):
         if name in parts:
             classes[parts[name]] = number
@@ -84,15 +84,6 @@ def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
     mixed = paled * (1 - opacity[..., None]) + palette * opacity[..., None]
     view: RgbArray = np.rint(mixed).astype(np.uint8)
     return view
-
-
-def _shrunk(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """A mask at another size: pixels at least half covered."""
-    if mask.shape == size:
-        return mask
-    grey = Pil.fromarray(mask.astype(np.uint8) * 255)
-    resized: BoolMask = np.asarray(grey.resize(size[::-1], Pil.Resampling.BOX)) >= 128
-    return resized
 
 
 def _edges(classes: NDArray[np.uint8]) -> BoolMask:
