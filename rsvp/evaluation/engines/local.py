@@ -87,6 +87,11 @@ class LocalEngine:
             raise BadInput(f"the concurrency is 0 or more, found {self.concurrency}")
 
     @property
+    def in_flight(self) -> int:
+        """The most samples that are worked on at once."""
+        return 2 * self._threads + 1
+
+    @property
     def _threads(self) -> int:
         default = REMOTE_CONCURRENCY if is_remote(self.pipeline) else 1
         return default if self.concurrency is None else self.concurrency
