@@ -106,10 +106,8 @@ class Coco(MaskBenchmark):
 
     reader = CocoDataset
     protocols = (ScoringProtocol("coco-masks"),)
+    splits = None
     has_absent = False
-
-    def check_split(self, split: str | None) -> None:
-        """Nothing: the images name their splits."""
 
 
 class ReasonSeg(MaskBenchmark):
@@ -126,7 +124,7 @@ class RefCoco(MaskBenchmark):
 
     reader = RefCocoDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "testA", "testB")
+    splits: ClassVar[tuple[str, ...] | None] = ("train", "val", "testA", "testB")
     has_absent: ClassVar[bool | None] = False
     scores_more = True
 

@@ -103,16 +103,10 @@ class VisuLogic(QuestionBenchmark):
     reader, read, count = readers.visulogic, vqa.read_choice, vqa.accuracy
 
 
-class TableBenchmark(QuestionBenchmark):
-    """A benchmark whose folder may hold several tables, which ``--split`` chooses from."""
-
-    def check_split(self, split: str | None) -> None:
-        """Nothing: the names of the files are the splits."""
-
-
-class HrBench(TableBenchmark):
+class HrBench(QuestionBenchmark):
     """HR-Bench 4K and 8K."""
 
+    splits = None  # a folder may hold several tables
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
 
 
@@ -132,5 +126,6 @@ class HallusionBench(QuestionBenchmark):
         return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
 
 
-class MmBench(TableBenchmark):
+class MmBench(QuestionBenchmark):
+    splits = None  # a folder may hold several tables
     reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy
