@@ -286,7 +286,7 @@ class Pipeline:
         if request.prompts:
             return self._segment(request, None, timer)
         dialogue = self._dialogue(self.prompt_config.profile)
-        with self._encode_ahead(request.image):
+        with self.encode_ahead(request.image):
             output = self._reason(request, timer, dialogue)
         return self._segment(request, output, timer, dialogue)
 
@@ -343,7 +343,7 @@ class Pipeline:
         ahead = (
             contextlib.nullcontext()
             if asked.zoom.mode == "none"
-            else self._encode_ahead(request.image)
+            else self.encode_ahead(request.image)
         )
         dialogue = self._dialogue(config.family.profile, "system.answer")
         with timer.stage("load"):
@@ -404,7 +404,7 @@ class Pipeline:
         self.check_traces()
         timer = self._timer()
         dialogue = self._dialogue(self.prompt_config.profile, "system.trace")
-        with self._encode_ahead(request.image):
+        with self.encode_ahead(request.image):
             output = self._reason(request, timer, dialogue, trace=True)
         found = self._segment(request, output, timer, dialogue)
         assert isinstance(found, Trace)
@@ -445,6 +445,14 @@ class Pipeline:
     def keep_images(self, count: int) -> None:
         """Keep the embeddings of at least so many images, for further queries on them."""
         self._cache.keep(count)
+
+    def with_verify(self, verify: int | VerifyOptions) -> Pipeline:
+        """This pipeline, models and embeddings shared, with other rounds of verification."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.verify = _check_verify(self.mllm, verify, self.prompt_config)
+        other._remake = functools.partial(self._remake, verify=verify)
+        return other
 
     @overload
     def segment_many(self, items: Iterable[Item]) -> Iterator[Result]: ...
@@ -585,7 +593,7 @@ class Pipeline:
             return propose(request, dialogue, strategy, config, self._cache, trace=trace)
 
     @contextlib.contextmanager
-    def _encode_ahead(self, image: Image) -> Iterator[None]:
+    def encode_ahead(self, image: Image) -> Iterator[None]:
         """Encode while a remote MLLM reasons; a local one needs the processor itself."""
         if not is_remote(self.mllm):
             yield
