@@ -1,6 +1,6 @@
 """The remote server protocol of X-AnyLabeling, https://github.com/CVHub520/X-AnyLabeling-Server.
 
-Its client shows HTTP errors, but nothing for a status of 200 with ``success: false``: so errors come
+Its client shows HTTP errors, but nothing for a 200 with ``success: false``; so errors come
 with their status here, as in the other routes.
 """
 

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -194,7 +195,7 @@ class Uploads:
             raise Refused(400, "the path of the image is not one of Label Studio's")
         try:
             data = self._get(quote(source, safe="/%?=&+:,@~-._"), most)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, HTTPException, ValueError, KeyError) as error:
             code = getattr(error, "code", None) or type(error).__name__
             raise Refused(502, f"Label Studio does not give the image: {code}") from None
         if len(data) > most:
