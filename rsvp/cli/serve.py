@@ -97,8 +97,8 @@ def serve(
             f"{host} is reached from other machines: give --token-file FILE or set {settings.TOKEN}"
         )
     uploads = Uploads(label_studio, os.environ.get("LABEL_STUDIO_API_KEY", ""))
-    listening = _listen(host, port)
-    with listening:
+    bound = _bind(host, port)
+    with bound:
         pipeline = Pipeline.from_preset(
             options.choose_preset(preset),
             mllm=mllm,
@@ -120,11 +120,12 @@ def serve(
             running=running,
         )
         app = make_app(pipeline, limits, token=token, log_queries=log_queries, uploads=uploads)
+        bound.listen(128)
         shown = f"[{host}]" if ":" in host else host
-        console.print_err(f"rsvp serves http://{shown}:{listening.getsockname()[1]} (docs: /docs)")
+        console.print_err(f"rsvp serves http://{shown}:{bound.getsockname()[1]} (docs: /docs)")
         if not quiet:
             logging.getLogger("rsvp.server").setLevel(logging.INFO)
-        _run(app, listening, timeout)
+        _run(app, bound, timeout)
 
 
 def _token(file: str | None) -> str:
@@ -144,18 +145,21 @@ def _token(file: str | None) -> str:
     return found
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket; BadInput where the address cannot be used."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket, which refuses connections until the server listens; BadInput else."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except (OSError, UnicodeError) as error:
+        bound.close()
         reason = getattr(error, "strerror", None) or error
         where = f"{printable(host)}:{port}"
         raise BadInput(f"cannot listen at {where}: {reason}; --port names another") from None
+    return bound
 
 
-def _run(app: Any, listening: socket.socket, timeout: float) -> None:
+def _run(app: Any, bound: socket.socket, timeout: float) -> None:
     """Serve until Ctrl-C or SIGTERM; requests under way may end."""
     import uvicorn
 
@@ -169,4 +173,4 @@ def _run(app: Any, listening: socket.socket, timeout: float) -> None:
     )
     # uvicorn raises the signal again when it is done, and SIGTERM is no failure then.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[bound])

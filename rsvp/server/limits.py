@@ -212,6 +212,8 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), left)
         except TimeoutError:
             raise Refused(408, f"no whole request in {limits.body_seconds:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise Refused(408, "the client has gone before its request was whole")
         count = len(message.get("body", b""))
         self.bytes += count
         self._is_whole = not message.get("more_body", False)

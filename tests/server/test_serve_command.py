@@ -54,13 +54,15 @@ def test_a_real_server_answers_and_ends_with_sigterm() -> None:
         expected = Pipeline(None, None, BoxSegmenter()).segment(PNG, "cup", [[10, 10, 50, 60]])
         assert found["targets"] == expected.to_dict()["targets"]
         half_closed = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
-        half_closed.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le")
+        head = "POST /v1/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n"
+        half_closed.sendall(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
         half_closed.shutdown(socket.SHUT_WR)
+        assert half_closed.recv(1) == b""
         assert post(url, BOXES)["targets"] == found["targets"]
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert [json.loads(line)["status"] for line in log.splitlines()] == [200, 200]
+    assert [json.loads(line)["status"] for line in log.splitlines()] == [200, 408, 200]
 
 
 @pytest.mark.parametrize(
