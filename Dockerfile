@@ -19,12 +19,12 @@ COPY rsvp ./rsvp
 COPY prompts ./prompts
 COPY eval ./eval
 RUN pip install -c constraints.txt ".[serve]" \
-    && useradd --create-home --uid 1000 rsvp \
+    && useradd --create-home --home-dir /app --uid 1000 rsvp \
     && mkdir /models \
     && chown rsvp /models
 
-USER rsvp
-WORKDIR /home/rsvp
+USER 1000
+WORKDIR /app
 VOLUME /models
 EXPOSE 8000
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from rsvp.errors import BadInput
 from rsvp.result import Result
-from rsvp.server.limits import Refused
+from rsvp.server.limits import RequestRefused
 from rsvp.server.schema import MAX_WORDS, Ask, SegmentBody, decode_image, read_json
 from rsvp.server.service import Server
 from rsvp.server.shapes import polygons
@@ -111,7 +111,7 @@ def add_routes(app: FastAPI, server: Server) -> None:
 
 def _check_model(model: str) -> None:
     if model != MODEL:
-        raise Refused(404, f"there is one model, {MODEL}, found {model[:100]!r}")
+        raise RequestRefused(404, f"there is one model, {MODEL}, found {model[:100]!r}")
 
 
 def shapes_of(result: Result, *, marked: bool, epsilon_factor: float) -> dict[str, Any]:

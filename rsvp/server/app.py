@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from rsvp import __version__
+from rsvp.batch.work import BatchError
 from rsvp.errors import RsvpError
 from rsvp.pipeline import Pipeline
 from rsvp.server import anylabeling, label_studio, schema
 from rsvp.server.label_studio import Uploads
-from rsvp.server.limits import Guard, Refused, ServeLimits, error_response, unexpected
+from rsvp.server.limits import Guard, RequestRefused, ServeLimits, error_response, unexpected
 from rsvp.server.metrics import CONTENT_TYPE, Metrics
 from rsvp.server.service import Server
 from rsvp.writers import document
@@ -29,17 +30,10 @@ _API = {
 }
 
 
-class ErrorEntry(BaseModel):
-    """Why a request failed."""
-
-    type: str
-    message: str
-
-
 class ErrorBody(BaseModel):
     """The body of every response with a status of 400 or more."""
 
-    error: ErrorEntry
+    error: BatchError
 
 
 def make_app(
@@ -109,5 +103,5 @@ def _endpoint(server: Server, body: type[schema.SegmentBody]) -> Callable[[Reque
 async def _on_error(_: Request, error: Exception) -> Response:
     """The response to every exception; no such path and no such method are Starlette's."""
     if isinstance(error, HTTPException):
-        error = Refused(error.status_code, str(error.detail))
+        error = RequestRefused(error.status_code, str(error.detail))
     return error_response(error) if isinstance(error, RsvpError) else unexpected(error)

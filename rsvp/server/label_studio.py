@@ -23,7 +23,7 @@ from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import SegmentTask
 from rsvp.errors import BadInput
 from rsvp.result import Result
-from rsvp.server.limits import Refused
+from rsvp.server.limits import RequestRefused
 from rsvp.server.schema import MAX_WORDS, Ask, decode_image, read_json
 from rsvp.server.service import Server
 from rsvp.server.shapes import brush_rle, polygons
@@ -42,12 +42,6 @@ class LabelTask(BaseModel):
     data: dict[str, Any]
 
 
-class PredictParams(BaseModel):
-    """`context` is what the user drew or wrote, in interactive mode."""
-
-    context: dict[str, Any] | None = None
-
-
 class LabelStudioBody(BaseModel):
     """`POST /predict`."""
 
@@ -55,7 +49,7 @@ class LabelStudioBody(BaseModel):
 
     tasks: list[LabelTask] = Field(max_length=_MAX_QUERIES)
     label_config: str = Field(max_length=_MAX_CONFIG)
-    params: PredictParams | None = None
+    params: dict[str, Any] | None = None
 
 
 class SetupBody(BaseModel):
@@ -106,56 +100,49 @@ class LabelConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What the user wrote and drew, in percent of the image.
+def read_context(context: Any, size: tuple[int, int]) -> tuple[str, BatchItem] | None:
+    """The label that was selected and the request, of what the user wrote and drew.
 
-    Attributes:
-        label: that was selected while drawing.
-        points: x, y, and 1 or 0 for "not this".
-        boxes: x, y, width, height.
+    Regions are targets; beside a text, rectangles and points on what is not meant are hints.
+
+    Args:
+        context: ``params.context``, whose coordinates are percent of the image.
+        size: (H, W) of the image.
+
+    Returns:
+        None where nothing was written or drawn.
+
+    Raises:
+        BadInput: a region is not one of Label Studio's.
     """
-
-    text: str = ""
-    label: str = ""
-    points: tuple[tuple[float, float, int], ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-
-    @classmethod
-    def read(cls, context: dict[str, Any] | None) -> Drawn:
-        """From ``params.context``; BadInput where a region has no numbers."""
-        text, label, points, boxes = "", "", [], []
+    height, width = size
+    text = label = ""
+    clicks: list[tuple[float, float, int]] = []
+    boxes: list[tuple[float, float, float, float]] = []
+    try:
         for one in (context or {}).get("result") or []:
-            try:
-                value, kind = one["value"], str(one["type"]).lower()
-                if kind == "textarea":
-                    words = value["text"]
-                    text = str(words if isinstance(words, str) else words[-1])[:MAX_WORDS]
-                    continue
-                place = float(value["x"]), float(value["y"])
-                if kind.startswith("keypoint"):
-                    points.append((*place, int(one.get("is_positive", True))))
-                elif kind.startswith("rectangle"):
-                    boxes.append((*place, float(value["width"]), float(value["height"])))
-                label = str((value.get(kind) or [""])[0])
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-                raise BadInput("a region of the context is not one of Label Studio's") from None
-        return cls(text.strip(), label, tuple(points), tuple(boxes))
-
-    def item(self, size: tuple[int, int]) -> BatchItem:
-        """As a request on an image of (H, W): with a text boxes are hints, else targets."""
-        height, width = size
-        clicks = [(x * width / 100, y * height / 100, sign) for x, y, sign in self.points]
-        boxes = [
-            (x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100)
-            for x, y, w, h in self.boxes
-        ]
-        if self.text and not any(sign for _, _, sign in clicks):
-            excluded = tuple((x, y) for x, y, _ in clicks)
-            within = boxes[0] if boxes else None
-            return BatchItem("", "", self.text, within=within, exclude=excluded or None)
-        query = self.text or self.label
-        return BatchItem("", "", query, boxes=tuple(boxes) or None, points=tuple(clicks) or None)
+            value, kind = one["value"], str(one["type"]).lower()
+            if kind == "textarea":
+                words = value["text"]
+                text = str(words if isinstance(words, str) else words[-1])[:MAX_WORDS].strip()
+                continue
+            x, y = value["x"] * width / 100, value["y"] * height / 100
+            if kind.startswith("keypoint"):
+                clicks.append((x, y, int(one.get("is_positive", True))))
+            elif kind.startswith("rectangle"):
+                right, low = value["width"] * width / 100, value["height"] * height / 100
+                boxes.append((x, y, x + right, y + low))
+            label = str((value.get(kind) or [""])[0])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise BadInput("a region of the context is not one of Label Studio's") from None
+    if not (text or clicks or boxes):
+        return None
+    if text and not any(sign for _, _, sign in clicks):
+        hints = tuple((x, y) for x, y, _ in clicks) or None
+        item = BatchItem("", "", text, within=boxes[0] if boxes else None, exclude=hints)
+    else:
+        item = BatchItem("", "", text or label, tuple(boxes) or None, tuple(clicks) or None)
+    return label, item
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -185,21 +172,23 @@ class Uploads:
         """The bytes of an image: a data URI, or a path of Label Studio's own under ``/data/``.
 
         Raises:
-            Refused: 400, it is anything else; 502, Label Studio does not give it.
+            RequestRefused: 400, it is anything else; 502, Label Studio does not give it.
         """
         if not source.startswith("/data/"):
             return decode_image(source)
         if not self._url:
-            raise Refused(400, "the image is in Label Studio: start rsvp serve --label-studio URL")
+            raise RequestRefused(
+                400, "the image is in Label Studio: start rsvp serve --label-studio URL"
+            )
         if ".." in unquote(unquote(source)) or not source.isprintable():
-            raise Refused(400, "the path of the image is not one of Label Studio's")
+            raise RequestRefused(400, "the path of the image is not one of Label Studio's")
         try:
             data = self._get(quote(source, safe="/%?=&+:,@~-._"), most)
         except (OSError, HTTPException, ValueError, KeyError) as error:
             code = getattr(error, "code", None) or type(error).__name__
-            raise Refused(502, f"Label Studio does not give the image: {code}") from None
+            raise RequestRefused(502, f"Label Studio does not give the image: {code}") from None
         if len(data) > most:
-            raise Refused(413, f"the image has more than {most:,} bytes")
+            raise RequestRefused(413, f"the image has more than {most:,} bytes")
         return data
 
     def _get(self, path: str, most: int) -> bytes:
@@ -235,9 +224,10 @@ def add_routes(app: FastAPI, server: Server, uploads: Uploads) -> None:
         """Regions of what the user wrote or drew; without either, of every label."""
         body = await read_json(request, LabelStudioBody)
         config = await asyncio.to_thread(LabelConfig.parse, body.label_config)
-        drawn = Drawn.read(body.params.context if body.params else None)
+        context = (body.params or {}).get("context")
         results = await server.result(
-            request, lambda: [_predict(server, uploads, task, config, drawn) for task in body.tasks]
+            request,
+            lambda: [_predict(server, uploads, task, config, context) for task in body.tasks],
         )
         return {"results": [{"model_version": version, **one} for one in results]}
 
@@ -251,7 +241,7 @@ def add_routes(app: FastAPI, server: Server, uploads: Uploads) -> None:
 
 
 def _predict(
-    server: Server, uploads: Uploads, task: LabelTask, config: LabelConfig, drawn: Drawn
+    server: Server, uploads: Uploads, task: LabelTask, config: LabelConfig, context: Any
 ) -> dict[str, Any]:
     """The regions of one image, and the mean of their scores."""
     source = task.data.get(config.key)
@@ -259,10 +249,8 @@ def _predict(
         raise BadInput(f"the task's data has no image {config.key!r}")
     data = uploads.read(source, server.limits.bytes)
     image = server.open_image(data)
-    if drawn == Drawn():
-        asked = [(label, BatchItem("", "", label)) for label in config.labels]
-    else:
-        asked = [(drawn.label, drawn.item((image.height, image.width)))]
+    drawn = read_context(context, (image.height, image.width))
+    asked = [drawn] if drawn else [(one, BatchItem("", "", one)) for one in config.labels]
     found: list[tuple[Target, str, Result]] = []
     for label, item in asked:
         result = server.perform(Ask(data, item, SegmentTask()))

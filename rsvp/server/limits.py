@@ -52,7 +52,7 @@ class ServeLimits:
     running: int = 1
 
 
-class Refused(RsvpError):
+class RequestRefused(RsvpError):
     """The request is refused before a model is asked.
 
     Attributes:
@@ -75,7 +75,7 @@ _STATUS: tuple[tuple[type[RsvpError], int], ...] = (
 
 def status_of(error: RsvpError) -> int:
     """The HTTP status that stands for an error."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         return error.status
     return next(status for kind, status in _STATUS if isinstance(error, kind))
 
@@ -143,7 +143,7 @@ class Guard:
         try:
             self._check(scope)
             await self.app(scope, body.receive, observed)
-        except Refused as refused:
+        except RequestRefused as refused:
             await error_response(refused)(scope, receive, observed)
         finally:
             self._held -= body.bytes
@@ -161,17 +161,17 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
         if not self._token and _name(host) not in _LOCAL:
-            raise Refused(403, "without a token the server answers to localhost alone")
+            raise RequestRefused(403, "without a token the server answers to localhost alone")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused(403, "pages of other sites may not use this server")
+            raise RequestRefused(403, "pages of other sites may not use this server")
         if self._token and path not in OPEN_PATHS and not self._is_known(headers):
-            raise Refused(401, "the token is missing or wrong: Authorization: Bearer TOKEN")
+            raise RequestRefused(401, "the token is missing or wrong: Authorization: Bearer TOKEN")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.limits.bytes:
-            raise Refused(413, f"a request has at most {self.limits.bytes:,} bytes")
+            raise RequestRefused(413, f"a request has at most {self.limits.bytes:,} bytes")
         if scope["method"] == "POST" and path != "/webhook" and self._is_full():
-            raise Refused(503, "too many requests wait: try again later")
+            raise RequestRefused(503, "too many requests wait: try again later")
 
     def _is_known(self, headers: Headers) -> bool:
         """Whether a request brings the token, as one of three headers."""
@@ -187,10 +187,10 @@ class Guard:
         return hmac.compare_digest(value.encode(), self._token)
 
     def hold(self, count: int) -> None:
-        """Count bytes of a body; Refused where all bodies together are too large."""
+        """Count bytes of a body; RequestRefused where all bodies together are too large."""
         self._held += count
         if self._held > _HELD * self.limits.bytes:
-            raise Refused(503, "too many large requests at once: try again later")
+            raise RequestRefused(503, "too many large requests at once: try again later")
 
 
 class _Body:
@@ -211,15 +211,15 @@ class _Body:
             left = max(self._end - time.monotonic(), 0.001)
             message = await asyncio.wait_for(self._receive(), left)
         except TimeoutError:
-            raise Refused(408, f"no whole request in {limits.body_seconds:g} s") from None
+            raise RequestRefused(408, f"no whole request in {limits.body_seconds:g} s") from None
         if message["type"] == "http.disconnect":
-            raise Refused(408, "the client has gone before its request was whole")
+            raise RequestRefused(408, "the client has gone before its request was whole")
         count = len(message.get("body", b""))
         self.bytes += count
         self._is_whole = not message.get("more_body", False)
         self._guard.hold(count)
         if self.bytes > limits.bytes:
-            raise Refused(413, f"a request has at most {limits.bytes:,} bytes")
+            raise RequestRefused(413, f"a request has at most {limits.bytes:,} bytes")
         return message
 
 

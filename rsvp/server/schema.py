@@ -18,7 +18,7 @@ from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import AnswerTask, SegmentTask, Task
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, validate
-from rsvp.server.limits import Refused
+from rsvp.server.limits import RequestRefused
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -114,7 +114,7 @@ async def read_ask(request: Request, model: type[SegmentBody]) -> Ask:
     """A request of the API; large bodies are parsed in a thread.
 
     Raises:
-        Refused: 400, neither JSON nor multipart, or no image in it.
+        RequestRefused: 400, neither JSON nor multipart, or no image in it.
         BadInput: a field is wrong.
     """
     if _media_type(request) == "multipart/form-data":
@@ -127,26 +127,26 @@ async def read_ask(request: Request, model: type[SegmentBody]) -> Ask:
 async def read_json(request: Request, model: type[M]) -> M:
     """The JSON body of a request; errors as `read_ask`."""
     if _media_type(request) != "application/json":
-        raise Refused(400, "a request is application/json or multipart/form-data")
+        raise RequestRefused(400, "a request is application/json or multipart/form-data")
     content = await request.body()
     try:
         values = await asyncio.to_thread(parse_json, content, _BODY)
     except BadInput as error:
-        raise Refused(400, str(error)) from None
+        raise RequestRefused(400, str(error)) from None
     return validate(model.model_validate, values, _BODY)
 
 
 def decode_image(text: str) -> bytes:
-    """The bytes of base64 or of a data URI; Refused (400) for all else, URLs and paths too."""
+    """The bytes of base64 or of a data URI; RequestRefused (400) for all else, URLs and paths too."""
     head, comma, data = text.partition(",")
     if comma and not (head.startswith("data:") and head.endswith(";base64")):
-        raise Refused(400, _NO_URLS)
+        raise RequestRefused(400, _NO_URLS)
     try:
         image = base64.b64decode("".join((data if comma else text).split()), validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(400, _NO_URLS) from None
+        raise RequestRefused(400, _NO_URLS) from None
     if not image:
-        raise Refused(400, "the image is empty")
+        raise RequestRefused(400, "the image is empty")
     return image
 
 
@@ -168,7 +168,7 @@ async def _read_form(request: Request) -> tuple[dict[str, Any], bytes]:
     try:
         form = await request.form(max_files=1, max_fields=20, max_part_size=1 << 20)
     except (MultiPartException, ValueError, KeyError) as error:
-        raise Refused(400, f"{_BODY}: broken form: {error}") from None
+        raise RequestRefused(400, f"{_BODY}: broken form: {error}") from None
     try:
         return await _form_values(form)
     finally:
@@ -178,10 +178,10 @@ async def _read_form(request: Request) -> tuple[dict[str, Any], bytes]:
 async def _form_values(form: FormData) -> tuple[dict[str, Any], bytes]:
     names = [name for name, _ in form.multi_items()]
     if len(names) != len(set(names)):
-        raise Refused(400, f"{_BODY}: a field is there twice")
+        raise RequestRefused(400, f"{_BODY}: a field is there twice")
     upload = form.get("image")
     if not isinstance(upload, UploadFile):
-        raise Refused(400, f"{_BODY}: the form has no file 'image'")
+        raise RequestRefused(400, f"{_BODY}: the form has no file 'image'")
     image = await upload.read()
     values: dict[str, Any] = {"image": ""}
     for name, text in form.items():

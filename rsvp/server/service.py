@@ -21,7 +21,7 @@ from rsvp.mllm import load
 from rsvp.pipeline import Pipeline
 from rsvp.result import Result
 from rsvp.server import schema
-from rsvp.server.limits import Refused, ServeLimits, error_response, log_event, unexpected
+from rsvp.server.limits import RequestRefused, ServeLimits, error_response, log_event, unexpected
 from rsvp.server.queue import QueueFull, WorkQueue
 from rsvp.types import Image
 from rsvp.writers.document import StepEntry
@@ -80,7 +80,7 @@ class Server:
         """Put a call into the queue; it gets a function that takes its events, from any thread.
 
         Raises:
-            Refused: 503, the queue is full.
+            RequestRefused: 503, the queue is full.
         """
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
@@ -91,7 +91,7 @@ class Server:
         try:
             future = self.queue.submit(functools.partial(call, put))
         except QueueFull:
-            raise Refused(503, "too many requests wait: try again later") from None
+            raise RequestRefused(503, "too many requests wait: try again later") from None
         future.add_done_callback(lambda _: put(None))
         return Job(future, events)
 
@@ -99,7 +99,7 @@ class Server:
         """The events of a job until its end; None every second without one.
 
         Raises:
-            Refused: 503, it takes too long. A call that runs goes on, as nothing can end it.
+            RequestRefused: 503, it takes too long. A call that runs goes on, as nothing can end it.
         """
         end = asyncio.get_running_loop().time() + self.limits.seconds
         try:
@@ -114,21 +114,21 @@ class Server:
                 yield event
         finally:
             job.future.cancel()
-        raise Refused(503, f"no result in {self.limits.seconds:g} s")
+        raise RequestRefused(503, f"no result in {self.limits.seconds:g} s")
 
     async def result(self, request: Request, call: Callable[[], T]) -> T:
         """What a call returns; it is given up where the client has gone."""
         job = self.submit(lambda _: call())
         async for event in self.events(job):
             if event is None and await request.is_disconnected():
-                raise Refused(408, "the client has gone")
+                raise RequestRefused(408, "the client has gone")
         return job.future.result()
 
     def open_image(self, data: bytes) -> Image:
-        """An image within the limit on pixels; Refused (413) above it, before it is decoded."""
+        """An image within the limit on pixels; RequestRefused (413) above it, before it is decoded."""
         height, width = image_size(data)
         if height * width > self.limits.pixels:
-            raise Refused(
+            raise RequestRefused(
                 413, f"the image has {height * width:,} pixels, the limit is {self.limits.pixels:,}"
             )
         return load_image(data, max_pixels=self.limits.pixels)
