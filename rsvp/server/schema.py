@@ -137,7 +137,7 @@ async def read_json(request: Request, model: type[M]) -> M:
 
 
 def decode_image(text: str) -> bytes:
-    """The bytes of base64 or of a data URI; RequestRefused (400) for all else, URLs and paths too."""
+    """The bytes of base64 or of a data URI; RequestRefused (400) for URLs, paths and all else."""
     head, comma, data = text.partition(",")
     if comma and not (head.startswith("data:") and head.endswith(";base64")):
         raise RequestRefused(400, _NO_URLS)

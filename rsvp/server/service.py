@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from rsvp.errors import RsvpError
+from rsvp.errors import RsvpError, one_line
 from rsvp.images import image_size, load_image
 from rsvp.mllm import load
 from rsvp.pipeline import Pipeline
@@ -57,24 +58,22 @@ class Server:
         self.pipeline, self.limits, self.log_queries = pipeline, limits, log_queries
         pipeline.keep_images(CACHED_IMAGES)
         self.queue = WorkQueue(limits.running, limits.waiting)
-        self.loaded = pipeline.mllm is None
+        self.loaded = False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[None]:
-        """Load the weights of the MLLM in the queue, while `/health` answers already."""
-        if self.pipeline.mllm is not None:
-            self.queue.submit(self._load).add_done_callback(self._set_loaded)
+        """Load the weights of the MLLM, while `/health` answers already."""
+        threading.Thread(target=self._load, name="rsvp-load", daemon=True).start()
         yield
 
     def _load(self) -> None:
-        assert self.pipeline.mllm is not None
-        load(self.pipeline.mllm)
-
-    def _set_loaded(self, done: Future[None]) -> None:
-        error = done.exception()
-        self.loaded = error is None
-        if error is not None:
-            _log.error("the MLLM cannot be loaded: %s", error)
+        if self.pipeline.mllm is not None:
+            try:
+                load(self.pipeline.mllm)
+            except Exception as error:
+                _log.error("the MLLM cannot be loaded: %s", one_line(error))
+                return
+        self.loaded = True
 
     def submit(self, call: Callable[[Callable[[Event], None]], T]) -> Job[T]:
         """Put a call into the queue; it gets a function that takes its events, from any thread.
@@ -125,7 +124,7 @@ class Server:
         return job.future.result()
 
     def open_image(self, data: bytes) -> Image:
-        """An image within the limit on pixels; RequestRefused (413) above it, before it is decoded."""
+        """An image within the limit on pixels; above it RequestRefused (413) before decoding."""
         height, width = image_size(data)
         if height * width > self.limits.pixels:
             raise RequestRefused(
