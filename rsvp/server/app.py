@@ -23,7 +23,7 @@ from rsvp.server.metrics import CONTENT_TYPE, Metrics
 from rsvp.server.service import Server
 from rsvp.writers import document
 
-_API = {
+_API: dict[str, tuple[type[schema.SegmentBody], type[BaseModel]]] = {
     "segment": (schema.SegmentBody, document.ResultDocument),
     "answer": (schema.AnswerBody, document.AnswerDocument),
     "trace": (schema.TraceBody, document.TraceDocument),
