@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "awaitable"),
     (
         "types",
         "trace",
@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "dialogue",
         "reasoning",
+        "views",
         "postprocess",
         "result",
         "answer",
@@ -40,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "checking",
         "verify",
         "parts",
+        "stages",
         "pipeline",
         "training",
     ),
@@ -164,6 +166,7 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
             "pipeline",
             "dialogue",
             "reasoning",
+            "views",
             "request",
             "postprocess",
             "registry",

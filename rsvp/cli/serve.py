@@ -8,69 +8,44 @@ import signal
 import socket
 from typing import Annotated, Any
 
-import typer
-
-from rsvp import presets
 from rsvp.cli import console, options, settings
+from rsvp.cli.options import flag, opt
 from rsvp.errors import BadInput, printable
 from rsvp.platform.extras import require
 
 
+@options.grouped
 def serve(
     *,
     host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Where to listen. Beyond this machine only with a token."
-        ),
+        str, opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: any free one.")] = (
-        8000
-    ),
+    port: Annotated[int, opt("N", "0: any free one.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help=f"Holds the token that requests must bring; or set {settings.TOKEN}.",
-        ),
+        opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}."),
     ] = None,
     label_studio: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="The Label Studio whose uploaded images are read, with the key of "
+        opt(
+            "URL",
+            "The Label Studio whose uploaded images are read, with the key of "
             "LABEL_STUDIO_API_KEY; no other address is ever opened.",
         ),
     ] = None,
-    preset: options.Preset = presets.DEFAULT,
-    mllm: options.Mllm = None,
-    strategy: options.Strategy = None,
-    segmenter: options.Segmenter = None,
-    frame: options.Frame = None,
-    language: options.Language = "en",
-    option: options.Option = None,
-    budget: options.Budget = None,
-    verify: options.Verify = 0,
+    models: options.PipelineOptions,
     concurrency: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Requests at once: 8 with an MLLM on a server, 1 with a local."
-        ),
+        opt("N", "Requests at once: 8 with an MLLM on a server, 1 with a local one.", min=1),
     ] = None,
-    waiting: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Requests that may wait; one more gets 503.")
-    ] = 32,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="For one request, waiting included.")
-    ] = 120.0,
-    max_mb: Annotated[
-        float, typer.Option(metavar="X", min=0.001, help="10^6 bytes of one request, at most.")
-    ] = 32.0,
+    waiting: Annotated[int, opt("N", "Requests that may wait; one more gets 503.", min=1)] = 32,
+    timeout: Annotated[float, opt("SECONDS", "For one request, waiting included.", min=1)] = 120.0,
+    max_mb: Annotated[float, opt("X", "10^6 bytes of one request, at most.", min=0.001)] = 32.0,
     max_megapixels: Annotated[
-        float, typer.Option(metavar="X", min=0.001, help="10^6 pixels of one image, at most.")
+        float, opt("X", "10^6 pixels of one image, at most.", min=0.001)
     ] = 50.0,
     log_queries: Annotated[
-        bool, typer.Option("--log-queries", help="Write the queries into the log, too.")
+        bool, flag("--log-queries", "Write the queries into the log, too.")
     ] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -84,9 +59,7 @@ def serve(
     options.begin(verbose=verbose, debug=debug, quiet=quiet)
     for module in ("fastapi", "uvicorn", "python_multipart"):
         require(module, "serve", "rsvp serve")
-    from rsvp.dialogue import Limits
     from rsvp.mllm import is_remote
-    from rsvp.pipeline import Pipeline
     from rsvp.server.app import make_app
     from rsvp.server.label_studio import Uploads
     from rsvp.server.limits import ServeLimits, is_loopback
@@ -97,20 +70,10 @@ def serve(
             f"{host} is reached from other machines: give --token-file FILE or set {settings.TOKEN}"
         )
     uploads = Uploads(label_studio, os.environ.get("LABEL_STUDIO_API_KEY", ""))
+    _, make = models.pipeline_maker()
     bound = _bind(host, port)
     with bound:
-        pipeline = Pipeline.from_preset(
-            options.choose_preset(preset),
-            mllm=mllm,
-            strategy=strategy,
-            segmenter=segmenter,
-            frame=frame,
-            limits=Limits.parse(budget),
-            verify=verify,
-            language=language,
-            options=options.parse_options(option),
-            connect=True,
-        )
+        pipeline = make(record=models.record, connect=True)
         running = concurrency or (8 if is_remote(pipeline.mllm) else 1)
         limits = ServeLimits(
             bytes=round(max_mb * 1e6),

@@ -149,7 +149,9 @@ class Server:
         if tell is not None and output is not None:
             steps = map(StepEntry.model_validate, output.reasoning.steps)
             tell(("steps", {"steps": [step.model_dump() for step in steps]}))
-        return ask.task.segment(pipeline, ask.item, image, output)
+        if output is None:
+            return pipeline.run(ask.item.request(image))
+        return pipeline.segment_proposals(image, output)
 
     async def respond(self, request: Request, model: type[schema.SegmentBody]) -> Response:
         """The response of a route of the JSON API."""
