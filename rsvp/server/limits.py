@@ -25,7 +25,6 @@ from rsvp.server.metrics import Metrics
 
 OPEN_PATHS = ("/health",)  # need no token
 _HELD = 8  # bodies of the largest size that are held in memory at once
-_LOCAL = ("localhost", "127.0.0.1", "[::1]", "")
 _MAX_LOGGED = 200  # characters of a path
 
 _log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class ServeLimits:
     bytes: int = 32 << 20
     pixels: int = 50_000_000
     seconds: float = 120.0
-    body_seconds: float = 30.0
+    body_seconds: float = 60.0
     waiting: int = 32
     running: int = 1
 
@@ -160,7 +159,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
-        if not self._token and _name(host) not in _LOCAL:
+        if not self._token and not is_loopback(_name(host)):
             raise RequestRefused(403, "without a token the server answers to localhost alone")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
@@ -224,9 +223,9 @@ class _Body:
 
 
 def _name(host: str) -> str:
-    """The host of a `Host` header, without its port."""
+    """The host of a `Host` header, without its port and the brackets of IPv6."""
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdecimal() else host
+    return (name if colon and port.isdecimal() else host).strip("[]")
 
 
 def log_event(**event: Any) -> None:

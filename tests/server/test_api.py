@@ -244,6 +244,11 @@ def test_the_log_holds_no_image_and_no_token(caplog, log_queries) -> None:
     assert ("the cup" in caplog.text) is log_queries
 
 
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.2", "[::1]:8000"])
+def test_names_of_this_machine_need_no_token(client, host) -> None:
+    assert client.get("/metrics", headers={"Host": host}).status_code == 200
+
+
 # ------------------------------------------------------------ attacks
 
 ZEROS = base64.b64encode(bytes(1000)).decode()
