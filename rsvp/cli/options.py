@@ -98,6 +98,10 @@ Verbose = Annotated[bool, flag("--verbose", "Tell on stderr what is going on.", 
 Quiet = Annotated[bool, flag("--quiet", "Print errors only, and the object of --json.", "-q")]
 
 
+def _preset_names() -> list[str]:  # no lambda: a field's annotation has no names of the module
+    return [*presets.names(), presets.AUTO]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What makes the pipeline that a command asks."""
@@ -109,7 +113,7 @@ class ModelOptions:
             "Which models to use; `rsvp models` lists the presets, auto takes the best one that "
             "can run here now.",
             envvar="RSVP_PRESET",
-            autocompletion=lambda: [*presets.names(), presets.AUTO],
+            autocompletion=_preset_names,
         ),
     ] = presets.DEFAULT
     mllm: Annotated[

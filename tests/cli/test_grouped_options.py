@@ -30,7 +30,7 @@ def show(*, first: Annotated[str, opt("A", "The first.")], size: LoudSizeOptions
     print(first, size)
 
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 app.command()(show)
 
 
