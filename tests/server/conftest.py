@@ -1,11 +1,8 @@
-"""What the tests of the server share; without the extra `serve` they are skipped."""
+"""A client of the server's application."""
 
 from __future__ import annotations
 
 import pytest
-
-for module in ("fastapi", "uvicorn", "python_multipart"):
-    pytest.importorskip(module)
 
 
 @pytest.fixture

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 
+import pytest
 from scripted import Recorder, answer, picture, pipeline
-from starlette.testclient import TestClient
 
-from rsvp.server.app import make_app
-from rsvp.server.limits import ServeLimits
-from rsvp.writers.common import png
+for module in ("fastapi", "uvicorn", "python_multipart"):
+    pytest.importorskip(module)  # the extra `serve`
+
+from starlette.testclient import TestClient  # noqa: E402
+
+from rsvp.server.app import make_app  # noqa: E402
+from rsvp.server.limits import ServeLimits  # noqa: E402
+from rsvp.writers.common import png  # noqa: E402
 
 LOCAL = "http://127.0.0.1"
 PNG = png(picture())  # 200 x 100
