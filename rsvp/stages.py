@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Unpack
+from typing import Self, Unpack
 
 from rsvp import postprocess
 from rsvp.agreement import agree_on
@@ -84,6 +84,15 @@ class Stages:
         """Keep the embeddings of at least so many images, for further queries on them."""
         self._cache.keep(count)
 
+    def with_verify(self, verify: int | VerifyOptions) -> Self:
+        """This pipeline, models and embeddings shared, with other rounds of verification."""
+        remake: Callable[..., Stages] = self._remake
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.verify = check_verify(self.mllm, verify, self.prompt_config)
+        other._remake = functools.partial(remake, verify=verify)
+        return other
+
     def run(self, request: Request) -> Result:
         """`segment` for a request that was made before, e.g. before the models were loaded."""
         return self._run(request)
@@ -114,7 +123,7 @@ class Stages:
         with timer.stage("load"):
             load(dialogue.mllm)
         with (
-            contextlib.nullcontext() if blind else self._encode_ahead(request.image),
+            contextlib.nullcontext() if blind else self.encode_ahead(request.image),
             timer.rest("answer"),
         ):
             found = answer_question(asked, dialogue, config, segment)
@@ -210,7 +219,7 @@ class Stages:
         if request.prompts:
             return self._segment(request, None, timer)
         dialogue = self._dialogue(system="system.trace" if trace else "system")
-        with self._encode_ahead(request.image):
+        with self.encode_ahead(request.image):
             output = self._reason(request, timer, dialogue, trace=trace)
         return self._segment(request, output, timer, dialogue)
 
@@ -236,7 +245,7 @@ class Stages:
             return propose(request, dialogue, strategy, config, self._cache, trace=trace)
 
     @contextlib.contextmanager
-    def _encode_ahead(self, image: Image) -> Iterator[None]:
+    def encode_ahead(self, image: Image) -> Iterator[None]:
         """Encode while a remote MLLM reasons; a local one needs the processor itself."""
         if is_remote(self.mllm):
             worker = ThreadPoolExecutor(1, thread_name_prefix="rsvp-encode")

@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("evaluation", "embedded"),
     ("batch",),
+    ("server",),
     ("doctor", "cli", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
