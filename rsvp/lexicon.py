@@ -32,6 +32,7 @@ _REQUESTS = re.compile(
     | i'd\slike\syou\sto\b
     | i\s(?:would\slike|want|wish|need)\sto\s(?:see|find|locate|segment|know\swhere)\b
     | i'd\slike\sto\s(?:see|find|locate|segment|know\swhere)\b
+    | i\s(?:need|want|would\slike|wish\sfor)\b(?=\s\S)
     | (?:i\sam|i'm|im|we\sare|we're)\s(?:looking|searching)\sfor\b
     | i\s(?:cannot|can't|cant|can\snot|could\snot|couldn't)\sfind\b
     | (?:do|can|could)\syou\s(?:see|find|spot)\b
@@ -67,6 +68,7 @@ _ENDINGS = re.compile(
 )
 _WHERE = re.compile(r"^where\s(.+)\s(?:is|are)$")  # the dog
 _ARTICLES = frozenset({"the", "a", "an"})
+_MISTYPED_THE = frozenset({"teh", "hte"})  # lists of English words hold them
 # Words that say nothing about the thing, and are typed often enough to be mistyped.
 _REQUEST_WORDS = frozenset({
     "the", "please", "segment", "find", "show", "where", "mark", "locate", "highlight", "outline",
@@ -158,6 +160,8 @@ class Lexicon:
 
     def _request_word(self, word: str) -> str:
         """The request word that a mistyped word stands for, else the word itself."""
+        if word in _MISTYPED_THE:
+            return "the"
         if word in self.rank or word in self.english or len(word) < SHORTEST_TYPO:
             return word
         return next((w for w in one_letter_away(word) if w in _REQUEST_WORDS), word)

@@ -12,7 +12,7 @@ TEXT = """
 
 @pytest.fixture(scope="module")
 def lexicon() -> Lexicon:
-    return Lexicon(TEXT.split(), ["carburettor", "boar", "bear", "kangaroo", "cap"])
+    return Lexicon(TEXT.split(), ["carburettor", "boar", "bear", "kangaroo", "cap", "teh"])
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def lexicon() -> Lexicon:
         ("mask of the aeroplane", "aeroplane"),
         ("Cut out the bike for me", "bike"),
         ("is there a bird?", "bird"),
+        ("I need the telephone", "telephone"),
         ("what's in the top left corner?", "what is in top left corner"),
         ("which pixels belong to the dog?", "dog"),
         ("Is there a bird? Mark it, please.", "bird"),
