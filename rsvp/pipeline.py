@@ -21,6 +21,7 @@ from rsvp.answer import (
     DEFAULT_LOOKS,
     DEFAULT_ZOOM,
     AnswerRequest,
+    Zoom,
     answer_question,
     check_answer_prompts,
     make_answer_request,
@@ -29,7 +30,7 @@ from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput, RsvpError, RsvpWarning
 from rsvp.frames import Frame
 from rsvp.images import ImageSource
-from rsvp.mllm import MLLM, is_remote, load
+from rsvp.mllm import MLLM, check_sparse, is_remote, load
 from rsvp.parts import make_parts
 from rsvp.platform.timer import StageTimer
 from rsvp.reasoning import (
@@ -311,7 +312,8 @@ class Pipeline:
             choices: what the answer is chosen from; without them it is free.
             boxes, points: what to look at, as in `segment`; the MLLM is not asked where to look.
             zoom: how a look is shown: ``none`` (no looks), ``box`` (the enlarged window), ``mask``
-                (in it the masks alone; ``mask:white`` names the background).
+                (in it the masks alone; ``mask:white`` names the background), ``sparse`` (only the
+                patches that the masks touch; local Qwen-VL models alone).
             looks: how many the MLLM may ask for, at most.
 
         Raises:
@@ -320,16 +322,19 @@ class Pipeline:
         request = make_request(image, question, boxes, points, within=within, exclude=exclude)
         return self.run_answer(make_answer_request(request, choices, zoom=zoom, looks=looks))
 
-    def check_answers(self) -> None:
-        """BadInput where this pipeline's MLLM cannot answer questions, or there is none."""
+    def check_answers(self, zoom: Zoom | None = None) -> None:
+        """BadInput where the MLLM cannot answer questions or be shown such looks; or is none."""
         if self.mllm is None:
             raise BadInput("without an MLLM no question can be answered")
         check_answer_prompts(self.mllm.name, self.prompt_config)
+        if zoom and zoom.mode == "sparse":
+            check_sparse(self.mllm)
 
     def run_answer(self, asked: AnswerRequest) -> Answer:
         """`answer` for a question that was checked before."""
-        self.check_answers()
         timer, request, config = self._timer(), asked.request, self.prompt_config
+        with timer.stage("load"):
+            self.check_answers(asked.zoom)
         segmented: list[Result] = []
         own_words = replace(config, translator=None)  # queries are then the MLLM's
 

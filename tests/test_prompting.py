@@ -72,7 +72,9 @@ QUESTIONS = {
     "full/answer": ASKED,
     "full/reask.look": {*ASKED, "problem"},
     "full/reask.answer": {*ASKED, "problem"},
-    **dict.fromkeys([f"full/seen.{what}" for what in ("box", "mask", "nothing", "large")], SEEN),
+    **dict.fromkeys(
+        [f"full/seen.{what}" for what in ("box", "mask", "sparse", "nothing", "large")], SEEN
+    ),
 }
 TRACES = {
     "full/trace.boxes": BOX,
