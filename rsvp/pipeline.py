@@ -253,6 +253,7 @@ class Pipeline:
         labels: Sequence[str] | None = None,
         within: BoxLike | None = None,
         exclude: Points | None = None,
+        like: Boxes | None = None,
     ) -> Result:
         """Find what the query asks for, and its exact pixels.
 
@@ -266,6 +267,8 @@ class Pipeline:
             labels: what the boxes show, one for each or one for all; by default the query.
             within: a hint for the MLLM, xyxy in pixels: only what lies in this box is a target.
             exclude: a hint for the MLLM, (x, y) in pixels: what these points lie on is no target.
+            like: boxes around examples, xyxy in pixels: the MLLM and the strategy's detector, which
+                must be one of concepts (``marks:sam3:ID``), look for more of them.
 
         Warnings of the result are Python warnings too, of the category `RsvpWarning`.
 
@@ -277,8 +280,9 @@ class Pipeline:
             ModelUnavailable: weights or a key are missing.
         """
         request = make_request(
-            image, query, boxes, points, labels=labels, within=within, exclude=exclude
-        )
+            image, query, boxes, points,
+            labels=labels, within=within, exclude=exclude, like=like,
+        )  # fmt: skip
         return self.run(request)
 
     def run(self, request: Request) -> Result:
@@ -485,6 +489,7 @@ class Pipeline:
         labels: Sequence[str] | None = None,
         within: BoxLike | None = None,
         exclude: Points | None = None,
+        like: Boxes | None = None,
     ) -> Result:
         """`segment` in a thread, awaitable. Cancelling it gives up waiting, not the call itself."""
         return await _in_thread(
@@ -497,6 +502,7 @@ class Pipeline:
                 labels=labels,
                 within=within,
                 exclude=exclude,
+                like=like,
             )
         )
 

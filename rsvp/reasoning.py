@@ -14,13 +14,21 @@ from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
-from rsvp.images import resize
+from rsvp.images import resize, shrink
 from rsvp.lexicon import Lexicon, ReadQuery
 from rsvp.mllm import MLLM, image_familiarity, is_remote
+from rsvp.phrases import ask_phrases
 from rsvp.registry import ModelFamily
 from rsvp.request import Hint, Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, View
+from rsvp.strategies import (
+    NO_EXAMPLES,
+    ChecksPrompt,
+    NeedsSegmenter,
+    Strategy,
+    TakesPhrases,
+    View,
+)
 from rsvp.translation import Translator
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
@@ -211,13 +219,11 @@ def propose(
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
+    strategy, warning = _told_phrases(request, query, dialogue, strategy, config)
     view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
     variables = {**frame_variables(view, frame), "query": query}
     hints = hint_prompts(request.hint, profile)
-    rgb = view.rgb
-    if hints:
-        size = (image.height, image.width)
-        rgb = draw_hint(rgb, request.hint.within, request.hint.exclude, size)
+    rgb = _hinted(view.rgb, request, hints)
     names = (*hints, _prompt_name(config, strategy.name, trace=trace))
     again = f"{profile}/reask.{'trace' if trace else strategy.name}"
 
@@ -240,6 +246,8 @@ def propose(
         seen = replace(frame, resized=reply.resized)
         read_form = strategy.read_path if trace else strategy.read
         reasoning = read_form(reply.text, image, view, seen)
+        if warning:
+            reasoning = replace(reasoning, warnings=(warning, *reasoning.warnings))
         _refuse_echo(reasoning, examples)
         if reasoning.no_target and reasoning.understood and doubts and dialogue.budget.is_left():
             doubts = False
@@ -267,6 +275,37 @@ def propose(
         samples=tuple(_doubted(one, its, familiar, family) for one, its in sampled),
         shown=rgb,
     )
+
+
+def _told_phrases(
+    request: Request, query: str, dialogue: Dialogue, strategy: Strategy, config: PromptConfig
+) -> tuple[Strategy, str]:
+    """The strategy with what its detector shall look for, where it has one; and a warning.
+
+    Raises:
+        BadInput: examples for a strategy without such a detector.
+    """
+    hint, image, phrases, warning = request.hint, request.image, tuple[str, ...](), ""
+    if not isinstance(strategy, TakesPhrases):
+        if hint.like:
+            raise BadInput(NO_EXAMPLES.format(strategy.name))
+        return strategy, ""
+    told = strategy.looking_for((), hint.like)  # refuses examples before the MLLM is asked
+    if strategy.ask_phrases and prompting.exists(f"{config.profile}/phrases"):
+        hints = hint_prompts(hint, config.profile)
+        small = shrink(image.rgb, config.family.view_side(image.height, image.width))
+        rgb = _hinted(small, request, hints)
+        phrases, warning = ask_phrases(query, rgb, hints, dialogue, config.profile)
+        told = strategy.looking_for(phrases, hint.like)
+    return told, warning
+
+
+def _hinted(rgb: RgbArray, request: Request, hints: Collection[str]) -> RgbArray:
+    """A view with the hint drawn on it, where there are prompts that explain it."""
+    hint, image = request.hint, request.image
+    if not hints:
+        return rgb
+    return draw_hint(rgb, hint.within, hint.exclude, hint.like, (image.height, image.width))
 
 
 def _sample(
@@ -394,8 +433,8 @@ def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:
     A profile without such prompts is of a model that was not trained on them: it is shown nothing,
     and the hint is only applied to what it answers.
     """
-    given = {"within": hint.within is not None, "exclude": bool(hint.exclude)}
-    names = [f"{profile}/hint.{name}" for name, is_given in given.items() if is_given]
+    given = {"within": hint.within, "exclude": hint.exclude, "like": hint.like}
+    names = [f"{profile}/hint.{name}" for name, value in given.items() if value]
     return tuple(name for name in names if prompting.exists(name))
 
 
@@ -406,13 +445,17 @@ def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:
     return f"{config.profile}/{strategy}.{'cot' if config.cot else 'direct'}"
 
 
-def prompt_names(config: PromptConfig, strategy: str, *, trace: bool = False) -> tuple[str, ...]:
+def prompt_names(
+    config: PromptConfig, strategy: Strategy, *, trace: bool = False
+) -> tuple[str, ...]:
     """The names of all prompts that a query may be asked with, but for hints."""
-    again = "trace" if trace else strategy
+    again = "trace" if trace else strategy.name
     system = "system.trace" if trace else "system"
-    names = (
+    names = [
         system,
-        _prompt_name(config, strategy, trace=trace).partition("/")[2],
+        _prompt_name(config, strategy.name, trace=trace).partition("/")[2],
         f"reask.{again}",
-    )
+    ]
+    if isinstance(strategy, TakesPhrases) and strategy.ask_phrases:
+        names += ["phrases", "reask.phrases"]
     return tuple(filter(prompting.exists, (f"{config.profile}/{name}" for name in names)))

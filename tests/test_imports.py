@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("request", "segmenters", "strategies", "writers"),
     (
         "dialogue",
+        "phrases",
         "reasoning",
         "postprocess",
         "result",
@@ -55,6 +56,7 @@ MAY_BE_HEAVY = (
     "mllm/familiarity.py",
     "mllm/loading.py",
     "mllm/prefix_cache.py",
+    "mllm/sparse.py",
     "mllm/transformers.py",
     "detectors/",
     "segmenters/",

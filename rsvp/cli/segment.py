@@ -47,6 +47,14 @@ def segment(
     ] = None,
     within: options.Within = None,
     exclude: options.Exclude = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="A box around an example, in pixels: find more like it. For a detector of "
+            "concepts, e.g. --strategy marks:sam3:ID. May be given several times.",
+        ),
+    ] = None,
     no_cot: options.NoCot = False,
     frame: options.Frame = None,
     target_exists: options.TargetExists = None,
@@ -87,6 +95,7 @@ def segment(
         labels=label or None,
         within=within,
         exclude=exclude,
+        like=like or None,
     )
     limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
     if request.prompts and (verify or samples != "1"):

@@ -1,4 +1,4 @@
-"""Sparse images: some tokens of an image, where they are in the whole one, in each Qwen-VL class."""
+"""Sparse images: some of an image's tokens, at their positions, in each Qwen-VL class."""
 
 from __future__ import annotations
 
