@@ -1,4 +1,4 @@
-"""`marks` of a detector of concepts: the MLLM names phrases, the user examples, and both are found."""
+"""`marks` of a detector of concepts: the phrases that the MLLM names, and the user's examples."""
 
 from __future__ import annotations
 
