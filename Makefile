@@ -55,4 +55,5 @@ check: $(READY)  ## ruff, strict mypy, generated pages and schemas up to date
 	$(BIN)/mypy
 	$(BIN)/python -m rsvp.cli.help --check docs/help.md
 	$(BIN)/python -m rsvp.cli.families --check docs/models.md
+	$(BIN)/python -m rsvp.cli.questions --check docs/questions.md
 	$(BIN)/python -m rsvp.cli.schemas --check docs/schemas

@@ -58,6 +58,7 @@ _ENDINGS = re.compile(
     r"""\s*\b(?:
     please | pls | plz | thanks | thank\syou(?:\svery\smuch)? | thx | kindly
     | (?:for|to)\s(?:me|us)
+    | (?<!to\s)(?:segment|mark|show|find|locate|highlight|outline)\s(?:it|them)
     | (?:in|on|from|of|within)\s(?:the|this|that)\s
       (?:picture|image|photo|photograph|scene|drawing|view)
     | here | somewhere | anywhere | if\syou\scan | if\spossible | right\snow | now
@@ -66,6 +67,11 @@ _ENDINGS = re.compile(
 )
 _WHERE = re.compile(r"^where\s(.+)\s(?:is|are)$")  # the dog
 _ARTICLES = frozenset({"the", "a", "an"})
+# Words that say nothing about the thing, and are typed often enough to be mistyped.
+_REQUEST_WORDS = frozenset({
+    "the", "please", "segment", "find", "show", "where", "mark", "locate", "highlight", "outline",
+    "select", "detect", "picture", "image", "photo",
+})  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+")
 _INFLECTIONS = (
     ("'s", ""), ("s'", "s"), ("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""),
@@ -140,13 +146,21 @@ class Lexicon:
         """Normalise a query, correct its typing errors, and find its unknown words."""
         found: list[str] = []
         unknown: list[str] = []
-        for word in normalize(query, self._hyphenated).split():
+        typed = normalize(query, self._hyphenated).split()
+        text = " ".join(map(self._request_word, typed))
+        for word in normalize(text, self._hyphenated).split():
             known = self.known_form(word)
             if known is None:
                 unknown.append(word)
             else:
                 found += known
         return ReadQuery(" ".join(found), tuple(dict.fromkeys(unknown)))
+
+    def _request_word(self, word: str) -> str:
+        """The request word that a mistyped word stands for, else the word itself."""
+        if word in self.rank or word in self.english or len(word) < SHORTEST_TYPO:
+            return word
+        return next((w for w in one_letter_away(word) if w in _REQUEST_WORDS), word)
 
     def known_form(self, word: str) -> list[str] | None:
         """The known words that a word stands for: mostly itself; None where it is unknown."""

@@ -32,6 +32,8 @@ def lexicon() -> Lexicon:
         ("is there a bird?", "bird"),
         ("what's in the top left corner?", "what is in top left corner"),
         ("which pixels belong to the dog?", "dog"),
+        ("Is there a bird? Mark it, please.", "bird"),
+        ("what would you use to find it", "what would you use to find it"),
         ("watch", "watch"),  # words that are requests elsewhere
         ("a saw", "saw"),
         ("please", "please"),
@@ -61,6 +63,8 @@ def test_hyphens_of_known_words_stay() -> None:
         ("keep papers togehter", "keeps paper together"),
         ("t-shirt", "t-shirt"),
         ("2 dogs", "2 dogs"),
+        ("teh dog", "dog"),
+        ("plese sgement the dog", "dog"),
     ],
 )
 def test_spelling_and_inflections(lexicon: Lexicon, typed: str, read: str) -> None:

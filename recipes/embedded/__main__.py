@@ -19,8 +19,9 @@ Ctrl-C saves a checkpoint and stops; the same command resumes. `--minutes` limit
 and `instances.json`: the segmenters train on its split `train`, the reasoner takes backgrounds from
 it, and from the folder of images `--grounds`. The VLSM is trained on the packaged segmenter and
 reasoner: install them first.
-`--from` fine-tunes a trained model (`embedded` is the packaged one). The reasoner's token embeddings
-do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be fine-tuned. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
+`--from` fine-tunes a trained model (`embedded` is the packaged one). The reasoner's token
+embeddings do not change, so that the VLSM needs no new training; a segmenter's VLSM has to be
+fine-tuned. `--shares` sets the share of each strategy, e.g. `boxes=0.4,grid=0.25,marks=0.35`.
 `familiarity` fits what tells scenes from other images, into the trained reasoner's folder: do so
 before `install`. `--others` holds a sub-folder of images for each kind that is no scene.
 `compare` trains the reasoner's architecture and transformers' Qwen3-VL for the same time each.
@@ -64,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True)
+    _add_trainings(commands)
+    _add_tools(commands)
+    return top
+
+
+def _add_trainings(commands: Any) -> None:
+    """The options of what trains for long, resumably."""
     training = {
         "reasoner": train_reasoner, "segmenter": train_segmenter, "vlsm": train_vlsm,
         "compare": compare,
@@ -98,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.choices[name]
         sub.add_argument("--lr", type=float, help="learning rate of AdamW")
         sub.add_argument("--muon-lr", type=float, help="learning rate of Muon")
+
+
+def _add_tools(commands: Any) -> None:
+    """The options of what builds, installs and shows."""
     sub = commands.add_parser("install", help="copy trained models into the package")
     sub.set_defaults(run=install)
     for name in ("reasoner", "segmenter", "vlsm"):
@@ -129,7 +141,6 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=curve)
     sub.add_argument("log", type=Path)
     sub.add_argument("--rows", type=int, default=20)
-    return top
 
 
 def train_reasoner(args: argparse.Namespace) -> None:
@@ -181,7 +192,8 @@ def train_vlsm(args: argparse.Namespace) -> None:
     given = {name: value for name, value in settings.items() if value is not None}
     start = None if args.start is None else trained_model(args.start, "vlsm")
     vlsm.train(
-        args.out, args.photos, start=start, minutes=args.minutes, device=choose_device(args), **given
+        args.out, args.photos, start=start, minutes=args.minutes, device=choose_device(args),
+        **given,
     )  # fmt: skip
 
 

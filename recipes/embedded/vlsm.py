@@ -21,7 +21,7 @@ from rsvp.training.loop import train as train_vlsm
 TRAIN, VALIDATION = "scenes:7000003,40000", "scenes:7000001,150"
 PHOTO_REPEATS = 8  # of the photos in an epoch, so that they are a fifth of all pictures
 FUSION = {"width": 128, "blocks": 3}
-FINE_TUNING = {"steps": 2400, "lr": 5e-4, "warmup": 100}  # after the segmenter was trained further
+FINE_TUNING = {"steps": 1600, "lr": 5e-4, "warmup": 100}  # after the segmenter was trained further
 
 
 def configuration(photos: Path | None, **changes: Any) -> TrainConfig:

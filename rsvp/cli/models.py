@@ -12,9 +12,11 @@ import typer
 from rsvp import presets, registry
 from rsvp.cli import console
 from rsvp.cli.options import AsJson
+from rsvp.embedded import vocabulary
 
 
 def models(
+    name: Annotated[str | None, typer.Argument(metavar="PRESET", help="This preset alone.")] = None,
     as_json: AsJson = False,
     options: Annotated[
         bool, typer.Option("--options", help="List what --option takes for each MLLM backend.")
@@ -22,7 +24,8 @@ def models(
 ) -> None:
     """List the presets and whether each can run here.
 
-    With download size, memory, what it handles, and exactly what is missing.
+    With download size, memory, what it handles, and exactly what is missing. `rsvp models embedded`
+    also lists the things that it knows and questions to try.
     """
     if options:
         found = {name: _options(name) for name in registry.names("mllm")}
@@ -31,7 +34,10 @@ def models(
         else:
             console.print_out("\n\n".join(map(_option_lines, found, found.values())))
         return
-    entries = [_entry(preset) for preset in presets.PRESETS]
+    chosen = presets.PRESETS if name is None else [presets.get(name)]
+    entries = [_entry(preset) for preset in chosen]
+    if name == "embedded":
+        entries[0] |= {"knows": vocabulary.names(), "questions": list(vocabulary.examples())}
     if as_json:
         console.as_json({"presets": entries})
         return
@@ -76,6 +82,11 @@ def _print(entry: dict[str, Any]) -> None:
         console.print_out("  here      ready")
     for number, missing in enumerate(entry["missing"]):
         console.print_out(f"  {'          ' if number else 'here      '}not yet: {missing}")
+    for group, names in entry.get("knows", {}).items():
+        console.print_out(f"  {group}: {', '.join(names)}")
+    if questions := entry.get("questions"):
+        console.print_out('questions to try, each with: rsvp segment --image demo --query "…"')
+        console.print_out("\n".join(f"  {question}" for question in questions))
 
 
 def _options(name: str) -> dict[str, dict[str, Any]]:

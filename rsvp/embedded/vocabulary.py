@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,18 @@ def categories() -> tuple[Category, ...]:
 def groups() -> tuple[str, ...]:
     """The names of the groups."""
     return tuple(tables()["groups"])
+
+
+def names() -> dict[str, list[str]]:
+    """Group -> the names of its categories."""
+    return {name: [c.name for c in categories() if c.group == name] for name in groups()}
+
+
+@cache
+def examples() -> dict[str, list[str]]:
+    """Question about the shipped picture -> the things that it finds there."""
+    finds = tomllib.loads((FOLDER / "examples.toml").read_text(encoding="utf-8"))["finds"]
+    return cast(dict[str, list[str]], finds)
 
 
 @cache

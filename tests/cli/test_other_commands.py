@@ -36,6 +36,23 @@ def test_models_as_json(capsys) -> None:
         assert entry["runs_here"] is (entry["missing"] == [])
 
 
+def test_models_lists_what_the_embedded_preset_knows(capsys) -> None:
+    assert main(["models", "embedded"]) == 0
+    out = capsys.readouterr().out
+    assert "kitchen tool: kitchen knife, spoon" in out
+    assert "which animal barks?" in out
+    assert "gpu16" not in out
+    assert main(["models", "embedded", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["presets"]
+    assert "banana" in entry["knows"]["fruit"]
+    assert len(entry["questions"]) == 30
+
+
+def test_models_of_an_unknown_preset_names_the_known_ones(capsys) -> None:
+    assert main(["models", "nosuch"]) == 2
+    assert "embedded, laptop" in capsys.readouterr().err
+
+
 def test_models_lists_the_options_of_the_backends(capsys) -> None:
     assert main(["models", "--options"]) == 0
     out = capsys.readouterr().out

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from recipes.embedded.install import digest_of_first, update_encoder_digest
+from recipes.embedded.vlsm import copy_for_segmenter
+from rsvp.errors import ModelUnavailable
 from rsvp.registry import embedded_folder
 from rsvp.segmenters.text_encoder import TextEncoder
+from rsvp.segmenters.vlsm import from_pretrained
 
 
 @pytest.fixture
@@ -65,3 +69,17 @@ def test_a_vlsm_of_other_embeddings_is_not_changed(encoder, tmp_path):
     folder = vlsm(tmp_path, other)
     assert not update_encoder_digest(folder, "embedded")
     assert trained_on(folder) == other
+
+
+def test_a_vlsm_is_continued_after_its_segmenter_was_trained_further(tmp_path):
+    """Its copy accepts the packaged segmenter, and has all of its weights."""
+    earlier = tmp_path / "earlier"
+    shutil.copytree(embedded_folder("vlsm"), earlier)
+    config = json.loads((earlier / "config.json").read_text())
+    config["sam2"]["sha256"] = "0" * 64
+    (earlier / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailable, match="embedded is another one"):
+        from_pretrained(str(earlier))
+    loaded = from_pretrained(str(copy_for_segmenter(earlier, tmp_path / "copy")))
+    assert loaded.config.residual_scale == 1.0
+    assert loaded.config.fusion == from_pretrained("embedded").config.fusion
