@@ -317,7 +317,7 @@ class Pipeline:
             boxes, points: what to look at, as in `segment`; the MLLM is not asked where to look.
             zoom: how a look is shown: ``none`` (no looks), ``box`` (the enlarged window), ``mask``
                 (in it the masks alone; ``mask:white`` names the background), ``sparse`` (only the
-                patches that the masks touch; local Qwen-VL models alone).
+                patches that the masks touch; local Qwen-VL and GLM-V alone).
             looks: how many the MLLM may ask for, at most.
 
         Raises:

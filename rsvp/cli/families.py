@@ -39,7 +39,8 @@ All take boxes and points, give automatic masks (`marks`), and were compared wit
 on random weights only: no real checkpoint was run but the embedded ones. `python -m
 eval.segmenters` measures their time at full size. HQ-SAM's mask decoder has another layout, so that
 the VLSM cannot build on it. Concepts, `marks:sam3:ID` and `marks:sam3-lite:ID`, are the other half
-of SAM 3: every instance of noun phrases, with masks.
+of SAM 3: every instance of noun phrases, with masks. The MLLM names the phrases in a turn before,
+and `--like X0,Y0,X1,Y1` draws a box around an example of what to find more of.
 """
 
 _FAMILIES = """\

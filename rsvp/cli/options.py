@@ -197,7 +197,7 @@ _ZOOM = typer.Option(
     metavar="MODE",
     help="How a closer look is shown: none (no looks), box (the enlarged part of the image), "
     "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
-    "the background) or sparse (only the patches of it, in their places; local Qwen-VL models).",
+    "the background) or sparse (only the patches of it, in their places; local Qwen-VL and GLM-V).",
 )
 _LOOKS = typer.Option(
     "--looks", metavar="N", min=0, help="How many closer looks the MLLM may ask for."

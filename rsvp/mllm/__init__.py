@@ -9,7 +9,7 @@ from rsvp.errors import BadInput
 from rsvp.types import Message, Reply, RgbArray
 
 NO_SPARSE = (
-    "zoom sparse needs the image tokens of a local Qwen-VL model (--mllm transformers:ID): "
+    "zoom sparse needs the image tokens of a local Qwen-VL or GLM-V (--mllm transformers:ID): "
     "{}; take zoom mask, which shows the same pixels"
 )
 

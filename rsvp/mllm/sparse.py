@@ -3,7 +3,7 @@
 The vision network encodes the whole image. The other tokens are dropped before the language model,
 and the rest, with all text, keep the position ids that they have in the whole conversation. After
 Y. Wei et al., Segmentation before Answering (SegAnswer), section 3.2, without its training. Only
-classes that place image tokens by `image_grid_thw`, as the Qwen-VLs do, are supported.
+classes that place image tokens by `image_grid_thw`, as the Qwen-VLs and GLM-4.1V do, are supported.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def shortened(model: Any, inputs: Any, keep: torch.Tensor, seen: int = 0) -> dic
     grids = inputs["image_grid_thw"]
     sizes, counts = grids.prod(-1).tolist(), image_tokens(model, inputs)
     if seen < len(sizes):
-        kept = keep[inputs["mm_token_type_ids"][0] == 1].split(counts)[seen:]
+        images: Any = keep[inputs["mm_token_type_ids"][0] == 1]
+        kept = images.split(counts)[seen:]
         encoded = model.model.get_image_features(
             inputs["pixel_values"][sum(sizes[:seen]) :], grids[seen:], return_dict=True
         )

@@ -14,6 +14,7 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -192,7 +193,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
 
         def find() -> Candidates:
             if detector is not None:
-                more = {"like": like} if like else {}
+                more: dict[str, Any] = {"like": like} if like else {}
                 return select_candidates(detector.candidates(image, phrases, **more), image, limit)
             assert cache is not None
             return select_candidates(segmenter_candidates(cache, image), image, limit)

@@ -25,8 +25,8 @@ from rsvp.pipeline import Pipeline
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.types import Message, Reply
 
-QWEN = ("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "Qwen3.5")
-ATTENTION = (*QWEN[:3], "Qwen3.5 attention")
+QWEN = ("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "Qwen3.5", "GLM-4.1V")
+ATTENTION = (*QWEN[:3], "GLM-4.1V", "Qwen3.5 attention")
 RGB, SECOND = (picture(seed, 96, 96) for seed in (0, 1))
 SOME = np.zeros((96, 96), np.bool_)
 SOME[10:60, 40:50] = True
