@@ -264,8 +264,10 @@ class _Conversation:
         look, self.sparse = Look(query, tuple(found)), None
         if boxes and mode == "sparse":
             kept = np.logical_or.reduce([t.mask for t in found])
-            *sent, picture = looks.sparse_picture(rgb, kept, self.side, self.config.family.multiple)
-            self.sparse = (sent[0], sent[1])
+            whole, cells, picture = looks.sparse_picture(
+                rgb, kept, self.side, self.config.family.multiple
+            )
+            self.sparse = (whole, cells)
             window = looks.look_window(boxes, bounds, padding=0, square=False)
             look = replace(look, box=window, picture=picture)
         elif boxes:

@@ -11,24 +11,17 @@ from typing import Any, Protocol
 
 from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
-from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame, smart_resize
-from rsvp.images import resize, shrink
+from rsvp.hints import hint_prompts, hinted
+from rsvp.images import resize
 from rsvp.lexicon import Lexicon, ReadQuery
 from rsvp.mllm import MLLM, image_familiarity, is_remote
-from rsvp.phrases import ask_phrases
+from rsvp.phrases import tell_detector
 from rsvp.registry import ModelFamily
-from rsvp.request import Hint, Request
+from rsvp.request import Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import (
-    NO_EXAMPLES,
-    ChecksPrompt,
-    NeedsSegmenter,
-    Strategy,
-    TakesPhrases,
-    View,
-)
+from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, TakesPhrases, View
 from rsvp.translation import Translator
 from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
 
@@ -219,11 +212,14 @@ def propose(
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
-    strategy, warning = _told_phrases(request, query, dialogue, strategy, config)
+    most = family.view_side(image.height, image.width)
+    strategy, warning = tell_detector(
+        request, query, dialogue, strategy, profile=profile, max_side=most
+    )
+    hints = hint_prompts(request.hint, profile)
     view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
     variables = {**frame_variables(view, frame), "query": query}
-    hints = hint_prompts(request.hint, profile)
-    rgb = _hinted(view.rgb, request, hints)
+    rgb = hinted(view.rgb, request, hints)
     names = (*hints, _prompt_name(config, strategy.name, trace=trace))
     again = f"{profile}/reask.{'trace' if trace else strategy.name}"
 
@@ -275,37 +271,6 @@ def propose(
         samples=tuple(_doubted(one, its, familiar, family) for one, its in sampled),
         shown=rgb,
     )
-
-
-def _told_phrases(
-    request: Request, query: str, dialogue: Dialogue, strategy: Strategy, config: PromptConfig
-) -> tuple[Strategy, str]:
-    """The strategy with what its detector shall look for, where it has one; and a warning.
-
-    Raises:
-        BadInput: examples for a strategy without such a detector.
-    """
-    hint, image, phrases, warning = request.hint, request.image, tuple[str, ...](), ""
-    if not isinstance(strategy, TakesPhrases):
-        if hint.like:
-            raise BadInput(NO_EXAMPLES.format(strategy.name))
-        return strategy, ""
-    told = strategy.looking_for((), hint.like)  # refuses examples before the MLLM is asked
-    if strategy.ask_phrases and prompting.exists(f"{config.profile}/phrases"):
-        hints = hint_prompts(hint, config.profile)
-        small = shrink(image.rgb, config.family.view_side(image.height, image.width))
-        rgb = _hinted(small, request, hints)
-        phrases, warning = ask_phrases(query, rgb, hints, dialogue, config.profile)
-        told = strategy.looking_for(phrases, hint.like)
-    return told, warning
-
-
-def _hinted(rgb: RgbArray, request: Request, hints: Collection[str]) -> RgbArray:
-    """A view with the hint drawn on it, where there are prompts that explain it."""
-    hint, image = request.hint, request.image
-    if not hints:
-        return rgb
-    return draw_hint(rgb, hint.within, hint.exclude, hint.like, (image.height, image.width))
 
 
 def _sample(
@@ -425,17 +390,6 @@ def not_asked(
         (), (), reason, text, False, unknown_words=unknown, answer="" if trace else None
     )
     return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
-
-
-def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:
-    """The names of the prompts that explain the hint, in this profile.
-
-    A profile without such prompts is of a model that was not trained on them: it is shown nothing,
-    and the hint is only applied to what it answers.
-    """
-    given = {"within": hint.within, "exclude": hint.exclude, "like": hint.like}
-    names = [f"{profile}/hint.{name}" for name, value in given.items() if value]
-    return tuple(name for name in names if prompting.exists(name))
 
 
 def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:

@@ -9,8 +9,8 @@ import pytest
 from scripted import answer, picture, pipeline, texts
 
 from rsvp.errors import BadInput
+from rsvp.hints import hint_prompts
 from rsvp.postprocess import restrict_proposals
-from rsvp.reasoning import hint_prompts
 from rsvp.request import Hint, make_request
 from rsvp.types import Box, Image, PackedMask, Point, Proposal
 

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("request", "segmenters", "strategies", "writers"),
     (
         "dialogue",
+        "hints",
         "phrases",
         "reasoning",
         "postprocess",

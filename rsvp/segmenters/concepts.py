@@ -144,7 +144,7 @@ class Sam3Detector:
         if like:
             sides = torch.tensor([image.width, image.height] * 2)
             corners = torch.tensor([box.xyxy for box in like]) / sides
-            low, high = corners.split(2, dim=1)
+            low, high = corners[:, :2], corners[:, 2:]
             boxes = torch.cat([(low + high) / 2, high - low], dim=1)  # centre, width and height
             prompts.append(_Prompt("", *self._tokens(VISUAL), boxes[None]))
         if not prompts:
