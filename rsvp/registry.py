@@ -75,7 +75,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "png": "rsvp.writers.pictures:write_masks",
         "prompt": "rsvp.writers.pictures:write_prompt",
         "looks": "rsvp.writers.pictures:write_looks",
-        "index": "rsvp.writers.index:write",
+        "index": "rsvp.writers.pictures:write_index",
         "coco": "rsvp.writers.coco:write",
         "labelme": "rsvp.writers.labelme:write",
         "yolo": "rsvp.writers.yolo:write",

@@ -26,19 +26,17 @@ from rsvp.embedded.details import (
     Thing,
     add_details,
     place,
-    sample_layout,
     sample_thing,
 )
+from rsvp.embedded.layouts import Seen, sample_layout, see
 from rsvp.embedded.questions import (
     ChoiceQuestion,
-    Seen,
     absent_question,
     both_question,
     cluttered_question,
     detail_question,
     relation_question,
     render_qa,
-    see,
 )
 from rsvp.embedded.rendering import SceneObject, paint
 from rsvp.embedded.traces import Describe

@@ -70,7 +70,7 @@ class BatchTally:
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """See `rsvp.evaluation.progress.Counts`."""
+        """See `rsvp.evaluation.pending.RecordCounts`."""
         return "queries/s", self.rate
 
     def add(self, record: BatchRecord) -> None:

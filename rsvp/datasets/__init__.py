@@ -80,12 +80,10 @@ class Sample:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """The objects' boxes."""
         return tuple(o.box for o in self.objects)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The objects' labels."""
         return tuple(o.label for o in self.objects)
 
 
@@ -170,7 +168,6 @@ class BaseDataset:
         return len(self._ids)
 
     def sample_id(self, index: int) -> str:
-        """See `Dataset.sample_id`."""
         return self._ids[index]
 
     def image_file(self, index: int) -> Path | None:  # noqa: ARG002
@@ -178,7 +175,6 @@ class BaseDataset:
         return None
 
     def check_images(self) -> None:
-        """See `Dataset.check_images`."""
         found: set[Path] = set()
         for index, sample_id in enumerate(self._ids):
             file = self.image_file(index)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.datasets import BaseDataset, Sample, digest_files, unite
+from rsvp.datasets import BaseDataset, Dataset, Sample, digest_files, unite
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, find_parquet, optional_texts, packed_image
 from rsvp.errors import BadInput, MissingExtra
@@ -45,7 +45,7 @@ _MAX_COORDINATE = 1_000_000  # OpenCV walks every line of a polygon, also outsid
 _MAX_SHAPES = np.iinfo(np.uint16).max
 
 
-class ReasonSegDataset(BaseDataset):
+def open_reasonseg(folder: str | Path, *, split: str | None = None) -> Dataset:
     """The samples of one split, in the order of their file names (in a mirror: of its rows).
 
     Args:
@@ -55,22 +55,11 @@ class ReasonSegDataset(BaseDataset):
     Raises:
         MissingExtra: the annotations are Parquet files, and pyarrow is not installed.
     """
-
-    def __init__(self, folder: str | Path, *, split: str | None = None) -> None:
-        folder = Path(folder)
-        if split is not None and (folder / split).is_dir():
-            folder, split = folder / split, None
-        parquet = find_parquet(folder, split)
-        self._source = ReasonSegParquet(parquet) if parquet else ReasonSegFolder(folder)
-        ids = [self._source.sample_id(index) for index in range(len(self._source))]
-        super().__init__(self._source.file, self._source.digest, ids)
-
-    def check_images(self) -> None:
-        """See `Dataset.check_images`."""
-        self._source.check_images()
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[index]
+    folder = Path(folder)
+    if split is not None and (folder / split).is_dir():
+        folder, split = folder / split, None
+    parquet = find_parquet(folder, split)
+    return _ReasonSegParquet(parquet) if parquet else _ReasonSegFolder(folder)
 
 
 class _ReasonSegShape(AnnotationModel):
@@ -96,7 +85,7 @@ class _Annotated(NamedTuple):
     polygons: list[Points]
 
 
-class ReasonSegFolder(BaseDataset):
+class _ReasonSegFolder(BaseDataset):
     """The official form: an image and a JSON file a sample."""
 
     def __init__(self, folder: Path) -> None:
@@ -184,7 +173,7 @@ def _decoded(data: bytes, file: Path) -> str:
     raise BadInput(f"{file}: neither UTF-8 nor cp1252")
 
 
-class ReasonSegParquet(BaseDataset):
+class _ReasonSegParquet(BaseDataset):
     """The rows of a mirror, in their order.
 
     The ids are the first of image_id, ann_id and ``<image_id>/<ann_id>`` that is unique: image_id

@@ -31,15 +31,10 @@ from rsvp.masks import decode_rle
 from rsvp.platform.files import parse_json, read_bytes, validate
 
 # The last is the official layout seen from the folder of one benchmark: beside it lies `images/`.
-IMAGE_FOLDERS = (
-    "images/mscoco/images/train2014",
-    "images/train2014",
-    "train2014",
-    "images",
-    "../images/mscoco/images/train2014",
-    "../images/train2014",
-    "../train2014",
-    "../images",
+IMAGE_FOLDERS = tuple(
+    above + folder
+    for above in ("", "../")
+    for folder in ("images/mscoco/images/train2014", "images/train2014", "train2014", "images")
 )
 
 _NO_ANNOTATION = -1  # gRefCOCO: the phrase refers to nothing in this image

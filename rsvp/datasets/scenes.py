@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -23,7 +23,7 @@ from rsvp.errors import BadInput
 from rsvp.masks import decode_rle, rle_runs
 from rsvp.parsing.answers import LETTERS
 from rsvp.platform.files import parse_json, read_bytes, validate
-from rsvp.types import Box
+from rsvp.types import BoolMask, Box
 
 S = TypeVar("S", bound="_SceneEntry")
 
@@ -121,30 +121,43 @@ class _SceneFile(AnnotationModel):
     scenes: list[Any]
 
 
-class SceneDataset(BaseDataset):
-    """The samples of a folder of rendered scenes."""
+class _Samples(BaseDataset):
+    # What is asked about each scene, in pairs with the scene
+    model: ClassVar[type[_SceneEntry]]
+    asked: ClassVar[str]
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         document, file, digest = _read(self.folder)
-        scenes = [
-            _checked(scene, number, file, _SceneEntry)
-            for number, scene in enumerate(document.scenes)
-        ]
-        self._samples = [(scene, query) for scene in scenes for query in scene.queries]
-        ids = [query.id for _, query in self._samples]
-        super().__init__(file, digest, ids)
+        scenes = [_checked(one, n, file, self.model) for n, one in enumerate(document.scenes)]
+        self._samples = [(scene, one) for scene in scenes for one in getattr(scene, self.asked)]
+        super().__init__(file, digest, [one.id for _, one in self._samples])
 
     def image_file(self, index: int) -> Path:
         return self.folder / self._samples[index][0].image
 
+    def _objects(self, index: int, places: Sequence[int]) -> tuple[GroundTruthObject, ...]:
+        scene, asked = self._samples[index]
+        return _objects(scene, places, f"{self.file}: {asked.id}")
+
+    def _union(self, index: int, objects: Sequence[GroundTruthObject]) -> BoolMask:
+        scene, _ = self._samples[index]
+        nothing = np.zeros((scene.height, scene.width), np.bool_)
+        union: BoolMask = np.logical_or.reduce([nothing, *(one.mask for one in objects)])
+        return union
+
+
+class SceneDataset(_Samples):
+    """The samples of a folder of rendered scenes."""
+
+    model, asked = _SceneEntry, "queries"
+
     def __getitem__(self, index: int) -> Sample:
-        scene, query = self._samples[index]
-        size, where = (scene.height, scene.width), f"{self.file}: {query.id}"
-        objects = _objects(scene, query.targets, where)
-        image, tag = self.image_file(index), "unseen" if query.unseen else "seen"
-        mask = np.logical_or.reduce([np.zeros(size, np.bool_), *(one.mask for one in objects)])
-        return Sample(query.id, image, query.text, query.kind, mask, objects, tags=(tag,))
+        _, query = self._samples[index]
+        objects = self._objects(index, query.targets)
+        keys = (query.id, self.image_file(index), query.text, query.kind)
+        tag = "unseen" if query.unseen else "seen"
+        return Sample(*keys, self._union(index, objects), objects, tags=(tag,))
 
 
 class SceneQuestionDataset(QuestionDataset):
@@ -177,24 +190,14 @@ class SceneQuestionDataset(QuestionDataset):
         return _objects(scene, targets, f"{self.file}: {question.id}")
 
 
-class TraceSceneDataset(BaseDataset):
+class TraceSceneDataset(_Samples):
     """The questions of scenes made with ``--task trace``; their kind is the number of hops.
 
     A sample's mask and objects are the answer's, its path has every object once; its tag is the
     kind of the question.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        document, file, digest = _read(self.folder)
-        scenes: list[_TraceSceneEntry] = [
-            _checked(scene, n, file, _TraceSceneEntry) for n, scene in enumerate(document.scenes)
-        ]
-        self._samples = [(scene, question) for scene in scenes for question in scene.questions]
-        super().__init__(file, digest, [question.id for _, question in self._samples])
-
-    def image_file(self, index: int) -> Path:
-        return self.folder / self._samples[index][0].image
+    model, asked = _TraceSceneEntry, "questions"
 
     def truth(self, index: int) -> VrtTruth:
         """The objects of the path and of the answer; the classes are the hops and the kind."""
@@ -210,16 +213,12 @@ class TraceSceneDataset(BaseDataset):
         return VrtTruth(question.id, question.text, classes, size, path, answer)
 
     def __getitem__(self, index: int) -> Sample:
-        scene, question = self._samples[index]
-        where = f"{self.file}: {question.id}"
-        path = _objects(scene, question.path_objects, where)
-        objects = _objects(scene, question.answer_objects, where)
-        mask = np.logical_or.reduce(
-            [np.zeros((scene.height, scene.width), np.bool_), *(one.mask for one in objects)]
-        )
-        image, kind = self.image_file(index), question.hops_kind
-        tags = (question.kind,)
-        return Sample(question.id, image, question.text, kind, mask, objects, tags, path=path)
+        _, question = self._samples[index]
+        path = self._objects(index, question.path_objects)
+        objects = self._objects(index, question.answer_objects)
+        keys = (question.id, self.image_file(index), question.text, question.hops_kind)
+        mask, tags = self._union(index, objects), (question.kind,)
+        return Sample(*keys, mask, objects, tags, path=path)
 
 
 def scene_task(folder: str | Path) -> str:

@@ -47,6 +47,7 @@ class SeginwDataset(BaseDataset):
 
     Attributes:
         sets: name -> ground truth, in the order of `SETS`, others after them by name.
+        queries: what each sample asks.
         digest: SHA-256 over the sets' names and files.
     """
 
@@ -58,35 +59,25 @@ class SeginwDataset(BaseDataset):
         if not self.sets:
             raise BadInput(f"no {FOLDER}/{FILE} in {folder} or in a folder of it")
         self._annotations = {name: one.by_image_and_category() for name, one in self.sets.items()}
-        self._queries = [
+        self.queries = [
             CategoryQuery(name, image, category)
             for name, one in self.sets.items()
             for image in one.images
             for category in one.categories
         ]
         named = len(self.sets) > 1
-        ids = [f"{q.set_name}/" * named + f"{q.image_id}/{q.category_id}" for q in self._queries]
-        self._by_id = dict(zip(ids, self._queries, strict=True))
+        ids = [f"{q.set_name}/" * named + f"{q.image_id}/{q.category_id}" for q in self.queries]
         text = "".join(f"{name}\0{one.digest}\0" for name, one in self.sets.items())
         digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
         super().__init__(folder, digest, ids)
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The official sets that are not here; a mean over fewer than 25 is another number."""
-        return tuple(name for name in SETS if name not in self.sets)
-
-    def place(self, sample_id: str) -> CategoryQuery | None:
-        """What a sample id asks for; None for an unknown one."""
-        return self._by_id.get(sample_id)
-
     def image_file(self, index: int) -> Path:
-        query = self._queries[index]
+        query = self.queries[index]
         truth = self.sets[query.set_name]
         return truth.file.parent / truth.images[query.image_id]["file_name"]
 
     def __getitem__(self, index: int) -> Sample:
-        name, image_id, category = self._queries[index]
+        name, image_id, category = self.queries[index]
         return self.sets[name].category_sample(
             image_id,
             category,

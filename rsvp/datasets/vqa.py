@@ -12,7 +12,8 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,7 @@ class Question:
 
 QuestionImage = Path | Callable[[], bytes] | None
 Entry = tuple[Question, QuestionImage]
+Fields = tuple[list[str], dict[str, Any]]  # the files that an image may be, what a Question has
 
 
 class QuestionDataset(BaseDataset):
@@ -82,9 +84,10 @@ class QuestionDataset(BaseDataset):
 
     has_true_looks: ClassVar[bool] = False
 
-    def __init__(self, entries: Sequence[Entry], digest: str, file: Path) -> None:
-        self.questions = [question for question, _ in entries]
-        self._images = [image for _, image in entries]
+    def __init__(self, entries: Iterable[Entry], digest: str, file: Path) -> None:
+        found = list(entries)
+        self.questions = [question for question, _ in found]
+        self._images = [image for _, image in found]
         super().__init__(file, digest, [question.id for question in self.questions])
 
     def true_looks(self, index: int) -> tuple[GroundTruthObject, ...]:  # noqa: ARG002
@@ -115,19 +118,18 @@ class _VstarLine(AnnotationModel):
     label: str
     category: str
 
-    def entry(self, root: Path, where: str) -> Entry:
+    def entry(self) -> Fields:
         options = re.findall(r"^\(([A-Z])\) *(.*)$", self.text, re.MULTILINE)
         if not options or [letter for letter, _ in options] != list(LETTERS[: len(options)]):
-            raise BadInput(f"{where}: the options are not (A), (B), …")
-        return _entry(
-            where,
-            _find_image(root, [self.image], where),
-            id=Path(self.image).with_suffix("").as_posix(),
-            question=self.text.partition("\n(A)")[0].strip(),
-            options=tuple(option.strip() for _, option in options),
-            answer=self.label,
-            kind=self.category,
-        )
+            raise BadInput("the options are not (A), (B), …")
+        path = Path(self.image)
+        return [self.image], {
+            "id": (path.with_suffix("") if path.name else path).as_posix(),
+            "question": self.text.partition("\n(A)")[0].strip(),
+            "options": tuple(option.strip() for _, option in options),
+            "answer": self.label,
+            "kind": self.category,
+        }
 
 
 class _VstarFile(AnnotationModel):
@@ -135,18 +137,16 @@ class _VstarFile(AnnotationModel):
     question: str
     options: Annotated[list[str], Field(min_length=2, max_length=len(LETTERS))]
 
-    def entry(self, root: Path, where: str, name: str) -> Entry:
+    def entry(self, name: str) -> Fields:
         order = list(range(len(self.options)))
         random.Random(name).shuffle(order)
-        return _entry(
-            where,
-            _find_image(root, [name + suffix for suffix in VSTAR_SUFFIXES], where),
-            id=name,
-            question=self.question.strip(),
-            options=tuple(self.options[place] for place in order),
-            answer=LETTERS[order.index(0)],
-            kind=name.partition("/")[0],
-        )
+        return [name + suffix for suffix in VSTAR_SUFFIXES], {
+            "id": name,
+            "question": self.question.strip(),
+            "options": tuple(self.options[place] for place in order),
+            "answer": LETTERS[order.index(0)],
+            "kind": name.partition("/")[0],
+        }
 
 
 class _VisuLogicLine(AnnotationModel):
@@ -157,16 +157,14 @@ class _VisuLogicLine(AnnotationModel):
     label: str
     tag: str = "all"
 
-    def entry(self, root: Path, where: str) -> Entry:
-        return _entry(
-            where,
-            _find_image(root, [self.image_path], where),
-            id=self.id,
-            question=self.question.strip(),
-            options=tuple(LETTERS[:4]),
-            answer=self.label.strip().upper(),
-            kind=self.tag,
-        )
+    def entry(self) -> Fields:
+        return [self.image_path], {
+            "id": self.id,
+            "question": self.question.strip(),
+            "options": tuple(LETTERS[:4]),
+            "answer": self.label.strip().upper(),
+            "kind": self.tag,
+        }
 
 
 class _PopeLine(AnnotationModel):
@@ -176,15 +174,13 @@ class _PopeLine(AnnotationModel):
     text: str
     label: str
 
-    def entry(self, root: Path, where: str, prefix: str, kind: str) -> Entry:
-        return _entry(
-            where,
-            _find_image(root, [top + self.image for top in POPE_TOPS], where),
-            id=f"{prefix}{self.question_id}",
-            question=self.text,
-            answer=self.label,
-            kind=kind,
-        )
+    def entry(self, prefix: str, kind: str) -> Fields:
+        return [top + self.image for top in POPE_TOPS], {
+            "id": f"{prefix}{self.question_id}",
+            "question": self.text,
+            "answer": self.label,
+            "kind": kind,
+        }
 
 
 class _MmvpRow(AnnotationModel):
@@ -199,20 +195,18 @@ class _MmvpRow(AnnotationModel):
     options: Annotated[str, Field(alias="Options")]
     answer: Annotated[str, Field(alias="Correct Answer")]
 
-    def entry(self, root: Path, where: str) -> Entry:
+    def entry(self) -> Fields:
         _, *parts = re.split(r"\(([a-z])\)", self.options)
         letters = "".join(parts[::2])
         if not letters or not LETTERS.lower().startswith(letters):
-            raise BadInput(f"{where}: the options are not (a), (b), …")
-        return _entry(
-            where,
-            _find_image(root, [f"{top}{self.index}.jpg" for top in MMVP_TOPS], where),
-            id=self.index,
-            question=self.question,
-            options=tuple(part.strip() for part in parts[1::2]),
-            answer=self.answer.strip("() ").upper(),
-            group=(str((int(self.index) + 1) // 2),),
-        )
+            raise BadInput("the options are not (a), (b), …")
+        return [f"{top}{self.index}.jpg" for top in MMVP_TOPS], {
+            "id": self.index,
+            "question": self.question,
+            "options": tuple(part.strip() for part in parts[1::2]),
+            "answer": self.answer.strip("() ").upper(),
+            "group": (str((int(self.index) + 1) // 2),),
+        }
 
 
 class _HallusionEntry(AnnotationModel):
@@ -226,23 +220,19 @@ class _HallusionEntry(AnnotationModel):
     question: str
     gt_answer: Annotated[Literal["0", "1"], BeforeValidator(_as_text)]
 
-    def entry(self, root: Path, where: str) -> Entry:
-        image = None
-        if self.visual_input != "0":
-            name = f"{self.category}/{self.subcategory}/{self.set_id}_{self.figure_id}.png"
-            image = _find_image(root, [top + name for top in HALLUSION_TOPS], where)
+    def entry(self) -> Fields:
+        name = f"{self.category}/{self.subcategory}/{self.set_id}_{self.figure_id}.png"
+        names = [top + name for top in HALLUSION_TOPS] if self.visual_input != "0" else []
         key = f"{self.category}_{self.subcategory}_{self.set_id}"
         # VS questions are asked without their figure first; VD's first figure is the original one.
         figure = "" if (self.category, self.figure_id) == ("VS", "0") else f"{key}_{self.figure_id}"
-        return _entry(
-            where,
-            image,
-            id=f"{key}_{self.figure_id}_{self.question_id}",
-            question=self.question,
-            answer=YES if self.gt_answer == "1" else NO,
-            kind=self.category,
-            group=(figure, f"{key}_{self.question_id}"),
-        )
+        return names, {
+            "id": f"{key}_{self.figure_id}_{self.question_id}",
+            "question": self.question,
+            "answer": YES if self.gt_answer == "1" else NO,
+            "kind": self.category,
+            "group": (figure, f"{key}_{self.question_id}"),
+        }
 
 
 def vstar(folder: str | Path) -> QuestionDataset:
@@ -258,11 +248,11 @@ def vstar(folder: str | Path) -> QuestionDataset:
         return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), listed)
     files = sorted(root.glob("*/*.json"))
     found = {f.relative_to(root).with_suffix("").as_posix(): read_bytes(f) for f in files}
-    entries = []
+    single: list[Entry] = []
     for file, (name, data) in zip(files, found.items(), strict=True):
         where = str(file)
-        entries += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
-    return QuestionDataset(entries, digest_files(found.items()), root)
+        single += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
+    return QuestionDataset(single, digest_files(found.items()), root)
 
 
 def visulogic(folder: str | Path) -> QuestionDataset:
@@ -282,7 +272,7 @@ def hrbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
     """
     table = open_table(Path(folder), split)
     rotations = optional_texts(table, "cycle_category", "0")
-    entries = list(_choices(table, [(rotation,) for rotation in rotations]))
+    entries = _choices(table, [(rotation,) for rotation in rotations])
     return QuestionDataset(entries, table.digest, table.file)
 
 
@@ -360,16 +350,17 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> I
             options.pop()
         if len(options) < 2:
             raise BadInput(f"{table.file}: {index}: fewer than two options")
-        yield _entry(
-            str(table.file),
-            partial(table.image, row),
-            id=index,
-            question="\n".join(filter(None, (_without_nan(hints[row]), questions[row]))),
-            options=tuple(options),
-            answer=answers[row] or None,
-            kind=kinds[row],
-            group=groups[row],
-        )
+        with _named(str(table.file)):
+            question = Question(
+                id=index,
+                image=None,
+                question="\n".join(filter(None, (_without_nan(hints[row]), questions[row]))),
+                options=tuple(options),
+                answer=answers[row] or None,
+                kind=kinds[row],
+                group=groups[row],
+            )
+        yield question, partial(table.image, row)
 
 
 def _without_nan(text: str) -> str:
@@ -390,26 +381,26 @@ def _rotations(question: Question) -> Iterator[Question]:
 
 def _entries(
     model: type[Any], rows: Iterable[tuple[object, str]], root: Path, *args: str
-) -> list[Entry]:
+) -> Iterator[Entry]:
     """The entries of rows, each with how errors name it; `args` are passed to the model."""
-    return [
-        validate(model.model_validate, values, where).entry(root, where, *args)
-        for values, where in rows
-    ]
+    for values, where in rows:
+        row = validate(model.model_validate, values, where)
+        with _named(where):
+            names, fields = row.entry(*args)
+            question = Question(image=None, **fields)
+        files = [inside(root, name, where) for name in names]
+        # The first file that is there, else the first of all.
+        image = next((file for file in files if file.is_file()), files[0] if files else None)
+        yield question, image
 
 
-def _entry(where: str, image: QuestionImage, **values: Any) -> Entry:
-    """A question and its image; a fault of the question begins with `where`."""
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """A fault of a question begins with `where`."""
     try:
-        return Question(image=None, **values), image
+        yield
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-
-
-def _find_image(root: Path, names: Iterable[str], where: str) -> Path:
-    """The first of these files that is there, else the first of all."""
-    files = [inside(root, name, where) for name in names]
-    return next((file for file in files if file.is_file()), files[0])
 
 
 def _json_lines(data: bytes, file: Path) -> Iterator[tuple[Any, str]]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rsvp.embedded.drafts import choice
+from rsvp.embedded import vocabulary
+from rsvp.embedded.drafts import Rng, choice
 from rsvp.embedded.vocabulary import FOLDER, plural
-from rsvp.embedded.wording import Rng, Wording
+from rsvp.embedded.wording import Wording
 from rsvp.translation import Translator
 
 ENGLISH = "en"
@@ -98,10 +98,9 @@ _CONTRACTIONS = {
 }
 
 
-@cache
 def tables(language: str) -> Mapping[str, Any]:
     """What a language's file holds."""
-    return tomllib.loads((TABLES / f"{language}.toml").read_text(encoding="utf-8"))
+    return vocabulary.tables(f"languages/{language}.toml")
 
 
 @cache

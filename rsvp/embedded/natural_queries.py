@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from rsvp.embedded import descriptions
 from rsvp.embedded.drafts import (
-    MARGIN,
     Draft,
-    Maker,
     Objects,
     Rng,
     alike,
+    alone,
+    by_size,
     choice,
     fitting,
     left_to_right,
@@ -21,6 +21,8 @@ from rsvp.embedded.drafts import (
     square_side,
 )
 from rsvp.embedded.wording import Wording
+
+Maker = Callable[[Objects, Rng, Wording], Draft | None]
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 MOST_TARGETS = 4
@@ -72,15 +74,13 @@ def described_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | Non
 
 def several_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
     """Two or three things, each the only one of its name."""
-    alone = [
-        i for i in shuffled(range(len(objects)), rng) if len(alike(objects, objects[i])[1]) == 1
-    ]
+    found = [i for i in shuffled(range(len(objects)), rng) if alone(objects, i)]
     count = 3 if rng.random() < 0.2 else 2
-    if len(alone) < count:
+    if len(found) < count:
         return None
-    names = [objects[i].category.name for i in alone[:count]]
+    names = [objects[i].category.name for i in found[:count]]
     text = wording.text("several" if count == 2 else "three", rng, *names)
-    return Draft(text, alone[:count], alone[:count])
+    return Draft(text, found[:count], found[:count])
 
 
 def except_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
@@ -120,12 +120,10 @@ def comparative_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | N
         noun, pool = choice(pairs, rng)
         nouns, form = [noun], "comparative"
     else:
-        alone = [i for i, o in enumerate(objects) if len(alike(objects, o)[1]) == 1]
-        pool = shuffled(alone, rng)[:2]
+        pool = shuffled([i for i in range(len(objects)) if alone(objects, i)], rng)[:2]
         nouns, form = [objects[i].category.name for i in pool], "comparative of two"
-    order = sorted(pool, key=lambda i: sign * objects[i].box.area)
-    areas = sorted(objects[i].box.area for i in pool)
-    if len(pool) < 2 or areas[1] < MARGIN * areas[0]:
+    order = by_size(objects, pool, sign)
+    if not order:
         return None
     return Draft(wording.text(form, rng, word, *nouns), order[:1], order)
 
@@ -196,11 +194,7 @@ def all_natural_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | N
 
 def _pools(objects: Objects, wording: Wording) -> list[tuple[str, list[int]]]:
     """What objects have in common: names, groups and shared nouns, and the objects of each."""
-    pools = {
-        alike(objects, o, form)[0]: alike(objects, o, form)[1]
-        for form in ("group", "name")
-        for o in objects
-    }
+    pools = dict(alike(objects, o, form) for form in ("group", "name") for o in objects)
     for noun, fits in descriptions.shared("nouns", unseen=wording.unseen).items():
         pool = fitting(objects, fits)
         if len(pool) >= 2 and not CLAUSE_WORDS & set(noun.split()):

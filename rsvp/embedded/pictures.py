@@ -48,6 +48,5 @@ class SceneImages:
         return AnnotatedImage(f"scenes:{self.seed}/{index}", scene.rgb, tuple(found))
 
     def random_text(self, rng: np.random.Generator) -> str:
-        """The name of a category."""
         vocabulary = categories()
         return vocabulary[int(rng.integers(len(vocabulary)))].name

@@ -9,35 +9,33 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
 from rsvp.embedded import descriptions
 from rsvp.embedded.drafts import (
-    MARGIN,
+    EDGES,
+    ORDINALS,
+    SIDES,
     Draft,
-    Maker,
     Objects,
     Rng,
     alike,
+    alone,
+    beside,
+    by_distance,
+    by_size,
     choice,
+    fitting,
+    in_row,
     keyword_tables,
     left_to_right,
     shuffled,
     square_side,
 )
-from rsvp.embedded.natural_queries import NATURAL_MAKERS
+from rsvp.embedded.natural_queries import NATURAL_MAKERS, Maker
 from rsvp.embedded.vocabulary import categories, groups
 from rsvp.embedded.wording import PLAIN_WORDING, Wording
-
-ORDINALS = ("first", "second", "third", "fourth")
-
-# Side of an anchor -> the axis (0 is x, 1 is y) and the direction in which it lies.
-SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
-
-# Edge where counting starts, the axis along which it goes, and its direction.
-EDGES = (("left", 0, 1), ("right", 0, -1), ("top", 1, 1), ("bottom", 1, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def keyword_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
     for form, table, most in keyword_tables():
         found = []
         for topic, indices in table.items():
-            matching = [i for i, o in enumerate(objects) if o.category.index in indices]
+            matching = fitting(objects, indices)
             if 1 <= len(matching) <= most and (text := wording.text(form, rng, topic)):
                 found.append((text, topic, left_to_right(objects, matching)))
         options += [found] if found else []
@@ -103,11 +101,7 @@ def attribute_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | Non
     pools: list[tuple[str, list[int]]] = [("object", list(range(len(objects))))]
     pools += [alike(objects, o, form) for o in objects for form in ("name", "group")]
     for noun, pool in shuffled(pools, rng):
-        order = sorted(pool, key=lambda i: sign * objects[i].box.area)
-        if len(order) < 2:
-            continue
-        first, second = (objects[i].box.area for i in order[:2])
-        if max(first, second) >= MARGIN * min(first, second):
+        if order := by_size(objects, pool, sign):
             text = wording.text("attribute", rng, word, noun)
             return Draft(text, order[:1], order[:3], f"{word} {noun}")
     return None
@@ -117,8 +111,7 @@ def relation_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None
     """An object by its position relative to an anchor, which is the only one of its name."""
     for relation in shuffled((_nearest, _beside, _between), rng):
         for anchor in shuffled(range(len(objects)), rng):
-            alone = len(alike(objects, objects[anchor])[1]) == 1
-            if alone and (draft := relation(objects, anchor, rng, wording)):
+            if alone(objects, anchor) and (draft := relation(objects, anchor, rng, wording)):
                 return draft
     return None
 
@@ -130,14 +123,10 @@ def ordinal_query(objects: Objects, rng: Rng, wording: Wording) -> Draft | None:
         if not 2 <= len(pool) <= len(ORDINALS):
             continue
         for edge, axis, sign in shuffled(EDGES, rng):
-            position = {j: sign * objects[j].box.center[axis] for j in pool}
-            order = sorted(pool, key=position.__getitem__)
-            gaps = [position[b] - position[a] for a, b in pairwise(order)]
-            if min(gaps) < 0.25 * square_side(o):
-                continue
-            rank = int(rng.integers(len(order)))
-            text = wording.text("ordinal", rng, ORDINALS[rank], name, edge)
-            return Draft(text, [order[rank]], order, f"{ORDINALS[rank]} {name}")
+            if order := in_row(objects, pool, axis, sign, square_side(o)):
+                rank = int(rng.integers(len(order)))
+                text = wording.text("ordinal", rng, ORDINALS[rank], name, edge)
+                return Draft(text, [order[rank]], order, f"{ORDINALS[rank]} {name}")
     return None
 
 
@@ -219,15 +208,11 @@ ALL_KINDS = (*KINDS, *NATURAL_MAKERS)  # the others are asked in natural wording
 
 def _nearest(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft | None:
     """The object, or the one of a name, that is clearly nearest to the anchor."""
-    reference, center = objects[anchor].category.name, objects[anchor].box.center
-    distances = [float(np.hypot(*np.subtract(o.box.center, center))) for o in objects]
+    reference = objects[anchor].category.name
     pools = [("object", [i for i in range(len(objects)) if i != anchor])]
     pools += [alike(objects, o) for o in objects if o.category.name != reference]
     for noun, pool in shuffled(pools, rng):
-        if len(pool) < 2:
-            continue
-        order = sorted(pool, key=distances.__getitem__)
-        if distances[order[1]] >= MARGIN * distances[order[0]]:
+        if order := by_distance(objects, pool, anchor):
             text = wording.text("nearest", rng, noun, reference)
             return Draft(text, order[:1], [anchor, *order[:2]], f"nearest {noun}")
     return None
@@ -236,17 +221,14 @@ def _nearest(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft
 def _beside(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft | None:
     """The only object of a name that lies clearly to one side of the anchor."""
     side, (axis, sign) = choice(tuple(SIDES.items()), rng)
-    reference, center = objects[anchor].category.name, objects[anchor].box.center
-    gap = 0.4 * square_side(objects[anchor])
+    reference = objects[anchor].category.name
     for o in shuffled(objects, rng):
         noun, pool = alike(objects, o)
         if noun == reference:
             continue
-        offset = {j: sign * (objects[j].box.center[axis] - center[axis]) for j in pool}
-        clear = [j for j in offset if offset[j] > gap]
-        unclear = [j for j in offset if abs(offset[j]) <= gap]
-        if len(clear) == 1 and not unclear and (len(offset) > 1 or rng.random() < 0.4):
-            order = sorted(offset, key=lambda j: -offset[j])[:3]
+        clear, unclear = beside(objects, pool, anchor, side)
+        if len(clear) == 1 and not unclear and (len(pool) > 1 or rng.random() < 0.4):
+            order = sorted(pool, key=lambda j: -sign * objects[j].box.center[axis])[:3]
             text = wording.text("beside", rng, noun, side, reference)
             return Draft(text, clear, [anchor, *order], f"{side} {noun}")
     return None
@@ -255,13 +237,12 @@ def _beside(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft 
 def _between(objects: Objects, anchor: int, rng: Rng, wording: Wording) -> Draft | None:
     """The only object between the anchor and another one, with no second candidate near."""
     for other in shuffled(range(len(objects)), rng):
-        name, same = alike(objects, objects[other])
-        if other == anchor or len(same) != 1:
+        if other == anchor or not alone(objects, other):
             continue
         inside, unclear = objects_between(objects, anchor, other)
         if len(inside) == 1 and not unclear:
-            start = objects[anchor].category.name
-            text = wording.text("between", rng, "object", start, name)
+            ends = [objects[i].category.name for i in (anchor, other)]
+            text = wording.text("between", rng, "object", *ends)
             return Draft(text, inside, [anchor, other, inside[0]], "between")
     return None
 

@@ -8,11 +8,10 @@ the objects that it is about, and whether it needs a closer look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -24,92 +23,34 @@ from rsvp.embedded.details import (
     Layout,
     alternatives,
     place,
-    readable,
-    sample_layout,
     sample_value,
 )
-from rsvp.embedded.drafts import MARGIN, Rng, alike, choice, shuffled, square_side
-from rsvp.embedded.queries import SIDES
+from rsvp.embedded.drafts import (
+    SIDES,
+    Rng,
+    alike,
+    by_size,
+    choice,
+    different,
+    fitting,
+    further,
+    shuffled,
+    square_side,
+)
+from rsvp.embedded.layouts import Seen, sample_layout, see
 from rsvp.embedded.rendering import SceneObject, paint, visible_objects
-from rsvp.embedded.scenes import ATTEMPTS, object_entry
-from rsvp.embedded.traces import WORDINGS, Describe, plain_name
-from rsvp.embedded.vocabulary import DEFAULT_STYLE, categories, groups, plural
+from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_STYLES, BaseScene, object_entry
+from rsvp.embedded.traces import PLACES, AskedOptions, Describe, plain_name
+from rsvp.embedded.vocabulary import categories, groups, plural
+from rsvp.embedded.wording import TABLES
 from rsvp.errors import RsvpError
 from rsvp.types import RgbArray
 
-VIEW = 240  # side of the view that decides which details are covered, pixels
 SMALLEST_SCENE, LARGEST_SCENE = 1200, 2400  # side, pixels
-LEAST_VISIBLE = 0.6  # share of a thing
 THERE_IS_NONE = "there is none"
+YES_NO = ("yes", "no")
 MOST_CHOICES = 6
 DISTRACTED = 0.25  # share of the detail questions with THERE_IS_NONE as a wrong choice
-
-# What a detail question says: {} is the thing, {c} is digit or letter.
-DETAIL_PHRASES: Mapping[str, Sequence[str]] = {
-    "tag": (
-        "which {c} is on the tag of the {}?", "what does the tag on the {} say?",
-        "which {c} does the tag of the {} show?", "what is written on the {}'s tag?",
-        "read the tag on the {}", "look at the {}: which {c} is on its tag?",
-    ),
-    "dot": (
-        "what colour is the dot on the {}?", "which colour does the dot on the {} have?",
-        "look at the {}: what colour is its dot?", "what is the color of the {}'s dot?",
-        "name the colour of the dot on the {}",
-    ),
-    "arrow": (
-        "which way does the arrow on the {} point?", "where does the arrow on the {} point to?",
-        "in which direction does the {}'s arrow point?",
-        "look at the {}: which way does its arrow point?",
-        "name the direction of the arrow on the {}",
-    ),
-    "spots": (
-        "how many spots are on the plate of the {}?", "how many spots does the {}'s plate show?",
-        "count the spots on the plate of the {}",
-        "look at the {}: how many spots are on its plate?",
-        "what is the number of spots on the {}'s plate?",
-    ),
-}  # fmt: skip
-SAME_PHRASES: Mapping[str, Sequence[str]] = {
-    "tag": (
-        "do the {} and the {} have the same tag?", "do the tags of the {} and the {} say the same?",
-    ),
-    "dot": (
-        "do the {} and the {} have dots of the same colour?",
-        "is the dot on the {} of the same colour as the one on the {}?",
-    ),
-    "arrow": (
-        "do the arrows on the {} and the {} point the same way?",
-        "does the {}'s arrow point the same way as the one on the {}?",
-    ),
-    "spots": (
-        "do the plates of the {} and the {} show the same number of spots?",
-        "are there as many spots on the plate of the {} as on that of the {}?",
-    ),
-}  # fmt: skip
-WHICH_PHRASES: Mapping[str, Sequence[str]] = {
-    "tag": (
-        "which one has the tag {}, the {} or the {}?", "whose tag says {}, the {}'s or the {}'s?",
-    ),
-    "dot": ("which one has the {} dot, the {} or the {}?",),
-    "arrow": ("whose arrow points {}, the {}'s or the {}'s?",),
-    "spots": ("which plate shows {} spots, that of the {} or that of the {}?",),
-}  # fmt: skip
-RELATION_PHRASES = ("is the {} {} the {}?", "does the {} lie {} the {}?")
-SIZE_PHRASES: Mapping[str, Sequence[str]] = {
-    "bigger": (
-        "which of the two is bigger, the {} or the {}?", "what is larger: the {} or the {}?",
-    ),
-    "smaller": (
-        "which of the two is smaller, the {} or the {}?", "what is tinier: the {} or the {}?",
-    ),
-}  # fmt: skip
-COUNT_PHRASES = (
-    "how many {} are there?", "how many {} can you see?", "count the {}",
-    "what is the number of {} in the picture?",
-)  # fmt: skip
-PRESENCE_PHRASES = (
-    "is there {} in the picture?", "is there {}?", "can you see {}?", "does the picture show {}?",
-)  # fmt: skip
 
 # The kinds of the first questions of 16 scenes, in turn.
 TURNS = (
@@ -141,79 +82,28 @@ class ChoiceQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class QaScene:
-    """A large scene: (H, W, 3) uint8, its layout, objects (in the same order) and questions."""
+class QaScene(BaseScene):
+    """A large scene with questions; the things of its layout are its objects, in the same order."""
 
-    rgb: RgbArray = field(repr=False)
     layout: Layout
-    objects: tuple[SceneObject, ...]
     questions: tuple[ChoiceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`; `name` is its image file."""
-        height, width = self.rgb.shape[:2]
-        carried = [{d.kind: d.value for d in thing.details} for thing in self.layout]
-        return {
-            "image": name,
-            "height": height,
-            "width": width,
-            "objects": [
-                {
-                    **object_entry(o),
-                    **{kind: details.get(kind) for kind in ("tag", "dot", "arrow")},
-                    "spots": int(details.get("spots", 0)),
-                }
-                for o, details in zip(self.objects, carried, strict=True)
-            ],
-            "questions": [
-                {
-                    "id": f"{Path(name).stem}/{k}",
-                    "kind": q.kind,
-                    "text": q.text,
-                    "choices": list(q.choices),
-                    "answer": q.answer,
-                    "targets": list(q.targets),
-                    "needs_look": q.needs_look,
-                }
-                for k, q in enumerate(self.questions)
-            ],
-        }
-
-
-class Seen(NamedTuple):
-    """What questions are made of: the objects of a scene, and what can be read on each."""
-
-    layout: Layout
-    objects: tuple[SceneObject, ...]
-    details: Sequence[Mapping[str, str]]
-
-    def alone(self, i: int) -> bool:
-        """Whether no other object has its name."""
-        return len(alike(self.objects, self.objects[i])[1]) == 1
-
-    def carriers(self, kind: str) -> list[int]:
-        """The objects with a readable detail of a kind that are alone of their name."""
-        return [i for i, found in enumerate(self.details) if kind in found and self.alone(i)]
+        objects = []
+        for o, thing in zip(self.objects, self.layout, strict=True):
+            shown: dict[str, Any] = dict.fromkeys(("tag", "dot", "arrow")) | {"spots": 0}
+            shown |= {d.kind: int(d.value) if d.kind == "spots" else d.value for d in thing.details}
+            objects.append(object_entry(o) | shown)
+        return self.entry(name, objects, questions=map(asdict, self.questions))
 
 
 def qa_scenes(
-    n: int,
-    seed: int,
-    *,
-    size: int | None = None,
-    kinds: Sequence[str] = TURNS,
-    count: int = 1,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    n: int, seed: int, *, kinds: Sequence[str] = TURNS, **options: Unpack[AskedOptions]
 ) -> Iterator[QaScene]:
     """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_qa`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
-        kind = kinds[i % len(kinds)]
-        yield render_qa(
-            rng, kind=kind, size=size, count=count, photos=photos, describe=describe, styles=styles
-        )
+        yield render_qa(rng, kind=kinds[i % len(kinds)], **options)
 
 
 def render_qa(
@@ -224,14 +114,12 @@ def render_qa(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    styles: Sequence[str] = DEFAULT_STYLES,
 ) -> QaScene:
-    """One scene with up to `count` questions, the first of this kind or of a random one.
+    """One scene, its first question of this kind or of a random one; see `AskedOptions`.
 
     Args:
-        size: side of the square image, pixels; None for 1,200 to 2,400 at random. Questions and
-            layout do not depend on it.
-        describe: how things are called in the questions.
+        size: None for 1,200 to 2,400 at random. Questions and layout do not depend on it.
 
     Raises:
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
@@ -244,15 +132,11 @@ def render_qa(
     objects = visible_objects(paint(canvas, placed), placed)
     if objects is None:
         raise RsvpError(f"a thing of the scene is not visible at {side} pixels")
-    return QaScene(canvas, seen.layout, objects, questions)
+    return QaScene(canvas, objects, seen.layout, questions)
 
 
 def compose(
-    kind: str,
-    count: int,
-    rng: Rng,
-    describe: Describe = plain_name,
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    kind: str, count: int, rng: Rng, describe: Describe, styles: Sequence[str]
 ) -> tuple[Seen, tuple[ChoiceQuestion, ...]]:
     """A layout that allows a question of this kind, with up to `count` questions."""
     for _ in range(ATTEMPTS):
@@ -266,40 +150,19 @@ def compose(
             styles=styles,
         )
         seen = None if layout is None else see(layout)
-        if seen and (first := make_question(kind, seen, rng, describe)):
+        if seen and (first := MAKERS[kind](seen, rng, describe)):
             break
     else:
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
-    questions = [first]
-    for other in shuffled(TURNS, rng)[: 2 * (count - 1)]:
-        question = make_question(other, seen, rng, describe)
-        if question and len(questions) < count and question.text not in {q.text for q in questions}:
-            questions.append(question)
-    return seen, tuple(questions)
-
-
-def see(layout: Layout) -> Seen | None:
-    """The objects of a layout and the details that can be read; None where too much is hidden."""
-    placed = place(layout, WHOLE, VIEW)
-    canvas = np.zeros((VIEW, VIEW, 3), np.uint8)
-    objects = visible_objects(paint(canvas, placed), placed)
-    if objects is None or min(o.visible for o in objects) < LEAST_VISIBLE:
-        return None
-    return Seen(layout, objects, readable(layout, objects))
-
-
-def make_question(
-    kind: str, seen: Seen, rng: Rng, describe: Describe = plain_name
-) -> ChoiceQuestion | None:
-    """A question of this kind, or None where the scene allows none."""
-    return MAKERS[kind](seen, rng, describe)
+    others = (MAKERS[other](seen, rng, describe) for other in further(TURNS, count, rng))
+    return seen, different(first, others, count)
 
 
 def detail_question(
     seen: Seen, rng: Rng, describe: Describe, detail: str, among: Sequence[int] | None = None
 ) -> ChoiceQuestion | None:
     """What a detail of a thing shows; `among`: the things that may be asked about."""
-    carriers = [i for i in seen.carriers(detail) if among is None or i in among]
+    carriers = seen.carriers(detail, among)
     if not carriers:
         return None
     i = choice(carriers, rng)
@@ -334,27 +197,22 @@ def both_question(
 ) -> ChoiceQuestion | None:
     """A comparison of the details of two things that stand close together."""
     detail = detail or choice(tuple(VALUES), rng)
-    carriers = [i for i in seen.carriers(detail) if among is None or i in among]
-    near = [
-        (i, k)
-        for i in carriers
-        for k in carriers
-        if i != k and _distance(seen.layout, i, k) < seen.layout[i].side + seen.layout[k].side
-    ]
+    carriers = seen.carriers(detail, among)
+    near = [(i, k) for i in carriers for k in carriers if i != k and seen.near(i, k)]
     if not near:
         return None
     i, k = choice(near, rng)
     shown = seen.details[i][detail], seen.details[k][detail]
     if rng.random() < 0.5 and shown[0] != shown[1]:
-        names = tuple(seen.objects[j].category.name for j in (i, k))
+        names = [seen.objects[j].category.name for j in (i, k)]
         value = choice(shown, rng)
-        text = choice(WHICH_PHRASES[detail], rng).format(value, *names)
-        order = names if rng.random() < 0.5 else names[::-1]
-        answer = order.index(names[shown.index(value)])
-        return ChoiceQuestion("both", text, order, answer, (i, k), True)
+        text = choice(TABLES["which"][detail], rng).format(value, *names)
+        right = names[shown.index(value)]
+        return _either("both", text, names, right, targets=(i, k), rng=rng, look=True)
     words = (describe(seen.objects[j].category, rng) for j in (i, k))
-    text = choice(SAME_PHRASES[detail], rng).format(*words)
-    return _yes_no("both", text, shown[0] == shown[1], (i, k), rng, look=True)
+    text = choice(TABLES["same"][detail], rng).format(*words)
+    right = YES_NO[shown[0] != shown[1]]
+    return _either("both", text, YES_NO, right, targets=(i, k), rng=rng, look=True)
 
 
 def relation_question(
@@ -364,32 +222,31 @@ def relation_question(
     side, (axis, sign) = choice(tuple(SIDES.items()), rng)
     objects = seen.objects
     yes = bool(rng.random() < 0.5)
-    alone = [i for i in range(len(objects)) if seen.alone(i) and (among is None or i in among)]
-    for i in shuffled(alone, rng):
-        for k in shuffled(alone, rng):
+    single = seen.alone(among)
+    for i in shuffled(single, rng):
+        for k in shuffled(single, rng):
             gap = 0.5 * (square_side(objects[i]) + square_side(objects[k])) / 2
             offset = sign * (objects[i].box.center[axis] - objects[k].box.center[axis])
             if i != k and abs(offset) > gap and (offset > 0) == yes:
                 words = [describe(objects[j].category, rng) for j in (i, k)]
-                phrase = choice(RELATION_PHRASES, rng)
-                text = phrase.format(words[0], choice(WORDINGS[side], rng), words[1])
-                return _yes_no("relation", text, yes, (i, k), rng)
+                phrase = choice(TABLES["ask"]["relation"], rng)
+                text = phrase.format(words[0], choice(PLACES[side], rng), words[1])
+                right = YES_NO[not yes]
+                return _either("relation", text, YES_NO, right, targets=(i, k), rng=rng)
     return None
 
 
 def size_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:  # noqa: ARG001
     """Which of two things is bigger or smaller, by a clear margin."""
-    word = choice(tuple(SIZE_PHRASES), rng)
-    alone = [i for i in range(len(seen.objects)) if seen.alone(i)]
-    for i in shuffled(alone, rng):
-        for k in shuffled(alone, rng):
-            first, second = (seen.objects[j].box.area for j in (i, k))
-            if i != k and max(first, second) >= MARGIN * min(first, second):
-                names = tuple(seen.objects[j].category.name for j in (i, k))
-                text = choice(SIZE_PHRASES[word], rng).format(*names)
-                order = names if rng.random() < 0.5 else names[::-1]
-                best = names[int((second > first) == (word == "bigger"))]
-                return ChoiceQuestion("size", text, order, order.index(best), (i, k), False)
+    word = choice(tuple(TABLES["size"]), rng)
+    single = seen.alone()
+    for i in shuffled(single, rng):
+        for k in shuffled(single, rng):
+            if i != k and (order := by_size(seen.objects, (i, k), -1)):
+                names = [seen.objects[j].category.name for j in (i, k)]
+                text = choice(TABLES["size"][word], rng).format(*names)
+                best = seen.objects[order[0 if word == "bigger" else 1]].category.name
+                return _either("size", text, names, best, targets=(i, k), rng=rng)
     return None
 
 
@@ -402,7 +259,7 @@ def count_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion |
     if not pools or (not several and rng.random() < 0.7):
         return None
     noun, pool = choice(several if several and rng.random() < 0.8 else pools, rng)
-    text = choice(COUNT_PHRASES, rng).format(plural(noun))
+    text = choice(TABLES["ask"]["count"], rng).format(plural(noun))
     low = max(1, len(pool) - int(rng.integers(4)))
     numbers = range(low, max(len(pool), low + int(rng.integers(1, 5))) + 1)
     choices = tuple(str(n) for n in numbers)
@@ -413,18 +270,17 @@ def presence_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestio
     """Whether something is there."""
     yes = bool(rng.random() < 0.5)
     present = {o.category.index for o in seen.objects}
-    targets: tuple[int, ...] = ()
     if rng.random() < 0.3:
         shown = {o.category.group for o in seen.objects}
         noun = choice([g for g in groups() if (g in shown) == yes], rng)
-        targets = tuple(i for i, o in enumerate(seen.objects) if o.category.group == noun)
+        targets = [i for i, o in enumerate(seen.objects) if o.category.group == noun]
     else:
         category = choice([c for c in categories() if (c.index in present) == yes], rng)
-        targets = tuple(i for i, o in enumerate(seen.objects) if o.category is category)
+        targets = fitting(seen.objects, frozenset([category.index]))
         noun = describe(category, rng)
     article = "an" if noun[0].lower() in "aeiou" else "a"
-    text = choice(PRESENCE_PHRASES, rng).format(f"{article} {noun}")
-    return _yes_no("presence", text, yes, targets, rng)
+    text = choice(TABLES["ask"]["presence"], rng).format(f"{article} {noun}")
+    return _either("presence", text, YES_NO, YES_NO[not yes], targets=targets, rng=rng)
 
 
 def absent_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion:
@@ -470,7 +326,7 @@ def _detail_choice(
 
 def _detail_text(detail: str, value: str, thing: str, rng: Rng) -> str:
     kind = "digit" if value in DIGITS else "letter"
-    return choice(DETAIL_PHRASES[detail], rng).format(thing, c=kind)
+    return choice(TABLES["detail"][detail], rng).format(thing, c=kind)
 
 
 def _choices(
@@ -490,11 +346,19 @@ def _choices(
     return (*found, THERE_IS_NONE) if none else tuple(found)
 
 
-def _yes_no(
-    kind: str, text: str, yes: bool, targets: tuple[int, ...], rng: Rng, *, look: bool = False
+def _either(
+    kind: str,
+    text: str,
+    choices: Sequence[str],
+    right: str,
+    *,
+    targets: Sequence[int],
+    rng: Rng,
+    look: bool = False,
 ) -> ChoiceQuestion:
-    order = ("yes", "no") if rng.random() < 0.5 else ("no", "yes")
-    return ChoiceQuestion(kind, text, order, order.index("yes" if yes else "no"), targets, look)
+    """A question with two choices in random order."""
+    order = tuple(choices) if rng.random() < 0.5 else tuple(choices[::-1])
+    return ChoiceQuestion(kind, text, order, order.index(right), tuple(targets), look)
 
 
 def _holds(o: SceneObject, x: float, y: float) -> bool:
@@ -502,7 +366,3 @@ def _holds(o: SceneObject, x: float, y: float) -> bool:
     size = len(o.mask)
     x, y, (x0, y0, x1, y1) = x * size, y * size, o.box.xyxy
     return x0 <= x < x1 and y0 <= y < y1 and not o.mask[int(y), int(x)]
-
-
-def _distance(layout: Layout, i: int, k: int) -> float:
-    return float(np.hypot(layout[i].x - layout[k].x, layout[i].y - layout[k].y))

@@ -19,10 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
@@ -37,7 +37,7 @@ from rsvp.embedded.rendering import (
     sample_categories,
     visible_objects,
 )
-from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, undrawn
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, Category, undrawn
 from rsvp.embedded.wording import PLAIN_WORDING, Wording
 from rsvp.errors import BadInput, RsvpError, printable
 from rsvp.masks import encode_rle
@@ -57,34 +57,65 @@ DEFAULT_STYLES = (DEFAULT_STYLE,)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """An image and its truth. `rgb` is (H, W, 3) uint8; objects are listed back to front."""
+class BaseScene:
+    """An image, (H, W, 3) uint8, and its objects, listed back to front."""
 
     rgb: RgbArray = field(repr=False)
     objects: tuple[SceneObject, ...]
-    queries: tuple[Query, ...]
 
-    def to_dict(self, name: str) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`; `name` is its image file."""
+    def entry(
+        self, name: str, objects: Iterable[object], **asked: Iterable[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The scene's entry in `scenes.json`: its objects, and what is asked, with an id each."""
         height, width = self.rgb.shape[:2]
         return {
             "image": name,
             "height": height,
             "width": width,
-            "objects": [object_entry(o) for o in self.objects],
-            "queries": [
-                {
-                    "id": f"{Path(name).stem}/{k}",
-                    "kind": q.kind,
-                    "text": q.text,
-                    "targets": list(q.targets),
-                    "reasoning": list(q.reasoning),
-                    "unseen": q.unseen,
-                    **({} if q.language == ENGLISH else {"language": q.language}),
-                }
-                for k, q in enumerate(self.queries)
-            ],
+            "objects": list(objects),
+            **{
+                key: [{"id": f"{Path(name).stem}/{k}", **one} for k, one in enumerate(found)]
+                for key, found in asked.items()
+            },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Scene(BaseScene):
+    """A scene with queries."""
+
+    queries: tuple[Query, ...]
+
+    def to_dict(self, name: str) -> dict[str, Any]:
+        """The scene's entry in `scenes.json`; `name` is its image file."""
+        queries = (
+            {
+                "kind": q.kind,
+                "text": q.text,
+                "targets": list(q.targets),
+                "reasoning": list(q.reasoning),
+                "unseen": q.unseen,
+                **({} if q.language == ENGLISH else {"language": q.language}),
+            }
+            for q in self.queries
+        )
+        return self.entry(name, map(object_entry, self.objects), queries=queries)
+
+
+class SceneOptions(TypedDict, total=False):
+    """What the scenes of all tasks share.
+
+    Attributes:
+        size: side of the square image, pixels.
+        count: how many queries or questions a scene has, at most.
+        photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
+        styles: of the drawings, see `vocabulary.sprites`; each object gets one at random.
+    """
+
+    size: int
+    count: int
+    photos: Sequence[RgbArray]
+    styles: Sequence[str]
 
 
 def object_entry(o: SceneObject) -> dict[str, Any]:
@@ -104,83 +135,75 @@ def object_entry(o: SceneObject) -> dict[str, Any]:
 def render(
     rng: np.random.Generator,
     *,
-    size: int = DEFAULT_SIZE,
     kinds: Sequence[str] = KINDS,
-    count: int = 1,
-    photos: Sequence[RgbArray] = (),
     wording: Wording = PLAIN_WORDING,
-    styles: Sequence[str] = DEFAULT_STYLES,
+    **options: Unpack[SceneOptions],
 ) -> Scene:
-    """One scene with up to `count` queries, the first of a kind drawn from `kinds`.
-
-    Args:
-        size: side of the square image, pixels.
-        photos: (H, W, 3) uint8 arrays, used as backgrounds now and then.
-        styles: of the drawings, see `vocabulary.sprites`; each object gets one at random.
+    """One scene, its first query of a kind drawn from `kinds`.
 
     Raises:
         RsvpError: no scene allowed a query of the kind in `ATTEMPTS` attempts.
     """
     kind = kinds[int(rng.integers(len(kinds)))]
-    return compose(
-        kind, kinds, rng, size=size, photos=photos, count=count, tries=len(kinds), styles=styles,
-        wording=wording,
-    )  # fmt: skip
+    return _compose(kind, kinds, rng, len(kinds), wording, **options)
 
 
 def scenes(
     n: int,
     seed: int,
     *,
-    size: int = DEFAULT_SIZE,
     kinds: Sequence[str] = KINDS,
-    count: int = 1,
-    photos: Sequence[RgbArray] = (),
     wording: Wording | Sequence[Wording] = PLAIN_WORDING,
-    styles: Sequence[str] = DEFAULT_STYLES,
+    **options: Unpack[SceneOptions],
 ) -> Iterator[Scene]:
-    """Scenes 0 … n-1 of a seed, their first kinds in turn; the options are those of `render`.
+    """Scenes 0 … n-1 of a seed, their first kinds in turn; raises what `render` does.
 
     Of several wordings the next one is taken after each turn of the kinds.
     """
     wordings = (wording,) if isinstance(wording, Wording) else wording
+    tries = 3 * (options.get("count", 1) - 1)
     for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        tries, kind = 3 * (count - 1), kinds[i % len(kinds)]
-        yield compose(
-            kind,
-            kinds,
-            rng,
-            size=size,
-            photos=photos,
-            count=count,
-            tries=tries,
-            styles=styles,
-            wording=wordings[i // len(kinds) % len(wordings)],
-        )
+        turn, place = divmod(i, len(kinds))
+        rng, chosen = np.random.default_rng([seed, i]), wordings[turn % len(wordings)]
+        yield _compose(kinds[place], kinds, rng, tries, chosen, **options)
 
 
-def compose(
-    first_kind: str,
-    kinds: Sequence[str],
+def draw_objects(
+    chosen: Sequence[Category],
+    kind: str,
     rng: np.random.Generator,
     *,
     size: int,
     photos: Sequence[RgbArray],
-    count: int,
+    styles: Sequence[str],
+) -> tuple[RgbArray, tuple[SceneObject, ...]]:
+    """An image with objects of these categories, none where one of them is hidden too much."""
+    placed = place_sprites(chosen, kind, size, rng, styles)
+    canvas = backgrounds.draw(size, rng, photos)
+    return canvas, visible_objects(paint(canvas, placed), placed) or ()
+
+
+def _compose(
+    first_kind: str,
+    kinds: Sequence[str],
+    rng: np.random.Generator,
     tries: int,
-    wording: Wording = PLAIN_WORDING,
+    wording: Wording,
+    *,
+    size: int = DEFAULT_SIZE,
+    count: int = 1,
+    photos: Sequence[RgbArray] = (),
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> Scene:
     """A scene composed anew until it allows a query of the first kind.
 
-    It gets at most `count` queries, and at most `tries` other kinds are tried for them.
+    At most `tries` other kinds are tried for its other queries.
     """
     for _ in range(ATTEMPTS):
         chosen = sample_categories(first_kind, rng)
-        placed = place_sprites(chosen, first_kind, size, rng, styles)
-        canvas = backgrounds.draw(size, rng, photos)
-        objects = visible_objects(paint(canvas, placed), placed)
+        canvas, objects = draw_objects(
+            chosen, first_kind, rng, size=size, photos=photos, styles=styles
+        )
         if objects and (first := make_query(first_kind, objects, rng, wording)):
             break
     else:

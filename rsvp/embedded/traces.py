@@ -7,34 +7,45 @@ answer dog. Each object of a path is unambiguous, by the margins of `rsvp.embedd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from rsvp.embedded import backgrounds
 from rsvp.embedded.drafts import (
-    MARGIN,
+    EDGES,
+    ORDINALS,
+    SIDES,
     Objects,
     Rng,
     alike,
+    alone,
+    beside,
+    by_distance,
+    by_size,
     choice,
+    different,
+    fitting,
+    further,
+    in_row,
     keyword_tables,
     shuffled,
     square_side,
 )
-from rsvp.embedded.queries import EDGES, ORDINALS, SIDES, objects_between
-from rsvp.embedded.rendering import (
-    SceneObject,
-    paint,
-    place_sprites,
-    sample_categories,
-    visible_objects,
+from rsvp.embedded.queries import objects_between
+from rsvp.embedded.rendering import sample_categories
+from rsvp.embedded.scenes import (
+    ATTEMPTS,
+    DEFAULT_SIZE,
+    DEFAULT_STYLES,
+    BaseScene,
+    SceneOptions,
+    draw_objects,
+    object_entry,
 )
-from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_SIZE, object_entry
-from rsvp.embedded.vocabulary import DEFAULT_STYLE, Category, categories
+from rsvp.embedded.vocabulary import Category, categories
+from rsvp.embedded.wording import TABLES
 from rsvp.errors import RsvpError
 from rsvp.types import RgbArray
 
@@ -50,26 +61,10 @@ STEPS = {
     "nearest to": "Nearest to it is the ",
     "between": "Between them is the ",
 }
-WORDINGS = {
-    "left of": ("left of", "to the left of"),
-    "right of": ("right of", "to the right of"),
-    "above": ("above", "higher up than"),
-    "below": ("below", "lower down than"),
-    "nearest to": ("nearest to", "closest to"),
-}
-USES = {
-    "keyword": ("the thing that goes with {}", "the thing that has to do with {}"),
-    "use": ("the thing one can {} with", "the thing to {} with"),
-    "use without with": ("the thing one can {}", "the thing to {}"),
-}
+PLACES, USES, COMPARED = (TABLES[name] for name in ("place", "goes_with", "compared"))
 DIRECT = ("{}", "find {}", "show me {}", "which one is {}?", "where is {}?")
 BARE = (*DIRECT, "what is {}?")
 TRIES = 8  # draws of a question on one scene
-COMPARED = {
-    "bigger": ("which is bigger, {} or {}?", "which of the two is bigger, {} or {}?"),
-    "smaller": ("which is smaller, {} or {}?", "which of the two is smaller, {} or {}?"),
-}
-
 # The kinds of twelve scenes; one in twelve is absent.
 TURNS = (
     "direct", "relation", "chain", "compare", "relation", "between",
@@ -110,37 +105,24 @@ class TraceQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceScene:
-    """An image, (H, W, 3) uint8, its objects and its questions."""
+class TraceScene(BaseScene):
+    """A scene with questions."""
 
-    rgb: RgbArray = field(repr=False)
-    objects: tuple[SceneObject, ...]
     questions: tuple[TraceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`; `name` is its image file."""
-        height, width = self.rgb.shape[:2]
-        return {
-            "image": name,
-            "height": height,
-            "width": width,
-            "objects": [object_entry(o) for o in self.objects],
-            "questions": [
-                {
-                    "id": f"{Path(name).stem}/{k}",
-                    "kind": q.kind,
-                    "hops": q.hops,
-                    "text": q.text,
-                    "path": [
-                        {"text": step.text(self.objects), "objects": [step.object]}
-                        for step in q.path
-                    ],
-                    "answer": q.answer,
-                    "answer_objects": list(q.answer_objects),
-                }
-                for k, q in enumerate(self.questions)
-            ],
-        }
+        questions = (
+            {
+                "kind": q.kind,
+                "hops": q.hops,
+                "text": q.text,
+                "path": [{"text": s.text(self.objects), "objects": [s.object]} for s in q.path],
+                "answer": q.answer,
+                "answer_objects": list(q.answer_objects),
+            }
+            for q in self.questions
+        )
+        return self.entry(name, map(object_entry, self.objects), questions=questions)
 
 
 class Reference(NamedTuple):
@@ -159,24 +141,19 @@ def plain_name(category: Category, rng: Rng) -> str:  # noqa: ARG001 - see `Desc
     return category.name
 
 
+class AskedOptions(SceneOptions, total=False):
+    """Those of `SceneOptions`, and `describe`: how things are called in the questions."""
+
+    describe: Describe
+
+
 def trace_scenes(
-    n: int,
-    seed: int,
-    *,
-    size: int = DEFAULT_SIZE,
-    kinds: Sequence[str] = TURNS,
-    count: int = 1,
-    photos: Sequence[RgbArray] = (),
-    describe: Describe = plain_name,
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    n: int, seed: int, *, kinds: Sequence[str] = TURNS, **options: Unpack[AskedOptions]
 ) -> Iterator[TraceScene]:
     """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_trace`."""
     for i in range(n):
         rng = np.random.default_rng([seed, i])
-        kind = kinds[i % len(kinds)]
-        yield render_trace(
-            rng, kind=kind, size=size, count=count, photos=photos, describe=describe, styles=styles
-        )
+        yield render_trace(rng, kind=kinds[i % len(kinds)], **options)
 
 
 def render_trace(
@@ -187,13 +164,9 @@ def render_trace(
     count: int = 1,
     photos: Sequence[RgbArray] = (),
     describe: Describe = plain_name,
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    styles: Sequence[str] = DEFAULT_STYLES,
 ) -> TraceScene:
-    """One scene with up to `count` questions, the first of this kind or of a random one.
-
-    Args:
-        size: side of the square image, pixels.
-        describe: how things are called in the questions.
+    """One scene, its first question of this kind or of a random one; see `AskedOptions`.
 
     Raises:
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
@@ -201,19 +174,15 @@ def render_trace(
     kind = kind or choice(TURNS, rng)
     for _ in range(ATTEMPTS):
         chosen = sample_categories(choice(("name", "name", "relation", "attribute"), rng), rng)
-        placed = place_sprites(chosen, "relation", size, rng, styles)
-        canvas = backgrounds.draw(size, rng, photos)
-        objects = visible_objects(paint(canvas, placed), placed)
+        canvas, objects = draw_objects(
+            chosen, "relation", rng, size=size, photos=photos, styles=styles
+        )
         if objects and (first := make_trace(kind, objects, rng, describe)):
             break
     else:
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
-    questions = [first]
-    for other in shuffled(TURNS, rng)[: 2 * (count - 1)]:
-        question = make_trace(other, objects, rng, describe)
-        if question and len(questions) < count and question.text not in {q.text for q in questions}:
-            questions.append(question)
-    return TraceScene(canvas, objects, tuple(questions))
+    others = (make_trace(other, objects, rng, describe) for other in further(TURNS, count, rng))
+    return TraceScene(canvas, objects, different(first, others, count))
 
 
 def make_trace(
@@ -235,7 +204,7 @@ def direct_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
 def relation_question(
     objects: Objects, rng: Rng, describe: Describe, kind: str = "relation"
 ) -> TraceQuestion | None:
-    """Two hops: an object by its place relative to another one; three in a chain."""
+    """Two hops: an object by its place relative to another one, which a chain finds likewise."""
     anchor = _reference(objects, rng, describe)
     if anchor and kind == "chain":
         anchor = _next(anchor, objects, rng, describe)
@@ -247,11 +216,6 @@ def relation_question(
     if noun in ("thing", "object") and rng.random() < 0.6:
         text = choice((f"what is {rest}", f"which {noun} is {rest}"), rng) + f"{anchor.phrase}?"
     return _question(kind, text, found, objects)
-
-
-def chain_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
-    """Three hops: an object by its place relative to one that is found in the same way."""
-    return relation_question(objects, rng, describe, "chain")
 
 
 def between_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQuestion | None:
@@ -280,12 +244,12 @@ def compare_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQue
     first, second = pair
     if rng.random() < 0.4:
         second = _next(second, objects, rng, describe) or second
-    areas = {r.target: objects[r.target].box.area for r in (first, second)}
     used = [step.object for step in (*first.path, *second.path)]
-    if len(set(used)) < len(used) or max(areas.values()) < MARGIN * min(areas.values()):
+    order = by_size(objects, [first.target, second.target], -1)
+    if len(set(used)) < len(used) or not order:
         return None
     word = choice(tuple(COMPARED), rng)
-    best = (max if word == "bigger" else min)(areas, key=areas.__getitem__)
+    best = order[0 if word == "bigger" else 1]
     pair = (first, second) if rng.random() < 0.5 else (second, first)
     text = choice(COMPARED[word], rng).format(*(r.phrase for r in pair))
     path = tuple(step for r in pair for step in r.path)
@@ -306,15 +270,15 @@ def absent_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
     if anchor is None:
         return None
     side = choice(tuple(SIDES), rng)
-    where = f"{choice(WORDINGS[side], rng)} {anchor.phrase}"
+    where = f"{choice(PLACES[side], rng)} {anchor.phrase}"
     text = choice(BARE, rng).format(f"the {describe(missing, rng)} {where}")
     others = [i for i in range(len(objects)) if i != anchor.target]
-    if not any(_beside(objects, others, anchor.target, side)):
+    if not any(beside(objects, others, anchor.target, side)):
         text = choice((f"what is {where}?", f"the thing {where}"), rng)
     elif rng.random() < 0.5:  # something of that name, but elsewhere
         for o in shuffled(objects, rng):
             noun, pool = alike(objects, o)
-            if anchor.target not in pool and not any(_beside(objects, pool, anchor.target, side)):
+            if anchor.target not in pool and not any(beside(objects, pool, anchor.target, side)):
                 text = choice(BARE, rng).format(f"the {noun} {where}")
                 break
     return TraceQuestion("absent", text, anchor.path, len(anchor.path) + 1, NONE, ())
@@ -323,7 +287,7 @@ def absent_question(objects: Objects, rng: Rng, describe: Describe) -> TraceQues
 MAKERS: dict[str, Callable[[Objects, Rng, Describe], TraceQuestion | None]] = {
     "direct": direct_question,
     "relation": relation_question,
-    "chain": chain_question,
+    "chain": partial(relation_question, kind="chain"),
     "between": between_question,
     "compare": compare_question,
     "absent": absent_question,
@@ -356,8 +320,7 @@ def _reference(objects: Objects, rng: Rng, describe: Describe) -> Reference | No
 
 
 def _by_name(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:
-    alone = len(alike(objects, objects[i])[1]) == 1
-    return f"the {describe(objects[i].category, rng)}" if alone else None
+    return f"the {describe(objects[i].category, rng)}" if alone(objects, i) else None
 
 
 def _by_group(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:  # noqa: ARG001
@@ -367,12 +330,11 @@ def _by_group(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | N
 
 def _by_use(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | None:  # noqa: ARG001
     """What it is used for or goes with, where no other object fits."""
-    index, shown = objects[i].category.index, [o.category.index for o in objects]
     found = [
         phrase.format(topic)
         for form, table, _ in keyword_tables()
-        for topic, fitting in table.items()
-        if index in fitting and sum(k in fitting for k in shown) == 1
+        for topic, indices in table.items()
+        if objects[i].category.index in indices and len(fitting(objects, indices)) == 1
         for phrase in USES[form]
     ]
     return choice(found, rng) if found else None
@@ -384,11 +346,8 @@ def _by_size(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | No
     pools = [("thing", list(range(len(objects))))]
     pools += [alike(objects, objects[i], form) for form in ("name", "group")]
     for noun, pool in shuffled(pools, rng):
-        order = sorted(pool, key=lambda j: sign * objects[j].box.area)
-        if len(order) > 1 and order[0] == i:
-            first, second = (objects[j].box.area for j in order[:2])
-            if max(first, second) >= MARGIN * min(first, second):
-                return f"the {word} {noun}"
+        if by_size(objects, pool, sign)[:1] == [i]:
+            return f"the {word} {noun}"
     return None
 
 
@@ -396,12 +355,8 @@ def _by_row(objects: Objects, i: int, rng: Rng, describe: Describe) -> str | Non
     """Its place among those of its name from an edge, where the order is clear."""
     name, pool = alike(objects, objects[i])
     edge, axis, sign = choice(EDGES, rng)
-    position = {j: sign * objects[j].box.center[axis] for j in pool}
-    order = sorted(pool, key=position.__getitem__)
-    gaps = [position[b] - position[a] for a, b in pairwise(order)]
-    if not 2 <= len(pool) <= len(ORDINALS) or min(gaps) < 0.25 * square_side(objects[i]):
-        return None
-    return f"the {ORDINALS[order.index(i)]} {name} from the {edge}"
+    order = in_row(objects, pool, axis, sign, square_side(objects[i]))
+    return f"the {ORDINALS[order.index(i)]} {name} from the {edge}" if order else None
 
 
 _WAYS = (_by_use, _by_use, _by_group, _by_size, _by_row)
@@ -414,16 +369,16 @@ def _next(anchor: Reference, objects: Objects, rng: Rng, describe: Describe) -> 
     for relation in shuffled((*SIDES, "nearest to", "nearest to"), rng):
         for noun, pool, category in shuffled(_nouns(objects, others, rng), rng):
             if relation == "nearest to":
-                found = _nearest(objects, pool, anchor.target)
+                found = next(iter(by_distance(objects, pool, anchor.target)), None)
             else:
-                clear, unclear = _beside(objects, pool, anchor.target, relation)
+                clear, unclear = beside(objects, pool, anchor.target, relation)
                 found = clear[0] if len(clear) == 1 and not unclear else None
                 if len(pool) == 1 and rng.random() < 0.75:
                     continue  # the noun alone would be enough
             if found is None or found in on_path:
                 continue
             word = noun if category is None else describe(category, rng)
-            phrase = f"the {word} {choice(WORDINGS[relation], rng)} {anchor.phrase}"
+            phrase = f"the {word} {choice(PLACES[relation], rng)} {anchor.phrase}"
             return Reference(phrase, (*anchor.path, Hop(found, STEPS[relation])))
     return None
 
@@ -441,24 +396,3 @@ def _nouns(
             named = objects[i].category if form == "name" else None
             found.append((noun, [j for j in same if j in others], named))
     return found
-
-
-def _nearest(objects: Objects, pool: Sequence[int], anchor: int) -> int | None:
-    """The one of at least two that is clearly nearest to the anchor."""
-    center = objects[anchor].box.center
-    distance = {j: float(np.hypot(*np.subtract(objects[j].box.center, center))) for j in pool}
-    order = sorted(pool, key=distance.__getitem__)
-    if len(order) < 2 or distance[order[1]] < MARGIN * distance[order[0]]:
-        return None
-    return order[0]
-
-
-def _beside(
-    objects: Objects, pool: Sequence[int], anchor: int, side: str
-) -> tuple[list[int], list[int]]:
-    """The objects that lie clearly at a side of the anchor, and those of which one could argue."""
-    axis, sign = SIDES[side]
-    center, gap = objects[anchor].box.center[axis], 0.4 * square_side(objects[anchor])
-    offset = {j: sign * (objects[j].box.center[axis] - center) for j in pool}
-    clear = [j for j in pool if offset[j] > gap]
-    return clear, [j for j in pool if abs(offset[j]) <= gap]

@@ -47,9 +47,9 @@ class Category:
 
 
 @cache
-def tables() -> Mapping[str, Any]:
-    """What `vocabulary.toml` holds."""
-    return tomllib.loads((FOLDER / "vocabulary.toml").read_text(encoding="utf-8"))
+def tables(file: str = "vocabulary.toml") -> Mapping[str, Any]:
+    """What a file of `FOLDER` holds."""
+    return tomllib.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
 @cache

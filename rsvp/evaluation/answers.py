@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
@@ -18,12 +18,12 @@ from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import Outcome, Work, catch, verification
+from rsvp.evaluation.outcomes import Outcome, Work, catch, told
 from rsvp.evaluation.predictions import Prediction
-from rsvp.evaluation.records import AnswerRecord, LookRecord, TokenUsage, TrueLookRecord
+from rsvp.evaluation.records import AnswerRecord, LookRecord, TrueLookRecord
 from rsvp.evaluation.score import Score, to_json
 from rsvp.evaluation.stats import Interval, mean_or_none
-from rsvp.evaluation.summary import Duration
+from rsvp.evaluation.summary import CostAggregator, Duration
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.mllm import is_remote
@@ -63,7 +63,6 @@ class AnswerEngine:
     concurrency: int | None = None
 
     def __call__(self, work: Work) -> Generator[AnswerRecord, None, None]:
-        """See `rsvp.evaluation.engines.local.Engine`."""
         dataset: Any = work.dataset
         remote = is_remote(getattr(self.pipeline, "mllm", None))
         most = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
@@ -95,7 +94,6 @@ class AnswerEngine:
         answer = outcome.value
         text = self.benchmark.written(answer) if answer else ""
         true_look = self._true_look(dataset, index, question, image)
-        seconds = {**(answer.timings if answer else {}), "total": outcome.seconds}
         return AnswerRecord(
             id=question.id,
             kind=question.kind,
@@ -115,15 +113,7 @@ class AnswerEngine:
                 )
                 for look in (answer.looks if answer else ())
             ],
-            steps=[step.text for step in answer.reasoning.steps] if answer else [],
-            reason=answer.reason if answer else "",
-            raw=outcome.raw or (answer.reasoning.raw if answer else ""),
-            warnings=list(answer.warnings) if answer else [],
-            **verification(answer),
-            usage=TokenUsage(**asdict(answer.usage)) if answer else None,
-            prompt_sha256=answer.models.prompt_sha256 if answer else None,
-            failure=outcome.failure,
-            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+            **told(outcome),
         )
 
     def _ask(
@@ -181,11 +171,10 @@ class AnswerSummary(BaseModel, frozen=True, json_schema_extra={"additionalProper
     numbers: SkipJsonSchema[dict[str, Any]] = Field(default={}, exclude=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document: the benchmark's scores and the fields."""
         return {**self.model_dump(), **self.numbers}
 
 
-class AnswerAggregator:
+class AnswerAggregator(CostAggregator):
     """Aggregates the records of a run; keeps a few numbers of each."""
 
     model = AnswerRecord
@@ -193,6 +182,7 @@ class AnswerAggregator:
     def __init__(
         self, dataset: QuestionDataset, benchmark: QuestionBenchmark, protocol: ScoringProtocol
     ) -> None:
+        super().__init__()
         self._index = {dataset.sample_id(i): i for i in range(len(dataset))}
         self._scorer = benchmark.scorer(dataset, protocol)
         self._secret = False  # whether a right answer is not known
@@ -201,27 +191,17 @@ class AnswerAggregator:
         self._looked: list[float] = []
         self._found: list[float] = []
         self._costs: dict[str, list[float]] = defaultdict(list)
-        self._seconds: dict[str, list[float]] = defaultdict(list)
         self._right: list[bool] = []
-        self.causes: Counter[str] = Counter()  # of the questions without an answer, so far
-        self.n = self.tokens = 0
-
-    @property
-    def failed(self) -> int:
-        """How many questions have no answer."""
-        return self.causes.total()
+        self.n = 0
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """The score so far, and its name."""
         return "accuracy", float(np.mean(self._right)) if self._right else None
 
-    def add(self, record: AnswerRecord) -> None:
-        """Count one record."""
+    def add(self, record: AnswerRecord) -> None:  # type: ignore[override]
+        super().add(record)
         self._kinds[record.kind].append(self.n)
         self.n += 1
-        if record.failure is not None:
-            self.causes[record.failure.message or record.failure.error] += 1
         self._right.append(bool(record.right))
         if record.right is None:
             self._secret = True
@@ -234,12 +214,8 @@ class AnswerAggregator:
         if record.usage is not None:
             for name, value in record.usage.model_dump().items():
                 self._costs[name].append(value)
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
-        for stage, seconds in record.seconds.items():
-            self._seconds[stage].append(seconds)
 
     def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002
-        """The summary of what was added."""
         scored = self.n > 0 and not self._secret
         kinds = self._scorer.by_kind() if scored else {}
         tags = self._scorer.by_tag() if scored else {}
@@ -264,10 +240,7 @@ class AnswerAggregator:
             looked=mean_or_none(self._looked),
             found=mean_or_none(self._found),
             usage={name: float(np.mean(values)) for name, values in self._costs.items()},
-            seconds={
-                stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
-                for stage, s in self._seconds.items()
-            },
+            seconds=self.seconds(),
         )
         return fixed.model_copy(update={"numbers": {**numbers, "n": self.n}})
 

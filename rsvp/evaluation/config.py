@@ -12,14 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from rsvp import __version__, prompting
 from rsvp.answer import answer_prompt_names
 from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
-from rsvp.platform.files import parse_json, read_bytes, write_json
+from rsvp.platform.files import parse_json, read_bytes, validate, write_json
 from rsvp.reasoning import prompt_names
 from rsvp.verify import verify_prompt_names
 
@@ -72,12 +72,7 @@ class RunDocument(BaseModel, Generic[S]):
         """The configuration of the run in a folder; BadInput where it is missing or broken."""
         file = folder / CONFIG
         document = parse_json(read_bytes(file), str(file))
-        try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"]))
-            raise BadInput(f"{file}: not a run's ({field}: {first['msg']})") from error
+        return validate(cls.model_validate, document, f"{file}: not a run's")
 
     @classmethod
     def has_begun(cls, folder: Path, *, resume: bool) -> bool:
@@ -227,10 +222,8 @@ def _commit() -> str | None:
     # A wheel may lie in an environment inside somebody else's repository: ask for this file.
     if _git(package, "ls-files", "--error-unmatch", __file__) is None:
         return None
-    commit, changes = (
-        _git(package, "rev-parse", "HEAD"),
-        _git(package, "status", "--porcelain", "."),
-    )
+    commit = _git(package, "rev-parse", "HEAD")
+    changes = _git(package, "status", "--porcelain", ".")
     return commit and commit + ("-dirty" if changes else "")
 
 

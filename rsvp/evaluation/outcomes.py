@@ -6,14 +6,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from rsvp.datasets import Dataset, Sample
+from rsvp.datasets import Dataset, GroundTruthObject, Sample
 from rsvp.errors import (
     AccessDenied,
     BadInput,
@@ -78,59 +78,11 @@ class Outcome(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class EvalOptions:
-    """What a pipeline is asked for."""
-
-    oracle: bool = True  # besides the answer, the masks of the true boxes
-    trace: bool = False  # a reasoning path with all of its objects
-
-
-@dataclass(frozen=True, slots=True)
 class SampleOutcome:
     """What a pipeline made of one sample."""
 
     answer: Outcome[Result]
-    oracle: Outcome[Result] | None = None  # see `EvalOptions`; None without boxes or its option
-
-
-def run_sample(
-    pipeline: SegmentingPipeline, sample: Sample, image: Image, options: EvalOptions
-) -> SampleOutcome:
-    """Both stages, one after the other."""
-    with catch(sample.id) as answer:
-        if options.trace and isinstance(pipeline, TracingPipeline):
-            answer.value = pipeline.trace(image, sample.query)
-        else:
-            answer.value = pipeline.segment(image, sample.query)
-    return _with_oracle(answer, pipeline, sample, image, options)
-
-
-def reason(
-    pipeline: TwoStagePipeline, sample: Sample, image: Image, options: EvalOptions
-) -> Outcome[ReasoningOutput]:
-    """Stage 1 alone."""
-    with catch(sample.id) as output:
-        # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
-        more = {"trace": True} if options.trace else {}
-        output.value = pipeline.reason(image, sample.query, **more)
-    return output
-
-
-def segment_proposals(
-    pipeline: TwoStagePipeline,
-    sample: Sample,
-    image: Image,
-    output: Outcome[ReasoningOutput],
-    options: EvalOptions,
-) -> SampleOutcome:
-    """Stage 2 alone, in any thread or process; a failed stage 1 stays failed."""
-    answer = Outcome[Result](None, output.failure, output.raw)
-    if output.value is not None:
-        with catch(sample.id) as answer:
-            answer.value = pipeline.segment_proposals(image, output.value)
-        answer.raw = answer.raw or output.value.reasoning.raw
-    answer.seconds += output.seconds
-    return _with_oracle(answer, pipeline, sample, image, options)
+    oracle: Outcome[Result] | None = None  # of the true boxes; None without any
 
 
 def open_image(sample: Sample) -> Image:
@@ -150,40 +102,44 @@ def open_image(sample: Sample) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The samples that a run still has to answer."""
+    """The samples that a run still has to answer; see `rsvp.evaluation.engines.local.RunWork`."""
 
     data: Path  # an engine of several processes opens it in each of them
     open_dataset: Callable[[Path], Dataset]
     dataset: Dataset  # the same, opened here
     indices: Sequence[int]  # which of its samples, in order
     protocol: ScoringProtocol
-    options: EvalOptions
+    oracle: bool = True  # besides the answer, the masks of the true boxes
+    trace: bool = False  # a reasoning path with all of its objects
 
     def portable(self) -> Work:
-        """See `rsvp.evaluation.engines.local.RunWork.portable`."""
         return replace(self, data=self.data.absolute(), dataset=None)  # type: ignore[arg-type]
 
     def opened(self) -> Work:
-        """The same work in another process."""
         return replace(self, dataset=self.open_dataset(self.data))
 
     def sample(self, index: int) -> Sample:
-        """Sample `index`."""
         return self.dataset[index]
 
     def open_image(self, sample: Sample) -> Image:
-        """See `open_image`."""
         return open_image(sample)
 
     def run(self, pipeline: SegmentingPipeline, sample: Sample, image: Image) -> SampleOutcome:
-        """See `run_sample`."""
-        return run_sample(pipeline, sample, image, self.options)
+        with catch(sample.id) as answer:
+            if self.trace and isinstance(pipeline, TracingPipeline):
+                answer.value = pipeline.trace(image, sample.query)
+            else:
+                answer.value = pipeline.segment(image, sample.query)
+        return self._with_oracle(answer, pipeline, sample, image)
 
     def reason(
         self, pipeline: TwoStagePipeline, sample: Sample, image: Image
     ) -> Outcome[ReasoningOutput]:
-        """See `reason`."""
-        return reason(pipeline, sample, image, self.options)
+        with catch(sample.id) as output:
+            # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
+            more = {"trace": True} if self.trace else {}
+            output.value = pipeline.reason(image, sample.query, **more)
+        return output
 
     def segment(
         self,
@@ -192,24 +148,37 @@ class Work:
         image: Image,
         output: Outcome[ReasoningOutput],
     ) -> SampleOutcome:
-        """See `segment_proposals`."""
-        return segment_proposals(pipeline, sample, image, output, self.options)
+        # A failed stage 1 stays failed.
+        answer = Outcome[Result](None, output.failure, output.raw)
+        if output.value is not None:
+            with catch(sample.id) as answer:
+                answer.value = pipeline.segment_proposals(image, output.value)
+            answer.raw = answer.raw or output.value.reasoning.raw
+        answer.seconds += output.seconds
+        return self._with_oracle(answer, pipeline, sample, image)
+
+    def _with_oracle(
+        self, answer: Outcome[Result], pipeline: SegmentingPipeline, sample: Sample, image: Image
+    ) -> SampleOutcome:
+        """The answer, and the masks of the true boxes where the options ask for them."""
+        boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
+        if not (boxes and self.oracle):
+            return SampleOutcome(answer)
+        with catch(sample.id) as oracle:
+            oracle.value = pipeline.segment(image, sample.query, boxes=boxes)
+        return SampleOutcome(answer, oracle)
 
     def load(self, record: Any) -> Record:
-        """A record as another process made it."""
         return Record.model_validate(record)
 
     def record(self, sample: Sample, outcome: SampleOutcome) -> Record:
-        """Score an answered sample."""
         answer, result = outcome.answer, outcome.answer.value
         text, shown = None, result.targets if result else ()
         targets = shown
         if isinstance(result, Trace):  # its answer alone is scored as a segmentation is
             text, shown = marked_text(result)
             targets = tuple(o.target for o in result.answer_objects if o.target)
-        seconds = {**(result.timings if result else {}), "total": answer.seconds}
-        if outcome.oracle is not None:
-            seconds["oracle"] = outcome.oracle.seconds
+        more = {} if outcome.oracle is None else {"oracle": outcome.oracle.seconds}
         return Record(
             id=sample.id,
             kind=sample.kind,
@@ -225,36 +194,11 @@ class Work:
             raw_numbers=[[_finite(v) for v in t.raw] for t in shown],
             true_boxes=len(sample.boxes),
             matched_boxes=metrics.matched_boxes(sample.boxes, [t.box for t in targets]),
-            oracle=_oracle(sample, outcome.oracle, self.protocol) if self.options.oracle else None,
+            oracle=_oracle(sample, outcome.oracle, self.protocol) if self.oracle else None,
             text=text,
-            steps=[step.text for step in result.reasoning.steps] if result else [],
-            reason=result.reasoning.reason if result else "",
-            raw=answer.raw or (result.reasoning.raw if result else ""),
-            warnings=list(result.warnings) if result else [],
-            **verification(result),
             agreement=result.agreement if result else None,
-            usage=TokenUsage(**asdict(result.usage)) if result else None,
-            prompt_sha256=result.models.prompt_sha256 if result else None,
-            failure=answer.failure,
-            # `total` leaves out the time for which a sample waited for others.
-            seconds={stage: round(value, 6) for stage, value in seconds.items()},
+            **told(answer, more),
         )
-
-
-def _with_oracle(
-    answer: Outcome[Result],
-    pipeline: SegmentingPipeline,
-    sample: Sample,
-    image: Image,
-    options: EvalOptions,
-) -> SampleOutcome:
-    """The answer, and the masks of the true boxes where `options` asks for them."""
-    boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
-    if not (boxes and options.oracle):
-        return SampleOutcome(answer)
-    with catch(sample.id) as oracle:
-        oracle.value = pipeline.segment(image, sample.query, boxes=boxes)
-    return SampleOutcome(answer, oracle)
 
 
 @contextlib.contextmanager
@@ -289,15 +233,15 @@ def _oracle(
     targets = outcome.value.targets if outcome and outcome.value else ()
     by_box = {t.box.xyxy: t.packed for t in targets}
     empty = PackedMask.pack(np.zeros_like(sample.mask))
+
+    def iou(one: GroundTruthObject) -> float:
+        return metrics.iou(metrics.overlap(by_box.get(one.box.xyxy, empty).unpack(), one.mask))
+
     masks = [by_box.get(box.xyxy, empty) for box in sample.boxes]
-    pairs = zip(masks, sample.objects, strict=True)
     return OracleRecord(
         **_overlap_fields(masks, sample, protocol),
-        objects=[metrics.iou(metrics.overlap(mask.unpack(), one.mask)) for mask, one in pairs],
-        path=[
-            metrics.iou(metrics.overlap(by_box.get(one.box.xyxy, empty).unpack(), one.mask))
-            for one in sample.path
-        ],
+        objects=list(map(iou, sample.objects)),
+        path=list(map(iou, sample.path)),
         failure=outcome.failure if outcome else None,
     )
 
@@ -313,15 +257,26 @@ def _overlap_fields(
     return {"iou": value, **asdict(shared)}
 
 
-def verification(result: Result | None) -> dict[str, Any]:
-    """What a record says of the rounds."""
-    if result is None:
-        return {}
-    return {
-        "rounds": result.rounds,
-        "verdicts": [asdict(one) for one in result.verdicts],
-        "round_costs": [asdict(one) for one in result.round_costs],
+def told(outcome: Outcome[Any], seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """What every record has of an outcome: why, at what cost, or why not; `seconds` are further."""
+    result = outcome.value
+    # `total` leaves out the time for which a sample waited for others.
+    spent = {**(result.timings if result else {}), "total": outcome.seconds, **(seconds or {})}
+    found: dict[str, Any] = {
+        "steps": [step.text for step in result.reasoning.steps] if result else [],
+        "reason": result.reason if result else "",
+        "raw": outcome.raw or (result.reasoning.raw if result else ""),
+        "warnings": list(result.warnings) if result else [],
+        "usage": TokenUsage(**asdict(result.usage)) if result else None,
+        "prompt_sha256": result.models.prompt_sha256 if result else None,
+        "failure": outcome.failure,
+        "seconds": {stage: round(value, 6) for stage, value in spent.items()},
     }
+    if result is not None:
+        found["rounds"] = result.rounds
+        for name in ("verdicts", "round_costs"):
+            found[name] = [asdict(one) for one in getattr(result, name)]
+    return found
 
 
 def _finite(value: float) -> float | None:

@@ -1,24 +1,52 @@
-"""The loop of every run that can be resumed: answer what has no record yet, append its record."""
+"""The loop of every run that can be resumed: answer what has no record yet, append its record.
+
+Its progress (time left, running score, tokens, failures) is a bar, or lines in a log.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from rich import progress as bars
+from rich.console import Console
+
 from rsvp.errors import BadInput
 from rsvp.evaluation import records
-from rsvp.evaluation.progress import Counts, show_progress
 from rsvp.evaluation.records import RecordsFile
 
 R = TypeVar("R")
 
 
-class RecordCounts(Counts, Protocol):
-    """Counts the records of a run; `model` is the pydantic model of one."""
+EVERY = 60.0  # seconds between two lines, where there is no terminal
+
+
+class RecordCounts(Protocol):
+    """Counts the records of a run.
+
+    Attributes:
+        model: the pydantic model of a record.
+        n: the number of records.
+        failed: how many of them have no answer.
+        tokens: that the MLLM read and wrote.
+        headline: a number of the run's own and its name.
+    """
 
     model: Any
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def headline(self) -> tuple[str, float | None]: ...
 
     def add(self, record: Any, /) -> None:
         """Count one record."""
@@ -70,3 +98,57 @@ def replay(file: Path, ids: Sequence[str], aggregator: RecordCounts) -> set[str]
         done.add(record.id)
         aggregator.add(record)
     return done
+
+
+@contextlib.contextmanager
+def show_progress(
+    name: str, total: int, aggregator: RecordCounts, *, shown: bool
+) -> Iterator[Callable[[], None]]:
+    """A bar on stderr inside `with`, lines where that is no terminal; gives what updates it."""
+    bar = bars.Progress(
+        "{task.description}",
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        "{task.fields[score]}",
+        "{task.fields[tokens]} tokens",
+        "{task.fields[failed]} failed",
+        bars.TimeElapsedColumn(),
+        "left",
+        bars.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not (shown and sys.stderr.isatty()),
+    )
+
+    def fields() -> dict[str, Any]:
+        label, value = aggregator.headline
+        return {
+            "completed": aggregator.n,
+            "score": f"{label} " + ("–" if value is None else f"{value:.3f}"),
+            "tokens": f"{aggregator.tokens:,}",
+            "failed": aggregator.failed,
+        }
+
+    started = last = time.monotonic()
+    before = aggregator.n
+
+    def print_line() -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last < EVERY:
+            return
+        last, done = now, aggregator.n
+        left = timedelta(seconds=round((now - started) / (done - before) * (total - done)))
+        found = fields()
+        text = f"{done} of {total}, {found['score']}, {found['tokens']} tokens"
+        text = f"{name}: {text}, {found['failed']} failed, {left} left"
+        print(text, file=sys.stderr, flush=True)
+
+    with bar:
+        task = bar.add_task(name, total=total, **fields())
+
+        def update() -> None:
+            if not bar.disable:
+                bar.update(task, **fields())
+            elif shown:
+                print_line()
+
+        yield update

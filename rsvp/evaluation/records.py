@@ -14,12 +14,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, overload
+from typing import Any, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import atomic_write, writable
+from rsvp.platform.files import atomic_write, validate, writable
 
 RECORDS = "records.jsonl"
 SYNC_EVERY = 16  # records between two fsyncs; a power cut costs at most these, a kill none
@@ -132,11 +132,9 @@ class Record(_RecordModel):
 
     @property
     def score(self) -> float | None:
-        """The IoU."""
         return self.iou
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it; `text` only where there is one."""
         return self.model_dump(exclude={"text"} if self.text is None else None)
 
 
@@ -189,11 +187,7 @@ class AnswerRecord(_RecordModel):
         return None if self.right is None else float(self.right)
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it."""
         return self.model_dump()
-
-
-R = TypeVar("R", Record, AnswerRecord)
 
 
 class RecordsFile(AbstractContextManager["RecordsFile"]):
@@ -229,21 +223,11 @@ class RecordsFile(AbstractContextManager["RecordsFile"]):
             self._sync()
 
 
-@overload
-def read(file: Path) -> Iterator[Record]: ...
-@overload
-def read(file: Path, model: type[R]) -> Iterator[R]: ...
 def read(file: Path, model: type[Any] = Record) -> Iterator[Any]:
-    """The records of a run, see `read_records`; BadInput where one is broken."""
+    """The records of a run by their model, see `read_records`; BadInput where one is broken."""
     for entry in read_records(file):
-        try:
-            yield model.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"]))
-            raise BadInput(
-                f"{file}: the record of {entry['id']!r} is not complete ({field}: {first['msg']})"
-            ) from error
+        where = f"{file}: the record of {entry['id']!r} is not complete"
+        yield validate(model.model_validate, entry, where)
 
 
 def read_records(file: Path) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
 from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import EvalOptions, SegmentingPipeline, TracingPipeline, Work
+from rsvp.evaluation.outcomes import SegmentingPipeline, TracingPipeline, Work
 from rsvp.evaluation.pending import answer_pending, replay
 from rsvp.evaluation.records import RECORDS
 from rsvp.evaluation.report import page
@@ -174,10 +174,10 @@ def evaluate(
         if retry_failed:
             records.drop_failed(file)
         aggregator = task.aggregator()
-        options = EvalOptions(oracle, benchmark.traces)
+        parts = (Path(data), open_dataset, dataset)
 
         def answer(pending: list[int]) -> Generator[Any, None, None]:
-            return task.engine(Work(Path(data), open_dataset, dataset, pending, rules, options))
+            return task.engine(Work(*parts, pending, rules, oracle, benchmark.traces))
 
         for _ in answer_pending(file, ids, aggregator, answer, name=name, progress=progress):
             pass

@@ -39,7 +39,6 @@ class Interval:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """The fields by their names."""
         return asdict(self)
 
     def times(self, factor: float) -> Interval:
@@ -180,7 +179,6 @@ class Aggregator(Generic[T, S]):
         self.values.append(value)
 
     def overall(self) -> S:
-        """The numbers of all samples."""
         if self._overall is None or self._overall[0] != len(self.values):
             self._overall = len(self.values), self._summarize(self.values)
         return self._overall[1]

@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers, vrt
 from rsvp.evaluation.metrics.vrt import PartScore, VrtScore
-from rsvp.evaluation.records import Record
+from rsvp.evaluation.records import AnswerRecord, Record
 from rsvp.evaluation.score import Score
 from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
 
@@ -94,50 +94,67 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
         return _merged(document, self.official.to_dict()) if self.official else document
 
 
-class RunAggregator(Aggregator[Overlap, GroupSummary]):
+class CostAggregator:
+    """What a run costs: failures with their causes, tokens, and seconds of each stage, so far."""
+
+    def __init__(self) -> None:
+        self.causes: Counter[str] = Counter()  # of the samples without an answer
+        self.tokens = 0  # that the MLLM read and wrote
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def failed(self) -> int:
+        """How many samples have no answer."""
+        return self.causes.total()
+
+    def add(self, record: Record | AnswerRecord) -> None:
+        """Count one record."""
+        if record.failure is not None:
+            self.causes[record.failure.message or record.failure.error] += 1
+        if record.usage is not None:
+            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
+        for stage, seconds in record.seconds.items():
+            self._seconds[stage].append(seconds)
+
+    def seconds(self) -> dict[str, Duration]:
+        """The seconds a sample in each stage."""
+        return {
+            stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
+            for stage, s in self._seconds.items()
+        }
+
+
+class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
     """Aggregates records; keeps a few numbers of each, never its masks."""
 
     model = Record
 
     def __init__(self, protocol: ScoringProtocol = SCENES) -> None:
-        super().__init__(lambda overlaps: GroupSummary(**iou_numbers(overlaps, protocol)))  # type: ignore[arg-type]
-        self.causes: Counter[str] = Counter()  # of the samples without an answer, so far
+        CostAggregator.__init__(self)
+        Aggregator.__init__(self, lambda found: GroupSummary(**iou_numbers(found, protocol)))  # type: ignore[arg-type]
         self.not_understood = 0  # samples, so far
-        self.tokens = 0  # that the MLLM read and wrote, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
         self._oracle_paths: list[VrtScore] = []
         self._boxes: list[tuple[float, int]] = []
         self._objects: list[tuple[float, int]] = []
         self._said_absent: dict[bool, list[bool]] = {True: [], False: []}  # by truly absent
-        self._seconds: dict[str, list[float]] = defaultdict(list)
 
     @property
     def n(self) -> int:
-        """How many records there are."""
         return len(self.values)
 
     @property
-    def failed(self) -> int:
-        """How many of them have no answer."""
-        return self.causes.total()
-
-    @property
     def headline(self) -> tuple[str, float | None]:
-        """The score so far, and its name."""
         return "gIoU", self._iou_sum / self._iou_count if self._iou_count else None
 
-    def add(self, record: Record) -> None:
-        """Count one record."""
+    def add(self, record: Record) -> None:  # type: ignore[override]
+        super().add(record)
         self.append(Overlap(record.intersection, record.union), (record.kind,), record.tags)
         if record.iou is not None:
             self._iou_sum += record.iou
             self._iou_count += 1
-        if record.failure is not None:
-            self.causes[record.failure.message or record.failure.error] += 1
         self.not_understood += not record.understood
-        if record.usage is not None:
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
         self._said_absent[record.absent].append(record.no_target is True)
         if record.true_boxes:
             self._boxes.append((record.matched_boxes, record.true_boxes))
@@ -148,11 +165,8 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
                 parts = [PartScore(tuple(ious), len(ious)) for ious in (path, objects)]
                 self._oracle_paths.append(VrtScore(record.id, (), *parts))
             self._objects += [(sum(objects), len(objects))] if objects else []
-        for stage, seconds in record.seconds.items():
-            self._seconds[stage].append(seconds)
 
     def summary(self, official: Score | None = None) -> Summary:
-        """The summary of what was added."""
         overall = self.overall().model_dump(include={"skipped", "giou", "ciou"}) if self.n else {}
         return Summary(
             n=self.n,
@@ -167,10 +181,7 @@ class RunAggregator(Aggregator[Overlap, GroupSummary]):
             box_to_mask=_ratio(self._objects),
             absent_detected=mean_or_none(self._said_absent[True]),
             false_absent=mean_or_none(self._said_absent[False]),
-            seconds={
-                stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
-                for stage, s in self._seconds.items()
-            },
+            seconds=self.seconds(),
             official=official,
         )
 

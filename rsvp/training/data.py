@@ -21,7 +21,7 @@ from rsvp import registry
 from rsvp.datasets import ByImage, Dataset, Sample
 from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
-from rsvp.datasets.reasonseg import ReasonSegDataset
+from rsvp.datasets.reasonseg import open_reasonseg
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.errors import BadInput
 from rsvp.images import load_image
@@ -216,4 +216,4 @@ def jsonl(argument: str) -> DatasetImages:
 # their official layout, if no other; a folder of ReasonSeg, or of its parquet mirror.
 coco = partial(_images, CocoDataset, labelled=True)
 refcoco = partial(_images, RefCocoDataset, labelled=False, split="train")
-reasonseg = partial(_images, ReasonSegDataset, labelled=False)
+reasonseg = partial(_images, open_reasonseg, labelled=False)

@@ -14,12 +14,10 @@ from rsvp.writers.contours import find_outlines, join_contours
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`coco.json`."""
     yield "coco.json", json_bytes(to_coco(result))
 
 
 def write_rle(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`coco-rle.json`."""
     yield "coco-rle.json", json_bytes(to_coco(result, rle=True))
 
 

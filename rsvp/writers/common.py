@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image as Pil
 
-from rsvp.types import RgbArray, Segmentation, Target
+from rsvp.types import BoolMask, RgbArray, Segmentation, Target
 
 
 def mask_file(number: int) -> str:
@@ -33,6 +35,23 @@ def label_of(target: Target) -> str:
 def labels_of(result: Segmentation) -> list[str]:
     """Each label once, in the order of the targets."""
     return list(dict.fromkeys(label_of(target) for target in result.targets))
+
+
+def jpeg_uri(rgb: RgbArray, quality: int) -> str:
+    """(H, W, 3) uint8 as the data URI of a JPEG."""
+    buffer = io.BytesIO()
+    Pil.fromarray(rgb).save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def shrink_mask(mask: BoolMask, size: tuple[int, int], *, least: int = 128) -> BoolMask:
+    """An (H, W) mask at (h, w): pixels at least half covered, of which `least` 1 leaves one."""
+    if mask.shape == size:
+        return mask
+    grey = Pil.fromarray(mask.astype(np.uint8) * 255).resize(size[::-1], Pil.Resampling.BOX)
+    shares = np.asarray(grey)
+    small: BoolMask = shares >= min(128, max(least, int(shares.max())))
+    return small
 
 
 def png(pixels: RgbArray | Pil.Image) -> bytes:

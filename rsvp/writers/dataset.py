@@ -17,7 +17,7 @@ from rsvp import registry
 from rsvp.errors import BadInput
 from rsvp.platform.files import atomic_write, dumps, json_bytes, parse_json, read_bytes, writable
 from rsvp.types import Segmentation
-from rsvp.writers import coco, yolo
+from rsvp.writers import check_formats, coco, yolo
 from rsvp.writers.common import label_of, labels_of
 
 CATEGORIES = "categories.json"
@@ -52,8 +52,7 @@ def check_dataset_formats(formats: Sequence[str]) -> tuple[str, ...]:
     for name in formats:
         if name in _SINGLE:
             raise BadInput(f"--format {name}: {_SINGLE[name]}")
-        registry.load("writer", name)
-    return tuple(dict.fromkeys(formats))
+    return check_formats(formats) if formats else ()
 
 
 def write_dataset(entries: Entries, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -65,8 +64,7 @@ def write_dataset(entries: Entries, folder: Path, formats: Sequence[str]) -> lis
     Raises:
         BadInput: an unknown format, or a file cannot be read or written.
     """
-    names = check_dataset_formats(formats)
-    if not names:
+    if not (names := check_dataset_formats(formats)):
         return []
     labels = _labels(entries, folder / CATEGORIES)
     written = [folder / CATEGORIES]

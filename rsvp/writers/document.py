@@ -84,7 +84,14 @@ class MaskEntry(_DocumentModel):
     counts: str
 
 
-class TargetEntry(_DocumentModel):
+class _MaybePresent(_DocumentModel):
+    # An entry whose presence is left out where it is not known
+    @model_serializer(mode="wrap")
+    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in dump(self).items() if k != "presence" or v is not None}
+
+
+class TargetEntry(_MaybePresent):
     """One object that answers the query."""
 
     label: str
@@ -97,14 +104,6 @@ class TargetEntry(_DocumentModel):
     presence: Rounded | None = None
     """The probability that the object is in the box; missing if the segmenter reads no labels."""
     mask: Annotated[MaskEntry, BeforeValidator(_rle)]
-
-    @model_serializer(mode="wrap")
-    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_unknown_presence(dump(self))
-
-
-def _without_unknown_presence(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: value for k, value in values.items() if k != "presence" or value is not None}
 
 
 class VerdictEntry(_DocumentModel):
@@ -202,7 +201,7 @@ class AnswerDocument(_DocumentModel):
     warnings: list[str]
 
 
-class PathObjectEntry(_DocumentModel):
+class PathObjectEntry(_MaybePresent):
     """An object that a step names; box, score and mask are null where it is not grounded."""
 
     label: str
@@ -215,10 +214,6 @@ class PathObjectEntry(_DocumentModel):
     presence: Rounded | None = None
     """The probability that the object is in the box; missing if the segmenter reads no labels."""
     mask: Annotated[MaskEntry, BeforeValidator(_rle)] | None
-
-    @model_serializer(mode="wrap")
-    def _serialized(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_unknown_presence(dump(self))
 
 
 class PathStepEntry(_DocumentModel):
@@ -268,11 +263,7 @@ def document(result: Segmentation) -> Document:
         model = AnswerDocument
     elif isinstance(result, TracedQuestion):
         model = TraceDocument
-    stage_1 = {
-        "schema_version": 1,
-        "reply": reasoning.raw,
-        "steps": reasoning.steps,
-    }
+    stage_1 = {"schema_version": 1, "reply": reasoning.raw, "steps": reasoning.steps}
     return model.model_validate(
         {name: stage_1.get(name, getattr(result, name, None)) for name in model.model_fields}
     )
@@ -284,8 +275,12 @@ def to_dict(result: Segmentation) -> dict[str, Any]:
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`result.json`."""
     yield RESULT, json_bytes(to_dict(result))
+
+
+def _listed(parts: list[Any], key: str) -> list[Any]:
+    """What the parts of a document, if they are objects, have under a key."""
+    return [one for part in parts if isinstance(part, dict) for one in part.get(key) or []]
 
 
 class EarlierResult(BaseModel):
@@ -301,17 +296,15 @@ class EarlierResult(BaseModel):
     @classmethod
     def _targets_elsewhere(cls, values: Any) -> Any:
         """An answer has its targets in its looks, a trace in its path, by number."""
-        if isinstance(values, dict) and isinstance(path := values.get("path"), list):
-            parts = [*path, {"objects": values.get("answer_objects")}]
-            named = [
-                o for part in parts if isinstance(part, dict) for o in part.get("objects") or []
-            ]
+        if not isinstance(values, dict):
+            return values
+        path, looks = values.get("path"), values.get("looks")
+        if isinstance(path, list):
+            named = _listed([*path, {"objects": values.get("answer_objects")}], "objects")
             numbers = {o.get("number") for o in named if isinstance(o, dict)} - {None}
             return {**values, "query": values.get("question"), "targets": list(numbers)}
-        if isinstance(values, dict) and isinstance(looks := values.get("looks"), list):
-            found = [
-                t for look in looks if isinstance(look, dict) for t in look.get("targets") or []
-            ]
+        if isinstance(looks, list):
+            found = _listed(looks, "targets")
             return {**values, "query": values.get("question"), "targets": found}
         return values
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from PIL import Image as Pil
 
 from rsvp.drawing.contrast import inks
 from rsvp.drawing.palette import Colour, is_light
@@ -27,7 +24,8 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.mentions import pieces
 from rsvp.trace import PathObject, TracedQuestion
-from rsvp.types import AnsweredQuestion, BoolMask, Box, RgbArray, Segmentation, Target
+from rsvp.types import AnsweredQuestion, BoolMask, Box, Segmentation, Target
+from rsvp.writers.common import jpeg_uri, shrink_mask
 from rsvp.writers.contours import MAX_JOINED, find_contours
 
 SIDE = 1280  # of the picture's longer side, pixels
@@ -52,7 +50,6 @@ class ShownStep:
 
 
 def write(result: Segmentation, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """`result.html`."""
     yield "result.html", to_html(result).encode("utf-8", "backslashreplace")
 
 
@@ -70,7 +67,7 @@ def to_html(result: Segmentation) -> str:
         .get_template("result.html.jinja")
         .render(
             question=result.query,
-            picture=_jpeg(shrink(image.rgb, SIDE)),
+            picture=jpeg_uri(shrink(image.rgb, SIDE), QUALITY),
             width=size[1],
             height=size[0],
             objects=[
@@ -146,7 +143,7 @@ def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
 def _drawn(number: int, target: Target, colour: Colour, size: tuple[int, int]) -> dict[str, object]:
     """An object as the drawing needs it: its outline, and where its number stands."""
     full = target.mask
-    mask = _shrunk(full, size)
+    mask = shrink_mask(full, size, least=1)
     outline = mask_to_box(mask)
     scale = size[1] / full.shape[1]
     box = outline.xyxy if outline else tuple(v * scale for v in target.box.xyxy)
@@ -169,19 +166,3 @@ def _path_data(mask: BoolMask) -> str:
         corners = (contour + 0.5).tolist()
         loops.append("M" + "L".join(f"{x:g} {y:g}" for x, y in corners) + "Z")
     return "".join(loops)
-
-
-def _shrunk(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """An (H, W) mask at (h, w); a small one keeps at least a pixel."""
-    if mask.shape == size:
-        return mask
-    grey = Pil.fromarray(mask.astype(np.uint8) * 255).resize((size[1], size[0]), Pil.Resampling.BOX)
-    shares = np.asarray(grey)
-    small: BoolMask = shares >= min(128, max(1, int(shares.max())))
-    return small
-
-
-def _jpeg(rgb: RgbArray) -> str:
-    buffer = io.BytesIO()
-    Pil.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

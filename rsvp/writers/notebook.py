@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
-
-from PIL import Image as Pil
 
 from rsvp.errors import printable
 from rsvp.images import shrink
 from rsvp.trace import TracedQuestion
 from rsvp.types import AnsweredQuestion, Segmentation
-from rsvp.writers.common import label_of
+from rsvp.writers.common import jpeg_uri, label_of
 from rsvp.writers.pictures import overlay_of
 
 SIDE = 640  # of the picture's longer side, pixels: a notebook is saved with its outputs
@@ -21,9 +17,7 @@ QUALITY = 86
 
 def cell(result: Segmentation) -> str:
     """A piece of HTML without scripts or requests; all text is escaped."""
-    buffer = io.BytesIO()
-    Pil.fromarray(shrink(overlay_of(result), SIDE)).save(buffer, "JPEG", quality=QUALITY)
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    picture = jpeg_uri(shrink(overlay_of(result), SIDE), QUALITY)
     found = [f"{label_of(target)} (score {target.score:.2f})" for target in result.targets]
     head = "; ".join(found) or "no target in this image"
     if isinstance(result, AnsweredQuestion | TracedQuestion):
@@ -33,7 +27,7 @@ def cell(result: Segmentation) -> str:
     parts = [
         f"<p><em>{_text(result.query)}</em></p>" if result.query else "",
         f"<p><strong>{_text(head)}</strong></p>",
-        f'<img alt="overlay" src="data:image/jpeg;base64,{picture}">',
+        f'<img alt="overlay" src="{picture}">',
         f"<ol>{steps}</ol>" if steps else "",
         f"<p>because: {_text(result.reason)}</p>" if result.reason else "",
         *(f"<p>warning: {_text(warning)}</p>" for warning in result.warnings),

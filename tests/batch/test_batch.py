@@ -22,7 +22,7 @@ from rsvp.batch.items import read_items
 from rsvp.batch.runner import Batch
 from rsvp.batch.work import BatchRecord
 from rsvp.cli.main import main
-from rsvp.evaluation import progress
+from rsvp.evaluation import pending
 from rsvp.pipeline import Pipeline
 from rsvp.strategies.boxes import BoxesStrategy
 
@@ -217,7 +217,7 @@ def test_a_refused_key_ends_the_batch(tmp_path, server, capsys) -> None:
 
 
 def test_a_log_gets_lines_with_the_time_left(tmp_path, server, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(pending, "EVERY", 0.0)
     data = write_images(tmp_path / "in", 3)
     words = ["--input", data, "--query", "cup", "--query", "error", "--out", tmp_path / "out"]
     assert run(*words) == 3

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pil
 
 from rsvp.datasets import Dataset, reasonseg
-from rsvp.datasets.reasonseg import ReasonSegDataset
+from rsvp.datasets.reasonseg import open_reasonseg
 from rsvp.errors import BadInput, MissingExtra
 from rsvp.images import load_image
 
@@ -35,7 +35,7 @@ def write(folder, stem, shapes=(), text="the thing", sentence=False, **more):
 
 
 def only(folder):
-    (sample,) = ReasonSegDataset(folder)
+    (sample,) = open_reasonseg(folder)
     return sample
 
 
@@ -59,7 +59,7 @@ def official(shapes, size):
 def test_a_folder_in_the_order_of_its_names(tmp_path):
     write(tmp_path, "b", [shape("target", square(1, 2, 3, 4))], "  What flies? ", sentence=True)
     write(tmp_path, "a", [shape("target", square(0, 0, 0, 0))], "wings")
-    dataset = ReasonSegDataset(tmp_path)
+    dataset = open_reasonseg(tmp_path)
     assert isinstance(dataset, Dataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["a", "b"]
     first, second = dataset[0], dataset[1]
@@ -125,7 +125,7 @@ def test_random_polygons_are_drawn_as_the_official_code_draws_them(tmp_path):
             points = rng.uniform(-8, 40, (rng.integers(1, 9), 2)).tolist()
             shapes.append(shape(str(rng.choice(["target", "ignore", "flag"])), points))
         write(tmp_path, f"{number:02}", shapes)
-        sample = ReasonSegDataset(tmp_path)[number]
+        sample = open_reasonseg(tmp_path)[number]
         expected = official(shapes, (HEIGHT, WIDTH))
         np.testing.assert_array_equal(sample.mask, expected == 1)
         ignored = np.zeros_like(sample.mask) if sample.ignore is None else sample.ignore
@@ -160,9 +160,9 @@ def test_masks_lie_on_the_upright_image(tmp_path):
 
 
 def test_other_annotations_have_another_digest(tmp_path):
-    before = ReasonSegDataset(write(tmp_path, "x")).digest
-    assert ReasonSegDataset(tmp_path).digest == before
-    assert ReasonSegDataset(write(tmp_path, "x", text="another")).digest != before
+    before = open_reasonseg(write(tmp_path, "x")).digest
+    assert open_reasonseg(tmp_path).digest == before
+    assert open_reasonseg(write(tmp_path, "x", text="another")).digest != before
 
 
 def test_a_newer_opencv_is_refused_with_the_command(tmp_path, monkeypatch):
@@ -202,18 +202,18 @@ def test_a_broken_annotation_is_refused_by_name(tmp_path, data, message):
     write(tmp_path, "odd")
     (tmp_path / "odd.json").write_bytes(data)
     with pytest.raises(BadInput, match=rf"odd\.json.*{message}"):
-        ReasonSegDataset(tmp_path)
+        open_reasonseg(tmp_path)
 
 
 def test_halves_of_a_pair_are_refused(tmp_path):
     write(tmp_path / "a", "x")
     (tmp_path / "a" / "x.jpg").unlink()
     with pytest.raises(BadInput, match=r"x\.json: sample x has no image x\.jpg"):
-        ReasonSegDataset(tmp_path / "a")
+        open_reasonseg(tmp_path / "a")
     write(tmp_path / "b", "x")
     (tmp_path / "b" / "x.json").unlink()
     with pytest.raises(BadInput, match=r"x\.jpg: sample x has no annotation x\.json"):
-        ReasonSegDataset(tmp_path / "b")
+        open_reasonseg(tmp_path / "b")
 
 
 def test_a_broken_image_is_refused_by_name(tmp_path):
@@ -226,10 +226,10 @@ def test_a_broken_image_is_refused_by_name(tmp_path):
 def test_a_folder_of_splits_asks_for_one_of_them(tmp_path):
     write(tmp_path / "val", "x", text="of val")
     with pytest.raises(BadInput, match="give one of its folders: val"):
-        ReasonSegDataset(tmp_path)
-    assert ReasonSegDataset(tmp_path, split="val")[0].query == "of val"
+        open_reasonseg(tmp_path)
+    assert open_reasonseg(tmp_path, split="val")[0].query == "of val"
     with pytest.raises(BadInput, match="no such folder"):
-        ReasonSegDataset(tmp_path / "nowhere")
+        open_reasonseg(tmp_path / "nowhere")
 
 
 # ---------------------------------------------------------------- Parquet
@@ -263,7 +263,7 @@ def write_parquet(file, columns, **options):
 
 def test_a_mirror_is_read_in_any_order(tmp_path):
     write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows_of(), row_group_size=3)
-    dataset = ReasonSegDataset(tmp_path)
+    dataset = open_reasonseg(tmp_path)
     assert isinstance(dataset, Dataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["ann0", "ann1", "ann2", "ann3"]
     for i in (0, 1, 2, 3, 1, 3, 0, 0):
@@ -277,7 +277,7 @@ def test_a_mirror_is_read_in_any_order(tmp_path):
 
 
 def test_a_mirror_can_be_sent_to_another_process(tmp_path):
-    dataset = ReasonSegDataset(write_parquet(tmp_path / "x.parquet", rows_of()))
+    dataset = open_reasonseg(write_parquet(tmp_path / "x.parquet", rows_of()))
     again = pickle.loads(pickle.dumps(dataset))
     assert (again[2].id, again.digest) == ("ann2", dataset.digest)
 
@@ -286,14 +286,14 @@ def test_shards_are_one_dataset(tmp_path):
     columns = rows_of(2)
     write_parquet(tmp_path / "test-00000-of-00002.parquet", columns)
     write_parquet(tmp_path / "test-00001-of-00002.parquet", columns | {"ann_id": ["c", "d"]})
-    dataset = ReasonSegDataset(tmp_path)
+    dataset = open_reasonseg(tmp_path)
     assert [s.id for s in dataset] == ["ann0", "ann1", "c", "d"]
     assert dataset[3].image == b"image 1"
 
 
 def test_the_reasoning_type_is_the_kind(tmp_path):
     columns = rows_of() | {"reasoning_type": ["spatial", "attribute", "spatial", "function"]}
-    dataset = ReasonSegDataset(write_parquet(tmp_path / "x.parquet", columns))
+    dataset = open_reasonseg(write_parquet(tmp_path / "x.parquet", columns))
     assert [s.kind for s in dataset] == columns["reasoning_type"]
 
 
@@ -310,9 +310,9 @@ def test_ids_tell_rows_apart_or_are_refused(tmp_path, columns, ids):
     file = write_parquet(tmp_path / "x.parquet", rows_of(len(columns["ann_id"])) | columns)
     if ids is None:
         with pytest.raises(BadInput, match=r"x\.parquet: two samples have the id 'a/1'"):
-            ReasonSegDataset(file)
+            open_reasonseg(file)
     else:
-        assert [s.id for s in ReasonSegDataset(file)] == ids
+        assert [s.id for s in open_reasonseg(file)] == ids
 
 
 @pytest.mark.parametrize(
@@ -330,19 +330,19 @@ def test_ids_tell_rows_apart_or_are_refused(tmp_path, columns, ids):
 def test_a_broken_row_is_refused_by_name(tmp_path, change, message):
     file = write_parquet(tmp_path / "x.parquet", rows_of(1) | change)
     with pytest.raises(BadInput, match=rf"x\.parquet: {message}"):
-        ReasonSegDataset(file)[0]
+        open_reasonseg(file)[0]
 
 
 def test_files_that_are_no_mirror_are_refused(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(BadInput, match=r"cannot read .*x\.parquet"):
-        ReasonSegDataset(tmp_path)
+        open_reasonseg(tmp_path)
     columns = {k: v for k, v in rows_of().items() if k != "mask"}
     with pytest.raises(BadInput, match="no column 'mask'"):
-        ReasonSegDataset(write_parquet(tmp_path / "x.parquet", columns))
+        open_reasonseg(write_parquet(tmp_path / "x.parquet", columns))
     write_parquet(tmp_path / "train-0.parquet", rows_of())
     with pytest.raises(BadInput, match="several splits, choose one of train, x"):
-        ReasonSegDataset(tmp_path)
-    assert len(ReasonSegDataset(tmp_path, split="train")) == 4
+        open_reasonseg(tmp_path)
+    assert len(open_reasonseg(tmp_path, split="train")) == 4
     with pytest.raises(BadInput, match="no split 'val'; found train, x"):
-        ReasonSegDataset(tmp_path, split="val")
+        open_reasonseg(tmp_path, split="val")

@@ -68,7 +68,6 @@ def test_every_category_is_asked_on_every_image_even_the_empty_one(tmp_path):
     assert [s.absent for s in samples] == [False, False, True, True]
     assert {s.kind for s in samples} == {"Hand-Metal"}
     assert all(s.image.is_file() for s in samples)
-    assert dataset.missing == tuple(name for name in SETS if name != "Hand-Metal")
     with pytest.raises(IndexError):
         dataset[len(dataset)]
 
@@ -102,10 +101,8 @@ def test_several_sets_come_in_the_published_order_with_their_names_in_the_ids(tm
     assert list(dataset.sets) == ["Hand-Metal", "Cows", "Zebras"]
     assert len(dataset) == 12
     assert dataset.sample_id(4) == dataset[4].id == "Cows/7/1"
-    place = dataset.place("Cows/3/2")
-    assert place is not None
-    assert (place.set_name, place.image_id, place.category_id) == ("Cows", 3, 2)
-    assert dataset.place("3/2") is None
+    assert dataset.sample_id(7) == "Cows/3/2"
+    assert dataset.queries[7] == ("Cows", 3, 2)
 
 
 def test_one_sets_own_folder_opens_too(tmp_path):

@@ -7,18 +7,18 @@ import pytest
 from PIL import Image
 
 from rsvp.embedded.details import CAPITAL, COLOURS, LARGEST, PLATE, WHOLE, place
+from rsvp.embedded.layouts import VIEW, see
 from rsvp.embedded.questions import (
     LARGEST_SCENE,
+    MAKERS,
     SMALLEST_SCENE,
     THERE_IS_NONE,
     TURNS,
-    VIEW,
-    make_question,
     qa_scenes,
-    see,
 )
 from rsvp.embedded.rendering import paint
 from rsvp.embedded.scenes import main
+from rsvp.embedded.traces import plain_name
 from rsvp.masks import box_iou, mask_to_box
 from rsvp.types import Box
 
@@ -146,7 +146,9 @@ def test_nothing_is_asked_where_nothing_can_be_read() -> None:
     bare = see(tuple(type(t)(t.category, t.seed, t.side, t.x, t.y) for t in scene.layout))
     rng = np.random.default_rng(0)
     assert bare is not None
-    assert [make_question(kind, bare, rng) for kind in ("tag", "cluttered", "both")] == [None] * 3
+    assert [MAKERS[kind](bare, rng, plain_name) for kind in ("tag", "cluttered", "both")] == [
+        None
+    ] * 3
 
 
 def test_command_writes_questions_and_details(tmp_path) -> None:

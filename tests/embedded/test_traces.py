@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rsvp.embedded.queries import MARGIN, SIDES
+from rsvp.embedded.drafts import MARGIN, SIDES
 from rsvp.embedded.scenes import main
 from rsvp.embedded.traces import NONE, STEPS, TURNS, trace_scenes
 from rsvp.embedded.vocabulary import categories

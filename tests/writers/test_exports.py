@@ -22,7 +22,7 @@ from rsvp.errors import MissingExtra
 from rsvp.images import load_image
 from rsvp.result import Result
 from rsvp.types import Box, ModelNames, PackedMask, Reasoning, Target
-from rsvp.writers.index import to_index_mask
+from rsvp.writers.pictures import to_index_mask
 
 HEIGHT, WIDTH = 61, 87
 

@@ -44,7 +44,8 @@ class Benchmark(ABC):
         reader: opens a folder, ``reader(Path)``, with ``split=…`` where there are `splits`; a
             `rsvp.datasets.Dataset`, or questions.
         protocols: the rules by which it can be scored, the default first.
-        splits: what ``--split`` may name; none where a split is a folder of its own.
+        splits: what ``--split`` may name; none where a split is a folder of its own, None where
+            the data itself names its splits.
         asks_for_masks: False where the answer is text: `rsvp eval` asks questions.
         has_absent: whether queries may have no target; None where that is not known. False makes
             `rsvp eval` tell the MLLM that every target exists, True refuses to.
@@ -58,7 +59,7 @@ class Benchmark(ABC):
 
     reader: ClassVar[Callable[..., Any]]
     protocols: ClassVar[tuple[ScoringProtocol, ...]]
-    splits: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[tuple[str, ...] | None] = ()
     asks_for_masks: ClassVar[bool] = True
     has_absent: ClassVar[bool | None] = None
     traces: ClassVar[bool] = False
@@ -83,7 +84,7 @@ class Benchmark(ABC):
 
     def check_split(self, split: str | None) -> None:
         """BadInput where there is no such split; the message lists the known ones."""
-        if split is not None and split not in self.splits:
+        if not (split is None or self.splits is None or split in self.splits):
             known = ", ".join(self.splits)
             hint = f"known here: {known}" if known else "here a split is a folder: name it as data"
             raise BadInput(f"unknown split {split!r}; {hint}")

@@ -17,7 +17,7 @@ from typing import ClassVar
 from rsvp.datasets import Dataset
 from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
-from rsvp.datasets.reasonseg import ReasonSegDataset
+from rsvp.datasets.reasonseg import open_reasonseg
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.datasets.scenes import SceneDataset, scene_task
 from rsvp.evaluation import metrics
@@ -106,16 +106,14 @@ class Coco(MaskBenchmark):
 
     reader = CocoDataset
     protocols = (ScoringProtocol("coco-masks"),)
+    splits = None
     has_absent = False
-
-    def check_split(self, split: str | None) -> None:
-        """Nothing: the images name their splits."""
 
 
 class ReasonSeg(MaskBenchmark):
     """Implicit queries, short and long (X. Lai et al., LISA, CVPR 2024); ReasonSeg-X and -R."""
 
-    reader = ReasonSegDataset
+    reader = open_reasonseg
     protocols = (metrics.LISA, metrics.SEG_ZERO, metrics.VISIONREASONER, metrics.REASONSEG_X)
     splits = ("train", "val", "test")
     has_absent = False
@@ -126,7 +124,7 @@ class RefCoco(MaskBenchmark):
 
     reader = RefCocoDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "testA", "testB")
+    splits: ClassVar[tuple[str, ...] | None] = ("train", "val", "testA", "testB")
     has_absent: ClassVar[bool | None] = False
     scores_more = True
 
@@ -136,8 +134,6 @@ class RefCoco(MaskBenchmark):
 
 
 class RefCocog(RefCoco):
-    """RefCOCOg."""
-
     splits = ("train", "val", "test")
 
 

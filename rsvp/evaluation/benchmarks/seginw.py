@@ -35,8 +35,7 @@ class ApScorer:
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Take the prediction of sample `index`; BadInput where scores lack or a mask is broken."""
-        place = self._dataset.place(self._dataset.sample_id(index))
-        assert place is not None  # its own id
+        place = self._dataset.queries[index]
         if place.set_name != self._set:
             self._finish_set()
             self._set = place.set_name
@@ -48,7 +47,6 @@ class ApScorer:
         self._results += ap.as_results(place.image_id, place.category_id, masks, scores)
 
     def numbers(self) -> Numbers:
-        """The scores of all sets."""
         self._finish_set()
         return ap.summarize(self._ap)
 

@@ -96,45 +96,29 @@ class SceneQuestions(QuestionBenchmark):
 
 
 class VStar(QuestionBenchmark):
-    """V*Bench."""
-
     reader, read, count = readers.vstar, vqa.read_choice, vqa.accuracy
 
 
 class VisuLogic(QuestionBenchmark):
-    """VisuLogic."""
-
     reader, read, count = readers.visulogic, vqa.read_choice, vqa.accuracy
 
 
-class TableBenchmark(QuestionBenchmark):
-    """A benchmark whose folder may hold several tables, which ``--split`` chooses from."""
-
-    def check_split(self, split: str | None) -> None:
-        """Nothing: the names of the files are the splits."""
-
-
-class HrBench(TableBenchmark):
+class HrBench(QuestionBenchmark):
     """HR-Bench 4K and 8K."""
 
+    splits = None  # a folder may hold several tables
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
 
 
 class Pope(QuestionBenchmark):
-    """POPE."""
-
     reader, read, count = readers.pope, vqa.read_pope, vqa.detection_scores
 
 
 class Mmvp(QuestionBenchmark):
-    """MMVP."""
-
     reader, read, count = readers.mmvp, vqa.read_choice, vqa.pair_accuracy
 
 
 class HallusionBench(QuestionBenchmark):
-    """HallusionBench."""
-
     reader, read, count = readers.hallusionbench, vqa.read_yes_no, vqa.consistency_scores
 
     def mark(self, question: Question, reply: str) -> MarkedReply:
@@ -142,7 +126,6 @@ class HallusionBench(QuestionBenchmark):
         return vqa.mark(vqa.read_yes_no, question, reply, undecided_is_right=not question.group[0])
 
 
-class MmBench(TableBenchmark):
-    """MMBench."""
-
+class MmBench(QuestionBenchmark):
+    splits = None  # a folder may hold several tables
     reader, read, count = readers.mmbench, vqa.read_choice, vqa.circular_accuracy

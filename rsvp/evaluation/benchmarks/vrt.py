@@ -38,8 +38,6 @@ class VrtScorer(Aggregator[VrtScore, Numbers]):
 
 
 class Vrt(Benchmark):
-    """VRT-Bench."""
-
     reader: ClassVar[Callable[..., Any]] = VrtDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (ScoringProtocol("vrt"),)
     traces = True

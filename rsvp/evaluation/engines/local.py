@@ -97,7 +97,6 @@ class LocalEngine:
         return default if self.concurrency is None else self.concurrency
 
     def __call__(self, work: RunWork) -> Generator[Any, None, None]:
-        """See `Engine`."""
         if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
             return _overlapped(self.pipeline, work, self._threads)
         return _in_turn(self.pipeline, work)

@@ -21,7 +21,7 @@ from rsvp.evaluation.metrics.vrt import seg_indices
 from rsvp.evaluation.records import AnswerRecord, Record
 from rsvp.evaluation.report import pictures
 from rsvp.evaluation.report.pictures import COLOURS, Examples
-from rsvp.evaluation.report.text import STAGE_LABELS
+from rsvp.evaluation.report.text import STAGE_LABELS, is_interval
 from rsvp.images import load_image
 from rsvp.writers import html
 
@@ -134,11 +134,7 @@ def _scores(summary: Json) -> dict[str, Any]:
 
 
 def _intervals(document: Json) -> dict[str, Json]:
-    return {name: value for name, value in document.items() if _is_interval(value)}
-
-
-def _is_interval(value: object) -> bool:
-    return isinstance(value, Mapping) and {"mean", "low", "high"} <= value.keys()
+    return {name: value for name, value in document.items() if is_interval(value)}
 
 
 def _is_group(value: object) -> bool:
@@ -147,7 +143,7 @@ def _is_group(value: object) -> bool:
 
 def _parts(value: object) -> dict[str, float]:
     """The scores of a score that has one a part, such as the AP of each set."""
-    if not isinstance(value, Mapping) or _is_interval(value) or _is_group(value):
+    if not isinstance(value, Mapping) or is_interval(value) or _is_group(value):
         return {}
     return {part: one for part, one in value.items() if isinstance(one, float)}
 

@@ -6,8 +6,6 @@ alone), surplus (the prediction alone), ignored (pixels that the benchmark doesn
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +21,7 @@ from rsvp.images import shrink
 from rsvp.looks import look_picture
 from rsvp.masks import decode_rle
 from rsvp.types import BoolMask, Box, Image, RgbArray
+from rsvp.writers.common import jpeg_uri, shrink_mask
 
 COLOURS: Mapping[str, tuple[int, int, int]] = drawing.COMPARISON
 SIDE = 560  # of the longer side, in pixels: sharp on a phone, some 40 kB a picture
@@ -40,7 +39,7 @@ def data_uri(sample: Sample, masks: Sequence[object]) -> str:
     for mask in masks:
         predicted |= decode_rle(mask, (predicted.shape[0], predicted.shape[1]), sample.id)
     rgb = shrink(open_image(sample).rgb, SIDE)
-    return _jpeg(painted(rgb, sample, predicted))
+    return jpeg_uri(painted(rgb, sample, predicted), QUALITY)
 
 
 def look_uri(image: Image, looks: Sequence[LookRecord], zoom: str, background: str) -> str:
@@ -60,13 +59,7 @@ def look_uri(image: Image, looks: Sequence[LookRecord], zoom: str, background: s
     height = max(one.shape[0] for one in shown)
     padded = [np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255)
               for one in shown]  # fmt: skip
-    return _jpeg(np.concatenate(padded, axis=1))
-
-
-def _jpeg(rgb: RgbArray) -> str:
-    buffer = io.BytesIO()
-    Pil.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return jpeg_uri(np.concatenate(padded, axis=1), QUALITY)
 
 
 def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
@@ -77,11 +70,11 @@ def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
         predicted: (H, W) bool, in the image's own size.
     """
     size = (rgb.shape[0], rgb.shape[1])
-    truth, predicted = _shrunk(sample.mask, size), _shrunk(predicted, size)
+    truth, predicted = shrink_mask(sample.mask, size), shrink_mask(predicted, size)
     classes = np.zeros(size, dtype=np.uint8)
     parts = {"hit": truth & predicted, "missed": truth & ~predicted, "surplus": predicted & ~truth}
     if sample.ignore is not None:
-        parts["ignored"] = _shrunk(sample.ignore, size) & ~truth
+        parts["ignored"] = shrink_mask(sample.ignore, size) & ~truth
     for number, name in enumerate(COLOURS, start=1):
         if name in parts:
             classes[parts[name]] = number
@@ -91,15 +84,6 @@ def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:
     mixed = paled * (1 - opacity[..., None]) + palette * opacity[..., None]
     view: RgbArray = np.rint(mixed).astype(np.uint8)
     return view
-
-
-def _shrunk(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """A mask at another size: pixels at least half covered."""
-    if mask.shape == size:
-        return mask
-    grey = Pil.fromarray(mask.astype(np.uint8) * 255)
-    resized: BoolMask = np.asarray(grey.resize(size[::-1], Pil.Resampling.BOX)) >= 128
-    return resized
 
 
 def _edges(classes: NDArray[np.uint8]) -> BoolMask:

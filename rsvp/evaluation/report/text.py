@@ -94,16 +94,18 @@ def format_summary(summary: Summary) -> str:
         for name, label in STAGE_LABELS.items()
         if (interval := getattr(summary, name)) is not None
     ]
-    seconds = [
-        (stage, f"{one.mean:.3f}", f"{one.p95:.3f}") for stage, one in summary.seconds.items()
-    ]
     return _blocks(
         head,
         table([("", "n", "gIoU", "cIoU"), *scores], (0, 6, -22)) if scores else "",
         table(stages),
-        table([("seconds a sample", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
+        _seconds("sample", summary),
         format_score(summary.official) if summary.official else "",
     )
+
+
+def _seconds(what: str, summary: Summary | AnswerSummary) -> str:
+    rows = [(stage, f"{s.mean:.3f}", f"{s.p95:.3f}") for stage, s in summary.seconds.items()]
+    return table([(f"seconds a {what}", "mean", "p95"), *rows], (0, 8, 8)) if rows else ""
 
 
 def _not_understood(summary: Summary) -> str:
@@ -116,7 +118,7 @@ def format_answers(summary: AnswerSummary) -> str:
     document = summary.to_dict()
     head = f"{summary.n} questions, {summary.failed} failed; mean [95 % bootstrap interval]"
     counts = {k: v for k, v in document.items() if k in ("unanswered", "unread") and v}
-    scores = {k: v for k, v in document.items() if _is_score(v)}
+    scores = {k: v for k, v in document.items() if is_interval(v)}
     first = ("accuracy", "oracle")
     rows = [
         (kind, str(one["n"]), *(_interval(one.get(name)) for name in first))
@@ -126,19 +128,19 @@ def format_answers(summary: AnswerSummary) -> str:
         k: v["accuracy"] for k, v in document.items() if isinstance(v, dict) and "accuracy" in v
     }
     usage = {f"{name.replace('_', ' ')} a question": v for name, v in summary.usage.items()}
-    seconds = [(s, f"{one.mean:.3f}", f"{one.p95:.3f}") for s, one in summary.seconds.items()]
     return _blocks(
         head,
         table([(name, _interval(value)) for name, value in {**scores, **tags}.items()]),
         table([("", "n", *first), *rows], (0, 6)) if len(rows) > 1 else "",
         table([(name, str(value)) for name, value in counts.items()]),
         table([(name, f"{value:.1f}") for name, value in usage.items()]),
-        table([("seconds a question", "mean", "p95"), *seconds], (0, 8, 8)) if seconds else "",
+        _seconds("question", summary),
     )
 
 
-def _is_score(value: object) -> bool:
-    return isinstance(value, dict) and {"mean", "low", "high"} <= value.keys()
+def is_interval(value: object) -> bool:
+    """Whether a value of a document is an interval; its keys tell."""
+    return isinstance(value, Mapping) and {"mean", "low", "high"} <= value.keys()
 
 
 def _interval(value: object) -> str:
