@@ -16,22 +16,16 @@ STRIDE = 2  # IoUs are computed on every second row and column of large masks
 LARGE = 512  # pixels of a mask's longer side
 
 
-@dataclass(frozen=True, slots=True)
-class AgreedReply:
-    """The reply that most others agree with, with its targets by the index of their proposal."""
-
-    reasoning: Reasoning
-    targets: dict[int, Target]
-    share: float
-
-
 def agree_on(
     samples: Sequence[Reasoning], segment: Callable[[Sequence[Proposal]], Mapping[int, Target]]
-) -> AgreedReply:
+) -> tuple[Reasoning, dict[int, Target], float]:
     """Segment the proposals of all replies at once, and choose among these; see `most_agreed`.
 
     Args:
         segment: the targets of proposals by their index; those that a hint rules out are missing.
+
+    Returns:
+        The chosen reply, its targets by the index of their proposal, and `Agreement.share`.
     """
     proposals = list(dict.fromkeys(one for sample in samples for one in sample.proposals))
     found, place = segment(proposals), {one: at for at, one in enumerate(proposals)}
@@ -41,7 +35,7 @@ def agree_on(
     ]
     best = most_agreed([tuple(one.values()) for one in targets])
     kept = dict(zip(targets[best.index], best.targets, strict=True))
-    return AgreedReply(samples[best.index], kept, best.share)
+    return samples[best.index], kept, best.share
 
 
 @dataclass(frozen=True, slots=True)

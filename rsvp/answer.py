@@ -19,8 +19,16 @@ from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.answers import LETTERS, ParsedAnswer, choose, parse_answer
-from rsvp.reasoning import PromptConfig, ReasoningOutput, not_asked, read_query
+from rsvp.reasoning import (
+    MASKS_ONLY,
+    OTHER_MLLM,
+    PromptConfig,
+    ReasoningOutput,
+    not_asked,
+    read_query,
+)
 from rsvp.request import Request
+from rsvp.strategies.base import STRING, array, record
 from rsvp.types import (
     BoolMask,
     Box,
@@ -37,13 +45,10 @@ ZOOMS = ("none", "box", "mask", "sparse")
 DEFAULT_ZOOM, DEFAULT_BACKGROUND = "mask", "mean"
 DEFAULT_LOOKS = 2
 NO_CHOICE = "the answer {!r} is none of the choices"
-_STRING = {"type": "string"}
-_LOOK_FIELDS = {
-    "reason": _STRING,
-    "look": {"type": "array", "items": _STRING},
-    "answer": {"type": ["string", "null"]},
-}
-_ANSWER_FIELDS = {"reason": _STRING, "answer": _STRING}
+_LOOK_SCHEMA = record(
+    {"reason": STRING, "look": array(STRING), "answer": {"type": ["string", "null"]}}
+)
+_ANSWER_SCHEMA = record({"reason": STRING, "answer": STRING})
 
 Segment = Callable[[Request, Dialogue], Segmentation]
 
@@ -148,22 +153,15 @@ def question_variables(question: str, choices: Sequence[str] = ()) -> dict[str, 
 
 def check_answer_prompts(mllm: str, config: PromptConfig) -> None:
     """BadInput where a model with few words was not trained on questions."""
-    if config.family.lexicon and config.lexicon is None:
-        raise BadInput(
-            f"{mllm} cannot answer questions: these weights were trained on segmentation alone; "
-            "take another MLLM, e.g. --preset local, or --mllm openai:NAME"
-        )
+    if config.masks_only:
+        raise BadInput(f"{mllm} cannot answer questions: {MASKS_ONLY}; {OTHER_MLLM}")
 
 
-def answer_prompt_names(profile: str) -> list[str]:
+def answer_prompt_names(profile: str) -> tuple[str, ...]:
     """The names of all prompts that a question may be asked with."""
     names = ("system.answer", "look", "look.again", "answer", "reask.look", "reask.answer")
-    seen = ("box", "mask", "sparse", "nothing", "large")
-    return [
-        name
-        for one in (*names, *(f"seen.{what}" for what in seen))
-        if prompting.exists(name := f"{profile}/{one}")
-    ]
+    seen = (f"seen.{what}" for what in ("box", "mask", "sparse", "nothing", "large"))
+    return prompting.existing(profile, *names, *seen)
 
 
 def answer_question(
@@ -312,13 +310,9 @@ class _Conversation:
     ) -> ParsedAnswer:
         """Ask one question; `what` and `seen` are names of prompts."""
         variables = {**self.variables, **(observed or {})}
-        names = tuple(
-            name
-            for one in (seen, what)
-            if one and prompting.exists(name := f"{self.profile}/{one}")
-        )
+        names = prompting.existing(self.profile, seen, what)
         may_look, others = what != "answer", list[ParsedAnswer]()
-        schema = _schema(_LOOK_FIELDS if may_look else _ANSWER_FIELDS)
+        schema = _LOOK_SCHEMA if may_look else _ANSWER_SCHEMA
 
         def reask(problem: str) -> ChatRequest:
             form = "look" if may_look else "answer"
@@ -352,16 +346,6 @@ class _Conversation:
         if parsed.look and not may_look:
             raise UnparsableReply("there are no more looks: give the answer", text)
         return parsed
-
-
-def _schema(fields: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object as strict servers accept it."""
-    return {
-        "type": "object",
-        "properties": fields,
-        "required": list(fields),
-        "additionalProperties": False,
-    }
 
 
 def _times(left: int) -> str:

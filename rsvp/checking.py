@@ -14,7 +14,7 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing import ParsedVerdicts, RawTarget, parse_better, parse_verdicts
 from rsvp.parsing.verdicts import ACCEPT, CORRECT, REJECT
-from rsvp.reasoning import PromptConfig, frame_variables, sent_view
+from rsvp.reasoning import PromptConfig
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (
@@ -27,6 +27,7 @@ from rsvp.strategies.base import (
     size_variables,
 )
 from rsvp.types import Image, Proposal, Reply, RgbArray, Target
+from rsvp.views import frame_variables, sent_view
 
 SMALL = 0.35  # of the image's longer side: targets whose box is shorter are enlarged
 

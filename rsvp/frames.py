@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from rsvp.errors import BadInput
+from rsvp.masks import clip_box
 from rsvp.types import Box, Point
 
 FrameKind = Literal[
@@ -128,7 +129,7 @@ def to_box(numbers: Sequence[float], frame: Frame, *, view_size: Size, image_siz
         )
     per_y, per_x = _pixels_per_unit(frame, view_size, image_size)
     corners = (min(xs) * per_x, min(ys) * per_y, max(xs) * per_x, max(ys) * per_y)
-    box = _clipped(corners, image_size)
+    box = clip_box(corners, _around(image_size))
     if box is None:
         raise BadInput(f"the box {_shown(numbers)} ({frame.kind}) has no area inside the image")
     return box
@@ -195,7 +196,7 @@ def pad_box(box: Box, fraction: float, image_size: Size) -> Box:
     if not (math.isfinite(fraction) and fraction >= 0):
         raise BadInput(f"padding is a fraction >= 0 of the box's size, found {fraction}")
     dx, dy = box.width * fraction, box.height * fraction
-    padded = _clipped((box.x0 - dx, box.y0 - dy, box.x1 + dx, box.y1 + dy), image_size)
+    padded = clip_box((box.x0 - dx, box.y0 - dy, box.x1 + dx, box.y1 + dy), _around(image_size))
     if padded is None:
         raise BadInput(f"the box {_shown(box.xyxy)} lies outside the image")
     return padded
@@ -294,11 +295,8 @@ def _finite(numbers: Sequence[float], count: int, noun: str) -> tuple[float, ...
     return values
 
 
-def _clipped(xyxy: tuple[float, float, float, float], image_size: Size) -> Box | None:
-    height, width = image_size
-    x0, x1 = (min(max(x, 0.0), float(width)) for x in xyxy[0::2])
-    y0, y1 = (min(max(y, 0.0), float(height)) for y in xyxy[1::2])
-    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+def _around(image_size: Size) -> Box:
+    return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
 
 def _bands(low: float, high: float, count: int, extent: int) -> tuple[int, ...]:

@@ -17,8 +17,7 @@ def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:
     and the hint is only applied to what it answers.
     """
     given = {"within": hint.within, "exclude": hint.exclude, "like": hint.like}
-    names = [f"{profile}/hint.{name}" for name, value in given.items() if value]
-    return tuple(name for name in names if prompting.exists(name))
+    return prompting.existing(profile, *(f"hint.{name}" for name in given if given[name]))
 
 
 def hinted(rgb: RgbArray, request: Request, prompts: Collection[str]) -> RgbArray:

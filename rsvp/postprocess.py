@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rsvp.masks import clip_mask, mask_to_box
+from rsvp.reasoning import ReasoningOutput
+from rsvp.registry import ModelFamily
 from rsvp.request import Hint
 from rsvp.segmenters.embedding_cache import TimedMasks
 from rsvp.types import Box, Image, PackedMask, Point, Proposal, Reasoning, Target
 
+UNSURE = "the reasoner was unsure of this image"  # how the warning about it begins
 LOW_PRESENCE = 0.02  # below it a segmenter that reads labels doubts the label
 # Lone points with a lower score gave a mean IoU of 0.42 on rendered scenes and 0.14 on photographs,
 # those above 0.77 and 0.72 (the embedded segmenter); SAM's own mask generator drops masks below it.
@@ -61,60 +64,69 @@ def apply_hint(hint: Hint, targets: Iterable[Target]) -> tuple[Target, ...]:
 
 
 def target_warnings(
-    targets: Sequence[Target], *, named_by_mllm: bool, steps: Sequence[str] = ()
+    reasoning: Reasoning, targets: Sequence[Target], *, named_by_mllm: bool
 ) -> Iterator[str]:
-    """Warnings about empty masks, and, where the MLLM chose the labels, about doubtful labels.
+    """Warnings about empty masks, doubtful labels that the MLLM chose, and lone points.
 
     Args:
-        steps: of a reasoning path, where each target is named first; their numbers begin at 1.
+        reasoning: of a path, the proposals of these targets alone.
     """
-    starts, names = _called(targets, steps)
-    for start, name, target in zip(starts, names, targets, strict=True):
+    called = list(_called(reasoning, len(targets)))
+    for name, target in zip(called, targets, strict=True):
         if not target.packed.area:
-            yield f"{start}the segmenter found no pixels for {name} ({target.label})"
-    for start, name, target in zip(starts, names, targets, strict=True):
+            yield f"{name[0]}the segmenter found no pixels for {name[1]} ({target.label})"
+    for name, target in zip(called, targets, strict=True):
         if named_by_mllm and target.presence is not None and target.presence < LOW_PRESENCE:
             yield (
-                f"{start}the segmenter doubts that {name} is {target.label} "
+                f"{name[0]}the segmenter doubts that {name[1]} is {target.label} "
                 f"(presence {target.presence:.2f})"
             )
-
-
-def first_steps(reasoning: Reasoning, count: int) -> list[str]:
-    """Where each of the `count` objects of a reasoning path is named first, as warnings say it."""
-    found: dict[int | None, str] = {}
-    for number, step in enumerate(reasoning.steps, start=1):
-        for one in step.objects:
-            found.setdefault(one.number, f"step {number}")
-    return [found.get(number, "the answer") for number in range(1, count + 1)]
-
-
-def _called(targets: Sequence[Target], steps: Sequence[str]) -> tuple[list[str], list[str]]:
-    """How a warning about each target begins, and what it calls it."""
-    if steps:
-        return [f"{where}: " for where in steps], [f"object {n}" for n in range(1, len(steps) + 1)]
-    return [""] * len(targets), [f"target {n}" for n in range(len(targets))]
-
-
-def point_warnings(
-    proposals: Sequence[Proposal], targets: Sequence[Target], steps: Sequence[str] = ()
-) -> Iterator[str]:
-    """Warnings about targets with a low score that nothing but one point describes.
-
-    Args:
-        steps: see `target_warnings`.
-    """
     lone = {
         (proposal.label, proposal.raw)
-        for proposal in proposals
+        for proposal in reasoning.proposals
         if proposal.box is None and sum(point.positive for point in proposal.points) == 1
     }
-    for start, name, target in zip(*_called(targets, steps), targets, strict=True):
+    for name, target in zip(called, targets, strict=True):
         if target.score < LOW_POINT_SCORE and (target.label, target.raw) in lone:
             yield (
-                f"{start}{name} has one point and a low score ({target.score:.2f}): its mask may "
+                f"{''.join(name)} has one point and a low score ({target.score:.2f}): its mask may "
                 "be only a part, or more than is meant; a box around it or a second point helps"
             )
+
+
+def _called(reasoning: Reasoning, count: int) -> Iterator[tuple[str, str]]:
+    """How a warning about each target begins, and what it calls it.
+
+    Objects of a reasoning path have numbers from 1, and the step that names them first.
+    """
+    if reasoning.answer is None:
+        yield from (("", f"target {number}") for number in range(count))
+        return
+    first: dict[int | None, str] = {}
+    for number, step in enumerate(reasoning.steps, start=1):
+        for one in step.objects:
+            first.setdefault(one.number, f"step {number}")
+    for number in range(1, count + 1):
+        yield f"{first.get(number, 'the answer')}: ", f"object {number}"
+
+
+def reply_warnings(output: ReasoningOutput, family: ModelFamily) -> Iterator[str]:
+    """Warnings about what stage 1 replied, the first one about what makes it doubtful."""
+    if words := output.reasoning.unknown_words:
+        yield f"the reasoner does not know {', '.join(map(repr, words))}, and was not asked"
+    elif output.familiarity is not None and output.familiarity < 0:
+        yield f"{UNSURE}: it is unlike those that the model was trained on"
+    elif family.doubts(output.confidence):
+        yield (
+            f"{UNSURE} (mean token probability {output.confidence:.2f}, usually above "
+            f"{family.min_confidence:.2f}): the embedded preset knows rendered scenes, not "
+            "photographs"
+        )
+    elif not output.reasoning.understood:
+        yield f"{UNSURE}: {output.reasoning.reason or 'it cannot read images of this sort'}"
+    yield from output.reasoning.warnings
+    if output.finish_reason == "length":
+        yield "the reply was cut short at the token limit: targets may be missing"
 
 
 def hint_warning(proposals: Sequence[Proposal], targets: Sequence[Target]) -> Iterator[str]:

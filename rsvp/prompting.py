@@ -97,6 +97,11 @@ def exists(name: str) -> bool:
     return name in _texts()
 
 
+def existing(profile: str, *names: str) -> tuple[str, ...]:
+    """Those of the prompts ``profile/name`` that there are."""
+    return tuple(filter(exists, (f"{profile}/{name}" for name in names)))
+
+
 def render(name: str, /, **variables: object) -> str:
     """The prompt called `name` with its `$variables` filled in; variables it lacks are ignored.
 

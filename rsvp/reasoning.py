@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypedDict
 
 from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
 from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame, smart_resize
+from rsvp.frames import Frame
 from rsvp.hints import hint_prompts, hinted
-from rsvp.images import resize
 from rsvp.lexicon import Lexicon, ReadQuery
-from rsvp.mllm import MLLM, image_familiarity, is_remote
+from rsvp.mllm import MLLM, image_familiarity
 from rsvp.phrases import tell_detector
 from rsvp.registry import ModelFamily
 from rsvp.request import Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, TakesPhrases, View
 from rsvp.translation import Translator
-from rsvp.types import Image, Reasoning, Reply, RgbArray, Usage
+from rsvp.types import Reasoning, Reply, RgbArray, Usage
+from rsvp.views import frame_variables, sent_view
 
-# Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
-# processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.
-SERVED_PIXELS = 28 * 28 * 1280
 TEMPERATURE = 0.7  # of several sampled replies
-_PIXEL_FRAMES = ("pixels", "resized-pixels")
-
+MASKS_ONLY = "these weights were trained on segmentation alone"
+OTHER_MLLM = "take another MLLM, e.g. --preset local, or --mllm openai:NAME"
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
 NOT_ABSENT = '"{}" is empty, but what the query asks for is in the image: name what fits best'
 
@@ -72,6 +69,11 @@ class PromptConfig:
         return profile + prompting.EXISTS if self.tells_existence else profile
 
     @property
+    def masks_only(self) -> bool:
+        """Whether the model knows few words, and not even their list: it learned masks alone."""
+        return self.family.lexicon and self.lexicon is None
+
+    @property
     def tells_existence(self) -> bool:
         """Whether the prompts say that the target exists: the embedded reasoner's cannot."""
         exists = f"{self.family.profile}{prompting.EXISTS}/system"
@@ -105,14 +107,26 @@ class ReasoningOutput:
     shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
 
+class PromptSettings(TypedDict, total=False):
+    """What the caller decides of a `PromptConfig`; see `rsvp.Pipeline`."""
+
+    cot: bool
+    frame: str | Frame | None
+    max_reasks: int
+    target_exists: bool
+    language: str
+    samples: int
+    temperature: float
+
+
 def make_prompt_config(
     mllm: MLLM | None,
     strategy: Strategy | None,
     *,
-    frame: str | Frame | None,
-    cot: bool,
-    max_reasks: int,
-    target_exists: bool,
+    frame: str | Frame | None = None,
+    cot: bool = True,
+    max_reasks: int = 2,
+    target_exists: bool = False,
     language: str = "en",
     samples: int = 1,
     temperature: float = TEMPERATURE,
@@ -171,16 +185,12 @@ def check_prompts(
         BadInput: the strategy has no prompts (the message names those that have some), or they
             cannot say what it shows.
     """
-    few_words = config.family.lexicon and config.lexicon is None  # it learned masks alone
-    if trace and few_words:
-        raise BadInput(
-            f"{mllm} cannot trace: these weights were trained on segmentation alone; take another "
-            "MLLM, e.g. --preset local, or --mllm openai:NAME"
-        )
+    if trace and config.masks_only:
+        raise BadInput(f"{mllm} cannot trace: {MASKS_ONLY}; {OTHER_MLLM}")
     start, end = _prompt_name(config, "*", trace=trace).split("*")
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
-    if few_words:
+    if config.masks_only:
         known = [name for name in known if name != "points"]
     if strategy.name not in known:
         raise BadInput(
@@ -208,54 +218,21 @@ def propose(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    image, family, profile, frame = request.image, config.family, config.profile, config.frame
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
-    most = family.view_side(image.height, image.width)
+    image = request.image
+    most = config.family.view_side(image.height, image.width)
     strategy, warning = tell_detector(
-        request, query, dialogue, strategy, profile=profile, max_side=most
+        request, query, dialogue, strategy, profile=config.profile, max_side=most
     )
-    hints = hint_prompts(request.hint, profile)
     view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
-    variables = {**frame_variables(view, frame), "query": query}
-    rgb = hinted(view.rgb, request, hints)
-    names = (*hints, _prompt_name(config, strategy.name, trace=trace))
-    again = f"{profile}/reask.{'trace' if trace else strategy.name}"
-
-    def schema(cot: bool) -> Mapping[str, Any]:
-        return strategy.path_schema(frame) if trace else strategy.schema(cot, frame)
-
-    def reask(problem: str) -> ChatRequest:
-        if trace and (family.single_turn or not prompting.exists(again)):
-            return first  # there is no simpler question
-        text = prompting.render(again, **variables, problem=problem)
-        if family.single_turn:  # it sees the image again, and gets the simpler question
-            return ChatRequest((rgb, text), (again,), schema(False))
-        return ChatRequest((text,), (again,), schema(config.cot))
-
-    examples = prompting.example_numbers(names[-1], variables)
-    doubts = config.tells_existence and dialogue.max_reasks > 0
-
-    def read(reply: Reply) -> tuple[Reasoning, Reply]:
-        nonlocal doubts
-        seen = replace(frame, resized=reply.resized)
-        read_form = strategy.read_path if trace else strategy.read
-        reasoning = read_form(reply.text, image, view, seen)
-        if warning:
-            reasoning = replace(reasoning, warnings=(warning, *reasoning.warnings))
-        _refuse_echo(reasoning, examples)
-        if reasoning.no_target and reasoning.understood and doubts and dialogue.budget.is_left():
-            doubts = False
-            empty = "answer_objects" if trace else "targets"
-            raise UnparsableReply(NOT_ABSENT.format(empty), reply.text)
-        return reasoning, reply
-
-    text = "\n\n".join(prompting.render(name, **variables) for name in names)
-    first = ChatRequest((rgb, text), names, schema(config.cot))
-    sampled = [] if trace or config.samples == 1 else _sample(first, read, dialogue, config)
-    reasoning, reply = sampled[0] if sampled else dialogue.ask(first, read, reask)
-    familiar = reply.familiarity
+    asked = _Query(
+        request, dialogue, strategy, config, view, query=query, trace=trace, warning=warning
+    )
+    sampled = [] if trace or config.samples == 1 else _sample(asked, dialogue, config)
+    reasoning, reply = sampled[0] if sampled else dialogue.ask(asked.first, asked.read, asked.again)
+    familiar, family = reply.familiarity, config.family
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
         familiar = image_familiarity(dialogue.mllm, image.rgb)
@@ -269,18 +246,85 @@ def propose(
         finish_reason=reply.finish_reason,
         prompts=tuple(dialogue.prompts),
         samples=tuple(_doubted(one, its, familiar, family) for one, its in sampled),
-        shown=rgb,
+        shown=asked.rgb,
     )
 
 
+class _Query:
+    """How a query is asked, and how its replies are read.
+
+    Args:
+        query: as the model is asked it.
+        trace: ask for a reasoning path.
+        warning: for every reading of a reply, "" for none.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        dialogue: Dialogue,
+        strategy: Strategy,
+        config: PromptConfig,
+        view: View,
+        *,
+        query: str,
+        trace: bool,
+        warning: str,
+    ) -> None:
+        self.image, self.view = request.image, view
+        self.dialogue, self.strategy, self.config = dialogue, strategy, config
+        self.trace, self._warnings = trace, (warning,) if warning else ()
+        self.variables = {**frame_variables(view, config.frame), "query": query}
+        hints = hint_prompts(request.hint, config.profile)
+        self.rgb = hinted(view.rgb, request, hints)
+        names = (*hints, _prompt_name(config, strategy.name, trace=trace))
+        text = "\n\n".join(prompting.render(name, **self.variables) for name in names)
+        self.first = ChatRequest((self.rgb, text), names, self._schema(config.cot))
+        self._examples = prompting.example_numbers(names[-1], self.variables)
+        self._doubts = config.tells_existence and dialogue.max_reasks > 0
+
+    def _schema(self, cot: bool) -> Mapping[str, Any]:
+        frame = self.config.frame
+        return self.strategy.path_schema(frame) if self.trace else self.strategy.schema(cot, frame)
+
+    def again(self, problem: str) -> ChatRequest:
+        """What is asked after a reply that cannot be read."""
+        name = f"{self.config.profile}/reask.{'trace' if self.trace else self.strategy.name}"
+        single_turn = self.config.family.single_turn
+        if self.trace and (single_turn or not prompting.exists(name)):
+            return self.first  # there is no simpler question
+        text = prompting.render(name, **self.variables, problem=problem)
+        if single_turn:  # it sees the image again, and gets the simpler question
+            return ChatRequest((self.rgb, text), (name,), self._schema(False))
+        return ChatRequest((text,), (name,), self._schema(self.config.cot))
+
+    def read(self, reply: Reply) -> tuple[Reasoning, Reply]:
+        """The reply's reasoning.
+
+        Raises:
+            UnparsableReply: it cannot be read, repeats an example, or finds nothing for the first
+                time though the target exists.
+        """
+        seen = replace(self.config.frame, resized=reply.resized)
+        read_form = self.strategy.read_path if self.trace else self.strategy.read
+        reasoning = read_form(reply.text, self.image, self.view, seen)
+        reasoning = replace(reasoning, warnings=(*self._warnings, *reasoning.warnings))
+        for proposal in reasoning.proposals:
+            if any(proposal.raw[: len(numbers)] == numbers for numbers in self._examples):
+                raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
+        absent = reasoning.no_target and reasoning.understood
+        if absent and self._doubts and self.dialogue.budget.is_left():
+            self._doubts = False
+            empty = "answer_objects" if self.trace else "targets"
+            raise UnparsableReply(NOT_ABSENT.format(empty), reply.text)
+        return reasoning, reply
+
+
 def _sample(
-    request: ChatRequest,
-    read: Callable[[Reply], tuple[Reasoning, Reply]],
-    dialogue: Dialogue,
-    config: PromptConfig,
+    asked: _Query, dialogue: Dialogue, config: PromptConfig
 ) -> list[tuple[Reasoning, Reply]]:
     """The readable ones of several replies; each one's reasoning says how many there are."""
-    found = dialogue.sample(request, read, config.samples, config.temperature)
+    found = dialogue.sample(asked.first, asked.read, config.samples, config.temperature)
     if len(found) == config.samples:
         return found
     warning = (
@@ -298,74 +342,6 @@ def _doubted(
     if reasoning.no_target and (unfamiliar or family.doubts(reply.confidence)):
         return replace(reasoning, understood=False)
     return reasoning
-
-
-def _refuse_echo(reasoning: Reasoning, examples: Collection[tuple[float, ...]]) -> None:
-    """UnparsableReply where a target's first numbers are a box or point of a worked example."""
-    for proposal in reasoning.proposals:
-        if any(proposal.raw[: len(numbers)] == numbers for numbers in examples):
-            raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
-
-
-class ViewSource(Protocol):
-    """What makes a view; see `Strategy.view`."""
-
-    def view(
-        self, image: Image, query: str = "", *, max_side: int, cache: EmbeddingCache | None = None
-    ) -> View: ...
-
-
-def sent_view(
-    image: Image,
-    query: str,
-    source: ViewSource,
-    config: PromptConfig,
-    mllm: MLLM,
-    *,
-    cache: EmbeddingCache | None = None,
-) -> View:
-    """The view of at most the size that the model family is shown."""
-    if is_remote(mllm) and config.frame.kind in _PIXEL_FRAMES:
-        return _served_view(image, query, source, config, cache)
-    max_side = config.family.view_side(image.height, image.width)
-    return source.view(image, query, max_side=max_side, cache=cache)
-
-
-def frame_variables(view: View, frame: Frame) -> dict[str, str]:
-    """The prompt's variables about a view and how coordinates in it are written."""
-    height, width = view.size
-    named = prompting.variables_for_frame(frame.kind, width, height, frame.box_key)
-    return {**named, **view.variables}
-
-
-def _served_view(
-    image: Image,
-    query: str,
-    source: ViewSource,
-    config: PromptConfig,
-    cache: EmbeddingCache | None,
-) -> View:
-    """The view that no server resizes, so that a model's pixels are the view's own.
-
-    Its sides are multiples of the model's patch, and it has at most `SERVED_PIXELS`. A server does
-    not say to which size it brought a picture; all other frames are relative to it.
-    """
-    frame = config.frame
-
-    def served(height: int, width: int) -> tuple[int, int]:
-        resized = frame.kind == "resized-pixels"
-        patch = max(config.family.multiple, frame.patch if resized else 1)
-        least = frame.min_pixels if patch > 1 else 1
-        most = min(frame.max_pixels, config.family.max_pixels or SERVED_PIXELS)
-        return smart_resize(height, width, patch=patch, min_pixels=least, max_pixels=most)
-
-    most = config.family.view_side(image.height, image.width)
-    shrunk = min(1.0, most / max(image.height, image.width))
-    size = served(round(image.height * shrunk) or 1, round(image.width * shrunk) or 1)
-    view = source.view(image, query, max_side=max(size), cache=cache)
-    size = served(*view.size)
-    variables = {**view.variables, "width": str(size[1]), "height": str(size[0])}
-    return replace(view, rgb=resize(view.rgb, size), variables=variables)
 
 
 def read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
@@ -405,11 +381,8 @@ def prompt_names(
     """The names of all prompts that a query may be asked with, but for hints."""
     again = "trace" if trace else strategy.name
     system = "system.trace" if trace else "system"
-    names = [
-        system,
-        _prompt_name(config, strategy.name, trace=trace).partition("/")[2],
-        f"reask.{again}",
-    ]
+    names = [system, _prompt_name(config, strategy.name, trace=trace).partition("/")[2]]
+    names.append(f"reask.{again}")
     if isinstance(strategy, TakesPhrases) and strategy.ask_phrases:
         names += ["phrases", "reask.phrases"]
-    return tuple(filter(prompting.exists, (f"{config.profile}/{name}" for name in names)))
+    return prompting.existing(config.profile, *names)

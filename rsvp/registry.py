@@ -109,6 +109,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "batch": "rsvp.cli.batch:batch",
         "answer": "rsvp.cli.answer:answer",
         "trace": "rsvp.cli.trace:trace",
+        "serve": "rsvp.cli.serve:serve",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

@@ -15,8 +15,9 @@ from rsvp.checking import Decision, MaskChecker
 from rsvp.dialogue import Dialogue
 from rsvp.errors import BadInput, MLLMFailed, UnparsableReply
 from rsvp.masks import box_iou, mask_iou, mask_to_box
+from rsvp.mllm import MLLM
 from rsvp.parsing.verdicts import ACCEPT, REJECT
-from rsvp.reasoning import PromptConfig, read_query
+from rsvp.reasoning import MASKS_ONLY, OTHER_MLLM, PromptConfig, read_query
 from rsvp.request import Request
 from rsvp.types import Proposal, Reasoning, RoundCost, Target, Verdict
 
@@ -108,47 +109,23 @@ class _Held:
     earlier: list[Target] = field(default_factory=list)
 
 
-def verify_prompt_names(profile: str) -> list[str]:
+def verify_prompt_names(profile: str) -> tuple[str, ...]:
     """The names of all prompts that masks are verified with."""
     names = ("system.verify", "verify", "verify.masks", "verify.none", "reask.verify", "compare")
-    return [name for one in names if prompting.exists(name := f"{profile}/{one}")]
+    return prompting.existing(profile, *names)
 
 
-def check_verify_prompts(mllm: str, config: PromptConfig) -> None:
-    """BadInput where a model has no prompts about masks, or was not trained on them."""
-    untrained = config.family.lexicon and config.lexicon is None
-    if untrained or not prompting.exists(f"{config.profile}/verify"):
+def check_verify(
+    mllm: MLLM | None, verify: int | VerifyOptions, config: PromptConfig
+) -> VerifyOptions:
+    """The options; BadInput where the MLLM has no prompts about masks, or never saw any."""
+    options = VerifyOptions(verify) if isinstance(verify, int) else verify
+    untrained = config.masks_only or not prompting.exists(f"{config.profile}/verify")
+    if mllm is not None and options.rounds and untrained:
         raise BadInput(
-            f"{mllm} cannot verify masks: these weights were trained on segmentation alone; leave "
-            "out --verify, or take another MLLM, e.g. --preset local, or --mllm openai:NAME"
+            f"{mllm.name} cannot verify masks: {MASKS_ONLY}; leave out --verify, or {OTHER_MLLM}"
         )
-
-
-def verify_targets(
-    request: Request,
-    targets: Mapping[int, Target],
-    *,
-    dialogue: Dialogue,
-    config: PromptConfig,
-    segment: Segment,
-    options: VerifyOptions,
-    may_add: bool = True,
-) -> Verified:
-    """Ask about the targets until a round changes nothing, or the rounds or the budget end.
-
-    Whatever the MLLM replies, this raises nothing but errors of the segmenter: what cannot be
-    decided stays as it was, with a warning.
-
-    Args:
-        targets: by number.
-        dialogue: whose budget is spent; the questions are asked in conversations of their own.
-        may_add: take what is missing as new targets.
-    """
-    query, unknown = read_query(request.query, config.lexicon, config.translator)
-    if unknown or not query or not options.rounds:
-        return Verified(dict(targets))
-    checker = MaskChecker(request.image, query, dialogue, config)
-    return _Verifier(targets, checker, segment, options, may_add=may_add).run()
+    return options
 
 
 def verify_reasoning(
@@ -161,25 +138,24 @@ def verify_reasoning(
     segment: Segment,
     options: VerifyOptions,
 ) -> Verified:
-    """`verify_targets` for what was reasoned; of a reasoning path, only for the answer's objects.
+    """Ask about the targets until a round changes nothing, or the rounds or the budget end.
+
+    Whatever the MLLM replies, this raises nothing but errors of the segmenter: what cannot be
+    decided stays as it was, with a warning. Of a reasoning path, only the answer's objects are
+    verified, and what is missing is not added.
 
     Args:
         found: the targets by the index of their proposal.
+        dialogue: whose budget is spent; the questions are asked in conversations of their own.
     """
     is_path = reasoning.answer is not None
     answers = [one.number - 1 for one in reasoning.answer_objects if one.number]
     checked = {i: target for i, target in found.items() if not is_path or i in answers}
-    if is_path and not checked:
+    query, unknown = read_query(request.query, config.lexicon, config.translator)
+    if unknown or not query or not options.rounds or (is_path and not checked):
         return Verified(found)
-    verified = verify_targets(
-        request,
-        checked,
-        dialogue=dialogue,
-        config=config,
-        segment=segment,
-        options=options,
-        may_add=not is_path,
-    )
+    checker = MaskChecker(request.image, query, dialogue, config)
+    verified = _Verifier(checked, checker, segment, options, may_add=not is_path).run()
     stand = verified.targets
     kept = {i: stand.get(i, t) for i, t in found.items() if i not in checked or i in stand}
     return replace(verified, targets={**kept, **stand})

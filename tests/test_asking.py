@@ -11,7 +11,8 @@ from scripted import Recorder, Script, answer, picture, pipeline, texts
 from rsvp import presets, prompting
 from rsvp.dialogue import Limits
 from rsvp.errors import UnparsableReply
-from rsvp.pipeline import UNSURE, Pipeline
+from rsvp.pipeline import Pipeline
+from rsvp.postprocess import UNSURE
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.grid import GridStrategy
 from rsvp.strategies.points import PointsStrategy

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import TypeAdapter
 
 from rsvp import families, registry
 from rsvp.frames import FrameKind
@@ -110,6 +112,7 @@ def test_the_embedded_reasoner_is_not_taken_for_its_class() -> None:
 
 @pytest.mark.parametrize("row", families.FAMILIES, ids=lambda row: row.name)
 def test_every_row_is_whole(row: families.ModelFamily) -> None:
+    assert TypeAdapter(families.ModelFamily).validate_python(asdict(row)) == row  # of these types
     assert row.frame in get_args(FrameKind)
     assert row.box_key in BOX  # a reply with this key is read
     assert row.source or row.strategy == "grid"  # nobody asks for a frame that nobody knows

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "rsvp"
 
 # A module imports its own layer and the ones above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "awaitable"),
     (
         "types",
         "trace",
@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "hints",
         "phrases",
         "reasoning",
+        "views",
         "postprocess",
         "result",
         "answer",
@@ -42,11 +43,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "checking",
         "verify",
         "parts",
+        "stages",
         "pipeline",
         "training",
     ),
     ("evaluation", "embedded"),
     ("batch",),
+    ("server",),
     ("doctor", "cli", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
@@ -166,6 +169,7 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
             "pipeline",
             "dialogue",
             "reasoning",
+            "views",
             "request",
             "postprocess",
             "registry",

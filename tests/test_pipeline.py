@@ -17,7 +17,9 @@ from scripted import Recorder, Script, answer, picture, pipeline, texts
 from rsvp import prompting
 from rsvp.dialogue import MAX_QUOTE
 from rsvp.errors import BadInput, MLLMFailed, ModelUnavailable, UnparsableReply
-from rsvp.pipeline import CACHED_IMAGES, UNSURE, Pipeline
+from rsvp.pipeline import Pipeline
+from rsvp.postprocess import UNSURE
+from rsvp.stages import CACHED_IMAGES
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.strategies.grid import GridStrategy
 from rsvp.types import Box, Reply, Usage

@@ -12,8 +12,8 @@ from scripted import Recorder, answer, picture, pipeline
 from rsvp.frames import smart_resize
 from rsvp.mllm.replay import ReplayMLLM
 from rsvp.pipeline import Pipeline
-from rsvp.reasoning import SERVED_PIXELS
 from rsvp.strategies.boxes import BoxesStrategy
+from rsvp.views import SERVED_PIXELS
 
 SIZES = [(2000, 3000), (3000, 200), (1024, 1536), (1001, 999), (100, 200), (20, 33), (28, 28)]
 

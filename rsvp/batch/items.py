@@ -12,6 +12,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, read_bytes, validate
+from rsvp.request import Request, make_request
+from rsvp.types import Image
 
 STDIN = "-"
 SUFFIXES = (
@@ -47,6 +49,12 @@ class BatchItem:
         values = asdict(self)
         del values["id"], values["image"]
         return {name: _as_lists(value) for name, value in values.items() if value is not None}
+
+    def request(self, image: Image) -> Request:
+        """What is asked of its image, without the choices; BadInput where it cannot be used."""
+        asked = self.asked
+        asked.pop("choices", None)
+        return make_request(image, **asked)
 
     @property
     def has_hints(self) -> bool:

@@ -1,9 +1,4 @@
-"""What a batch does with each item, in two stages: segment, trace, or answer a question.
-
-A task says what it is called, which pipelines it cannot use (`check`), what decides its records
-(`described`), and runs its stages. An output of stage 1 can be pickled; one
-that is a result already goes through stage 2 as it is.
-"""
+"""What a batch does with each item: segment, trace, or answer a question."""
 
 from __future__ import annotations
 
@@ -16,17 +11,16 @@ from rsvp.errors import BadInput
 from rsvp.evaluation.config import answer_prompts, describe_pipeline
 from rsvp.pipeline import Pipeline
 from rsvp.reasoning import ReasoningOutput
-from rsvp.request import Request, make_request
-from rsvp.result import Answer, Result
+from rsvp.result import Result
 from rsvp.types import Image
 
 
 class Task(Protocol):
-    """See the module.
+    """What is asked of the pipeline.
 
     Attributes:
         name: as ``--task`` has it.
-        one_stage: stage 1 needs the segmenter too, and leaves nothing to stage 2.
+        one_stage: stage 1 needs the segmenter too, and its output is the result.
     """
 
     @property
@@ -43,12 +37,7 @@ class Task(Protocol):
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Image
     ) -> ReasoningOutput | Result | None:
-        """Stage 1."""
-
-    def segment(
-        self, pipeline: Pipeline, item: BatchItem, image: Image, output: ReasoningOutput | None
-    ) -> Result:
-        """Stage 2."""
+        """Stage 1; None where there is nothing to reason, a result where stage 2 is done too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +65,7 @@ class SegmentTask:
         self, pipeline: Pipeline, item: BatchItem, image: Image
     ) -> ReasoningOutput | Result | None:
         """Both stages where there are hints, and none where there are boxes or points."""
-        request = _request(item, image)
+        request = item.request(image)
         if request.prompts and self.trace:
             raise BadInput("a reasoning path takes no boxes and points")
         if request.hint:
@@ -84,14 +73,6 @@ class SegmentTask:
         if request.prompts:
             return None
         return pipeline.reason(image, request.query, trace=self.trace)
-
-    def segment(
-        self, pipeline: Pipeline, item: BatchItem, image: Image, output: ReasoningOutput | None
-    ) -> Result:
-        """Stage 2."""
-        if output is None:
-            return pipeline.run(_request(item, image))
-        return pipeline.segment_proposals(image, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +98,9 @@ class AnswerTask:
         prompts = {**found["prompts"], **answer_prompts(pipeline)}
         return {**found, "prompts": prompts, "zoom": self.zoom, "looks": self.looks}
 
-    def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> Answer:
+    def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> Result:
         """The whole dialogue."""
-        request, choices = _request(item, image), item.choices
-        return pipeline.run_answer(
-            make_answer_request(request, choices, zoom=self.zoom, looks=self.looks)
+        asked = make_answer_request(
+            item.request(image), item.choices, zoom=self.zoom, looks=self.looks
         )
-
-    def segment(
-        self, pipeline: Pipeline, item: BatchItem, image: Image, output: ReasoningOutput | None
-    ) -> Result:
-        """Never needed."""
-        raise NotImplementedError
-
-
-def _request(item: BatchItem, image: Image) -> Request:
-    asked = item.asked
-    asked.pop("choices", None)
-    return make_request(image, **asked)
+        return pipeline.run_answer(asked)

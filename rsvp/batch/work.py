@@ -142,7 +142,10 @@ class BatchWork:
         if output.failure is not None or image.value is None or isinstance(done, Result):
             return Outcome(done if isinstance(done, Result) else None, output.failure, output.raw)
         with catch(item.id) as found:
-            found.value = self.task.segment(pipeline, item, image.value, done)
+            if done is None:
+                found.value = pipeline.run(item.request(image.value))
+            else:
+                found.value = pipeline.segment_proposals(image.value, done)
         return found
 
     def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
@@ -153,11 +156,8 @@ class BatchWork:
         failed = {"id": item.id, "asked": item.asked, "image": {"path": item.image}}
         if outcome.raw:
             failed["reply"] = outcome.raw
-        if outcome.failure is not None:
-            failed["error"] = {
-                "type": outcome.failure.error,
-                "message": outcome.failure.message,
-            }
+        if (why := outcome.failure) is not None:
+            failed["error"] = {"type": why.error, "message": why.message}
         return BatchRecord.model_validate(failed)
 
     def load(self, record: Any) -> BatchRecord:

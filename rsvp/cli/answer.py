@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from rsvp import presets
 from rsvp.cli import console, options, results
+from rsvp.cli.options import opt
 
 if TYPE_CHECKING:
     from rsvp.result import Answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerFiles(results.OutputOptions):
+    """With the pictures of the looks."""
+
+    formats: results.Formats = "json,overlay,png,looks"
+
+
+@options.grouped
 def answer(
     *,
-    image: Annotated[
-        list[str],
-        typer.Option(
-            metavar="PATH", help="The image; - is standard input, demo the one in the package."
-        ),
-    ],
-    question: Annotated[list[str], typer.Option(metavar="TEXT", help="In any language.")],
+    image: results.Image,
+    question: results.Question,
     choice: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="What the answer is chosen from, one --choice each; without any it is free.",
+        opt(
+            "TEXT",
+            "What the answer is chosen from, one --choice each; without any it is free.",
         ),
     ] = None,
     zoom: options.Zoom = "mask",
     looks: options.Looks = 2,
-    preset: options.Preset = presets.DEFAULT,
-    mllm: options.Mllm = None,
-    strategy: options.Strategy = None,
-    segmenter: options.Segmenter = None,
-    box: options.Box = None,
-    point: options.Point = None,
-    within: options.Within = None,
-    exclude: options.Exclude = None,
-    no_cot: options.NoCot = False,
-    frame: options.Frame = None,
-    target_exists: options.TargetExists = None,
-    language: options.Language = "en",
-    option: options.Option = None,
-    budget: options.Budget = None,
-    verify: options.Verify = 0,
-    verify_all: options.VerifyAll = False,
-    samples: options.Samples = "1",
-    record: options.Record = None,
-    out: options.Out = None,
-    formats: options.Formats = "json,overlay,png,looks",
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
+    prompts: results.PromptOptions,
+    hints: results.HintOptions,
+    models: options.ReasoningOptions,
+    output: AnswerFiles,
 ) -> None:
     """Answer a question about an image, after a closer look where one helps.
 
@@ -65,59 +44,23 @@ def answer(
     as in `rsvp segment`, and shown to it again, enlarged. With --box or --point it is shown these
     at once.
     """
-    options.begin(verbose=verbose, debug=debug, quiet=quiet)
-    from rsvp import writers
+    one = results.OneImage(models, output)
     from rsvp.answer import make_answer_request
-    from rsvp.dialogue import Limits
-    from rsvp.pipeline import Pipeline
     from rsvp.request import make_request
 
-    # Whatever can be refused is refused before a model is loaded.
-    chosen = options.choose_preset(preset)
-    kinds = writers.check_formats([name.strip() for name in formats.split(",") if name.strip()])
     request = make_request(
-        results.source(options.single("--image", image)),
+        results.source(image),
         options.single("--question", question),
-        box or None,
-        point or None,
-        within=within,
-        exclude=exclude,
+        prompts.box or None,
+        prompts.point or None,
+        **vars(hints),
     )
     asked = make_answer_request(request, choice or None, zoom=zoom, looks=looks)
-    limits, checking = Limits.parse(budget), options.checking(verify, verify_all, samples)
-    backend_options = options.parse_options(option)
-    folder = results.folder(out, as_json)
-    with (
-        writers.output_folder(folder, kinds, request.image.path)
-        if folder
-        else contextlib.nullcontext()
-    ):
-        pipeline = Pipeline.from_preset(
-            chosen,
-            mllm=mllm,
-            strategy=strategy,
-            segmenter=segmenter,
-            cot=not no_cot,
-            frame=frame,
-            limits=limits,
-            **checking,
-            target_exists=bool(target_exists),
-            language=language,
-            options=backend_options,
-            record=record,
-            connect=True,
-        )
-        found = pipeline.run_answer(asked)
-        written = writers.write(found, folder, kinds) if folder else []
-    if as_json:
-        console.as_json(found.to_dict())
-    else:
-        _print(found, written)
-    results.warn(found, chosen)
+    one.answer(request, lambda pipeline: pipeline.run_answer(asked), _print)
 
 
-def _print(found: Answer, written: Sequence[Path]) -> None:
-    """The looks, the answer and the reason, the files."""
+def _print(found: Answer) -> None:
+    """The looks, the answer and the reason."""
     for number, look in enumerate(found.looks, start=1):
         what = f"{number}. closer look at {console.plain(look.query)}"
         if look.no_target:
@@ -134,4 +77,3 @@ def _print(found: Answer, written: Sequence[Path]) -> None:
     if found.reason:
         console.print_out(f"because: {console.plain(found.reason)}")
     results.print_verdicts(found)
-    results.print_written(written)

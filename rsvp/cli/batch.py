@@ -6,10 +6,9 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from rsvp import presets
 from rsvp.cli import console, engines, options
+from rsvp.cli.options import opt
 
 if TYPE_CHECKING:
     from rsvp.batch.runner import Batch
@@ -19,70 +18,47 @@ if TYPE_CHECKING:
 TASKS = ("segment", "answer", "trace")
 
 
+@options.grouped
 def batch(
     *,
     source: Annotated[
         str,
-        typer.Option(
-            "--input",
-            metavar="PATH",
-            help="A folder, whose images are found in every folder below it; or a file of lines, - "
+        opt(
+            "PATH",
+            "A folder, whose images are found in every folder below it; or a file of lines, - "
             'for standard input: paths, or JSON such as {"image": "a.jpg", "query": "the cup"}.',
+            "--input",
         ),
     ],
     query: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="What to look for in each image, in any language. May be given several times: the "
+        opt(
+            "TEXT",
+            "What to look for in each image, in any language. May be given several times: the "
             "image is encoded once.",
         ),
     ] = None,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Where results.jsonl and all else go.")],
+    out: Annotated[str, opt("DIR", "Where results.jsonl and all else go.")],
     task: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="What is done: segment; answer or trace: a query is then a question.",
+        opt(
+            "NAME",
+            "What is done: segment; answer or trace: a query is then a question.",
         ),
     ] = "segment",
     formats: Annotated[
         str,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="Beside results.jsonl, one data set of all images: coco (polygons), coco-rle, "
+        opt(
+            "LIST",
+            "Beside results.jsonl, one data set of all images: coco (polygons), coco-rle, "
             "yolo; and files for each image: labelme, index, overlay, png, or a plug-in's.",
+            "--format",
         ),
     ] = "",
     zoom: options.EvalZoom = None,
     looks: options.EvalLooks = None,
-    preset: options.Preset = presets.DEFAULT,
-    mllm: options.Mllm = None,
-    strategy: options.Strategy = None,
-    segmenter: options.Segmenter = None,
-    no_cot: options.NoCot = False,
-    frame: options.Frame = None,
-    target_exists: options.TargetExists = None,
-    language: options.Language = "en",
-    option: options.Option = None,
-    budget: options.Budget = None,
-    record: options.Record = None,
-    verify: options.Verify = 0,
-    verify_all: options.VerifyAll = False,
-    samples: options.Samples = "1",
-    run_budget: options.RunBudget = None,
-    resume: engines.Resume = False,
-    retry_failed: engines.RetryFailed = False,
-    concurrency: engines.Concurrency = None,
-    engine: engines.Engine = "local",
-    ray_address: engines.RayAddress = None,
-    reasoners: engines.Reasoners = 1,
-    reasoner_cpus: engines.Cpus = 1.0,
-    reasoner_gpus: engines.Gpus = 0.0,
-    segmenters: engines.Segmenters = 1,
-    segmenter_cpus: engines.Cpus = 1.0,
-    segmenter_gpus: engines.Gpus = 0.0,
+    models: options.ReasoningOptions,
+    run: engines.RunOptions,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -97,59 +73,31 @@ def batch(
     from rsvp import writers
     from rsvp.batch import items as batch_items
     from rsvp.batch.runner import Batch
-    from rsvp.dialogue import Limits
-    from rsvp.pipeline import Pipeline
     from rsvp.writers.dataset import check_dataset_formats
 
     chosen_task = _task(task, zoom, looks)
-    kinds = check_dataset_formats([name.strip() for name in formats.split(",") if name.strip()])
-    chosen = options.choose_preset(preset)
-    backend_options = options.parse_options(option)
-    checking = options.checking(verify, verify_all, samples)
-    engines.check_engine(engine, record, run_budget)
+    kinds = check_dataset_formats(options.listed(formats))
+    run.check(models)
+    preset, make = models.pipeline_maker(run_budget=run.run_budget)
     stdin = options.read_stdin() if source == batch_items.STDIN else b""
     items = batch_items.read_items(source, query or [], stdin=stdin, skip=Path(out))
-    prompted = task == "segment" and all(item.boxes or item.points for item in items)
+    if task == "segment" and all(item.boxes or item.points for item in items):
+        make = functools.partial(make, mllm=presets.NO_MLLM)
     writers.prepare(out)  # before the models are loaded
-    make = functools.partial(
-        Pipeline.from_preset,
-        chosen,
-        mllm=presets.NO_MLLM if prompted else mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        cot=not no_cot,
-        frame=frame,
-        limits=Limits.parse(budget),
-        target_exists=bool(target_exists),
-        language=language,
-        options=backend_options,
-        run_limits=Limits.parse(run_budget),
-        **checking,
-    )
-    pipeline = make(record=record, connect=True)
-    on_ray = engines.on_ray(
-        make,
-        pipeline,
-        backend_options,
-        reasoners=(reasoners, reasoner_cpus, reasoner_gpus),
-        segmenters=(segmenters, segmenter_cpus, segmenter_gpus),
-        address=ray_address,
-        concurrency=concurrency,
-        whole=chosen_task.one_stage or any(item.has_hints for item in items),
-    )
-    recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
+    pipeline = make(record=models.record, connect=True)
+    whole = chosen_task.one_stage or any(item.has_hints for item in items)
     work = Batch(
         items,
         pipeline,
         out,
         task=chosen_task,
         formats=kinds,
-        resume=resume,
-        retry_failed=retry_failed,
-        concurrency=concurrency,
-        engine=on_ray if engine == "ray" else None,
+        resume=run.resume,
+        retry_failed=run.retry_failed,
+        concurrency=run.concurrency,
+        engine=run.on_ray(make, pipeline, models, whole=whole),
         progress=not quiet,
-        settings={"preset": chosen.name, **recorded},
+        settings=models.recorded(preset),
     )
     work.run()
     _print(work, as_json=as_json)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from rsvp.cli.options import PipelineOptions, flag, opt
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
 
@@ -15,85 +15,94 @@ if TYPE_CHECKING:
     from rsvp.evaluation.engines.ray import RayEngine
     from rsvp.pipeline import Pipeline
 
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an earlier run into DIR stopped.")
-]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Go on, and ask the failed samples again.")
-]
-Concurrency = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
-        "0 runs MLLM and segmenter in turn.",
-    ),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="local (this process), or ray: actor pools on this machine or a cluster.",
-    ),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="With ray: a running cluster, e.g. auto; by default it is started here.",
-    ),
-]
-Reasoners = Annotated[
-    int, typer.Option(metavar="N", min=1, help="With ray: actors that ask the MLLM.")
-]
-Segmenters = Annotated[int, typer.Option(metavar="N", min=1, help="With ray: actors that segment.")]
-Cpus = Annotated[
-    float, typer.Option(metavar="X", min=0, help="With ray: CPUs of each, or a fraction.")
-]
-Gpus = Annotated[
-    float, typer.Option(metavar="X", min=0, help="With ray: GPUs of each, or a fraction.")
-]
+Cpus = Annotated[float, opt("X", "With ray: CPUs of each, or a fraction.", min=0)]
+Gpus = Annotated[float, opt("X", "With ray: GPUs of each, or a fraction.", min=0)]
 
 
-def check_engine(engine: str, record: str | None, run_budget: str | None) -> None:
-    """Refuse an engine that is unknown, cannot record or share a budget, or is not installed."""
-    if engine not in ("local", "ray"):
-        raise BadInput(f"the engine is local or ray, found {engine!r}")
-    if run_budget is not None and engine == "ray":
-        raise BadInput("the actors of ray share no budget: take --run-budget with --engine local")
-    if record is not None and engine == "ray":
-        raise BadInput("--record is for one process: leave out --engine ray")
-    if engine == "ray":
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run of many samples goes on, and what answers them."""
+
+    run_budget: Annotated[
+        str | None,
+        opt(
+            "KEY=VALUE,...",
+            "The same as --budget for the whole run, which ends there; --resume goes on.",
+        ),
+    ] = None
+    resume: Annotated[bool, flag("--resume", "Go on where an earlier run into DIR stopped.")] = (
+        False
+    )
+    retry_failed: Annotated[
+        bool, flag("--retry-failed", "Go on, and ask the failed samples again.")
+    ] = False
+    concurrency: Annotated[
+        int | None,
+        opt(
+            "N",
+            "Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
+            "0 runs MLLM and segmenter in turn.",
+            min=0,
+        ),
+    ] = None
+    engine: Annotated[
+        str,
+        opt("NAME", "local (this process), or ray: actor pools on this machine or a cluster."),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        opt("ADDRESS", "With ray: a running cluster, e.g. auto; by default it is started here."),
+    ] = None
+    reasoners: Annotated[int, opt("N", "With ray: actors that ask the MLLM.", min=1)] = 1
+    reasoner_cpus: Cpus = 1.0
+    reasoner_gpus: Gpus = 0.0
+    segmenters: Annotated[int, opt("N", "With ray: actors that segment.", min=1)] = 1
+    segmenter_cpus: Cpus = 1.0
+    segmenter_gpus: Gpus = 0.0
+
+    def check(self, models: PipelineOptions) -> None:
+        """Refuse an engine that is unknown, cannot record or share a budget, or is missing."""
+        if self.engine not in ("local", "ray"):
+            raise BadInput(f"the engine is local or ray, found {self.engine!r}")
+        if self.engine == "local":
+            return
+        if self.run_budget is not None:
+            raise BadInput(
+                "the actors of ray share no budget: take --run-budget with --engine local"
+            )
+        if models.record is not None:
+            raise BadInput("--record is for one process: leave out --engine ray")
         require("ray", "ray", "--engine ray")
 
+    def on_ray(
+        self,
+        make: Callable[..., Pipeline],
+        pipeline: Pipeline,
+        models: PipelineOptions,
+        *,
+        whole: bool = False,
+    ) -> RayEngine | None:
+        """The engine of ``--engine ray``; None where this process answers.
 
-def on_ray(
-    make: Callable[..., Pipeline],
-    pipeline: Pipeline,
-    options: Mapping[str, str],
-    *,
-    reasoners: tuple[int, float, float],
-    segmenters: tuple[int, float, float],
-    address: str | None,
-    concurrency: int | None,
-    whole: bool = False,
-) -> RayEngine:
-    """The engine of ``--engine ray``.
+        Args:
+            make: the pipeline of an actor.
+            pipeline: one that it made.
+            whole: the reasoner's actors segment too.
+        """
+        if self.engine == "local":
+            return None
+        from rsvp.evaluation.engines.ray import Pool, RayEngine
+        from rsvp.strategies import NeedsSegmenter
 
-    Args:
-        make: the pipeline of an actor.
-        pipeline: one that it made.
-        options: of the backends.
-        reasoners, segmenters: actors, and the CPUs and GPUs of each.
-        whole: the reasoner's actors segment too.
-    """
-    from rsvp.evaluation.engines.ray import Pool, RayEngine
-    from rsvp.strategies import NeedsSegmenter
-
-    # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's MLLM
-    # is never asked, nor loaded.
-    needed = whole or isinstance(pipeline.strategy, NeedsSegmenter)
-    needed = needed or any("segmenter." in key for key in options)
-    reasoner = make if needed else functools.partial(make, segmenter="box")
-    return RayEngine(reasoner, make, Pool(*reasoners), Pool(*segmenters), address, concurrency)
+        # A reasoner actor loads no segmenter that its strategy does not need; a segmenter actor's
+        # MLLM is never asked, nor loaded.
+        needed = whole or isinstance(pipeline.strategy, NeedsSegmenter)
+        needed = needed or any("segmenter." in text for text in models.option or ())
+        return RayEngine(
+            make if needed else functools.partial(make, segmenter="box"),
+            make,
+            Pool(self.reasoners, self.reasoner_cpus, self.reasoner_gpus),
+            Pool(self.segmenters, self.segmenter_cpus, self.segmenter_gpus),
+            self.ray_address,
+            self.concurrency,
+        )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsvp import presets
 from rsvp.cli import console, engines, options
+from rsvp.cli.options import opt
 from rsvp.errors import BadInput
+
+if TYPE_CHECKING:
+    from rsvp.evaluation.answers import AnswerSummary
+    from rsvp.evaluation.summary import Summary
 
 OWN = ("jsonl", "coco")  # data of one's own, as `rsvp train` names it
 
 
+@options.grouped
 def evaluate(
     *,
     context: typer.Context,
@@ -30,57 +35,29 @@ def evaluate(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR",
-            help="The folder that holds the samples. Your own: jsonl:FILE, or coco:FOLDER with "
+        opt(
+            "DIR",
+            "The folder that holds the samples. Your own: jsonl:FILE, or coco:FOLDER with "
             "instances.json.",
         ),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where predictions and scores go.")
-    ] = None,
+    out: Annotated[str | None, opt("DIR", "Where predictions and scores go.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The runs of a recipe of eval/ with this --preset, e.g. reasonseg, or one run of "
+        opt(
+            "NAME",
+            "The runs of a recipe of eval/ with this --preset, e.g. reasonseg, or one run of "
             "its, e.g. reasonseg-val-local, in place of NAME, --data and --out; other options "
             "win over the recipe's.",
         ),
     ] = None,
-    preset: options.Preset = presets.DEFAULT,
-    mllm: options.Mllm = None,
-    strategy: options.Strategy = None,
-    segmenter: options.Segmenter = None,
-    no_cot: options.NoCot = False,
-    frame: options.Frame = None,
-    target_exists: options.TargetExists = None,
-    language: options.Language = "en",
-    option: options.Option = None,
-    budget: options.Budget = None,
-    verify: options.Verify = 0,
-    verify_all: options.VerifyAll = False,
-    samples: options.Samples = "1",
-    run_budget: options.RunBudget = None,
-    record: options.Record = None,
+    models: options.ReasoningOptions,
     protocol: options.Protocol = None,
     split: options.Split = None,
     zoom: options.EvalZoom = None,
     looks: options.EvalLooks = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")
-    ] = None,
-    resume: engines.Resume = False,
-    retry_failed: engines.RetryFailed = False,
-    concurrency: engines.Concurrency = None,
-    engine: engines.Engine = "local",
-    ray_address: engines.RayAddress = None,
-    reasoners: engines.Reasoners = 1,
-    reasoner_cpus: engines.Cpus = 1.0,
-    reasoner_gpus: engines.Gpus = 0.0,
-    segmenters: engines.Segmenters = 1,
-    segmenter_cpus: engines.Cpus = 1.0,
-    segmenter_gpus: engines.Gpus = 0.0,
+    limit: Annotated[int | None, opt("N", "Only the first N samples.", min=1)] = None,
+    run: engines.RunOptions,
     as_json: options.AsJson = False,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
@@ -94,51 +71,19 @@ def evaluate(
     if recipe is not None:
         _run_recipe(context, recipe)
         return
-    from rsvp.dialogue import Limits
-    from rsvp.evaluation.report.text import format_answers, format_summary
-    from rsvp.evaluation.runner import check, check_start
-    from rsvp.evaluation.runner import evaluate as run
-    from rsvp.evaluation.summary import Summary
-    from rsvp.pipeline import Pipeline
+    from rsvp.evaluation import runner
 
     name, data, out = _what(name, data, out)
-    checking = options.checking(verify, verify_all, samples)
-    engines.check_engine(engine, record, run_budget)
-    checked = check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
-    exists = checked.target_exists(target_exists)
-    chosen = options.choose_preset(preset)
-    backend_options = options.parse_options(option)
-    limits, run_limits = Limits.parse(budget), Limits.parse(run_budget)
-    dataset = check_start(
-        name, data, out, protocol=protocol, split=split, resume=resume or retry_failed
+    run.check(models)
+    checked = runner.check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
+    preset, make = models.pipeline_maker(
+        run_budget=run.run_budget, target_exists=checked.target_exists(models.target_exists)
     )
-    make = functools.partial(
-        Pipeline.from_preset,
-        chosen,
-        mllm=mllm,
-        strategy=strategy,
-        segmenter=segmenter,
-        cot=not no_cot,
-        frame=frame,
-        limits=limits,
-        run_limits=run_limits,
-        **checking,
-        target_exists=exists,
-        language=language,
-        options=backend_options,
+    dataset = runner.check_start(
+        name, data, out, protocol=protocol, split=split, resume=run.resume or run.retry_failed
     )
-    pipeline = make(record=record, connect=True)
-    on_ray = engines.on_ray(
-        make,
-        pipeline,
-        backend_options,
-        reasoners=(reasoners, reasoner_cpus, reasoner_gpus),
-        segmenters=(segmenters, segmenter_cpus, segmenter_gpus),
-        address=ray_address,
-        concurrency=concurrency,
-    )
-    recorded = {"options": options.without_secrets(backend_options)} if backend_options else {}
-    summary = run(
+    pipeline = make(record=models.record, connect=True)
+    summary = runner.evaluate(
         name,
         data,
         pipeline,
@@ -146,17 +91,25 @@ def evaluate(
         protocol=protocol,
         split=split,
         limit=limit,
-        resume=resume,
-        retry_failed=retry_failed,
-        concurrency=concurrency,
-        engine=on_ray if engine == "ray" else None,
+        resume=run.resume,
+        retry_failed=run.retry_failed,
+        concurrency=run.concurrency,
+        engine=run.on_ray(make, pipeline, models),
         zoom=zoom,
         looks=looks,
-        settings={"preset": chosen.name, **recorded},
+        settings=models.recorded(preset),
         dataset=dataset,
     )
+    _print(summary, preset, as_json=as_json)
+
+
+def _print(summary: Summary | AnswerSummary, preset: presets.Preset, *, as_json: bool) -> None:
+    """The table, on stderr beside JSON."""
+    from rsvp.evaluation.report.text import format_answers, format_summary
+    from rsvp.evaluation.summary import Summary
+
     table = format_summary(summary) if isinstance(summary, Summary) else format_answers(summary)
-    if isinstance(summary, Summary) and summary.not_understood and chosen.name == presets.DEFAULT:
+    if isinstance(summary, Summary) and summary.not_understood and preset.name == presets.DEFAULT:
         console.warn(
             f"{summary.not_understood} of {summary.n} samples were not understood, so that their "
             f"scores are those of empty masks; for photographs: {presets.for_photographs()}"

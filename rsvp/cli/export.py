@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from rsvp.cli import console
-from rsvp.cli.options import Debug, begin
+from rsvp.cli.options import Debug, begin, opt
 
 
 def export(
     *,
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Where the files go.")],
+    out: Annotated[str, opt("DIR", "Where the files go.")],
     debug: Debug = False,
 ) -> None:
     """Write the predictions of a run for the benchmark's own evaluation.

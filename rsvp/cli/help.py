@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -45,19 +45,32 @@ def run(
     arguments: Sequence[str], page: Callable[[], str] = page, module: str = "rsvp.cli.help"
 ) -> int:
     """The script of a generated page; returns the exit code."""
+    return write_or_check(arguments, lambda path: {path: page()}, f"{module} [--check] PAGE.md")
+
+
+def write_or_check(
+    arguments: Sequence[str], files: Callable[[Path], Mapping[Path, str]], usage: str
+) -> int:
+    """The script of generated files; returns the exit code.
+
+    Args:
+        files: what there has to be for the path that the arguments give.
+        usage: the module, and how it is called.
+    """
     check, paths = "--check" in arguments, [a for a in arguments if a != "--check"]
     if len(paths) != 1:
-        print(f"python -m {module} [--check] PAGE.md", file=sys.stderr)
+        print(f"python -m {usage}", file=sys.stderr)
         return 2
-    path = Path(paths[0])
-    if not check:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(), encoding="utf-8")
-        return 0
-    if path.is_file() and path.read_text(encoding="utf-8") == page():
-        return 0
-    print(f"{path} is out of date: python -m {module} {path}", file=sys.stderr)
-    return 1
+    made = files(Path(paths[0]))
+    old = [p for p, text in made.items() if not p.is_file() or p.read_text("utf-8") != text]
+    for path in old:
+        if check:
+            command = f"python -m {usage.split(maxsplit=1)[0]} {paths[0]}"
+            print(f"{path} is out of date: {command}", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path], encoding="utf-8")
+    return 1 if check and old else 0
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ import typer
 
 from rsvp import presets, registry
 from rsvp.cli import console
-from rsvp.cli.options import AsJson
-from rsvp.embedded import vocabulary
+from rsvp.cli.options import AsJson, flag
 
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="PRESET", help="This preset alone.")] = None,
     as_json: AsJson = False,
     options: Annotated[
-        bool, typer.Option("--options", help="List what --option takes for each MLLM backend.")
+        bool, flag("--options", "List what --option takes for each MLLM backend.")
     ] = False,
 ) -> None:
     """List the presets and whether each can run here.
@@ -37,6 +36,8 @@ def models(
     chosen = presets.PRESETS if name is None else [presets.get(name)]
     entries = [_entry(preset) for preset in chosen]
     if name == "embedded":
+        from rsvp.embedded import vocabulary  # --help loads no numpy
+
         entries[0] |= {"knows": vocabulary.names(), "questions": list(vocabulary.examples())}
     if as_json:
         console.as_json({"presets": entries})

@@ -1,13 +1,20 @@
-"""The options that commands share, and how a command begins."""
+"""The options that commands share, and how a command begins.
+
+A parameter of a command whose type is a dataclass stands for the options that are its fields; see
+`grouped`.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -15,210 +22,260 @@ from rsvp import presets
 from rsvp.cli import console
 from rsvp.errors import BadInput, RsvpWarning, printable
 
+if TYPE_CHECKING:
+    from rsvp.pipeline import Pipeline
+
 _MAX_STDIN = 1 << 30  # bytes
 
-Preset = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        envvar="RSVP_PRESET",
-        autocompletion=lambda: [*presets.names(), presets.AUTO],
-        help="Which models to use; `rsvp models` lists the presets, auto takes the best one that "
-        "can run here now.",
-    ),
-]
-Mllm = Annotated[
-    str | None,
-    typer.Option(
-        "--mllm",
-        metavar="SPEC",
-        envvar="RSVP_MLLM",
-        help="Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
-    ),
-]
-Strategy = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        envvar="RSVP_STRATEGY",
-        help="How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
-        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
-        "marks:grounding-dino:ID-OR-FOLDER.",
-    ),
-]
-Segmenter = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPEC",
-        envvar="RSVP_SEGMENTER",
-        help="Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
-        "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
-    ),
-]
-NoCot = Annotated[
-    bool, typer.Option("--no-cot", help="Ask for the targets alone, without a chain of thought.")
-]
-Frame = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FRAME",
-        envvar="RSVP_FRAME",
-        help="How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
-        "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
-    ),
-]
-TargetExists = Annotated[
-    bool | None,
-    typer.Option(
-        "--target-exists/--target-may-be-absent",
-        help="Tell the MLLM that every query's target is in its image, and ask once more where it "
-        "finds none.",
-    ),
-]
+
+def opt(metavar: str | None, help_text: str, *names: str, **more: Any) -> Any:
+    """An option of a command, see `typer.Option`; without `names` it has its parameter's."""
+    return typer.Option(*names, metavar=metavar, help=help_text, **more)
+
+
+def flag(name: str, help_text: str, *more: str) -> Any:
+    """An option without a value."""
+    return opt(None, help_text, name, *more)
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of a function some of whose parameters are dataclasses.
+
+    In the place of such a parameter the command has an option for each field, of the same name and
+    default; the function gets the dataclass made of their values.
+    """
+    types, groups = get_type_hints(function, include_extras=True), dict[str, Any]()
+    parameters: list[inspect.Parameter] = []
+    for one in inspect.signature(function).parameters.values():
+        kind = types[one.name]
+        if not is_dataclass(kind):
+            parameters.append(one.replace(annotation=kind))
+            continue
+        groups[one.name] = kind
+        own = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            default = one.empty if field.default is MISSING else field.default
+            parameters.append(
+                inspect.Parameter(field.name, one.kind, default=default, annotation=own[field.name])
+            )
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        made = {
+            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        function(**values, **made)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    return command
+
+
 Protocol = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Whose rules, where projects differ; for reasonseg: lisa (the default), seg-zero, "
+    opt(
+        "NAME",
+        "Whose rules, where projects differ; for reasonseg: lisa (the default), seg-zero, "
         "visionreasoner or reasonseg-x.",
     ),
 ]
-Split = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Which split, where DIR holds several, e.g. testA."),
-]
-Language = Annotated[
-    str,
-    typer.Option(
-        metavar="CODE",
-        help="Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any "
-        "language.",
-    ),
-]
-Option = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="KEY=VALUE",
-        help="An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
-        "strategy.KEY are the others'. May be given several times.",
-    ),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY=VALUE,...",
-        envvar="RSVP_BUDGET",
-        help="How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
-        "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
-        "spent the best result so far counts.",
-    ),
-]
-RunBudget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY=VALUE,...",
-        help="The same for the whole run, which ends there; --resume goes on.",
-    ),
-]
-Verify = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
-    ),
-]
-VerifyAll = Annotated[
-    bool,
-    typer.Option(
-        "--verify-all",
-        help="With --verify: ask about clear cases too, which the segmenter's scores would decide.",
-    ),
-]
-Samples = Annotated[
-    str,
-    typer.Option(
-        metavar="K[:T]",
-        help="Ask K times at the temperature T (0.7) and take the targets that most replies agree "
-        "on; their share is the score.",
-    ),
-]
-Box = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="X0,Y0,X1,Y1",
-        help="A target's box in pixels; no MLLM is asked. May be given several times.",
-    ),
-]
-Point = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="X,Y",
-        help="A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
-        "mean one target.",
-    ),
-]
-Within = Annotated[
-    str | None,
-    typer.Option(
-        metavar="X0,Y0,X1,Y1",
-        help="A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="X,Y",
-        help="A hint for the MLLM: the thing at this pixel is not meant. May be given several "
-        "times.",
-    ),
-]
-Out = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where the files go. Without it: rsvp-out, or nowhere with --json.",
-    ),
-]
-Formats = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        metavar="LIST",
-        help="Which files: json, overlay, png (masks), html (a page that replays the reasoning), "
-        "prompt (what the MLLM saw), looks (closer looks of an answer), index (one mask of "
-        "numbers), vrt (as VRT-Bench reads it), coco (polygons), coco-rle, labelme, yolo, or a "
-        "plug-in's.",
-    ),
-]
-_ZOOM = typer.Option(
-    "--zoom",
-    metavar="MODE",
-    help="How a closer look is shown: none (no looks), box (the enlarged part of the image), "
+Split = Annotated[str | None, opt("NAME", "Which split, where DIR holds several, e.g. testA.")]
+_ZOOM = opt(
+    "MODE",
+    "How a closer look is shown: none (no looks), box (the enlarged part of the image), "
     "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
     "the background) or sparse (only the patches of it, in their places; local Qwen-VL and GLM-V).",
 )
-_LOOKS = typer.Option(
-    "--looks", metavar="N", min=0, help="How many closer looks the MLLM may ask for."
-)
+_LOOKS = opt("N", "How many closer looks the MLLM may ask for.", min=0)
 Zoom = Annotated[str, _ZOOM]
 Looks = Annotated[int, _LOOKS]
 EvalZoom = Annotated[str | None, _ZOOM]
 EvalLooks = Annotated[int | None, _LOOKS]
-Record = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what is going on.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print errors only, and the object of --json.")
-]
+AsJson = Annotated[bool, flag("--json", "Print one JSON object on stdout.")]
+Debug = Annotated[bool, flag("--debug", "Show the traceback of an error.")]
+Verbose = Annotated[bool, flag("--verbose", "Tell on stderr what is going on.", "-v")]
+Quiet = Annotated[bool, flag("--quiet", "Print errors only, and the object of --json.", "-q")]
+
+
+def _preset_names() -> list[str]:  # no lambda: a field's annotation has no names of the module
+    return [*presets.names(), presets.AUTO]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What makes the pipeline that a command asks."""
+
+    preset: Annotated[
+        str,
+        opt(
+            "NAME",
+            "Which models to use; `rsvp models` lists the presets, auto takes the best one that "
+            "can run here now.",
+            envvar="RSVP_PRESET",
+            autocompletion=_preset_names,
+        ),
+    ] = presets.DEFAULT
+    mllm: Annotated[
+        str | None,
+        opt(
+            "SPEC",
+            "Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
+            envvar="RSVP_MLLM",
+        ),
+    ] = None
+    strategy: Annotated[
+        str | None,
+        opt(
+            "NAME",
+            "How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
+            "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
+            "marks:grounding-dino:ID-OR-FOLDER.",
+            envvar="RSVP_STRATEGY",
+        ),
+    ] = None
+    segmenter: Annotated[
+        str | None,
+        opt(
+            "SPEC",
+            "Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
+            "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
+            envvar="RSVP_SEGMENTER",
+        ),
+    ] = None
+    frame: Annotated[
+        str | None,
+        opt(
+            "FRAME",
+            "How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
+            "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
+            envvar="RSVP_FRAME",
+        ),
+    ] = None
+    language: Annotated[
+        str,
+        opt(
+            "CODE",
+            "Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any "
+            "language.",
+        ),
+    ] = "en"
+    option: Annotated[
+        list[str] | None,
+        opt(
+            "KEY=VALUE",
+            "An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
+            "strategy.KEY are the others'. May be given several times.",
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        opt(
+            "KEY=VALUE,...",
+            "How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
+            "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
+            "spent the best result so far counts.",
+            envvar="RSVP_BUDGET",
+        ),
+    ] = None
+    verify: Annotated[
+        int,
+        opt(
+            "N",
+            "Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
+            min=0,
+        ),
+    ] = 0
+
+    def pipeline_maker(
+        self, run_budget: str | None = None, **settings: Any
+    ) -> tuple[presets.Preset, Callable[..., Pipeline]]:
+        """The preset, and what makes its pipeline, once all that needs no model was checked.
+
+        Args:
+            run_budget: of the whole run.
+            settings: of `Pipeline.from_preset`, beside those of the options or in their place.
+        """
+        from rsvp.dialogue import Limits
+        from rsvp.pipeline import Pipeline
+
+        made = {
+            "mllm": self.mllm,
+            "strategy": self.strategy,
+            "segmenter": self.segmenter,
+            "frame": self.frame,
+            "limits": Limits.parse(self.budget),
+            "run_limits": Limits.parse(run_budget),
+            "language": self.language,
+            "options": parse_options(self.option),
+            **self._asking(),
+        }
+        preset = choose_preset(self.preset)
+        return preset, functools.partial(Pipeline.from_preset, preset, **{**made, **settings})
+
+    def _asking(self) -> dict[str, Any]:
+        """The settings of the pipeline that the MLLM is asked by."""
+        return checking(self.verify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions(ModelOptions):
+    """What makes the pipeline, where the command line says all that is asked of it."""
+
+    verify_all: Annotated[
+        bool,
+        flag(
+            "--verify-all",
+            "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
+        ),
+    ] = False
+    target_exists: Annotated[
+        bool | None,
+        flag(
+            "--target-exists/--target-may-be-absent",
+            "Tell the MLLM that every query's target is in its image, and ask once more where it "
+            "finds none.",
+        ),
+    ] = None
+    record: Annotated[
+        str | None,
+        opt(
+            "FILE",
+            "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
+        ),
+    ] = None
+
+    def _asking(self) -> dict[str, Any]:
+        return {
+            "target_exists": bool(self.target_exists),
+            **checking(self.verify, self.verify_all),
+        }
+
+    def recorded(self, preset: presets.Preset) -> dict[str, Any]:
+        """The settings that a run's `config.json` holds, without secrets."""
+        options = without_secrets(parse_options(self.option))
+        return {"preset": preset.name, **({"options": options} if options else {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReasoningOptions(PipelineOptions):
+    """What makes the pipeline, where the MLLM is asked for the targets of a query."""
+
+    no_cot: Annotated[
+        bool, flag("--no-cot", "Ask for the targets alone, without a chain of thought.")
+    ] = False
+    samples: Annotated[
+        str,
+        opt(
+            "K[:T]",
+            "Ask K times at the temperature T (0.7) and take the targets that most replies agree "
+            "on; their share is the score.",
+        ),
+    ] = "1"
+
+    def _asking(self) -> dict[str, Any]:
+        sampling = checking(self.verify, self.verify_all, self.samples)
+        return {**super()._asking(), "cot": not self.no_cot, **sampling}
 
 
 def single(name: str, values: Sequence[str]) -> str:
@@ -226,6 +283,11 @@ def single(name: str, values: Sequence[str]) -> str:
     if len(values) > 1:
         raise BadInput(f"{name} was given {len(values)} times: a call takes one")
     return values[0]
+
+
+def listed(text: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def read_stdin() -> bytes:
@@ -247,7 +309,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, str]:
     return options
 
 
-def checking(verify: int, verify_all: bool, samples: str = "1") -> dict[str, Any]:
+def checking(verify: int, verify_all: bool = False, samples: str = "1") -> dict[str, Any]:
     """The arguments of a pipeline about verification and sampling; BadInput where unreadable."""
     from rsvp.verify import VerifyOptions
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rsvp.cli import console
-from rsvp.cli.options import AsJson
+from rsvp.cli.options import AsJson, opt
 
 WIDTH, HEIGHT = 1024, 768  # pixels of the imagined image
 
@@ -31,9 +31,7 @@ def prompts(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="A prompt, e.g. full/boxes.cot.")
     ] = None,
-    frame: Annotated[
-        str, typer.Option(metavar="FRAME", help="How the model writes coordinates, e.g. 0-1.")
-    ] = "0-1000",
+    frame: Annotated[str, opt("FRAME", "How the model writes coordinates, e.g. 0-1.")] = "0-1000",
     as_json: AsJson = False,
 ) -> None:
     """List the prompts, or show them as a model gets them.

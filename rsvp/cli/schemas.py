@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsvp import registry
+from rsvp.cli.help import write_or_check
 
 # Name of the file -> pydantic model.
 MODELS: dict[str, str] = {
@@ -50,20 +51,11 @@ def schemas() -> Iterator[tuple[str, str]]:
 
 def run(arguments: Sequence[str]) -> int:
     """The script; returns the exit code."""
-    check, paths = "--check" in arguments, [a for a in arguments if a != "--check"]
-    if len(paths) != 1:
-        print(__doc__, file=sys.stderr)
-        return 2
-    files = {Path(paths[0], f"{name}.schema.json"): text for name, text in schemas()}
-    if not check:
-        Path(paths[0]).mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            path.write_text(text, encoding="utf-8")
-        return 0
-    old = [p for p, text in files.items() if not p.is_file() or p.read_text("utf-8") != text]
-    for path in old:
-        print(f"{path} is out of date: python -m rsvp.cli.schemas {paths[0]}", file=sys.stderr)
-    return 1 if old else 0
+
+    def files(folder: Path) -> dict[Path, str]:
+        return {folder / f"{name}.schema.json": text for name, text in schemas()}
+
+    return write_or_check(arguments, files, "rsvp.cli.schemas [--check] FOLDER")
 
 
 def _text(schema: dict[str, Any]) -> str:

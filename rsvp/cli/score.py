@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rsvp.cli import console
-from rsvp.cli.options import AsJson, Debug, Protocol, Split, begin
+from rsvp.cli.options import AsJson, Debug, Protocol, Split, begin, opt
 
 _NAMED = 5  # missing ids that the warning lists
 
@@ -22,12 +22,12 @@ def score(
             "vstar, hrbench, visulogic, pope, mmvp, hallusionbench, mmbench or scenes.",
         ),
     ],
-    data: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the samples.")],
+    data: Annotated[str, opt("DIR", "The folder that holds the samples.")],
     predictions: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            help='JSON lines {"id", "masks": [RLE, …], "scores", "text"}, e.g. the records.jsonl '
+        opt(
+            "FILE",
+            'JSON lines {"id", "masks": [RLE, …], "scores", "text"}, e.g. the records.jsonl '
             "of a run; for seginw also a folder of seginw_<Name>_val.json.",
         ),
     ],

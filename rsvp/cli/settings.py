@@ -31,6 +31,7 @@ VARIABLES = (
     "RSVP_PRESET", "RSVP_MLLM", "RSVP_STRATEGY", "RSVP_SEGMENTER", "RSVP_FRAME", "RSVP_BUDGET",
     presets.API_MODEL, FILE,
 )  # fmt: skip
+TOKEN = "RSVP_TOKEN"  # of `rsvp serve`; never shown
 
 
 def path() -> Path:
@@ -88,7 +89,9 @@ def _options(group: Any, command: str) -> dict[str, str]:
 def in_force(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """What is set now: ``(name, value, problem)``; no value of a variable that is not rsvp's."""
     for name in sorted(n for n in environment if n.startswith(PREFIX) and environment[n].strip()):
-        if name in VARIABLES:
+        if name == TOKEN:
+            yield name, "(set)", ""
+        elif name in VARIABLES:
             yield name, environment[name], ""
         else:
             yield name, "", f"no setting of rsvp; there are {', '.join(VARIABLES)}"

@@ -18,13 +18,15 @@ from PIL import Image as Pil
 from pycocotools.coco import COCO
 from scripted import Recorder, Script
 
-from rsvp.batch.items import read_items
+from rsvp.batch.items import BatchItem, read_items
 from rsvp.batch.runner import Batch
 from rsvp.batch.work import BatchRecord
 from rsvp.cli.main import main
 from rsvp.evaluation import pending
 from rsvp.pipeline import Pipeline
+from rsvp.reasoning import ReasoningOutput
 from rsvp.strategies.boxes import BoxesStrategy
+from rsvp.types import Image
 
 SIZE = (32, 24)  # width, height
 BOXES = {"cup": [100, 100, 400, 600], "pan": [500, 200, 900, 800]}  # 0 to 1000
@@ -302,6 +304,31 @@ def test_boxes_points_and_hints_are_those_of_the_pipeline(tmp_path, name) -> Non
     expected = scripted(Recorder()).segment(data / "000.png", **ASKED[name]).to_dict()
     for key in ("targets", "warnings", "query", "reason", "models", "image"):
         assert found[key] == expected[key]
+
+
+class OwnTask:
+    """A task that leaves some items whole to stage 2."""
+
+    name, one_stage = "own", False
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Nothing to refuse."""
+
+    def described(self, pipeline: Pipeline) -> dict[str, Any]:
+        return {}
+
+    def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> ReasoningOutput | None:
+        return None if item.boxes else pipeline.reason(image, item.query)
+
+
+@pytest.mark.parametrize("name", ["boxes", "query"])
+def test_a_task_says_nothing_of_stage_2(tmp_path, name) -> None:
+    asked, data = ASKED.get(name, {"query": "cup"}), write_images(tmp_path / "in", 1)
+    line = json.dumps({"image": str(data / "000.png"), **asked})
+    items = read_items("-", stdin=line.encode())
+    (record,) = Batch(items, scripted(Recorder()), tmp_path / "out", task=OwnTask())
+    assert record.error is None
+    assert not record.no_target
 
 
 def test_a_box_outside_the_image_is_a_failure(tmp_path) -> None:

@@ -15,8 +15,8 @@ from scripted_cli import ASK, BOX, ROOT, cup
 
 from rsvp.cli import console
 from rsvp.cli.main import main
-from rsvp.pipeline import UNSURE
 from rsvp.platform import machine
+from rsvp.postprocess import UNSURE
 
 # ------------------------------------------------------------ segment
 

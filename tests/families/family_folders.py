@@ -31,7 +31,7 @@ class LocalFamily:
         template: the chat template; empty where the repository has none.
         template_in: the file that holds it.
         files: the processor's files.
-        frame: how the family writes coordinates; rsvp/families.py has the sources.
+        frame: how the family writes coordinates; rsvp/families.toml has the sources.
         markup: an answer in the family's own words, with its special tokens.
         thinking: regular expressions that only the prompt with thinking has, and only the other.
         needs: a package without which the processor cannot be made.

@@ -12,7 +12,8 @@ from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput, ModelUnavailable, UnparsableReply
 from rsvp.frames import Frame
 from rsvp.masks import box_iou_matrix
-from rsvp.pipeline import UNSURE, Pipeline
+from rsvp.pipeline import Pipeline
+from rsvp.postprocess import UNSURE
 from rsvp.registry import make
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
