@@ -30,6 +30,7 @@ from rsvp.reasoning import (
 from rsvp.request import Request
 from rsvp.strategies.base import STRING, array, record
 from rsvp.types import (
+    BoolMask,
     Box,
     Look,
     Reasoning,
@@ -57,7 +58,8 @@ class Zoom:
     """How a closer look is shown.
 
     Attributes:
-        mode: "none" (no looks), "box" (the enlarged window), "mask" (in it nothing but the masks).
+        mode: "none" (no looks), "box" (the enlarged window), "mask" (in it nothing but the masks),
+            "sparse" (only the patches that the masks touch, at their places in the whole image).
         background: what takes the place of the rest, one of `rsvp.looks.BACKGROUNDS`.
     """
 
@@ -71,11 +73,6 @@ class Zoom:
         if mode not in ZOOMS or (colon and (mode != "mask" or background not in looks.BACKGROUNDS)):
             known = f"{', '.join(ZOOMS)} or mask:{'|'.join(looks.BACKGROUNDS)}"
             raise BadInput(f"zoom is {known}, found {text!r}")
-        if mode == "sparse":
-            raise BadInput(
-                "zoom sparse needs the tokens of a local Qwen-VL model, which are not cut out yet: "
-                "take mask, which shows the same pixels"
-            )
         return cls(mode, background or DEFAULT_BACKGROUND)
 
 
@@ -163,7 +160,7 @@ def check_answer_prompts(mllm: str, config: PromptConfig) -> None:
 def answer_prompt_names(profile: str) -> tuple[str, ...]:
     """The names of all prompts that a question may be asked with."""
     names = ("system.answer", "look", "look.again", "answer", "reask.look", "reask.answer")
-    seen = ("seen.box", "seen.mask", "seen.nothing", "seen.large")
+    seen = (f"seen.{what}" for what in ("box", "mask", "sparse", "nothing", "large"))
     return prompting.existing(profile, *names, *seen)
 
 
@@ -201,6 +198,7 @@ class _Conversation:
         image = asked.request.image
         self.side = config.family.view_side(image.height, image.width)
         self.view = None if asked.blind else shrink(image.rgb, self.side)
+        self.sparse: tuple[RgbArray, BoolMask] | None = None  # what the last look shows, and where
         self.looks: list[Look] = []
         self.steps: list[Step] = []
         self.warnings: list[str] = []
@@ -261,8 +259,16 @@ class _Conversation:
         rgb, mode = self.asked.request.image.rgb, self.asked.zoom.mode
         bounds = Box(0, 0, rgb.shape[1], rgb.shape[0])
         boxes = [box for t in found if (box := mask_to_box(t.mask))]
-        look = Look(query, tuple(found))
-        if boxes:
+        look, self.sparse = Look(query, tuple(found)), None
+        if boxes and mode == "sparse":
+            kept = np.logical_or.reduce([t.mask for t in found])
+            whole, cells, picture = looks.sparse_picture(
+                rgb, kept, self.side, self.config.family.multiple
+            )
+            self.sparse = (whole, cells)
+            window = looks.look_window(boxes, bounds, padding=0, square=False)
+            look = replace(look, box=window, picture=picture)
+        elif boxes:
             window = looks.look_window(boxes, bounds)
             kept = np.logical_or.reduce([t.mask for t in found]) if mode == "mask" else None
             in_view = min(1.0, self.side / max(rgb.shape[:2]))
@@ -286,9 +292,10 @@ class _Conversation:
         seen = self.asked.zoom.mode
         if look.picture is None:
             seen = "large" if any(t.packed.area for t in look.targets) else "nothing"
-        images = (*before, *(() if look.picture is None else (look.picture,)))
+        shown = self.sparse[0] if self.sparse else look.picture
+        images = (*before, *(() if shown is None else (shown,)))
         if self.single_turn:  # it sees one picture in a turn
-            shown = self.view if look.picture is None else look.picture
+            shown = self.view if shown is None else shown
             images = () if shown is None else (shown,)
         again = left > 0 and prompting.exists(f"{self.profile}/look.again")
         observed = {"number": len(self.looks), "things": look.query, "looks_left": _times(left)}
@@ -326,7 +333,8 @@ class _Conversation:
 
         text = "\n\n".join(prompting.render(name, **variables) for name in names)
         try:
-            return self.dialogue.ask(ChatRequest((*images, text), names, schema), read, reask)
+            first = ChatRequest((*images, text), names, schema, self.sparse and self.sparse[1])
+            return self.dialogue.ask(first, read, reask)
         except (UnparsableReply, BudgetExceeded):
             if not others:
                 raise

@@ -23,7 +23,7 @@ from rsvp.errors import (
 )
 from rsvp.mllm import MLLM, reply_longer, sample_replies
 from rsvp.parsing.thinking import is_cut_thought
-from rsvp.types import Message, Reply, RgbArray, Usage
+from rsvp.types import BoolMask, Message, Reply, RgbArray, Usage
 
 T = TypeVar("T")
 
@@ -46,11 +46,13 @@ class ChatRequest:
         parts: of the user's message: texts and (h, w, 3) uint8 images, in order.
         prompts: names of the prompt files that the texts were rendered from.
         schema: JSON schema of the reply, for servers that can enforce one.
+        kept: see `Message`.
     """
 
     parts: tuple[str | RgbArray, ...]
     prompts: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
+    kept: BoolMask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,7 @@ class Dialogue:
     def _add(self, request: ChatRequest) -> None:
         """Add the user's message."""
         before = self._system if self.single_turn else self.messages
-        self.messages = (*before, Message("user", request.parts))
+        self.messages = (*before, Message("user", request.parts, request.kept))
         self.prompts += request.prompts
 
     def _send(self, request: ChatRequest) -> tuple[Reply, bool]:

@@ -10,11 +10,13 @@ from PIL import Image as Pil
 from PIL import ImageFilter
 
 from rsvp.images import resize
+from rsvp.masks import touched_cells
 from rsvp.types import BoolMask, Box, RgbArray
 
 BACKGROUNDS = ("mean", "grey", "white", "blur")  # what may take the place of what is taken away
 PADDING = 0.2  # of the things' own side, on each side of the window
 LARGEST = 4.0  # times that a window is enlarged: more shows nothing new
+SPARSE_SCALE = 2.0  # times the first view, of which sparse patches are shown
 LEAST_GAIN = 1.25  # times larger than in the view; less gains nothing
 MARGIN = 60  # the longer side is so many times the margin around a mask
 _BLUR = 20  # and so many times the radius of the blur
@@ -68,6 +70,28 @@ def look_picture(
     mask = Pil.fromarray(kept[y0:y1, x0:x1].astype(np.uint8) * 255)
     enlarged = mask.resize((width, height), Pil.Resampling.BILINEAR)
     return take_away(picture, np.asarray(enlarged) >= 128, background)
+
+
+def sparse_picture(
+    rgb: RgbArray, kept: BoolMask, max_side: int, patch: int
+) -> tuple[RgbArray, BoolMask, RgbArray]:
+    """The whole image enlarged, of which only the patches that a mask touches are to be seen.
+
+    Args:
+        rgb: (H, W, 3) uint8, the whole image at its full size.
+        kept: (H, W) bool.
+        max_side: of the first view; here it is `SPARSE_SCALE` times as large.
+        patch: the side in pixels of what becomes one token; the picture's sides are multiples.
+
+    Returns:
+        the (h, w, 3) uint8 picture, the mask in its size, and the picture with everything but
+        these patches in white.
+    """
+    scale = SPARSE_SCALE * min(1.0, max_side / max(rgb.shape[:2]))
+    rows, columns = (max(1, round(side * scale / patch)) for side in rgb.shape[:2])
+    cells = touched_cells(kept, rows, columns).repeat(patch, 0).repeat(patch, 1)
+    picture = resize(rgb, (rows * patch, columns * patch))
+    return picture, cells, np.where(cells[..., None], picture, np.uint8(255))
 
 
 def take_away(rgb: RgbArray, kept: BoolMask, background: str) -> RgbArray:

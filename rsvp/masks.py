@@ -124,6 +124,14 @@ def clip_mask(mask: BoolMask, box: Box) -> BoolMask:
     return mask & box_to_mask(box, mask.shape)
 
 
+def touched_cells(mask: BoolMask, rows: int, columns: int) -> BoolMask:
+    """(rows, columns) bool: the cells of an even grid in which an (H, W) mask has a pixel."""
+    cells = np.zeros((rows, columns), dtype=np.bool_)
+    y, x = np.nonzero(mask)
+    cells[y * rows // mask.shape[0], x * columns // mask.shape[1]] = True
+    return cells
+
+
 def mask_iou(a: BoolMask, b: BoolMask) -> float:
     """Intersection over union of two masks of one shape, 0 to 1; 0 where both are empty."""
     union = np.count_nonzero(a | b)

@@ -139,6 +139,7 @@ class Pipeline(Stages):
         labels: Sequence[str] | None = None,
         within: BoxLike | None = None,
         exclude: Points | None = None,
+        like: Boxes | None = None,
     ) -> Result:
         """Find what the query asks for, and its exact pixels.
 
@@ -152,6 +153,8 @@ class Pipeline(Stages):
             labels: what the boxes show, one for each or one for all; by default the query.
             within: a hint for the MLLM, xyxy in pixels: only what lies in this box is a target.
             exclude: a hint for the MLLM, (x, y) in pixels: what these points lie on is no target.
+            like: boxes around examples, xyxy in pixels: the MLLM and the strategy's detector, which
+                must be one of concepts (``marks:sam3:ID``), look for more of them.
 
         Warnings of the result are Python warnings too, of the category `RsvpWarning`.
 
@@ -163,8 +166,9 @@ class Pipeline(Stages):
             ModelUnavailable: weights or a key are missing.
         """
         request = make_request(
-            image, query, boxes, points, labels=labels, within=within, exclude=exclude
-        )
+            image, query, boxes, points,
+            labels=labels, within=within, exclude=exclude, like=like,
+        )  # fmt: skip
         return self.run(request)
 
     def answer(
@@ -188,7 +192,8 @@ class Pipeline(Stages):
             choices: what the answer is chosen from; without them it is free.
             boxes, points: what to look at, as in `segment`; the MLLM is not asked where to look.
             zoom: how a look is shown: ``none`` (no looks), ``box`` (the enlarged window), ``mask``
-                (in it the masks alone; ``mask:white`` names the background).
+                (in it the masks alone; ``mask:white`` names the background), ``sparse`` (only the
+                patches that the masks touch; local Qwen-VL and GLM-V alone).
             looks: how many the MLLM may ask for, at most.
 
         Raises:

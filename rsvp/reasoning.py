@@ -11,15 +11,16 @@ from typing import Any, TypedDict
 
 from rsvp import prompting, registry
 from rsvp.dialogue import ChatRequest, Dialogue
-from rsvp.drawing.hint import draw_hint
 from rsvp.errors import BadInput, UnparsableReply
 from rsvp.frames import Frame
+from rsvp.hints import hint_prompts, hinted
 from rsvp.lexicon import Lexicon, ReadQuery
 from rsvp.mllm import MLLM, image_familiarity
+from rsvp.phrases import tell_detector
 from rsvp.registry import ModelFamily
-from rsvp.request import Hint, Request
+from rsvp.request import Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, View
+from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, TakesPhrases, View
 from rsvp.translation import Translator
 from rsvp.types import Reasoning, Reply, RgbArray, Usage
 from rsvp.views import frame_variables, sent_view
@@ -220,14 +221,21 @@ def propose(
     query, unknown = read_query(request.query, config.lexicon, config.translator)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
-    view = sent_view(request.image, request.query, strategy, config, dialogue.mllm, cache=cache)
-    asked = _Query(request, dialogue, strategy, config, view, query=query, trace=trace)
+    image = request.image
+    most = config.family.view_side(image.height, image.width)
+    strategy, warning = tell_detector(
+        request, query, dialogue, strategy, profile=config.profile, max_side=most
+    )
+    view = sent_view(image, request.query, strategy, config, dialogue.mllm, cache=cache)
+    asked = _Query(
+        request, dialogue, strategy, config, view, query=query, trace=trace, warning=warning
+    )
     sampled = [] if trace or config.samples == 1 else _sample(asked, dialogue, config)
     reasoning, reply = sampled[0] if sampled else dialogue.ask(asked.first, asked.read, asked.again)
     familiar, family = reply.familiarity, config.family
     if familiar is not None and isinstance(strategy, NeedsSegmenter):
         # Many marks hide what is unfamiliar; beside looking for them, a second pass costs little.
-        familiar = image_familiarity(dialogue.mllm, request.image.rgb)
+        familiar = image_familiarity(dialogue.mllm, image.rgb)
     return ReasoningOutput(
         query=request.query,
         reasoning=_doubted(reasoning, reply, familiar, family),
@@ -248,6 +256,7 @@ class _Query:
     Args:
         query: as the model is asked it.
         trace: ask for a reasoning path.
+        warning: for every reading of a reply, "" for none.
     """
 
     def __init__(
@@ -260,15 +269,14 @@ class _Query:
         *,
         query: str,
         trace: bool,
+        warning: str,
     ) -> None:
-        self.image, self.view, self.rgb = request.image, view, view.rgb
+        self.image, self.view = request.image, view
         self.dialogue, self.strategy, self.config = dialogue, strategy, config
-        self.trace = trace
+        self.trace, self._warnings = trace, (warning,) if warning else ()
         self.variables = {**frame_variables(view, config.frame), "query": query}
         hints = hint_prompts(request.hint, config.profile)
-        if hints:
-            size = (self.image.height, self.image.width)
-            self.rgb = draw_hint(view.rgb, request.hint.within, request.hint.exclude, size)
+        self.rgb = hinted(view.rgb, request, hints)
         names = (*hints, _prompt_name(config, strategy.name, trace=trace))
         text = "\n\n".join(prompting.render(name, **self.variables) for name in names)
         self.first = ChatRequest((self.rgb, text), names, self._schema(config.cot))
@@ -300,6 +308,7 @@ class _Query:
         seen = replace(self.config.frame, resized=reply.resized)
         read_form = self.strategy.read_path if self.trace else self.strategy.read
         reasoning = read_form(reply.text, self.image, self.view, seen)
+        reasoning = replace(reasoning, warnings=(*self._warnings, *reasoning.warnings))
         for proposal in reasoning.proposals:
             if any(proposal.raw[: len(numbers)] == numbers for numbers in self._examples):
                 raise UnparsableReply(ECHO.format(list(proposal.raw)), reasoning.raw)
@@ -359,16 +368,6 @@ def not_asked(
     return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
 
 
-def hint_prompts(hint: Hint, profile: str) -> tuple[str, ...]:
-    """The names of the prompts that explain the hint, in this profile.
-
-    A profile without such prompts is of a model that was not trained on them: it is shown nothing,
-    and the hint is only applied to what it answers.
-    """
-    given = {"within": hint.within is not None, "exclude": bool(hint.exclude)}
-    return prompting.existing(profile, *(f"hint.{name}" for name in given if given[name]))
-
-
 def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:
     """The name of the prompt that asks by a strategy."""
     if trace:
@@ -376,9 +375,14 @@ def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:
     return f"{config.profile}/{strategy}.{'cot' if config.cot else 'direct'}"
 
 
-def prompt_names(config: PromptConfig, strategy: str, *, trace: bool = False) -> tuple[str, ...]:
+def prompt_names(
+    config: PromptConfig, strategy: Strategy, *, trace: bool = False
+) -> tuple[str, ...]:
     """The names of all prompts that a query may be asked with, but for hints."""
-    again = "trace" if trace else strategy
+    again = "trace" if trace else strategy.name
     system = "system.trace" if trace else "system"
-    name = _prompt_name(config, strategy, trace=trace).partition("/")[2]
-    return prompting.existing(config.profile, system, name, f"reask.{again}")
+    names = [system, _prompt_name(config, strategy.name, trace=trace).partition("/")[2]]
+    names.append(f"reask.{again}")
+    if isinstance(strategy, TakesPhrases) and strategy.ask_phrases:
+        names += ["phrases", "reask.phrases"]
+    return prompting.existing(config.profile, *names)

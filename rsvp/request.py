@@ -27,13 +27,15 @@ class Hint:
     Attributes:
         within: only targets inside this box count; xyxy in pixels of the image.
         exclude: points on objects that are not meant.
+        like: boxes around examples of what is meant, for a detector that finds more of them.
     """
 
     within: Box | None = None
     exclude: tuple[Point, ...] = ()
+    like: tuple[Box, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.within is not None or bool(self.exclude)
+        return self.within is not None or bool(self.exclude or self.like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def make_request(
     labels: Sequence[str] | None = None,
     within: BoxLike | None = None,
     exclude: Points | None = None,
+    like: Boxes | None = None,
 ) -> Request:
     """Check what the user asks.
 
@@ -72,6 +75,7 @@ def make_request(
         labels: what the boxes show, one for each or one for all; by default the query.
         within: a hint for the MLLM, xyxy in pixels.
         exclude: hints for the MLLM, (x, y) in pixels.
+        like: examples for it and for the strategy's detector, xyxy in pixels.
 
     Raises:
         BadInput: an image, query, box or point that cannot be used; hints beside boxes or points.
@@ -88,10 +92,12 @@ def make_request(
             replace(_inside(to_point(p, "exclude"), loaded), positive=False)
             for p in _listed(exclude) or ()
         ),
+        tuple(_clipped(to_box(box, "like"), loaded) for box in _listed(like) or ()),
     )
     if hint and prompts:
         raise BadInput(
-            "boxes and points are targets, for which no MLLM is asked: leave out within and exclude"
+            "boxes and points are targets, for which no MLLM is asked: leave out within, exclude "
+            "and like"
         )
     return Request(loaded, query, prompts, hint)
 

@@ -12,11 +12,11 @@ from typing import Self, Unpack
 
 from rsvp import postprocess
 from rsvp.agreement import agree_on
-from rsvp.answer import AnswerRequest, answer_question, check_answer_prompts
+from rsvp.answer import AnswerRequest, Zoom, answer_question, check_answer_prompts
 from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput, RsvpWarning
 from rsvp.images import ImageSource
-from rsvp.mllm import MLLM, is_remote, load
+from rsvp.mllm import MLLM, check_sparse, is_remote, load
 from rsvp.platform.timer import StageTimer
 from rsvp.reasoning import (
     PromptConfig,
@@ -97,16 +97,19 @@ class Stages:
         """`segment` for a request that was made before, e.g. before the models were loaded."""
         return self._run(request)
 
-    def check_answers(self) -> None:
-        """BadInput where this pipeline's MLLM cannot answer questions, or there is none."""
+    def check_answers(self, zoom: Zoom | None = None) -> None:
+        """BadInput where the MLLM cannot answer questions or be shown such looks; or is none."""
         if self.mllm is None:
             raise BadInput("without an MLLM no question can be answered")
         check_answer_prompts(self.mllm.name, self.prompt_config)
+        if zoom and zoom.mode == "sparse":
+            check_sparse(self.mllm)
 
     def run_answer(self, asked: AnswerRequest) -> Answer:
         """`answer` for a question that was checked before."""
-        self.check_answers()
         timer, request, config = self._timer(), asked.request, self.prompt_config
+        with timer.stage("load"):
+            self.check_answers(asked.zoom)
         segmented: list[Result] = []
         own_words = replace(config, translator=None)  # queries are then the MLLM's
 

@@ -284,10 +284,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat turn: text and images in the order in which the model sees them."""
+    """One chat turn: text and images in the order in which the model sees them.
+
+    Attributes:
+        kept: (h, w) bool, in the size of the last image, of which the model sees only the patches
+            that this mask touches; None shows all of it. See `rsvp.mllm.check_sparse`.
+    """
 
     role: str
     parts: tuple[str | RgbArray, ...]
+    kept: BoolMask | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ("system", "user", "assistant"):

@@ -9,8 +9,8 @@ import pytest
 from scripted import answer, picture, pipeline, texts
 
 from rsvp.errors import BadInput
+from rsvp.hints import hint_prompts
 from rsvp.postprocess import restrict_proposals
-from rsvp.reasoning import hint_prompts
 from rsvp.request import Hint, make_request
 from rsvp.types import Box, Image, PackedMask, Point, Proposal
 
@@ -68,7 +68,7 @@ def test_a_model_without_hint_prompts_is_shown_none_and_the_hint_is_applied():
 
 @pytest.mark.parametrize("given", [{"boxes": [LEFT]}, {"points": [(5, 5)]}])
 def test_hints_beside_targets_are_refused(given):
-    with pytest.raises(BadInput, match="leave out within and exclude"):
+    with pytest.raises(BadInput, match="leave out within, exclude and like"):
         pipeline("").segment(picture(), "cup", **given, within=LEFT)
 
 

@@ -32,6 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("request", "segmenters", "strategies", "writers"),
     (
         "dialogue",
+        "hints",
+        "phrases",
         "reasoning",
         "views",
         "postprocess",
@@ -58,6 +60,7 @@ MAY_BE_HEAVY = (
     "mllm/familiarity.py",
     "mllm/loading.py",
     "mllm/prefix_cache.py",
+    "mllm/sparse.py",
     "mllm/transformers.py",
     "detectors/",
     "segmenters/",

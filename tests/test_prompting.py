@@ -23,6 +23,7 @@ COMPACT = {
     "compact/look": "Look: $question",
     "compact/marks.cot": "Think, then marks: $query",
     "compact/marks.direct": "Marks: $query",
+    "compact/phrases": "Look: $query",
     "compact/points.cot": "Think, then point: $query",
     "compact/points.direct": "Point: $query",
     "compact/reask.boxes": "Box: $query",
@@ -52,6 +53,9 @@ FULL = {
     "full/points-box.direct": POINTS_AND_BOX,
     "full/hint.within": set(),
     "full/hint.exclude": set(),
+    "full/hint.like": set(),
+    "full/phrases": {"query", "query_code"},
+    "full/reask.phrases": {"problem", "query", "query_code"},
     "full/reask.points": {"problem", "query", "query_code"},
     "full/reask.points-box": {"box_key", "problem", "query", "query_code"},
     "full/reask.boxes": {"box_key", "problem", "query", "query_code"},
@@ -72,7 +76,9 @@ QUESTIONS = {
     "full/answer": ASKED,
     "full/reask.look": {*ASKED, "problem"},
     "full/reask.answer": {*ASKED, "problem"},
-    **dict.fromkeys([f"full/seen.{what}" for what in ("box", "mask", "nothing", "large")], SEEN),
+    **dict.fromkeys(
+        [f"full/seen.{what}" for what in ("box", "mask", "sparse", "nothing", "large")], SEEN
+    ),
 }
 TRACES = {
     "full/trace.boxes": BOX,

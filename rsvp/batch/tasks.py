@@ -90,8 +90,7 @@ class AnswerTask:
 
     def check(self, pipeline: Pipeline) -> None:
         """BadInput where there is no MLLM, or it cannot answer."""
-        Zoom.parse(self.zoom)
-        pipeline.check_answers()
+        pipeline.check_answers(Zoom.parse(self.zoom))
 
     def described(self, pipeline: Pipeline) -> dict[str, Any]:
         """The pipeline, all prompts, and how closer looks are shown."""

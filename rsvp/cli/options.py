@@ -85,7 +85,7 @@ _ZOOM = opt(
     "MODE",
     "How a closer look is shown: none (no looks), box (the enlarged part of the image), "
     "mask (in it only what was asked for; mask:white, mask:grey, mask:mean and mask:blur name "
-    "the background) or sparse.",
+    "the background) or sparse (only the patches of it, in their places; local Qwen-VL and GLM-V).",
 )
 _LOOKS = opt("N", "How many closer looks the MLLM may ask for.", min=0)
 Zoom = Annotated[str, _ZOOM]

@@ -30,6 +30,14 @@ def segment(
         ),
     ] = None,
     hints: results.HintOptions,
+    like: Annotated[
+        list[str] | None,
+        opt(
+            "X0,Y0,X1,Y1",
+            "A box around an example, in pixels: find more like it. For a detector of concepts, "
+            "e.g. --strategy marks:sam3:ID. May be given several times.",
+        ),
+    ] = None,
     models: options.ReasoningOptions,
     output: results.OutputOptions,
 ) -> None:
@@ -49,6 +57,7 @@ def segment(
         prompts.point or None,
         labels=label or None,
         **vars(hints),
+        like=like or None,
     )
     if request.prompts and (models.verify or models.samples != "1"):
         raise BadInput("boxes and points need no MLLM: leave out --verify and --samples")

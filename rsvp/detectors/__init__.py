@@ -105,6 +105,9 @@ class Candidates:
 class Detector(Protocol):
     """Finds candidates by name.
 
+    One of concepts has `concepts = True`: its phrases are best chosen for the image, and its
+    `candidates` takes `like`, boxes around examples of what else to find, as SAM 3's does.
+
     Attributes:
         name: the spec that made it, e.g. ``grounding-dino:IDEA-Research/grounding-dino-tiny``.
     """

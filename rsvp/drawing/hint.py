@@ -8,14 +8,18 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw
 
-from rsvp.drawing.palette import HINT_CROSS, HINT_FRAME
+from rsvp.drawing.palette import HINT_CROSS, HINT_EXAMPLE, HINT_FRAME
 from rsvp.types import Box, Point, RgbArray
 
 DIM = 0.45  # of its brightness is left to what lies outside the box
 
 
 def draw_hint(
-    rgb: RgbArray, within: Box | None, exclude: Sequence[Point], image_size: tuple[int, int]
+    rgb: RgbArray,
+    within: Box | None,
+    exclude: Sequence[Point],
+    like: Sequence[Box],
+    image_size: tuple[int, int],
 ) -> RgbArray:
     """A copy of a view with the hint on it.
 
@@ -23,6 +27,7 @@ def draw_hint(
         rgb: (h, w, 3) uint8, the view of the image.
         within: framed, and everything else dimmed; in pixels of the image.
         exclude: marked with red crosses; in pixels of the image.
+        like: framed in yellow; in pixels of the image.
         image_size: (H, W) of the image.
     """
     height, width = rgb.shape[:2]
@@ -41,6 +46,11 @@ def draw_hint(
     picture = Pil.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     arm = 4 * line
+    for box in like:
+        corners = (box.x0 * scale_x, box.y0 * scale_y, box.x1 * scale_x, box.y1 * scale_y)
+        x0, y0, x1, y1 = map(round, corners)
+        frame = (x0 - line, y0 - line, max(x0, x1) + line, max(y0, y1) + line)  # it hides nothing
+        draw.rectangle(frame, outline=HINT_EXAMPLE, width=line)
     for point in exclude:
         x, y = point.x * scale_x, point.y * scale_y
         for colour, stroke in (((255, 255, 255), 3 * line), (HINT_CROSS, line)):

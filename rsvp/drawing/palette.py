@@ -42,6 +42,7 @@ GRID_ROW, GRID_COLUMN, GRID_OUTLINE = (255, 224, 64, 240), (96, 232, 255, 240), 
 # A user's hint: the prompts name these colours; magenta is rare in pictures.
 HINT_FRAME: Colour = (255, 0, 220)
 HINT_CROSS: Colour = (255, 40, 40)
+HINT_EXAMPLE: Colour = (255, 230, 0)
 
 # Pixels of a prediction beside the ground truth: in both, in the truth alone, in the prediction
 # alone, not counted.

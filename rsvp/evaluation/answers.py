@@ -40,7 +40,7 @@ class AnsweringPipeline(Protocol):
     def run_answer(self, asked: AnswerRequest) -> Answer:
         """`rsvp.pipeline.Pipeline.run_answer`."""
 
-    def check_answers(self) -> None:
+    def check_answers(self, zoom: Zoom | None = None) -> None:
         """`rsvp.pipeline.Pipeline.check_answers`."""
 
 

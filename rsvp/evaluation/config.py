@@ -146,7 +146,7 @@ def describe_pipeline(pipeline: object, *, trace: bool = False) -> dict[str, Any
             described["verify"] = asdict(verify)
             described["verify_prompts"] = _digests(verify_prompt_names(config.profile))
         if strategy is not None:
-            described["prompts"] = _digests(prompt_names(config, strategy.name, trace=trace))
+            described["prompts"] = _digests(prompt_names(config, strategy, trace=trace))
     return described
 
 

@@ -244,8 +244,8 @@ def _task(
         return _Task(engine or LocalEngine(pipeline, concurrency), aggregator, described)
     if engine is not None:
         raise BadInput("questions are asked in this process: leave out --engine")
-    pipeline.check_answers()
     shown, most = Zoom.parse(zoom or DEFAULT_ZOOM), DEFAULT_LOOKS if looks is None else looks
+    pipeline.check_answers(shown)
     return _Task(
         AnswerEngine(pipeline, benchmark, shown, most, oracle, concurrency),
         functools.partial(AnswerAggregator, dataset, benchmark, rules),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from rsvp.errors import BadInput
 from rsvp.types import Message, Reply, RgbArray
+
+NO_SPARSE = (
+    "zoom sparse needs the image tokens of a local Qwen-VL or GLM-V (--mllm transformers:ID): "
+    "{}; take zoom mask, which shows the same pixels"
+)
 
 
 @runtime_checkable
@@ -17,7 +23,7 @@ class MLLM(Protocol):
         model: the model's own name or folder, from which `registry.family` finds the coordinate
             frame and the prompt profile.
 
-    A backend may also have these five; the functions below give the defaults:
+    A backend may also have these six; the functions below give the defaults:
 
         remote: bool, True where another machine runs the model.
         connect(): raise MLLMFailed where that machine cannot be reached.
@@ -25,6 +31,7 @@ class MLLM(Protocol):
         reply_longer(messages, cut, *, schema=None): the reply with twice the token limit, after
             the reply `cut` that ended there; None where the limit cannot be raised.
         replies(messages, count, temperature, *, schema=None): several sampled replies at once.
+        check_sparse(): raise BadInput where it cannot show a mask's patches alone, see `Message`.
         familiarity(rgb): the `familiarity` of a reply about this image, without a reply.
     """
 
@@ -98,6 +105,14 @@ def sample_replies(
         found: list[Reply] = several(messages, count, temperature, schema=schema)
         return found
     return [mllm.reply(messages, schema=schema) for _ in range(count)]
+
+
+def check_sparse(mllm: MLLM) -> None:
+    """BadInput where the backend cannot show the patches of a mask alone, see `Message.kept`."""
+    check = getattr(mllm, "check_sparse", None)
+    if not callable(check):
+        raise BadInput(NO_SPARSE.format(f"{mllm.name} gives no access to them"))
+    check()
 
 
 def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.mllm import (
     MLLM,
+    check_sparse,
     image_familiarity,
     is_remote,
     load,
@@ -134,6 +135,11 @@ class ReplayMLLM:
         found = sample_replies(self._record, messages, count, temperature, schema=schema)
         return [self._recorded(messages, reply) for reply in found]
 
+    def check_sparse(self) -> None:
+        """The recorded backend's; what was recorded is replayed."""
+        if self._record is not None:
+            check_sparse(self._record)
+
     def load(self) -> None:
         """Load the recorded backend's weights."""
         if self._record is not None:
@@ -211,6 +217,8 @@ def message_key(model: str, messages: Sequence[Message]) -> str:
                 add("text", part.encode("utf-8", "surrogatepass"))
             else:
                 add(f"image {part.shape[0]}x{part.shape[1]}", part.tobytes())
+        if message.kept is not None:
+            add("kept", message.kept.tobytes())
     return digest.hexdigest()
 
 

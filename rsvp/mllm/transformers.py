@@ -31,10 +31,10 @@ from rsvp.errors import (
     RsvpError,
     first_line,
 )
-from rsvp.mllm import loading
+from rsvp.mllm import NO_SPARSE, loading, sparse
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
-from rsvp.mllm.prefix_cache import PrefixCache
+from rsvp.mllm.prefix_cache import PrefixCache, generate_plain
 from rsvp.platform import machine
 from rsvp.platform.bounded import OutOfBounds
 from rsvp.platform.devices import choose_placement, dtype_name
@@ -178,6 +178,14 @@ class TransformersMLLM:
         del schema
         return self._replies(messages, self._max_tokens, count=count, temperature=temperature)
 
+    def check_sparse(self) -> None:
+        """BadInput where the model's class is none whose image tokens can be chosen."""
+        self.load()
+        model = self._loaded.model if self._loaded else None
+        if not sparse.is_supported(model):
+            why = f"the class of {self.name}, {type(model).__name__}, places them in another way"
+            raise BadInput(NO_SPARSE.format(why))
+
     def familiarity(self, rgb: RgbArray) -> float | None:
         """The `familiarity` of a reply about an (H, W, 3) uint8 image, without a reply.
 
@@ -247,7 +255,8 @@ class TransformersMLLM:
         inputs = loaded.chat.inputs(messages, prompt)
         resized = _resized(inputs, loaded.chat.processor)
         inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
-        prompt_tokens = int(inputs["input_ids"].shape[1])
+        keep = sparse.kept_tokens(messages, loaded.model, inputs)
+        prompt_tokens = int(inputs["input_ids"].shape[1] if keep is None else keep.sum())
         # With an encoder, the prompt is not in the decoder, which begins with its start token.
         start = 1 if loaded.model.config.is_encoder_decoder else prompt_tokens
         room = self._room(loaded.context_length, prompt_tokens, start)
@@ -257,10 +266,11 @@ class TransformersMLLM:
         confidence = _Confidence()
         with torch.inference_mode():
             kept = self.keep_prefix and settings.num_return_sequences == 1
-            generate = loaded.prefix.generate if kept else _generate_plain
+            generate = loaded.prefix.generate if kept else generate_plain
             sequences = generate(
-                loaded.model, inputs, generation_config=settings, logits_processor=[confidence]
-            )
+                loaded.model, inputs, keep, generation_config=settings,
+                logits_processor=[confidence],
+            )  # fmt: skip
         ends = set(loading.token_ids(loaded.generation.eos_token_id))
         familiarity = loaded.familiarity.score() if loaded.familiarity else None
         found = []
@@ -355,11 +365,6 @@ class TransformersMLLM:
                 load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
             )
-
-
-def _generate_plain(model: Any, inputs: Any, **options: Any) -> torch.Tensor:
-    found: torch.Tensor = model.generate(**inputs, **options)
-    return found
 
 
 class _Confidence:

@@ -1,4 +1,4 @@
-"""Reads replies to questions: what to look at more closely, the answer, and the choice it means."""
+"""Reads replies to questions: what to look for or at, the answer, and the choice it means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _LOOK = ("look", "looks", "look_at", "zoom")
 _ANSWER = ("answer", "final_answer", "choice")
+_PHRASES = ("phrases", "noun_phrases", "look")
+MAX_PHRASE = 60  # bytes of a phrase: a detector of concepts reads some 30 tokens
 _REASON = ("reason", "reasoning", "thought", "explanation")
 _LETTER = r"([A-Z])\b(?!')(?:(?<![AI])|(?! [a-z]))"  # "A man", "I see": no choice
 _CHOICES = tuple(
@@ -70,6 +72,27 @@ def parse_answer(text: str, *, prose: bool = False) -> ParsedAnswer:
     if not found and said and (prose or inside != said) and inside:
         return ParsedAnswer("", answer=inside)
     raise UnparsableReply('the reply has neither an "answer" nor anything to "look" at', text)
+
+
+def parse_phrases(text: str) -> tuple[str, ...]:
+    """The noun phrases of a reply, each once; none where it says that there are none.
+
+    Raises:
+        UnparsableReply: it has no list of them, or no phrase in it has at most `MAX_PHRASE` bytes.
+    """
+    try:
+        found = [one.node for one in Scan(text).found if isinstance(one, Document)]
+    except OutOfBudgetError:
+        raise UnparsableReply("the reply is too complicated to read", text) from None
+    lists = [one.first(_PHRASES) if isinstance(one, Object) else one for one in found]
+    node = next((one for one in reversed(lists) if isinstance(one, Array)), None)
+    if node is None:
+        raise UnparsableReply('the reply has no list of "phrases"', text)
+    named = [one for one in _names(node) if re.search(r"\w", one)]
+    short = tuple(one for one in named if len(one.encode("utf-8", "replace")) <= MAX_PHRASE)
+    if named and not short:
+        raise UnparsableReply("every phrase is too long: give one to four words each", text)
+    return short
 
 
 def choose(answer: str, choices: Sequence[str]) -> int | None:

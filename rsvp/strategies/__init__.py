@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,12 @@ from rsvp.frames import Frame
 from rsvp.registry import MAX_SIDE
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.types import Image, Reasoning, RgbArray
+from rsvp.types import Box, Image, Reasoning, RgbArray
+
+NO_EXAMPLES = (
+    "examples (like) are for a detector of concepts, e.g. --strategy marks:sam3:facebook/sam3; the "
+    "strategy {} has none"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,25 @@ class NeedsSegmenter(Protocol):
 
     def check_segmenter(self, segmenter: Segmenter) -> None:
         """Raise BadInput where this segmenter cannot do what the strategy needs."""
+        ...
+
+
+@runtime_checkable
+class TakesPhrases(Protocol):
+    """A strategy whose candidates come from a detector that is told what to look for.
+
+    Attributes:
+        ask_phrases: the MLLM is asked, in a turn before, what the detector shall look for.
+    """
+
+    ask_phrases: bool
+
+    def looking_for(self, phrases: Sequence[str], like: Sequence[Box]) -> Strategy:
+        """This strategy with the MLLM's phrases (none: as before) and boxes around examples.
+
+        Raises:
+            BadInput: examples for a detector that takes none.
+        """
         ...
 
 

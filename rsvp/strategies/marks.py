@@ -10,9 +10,11 @@ phrases.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from rsvp.parsing import ParsedReply, RawStep, RawTarget
 from rsvp.platform.lru import LRUCache
 from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import View
+from rsvp.strategies import NO_EXAMPLES, View
 from rsvp.strategies.base import (
     INTEGERS,
     CoordinateMap,
@@ -73,10 +75,12 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         max_marks: so many candidates at most are marked, those with the best scores; fewer on an
             image too small for so many.
         phrases: what the detector is asked for beside the query.
+        ask_phrases: the MLLM is asked what the detector shall look for, in a turn before; by
+            default with a detector of concepts (SAM 3).
         max_side: see `RegionStrategy`.
 
     Raises:
-        BadInput: an unknown detector, or a number below 1.
+        BadInput: an unknown detector, a number below 1, or phrases for no detector.
         ModelUnavailable: the detector's weights are missing.
     """
 
@@ -90,6 +94,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         detector: Detector | None = None,
         max_marks: int = MAX_MARKS,
         phrases: Sequence[str] = COMMON_PHRASES,
+        ask_phrases: bool | None = None,
         max_side: int | None = None,
     ) -> None:
         super().__init__(max_side=max_side)
@@ -99,7 +104,12 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             detector = registry.make("detector", str(argument))
         self.own_masks = argument == MASKS
         self.max_marks = max_marks
+        if ask_phrases and detector is None:
+            raise BadInput("phrases are for a detector, e.g. marks:sam3:facebook/sam3")
         self.phrases = tuple(phrases)
+        concepts = bool(getattr(detector, "concepts", False))
+        self.ask_phrases = concepts if ask_phrases is None else ask_phrases
+        self._named, self._like = tuple[str, ...](), tuple[Box, ...]()
         self._detector = detector
         self._lock = threading.Lock()
         self._candidates: LRUCache[Candidates] = LRUCache(CACHED_IMAGES)
@@ -108,6 +118,14 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         """See `NeedsSegmenter`; any segmenter will do where a detector finds the candidates."""
         if self._detector is None:
             automatic_detector(segmenter)
+
+    def looking_for(self, phrases: Sequence[str], like: Sequence[Box]) -> MarksStrategy:
+        """See `TakesPhrases`; the candidates of the last few images are shared."""
+        if like and not getattr(self._detector, "concepts", False):
+            raise BadInput(NO_EXAMPLES.format(self.name))
+        made = copy.copy(self)
+        made._named, made._like = tuple(phrases), tuple(like)
+        return made
 
     def region_schemas(self, frame: Frame | None) -> RegionSchemas:
         return {"marks": INTEGERS}, {"marks": INTEGERS}
@@ -169,16 +187,19 @@ class MarksStrategy(RegionStrategy[MarkedView]):
             raise BadInput(
                 "marks need candidates: a detector, or a pipeline whose segmenter finds them"
             )
-        phrases = () if detector is None else detector_phrases(query, self.phrases)
+        phrases, like = self._named, self._like
+        if detector is not None:
+            phrases = phrases or detector_phrases(query, self.phrases)
 
         def find() -> Candidates:
             if detector is not None:
-                return select_candidates(detector.candidates(image, phrases), image, limit)
+                more: dict[str, Any] = {"like": like} if like else {}
+                return select_candidates(detector.candidates(image, phrases, **more), image, limit)
             assert cache is not None
             return select_candidates(segmenter_candidates(cache, image), image, limit)
 
         source = cache if detector is None else None
-        key = (source, image.sha256, image.rgb.shape, limit, phrases)
+        key = (source, image.sha256, image.rgb.shape, limit, phrases, like)
         with self._lock:  # several queries on one image wait for the first one's candidates
             return self._candidates.get(key, find)
 
