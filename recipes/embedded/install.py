@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import parse_json, read_bytes, write_json
+from rsvp.platform.files import atomic_write, dumps, parse_json, read_bytes, write_json
 from rsvp.platform.pretrained import weights_digest
 from rsvp.registry import embedded_folder
 from rsvp.segmenters.text_encoder import TextEncoder
@@ -45,6 +45,8 @@ def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = N
             raise BadInput(f"{exported} holds no exported model: let the run end or interrupt it")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(exported, target)
+        for file in target.glob("*.json"):  # indented, they are half as large again
+            atomic_write(file, dumps(parse_json(read_bytes(file), str(file)), indent=None).encode())
         if kind == "vlsm" and residual_scale is not None:
             # `strength` is the key of the weights that are in use.
             write_json(target / CONFIG, {**read_config(target), "strength": residual_scale})
