@@ -185,7 +185,7 @@ def test_the_main_job_runs_from_it_alone(installed: Installed, tmp_path: Path) -
 @pytest.fixture
 def users_folder(installed: Installed, tmp_path: Path) -> Path:
     """An empty folder with the files that the README's reader has: photos, data, two runs."""
-    Pil.new("RGB", (64, 48), (90, 120, 60)).save(tmp_path / "photo.jpg")
+    Pil.new("RGB", (640, 427), (90, 120, 60)).save(tmp_path / "photo.jpg")
     (tmp_path / "data" / "reasonseg").mkdir(parents=True)
     shapes = [benchmark_folders.polygon("target", 0, 0, 10, 10)]
     val = tmp_path / "data" / "reasonseg" / "val"
