@@ -141,8 +141,15 @@ class Lexicon:
         """Write the lexicon into a folder of weights."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / WORDS_FILE, "\n".join(self.words) + "\n")
-        packed = gzip.compress("\n".join(sorted(self.english)).encode(), mtime=0)
+        packed = gzip.compress("\n".join(sorted(self._mistakable())).encode(), mtime=0)
         atomic_write(folder / ENGLISH_FILE, packed)
+
+    def _mistakable(self) -> Iterator[str]:
+        """The English words that would be read as typing errors if they were not in the list."""
+        known = _REQUEST_WORDS.union(self.words)
+        for word in self.english:
+            if self.known_form(word) is None and any(w in known for w in one_letter_away(word)):
+                yield word
 
     def read(self, query: str) -> ReadQuery:
         """Normalise a query, correct its typing errors, and find its unknown words."""

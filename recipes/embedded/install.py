@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from rsvp.errors import BadInput
-from rsvp.platform.files import atomic_write, dumps, parse_json, read_bytes, write_json
+from rsvp.platform.files import atomic_write, parse_json, read_bytes, write_json
 from rsvp.platform.pretrained import weights_digest
 from rsvp.registry import embedded_folder
 from rsvp.segmenters.text_encoder import TextEncoder
@@ -46,7 +46,9 @@ def install(runs: Mapping[str, Path | None], *, residual_scale: float | None = N
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(exported, target)
         for file in target.glob("*.json"):  # indented, they are half as large again
-            atomic_write(file, dumps(parse_json(read_bytes(file), str(file)), indent=None).encode())
+            value = read_config(target, file.name)
+            compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            atomic_write(file, compact.encode())
         if kind == "vlsm" and residual_scale is not None:
             # `strength` is the key of the weights that are in use.
             write_json(target / CONFIG, {**read_config(target), "strength": residual_scale})
@@ -85,7 +87,7 @@ def digest_of_first(n: int, encoder: TextEncoder) -> str:
     return weights_digest(table, json.dumps(sorted(words.items())).encode())
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a model's folder."""
-    file = folder / CONFIG
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """The `config.json` of a model's folder, or another JSON file there."""
+    file = folder / name
     return cast(dict[str, Any], parse_json(read_bytes(file), str(file)))
