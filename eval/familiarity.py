@@ -23,7 +23,8 @@ from rsvp.datasets.scenes import SceneDataset
 from rsvp.embedded.backgrounds import PHOTO_SUFFIXES
 from rsvp.embedded.scenes import scenes
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.pipeline import UNSURE, Pipeline
+from rsvp.pipeline import Pipeline
+from rsvp.postprocess import UNSURE
 
 OUTCOMES = ("answered", "no target", "doubted")  # the first two without a warning of the image
 QUESTIONS = 200  # different ones that images without questions of their own are asked

@@ -20,8 +20,6 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.answers import LETTERS, ParsedAnswer, choose, parse_answer
 from rsvp.reasoning import (
-    MASKS_ONLY,
-    OTHER_MLLM,
     PromptConfig,
     ReasoningOutput,
     not_asked,
@@ -149,12 +147,6 @@ def question_variables(question: str, choices: Sequence[str] = ()) -> dict[str, 
         "choices": prompting.choice_list(choices),
         "query": "\n".join((question, *lettered)),
     }
-
-
-def check_answer_prompts(mllm: str, config: PromptConfig) -> None:
-    """BadInput where a model with few words was not trained on questions."""
-    if config.masks_only:
-        raise BadInput(f"{mllm} cannot answer questions: {MASKS_ONLY}; {OTHER_MLLM}")
 
 
 def answer_prompt_names(profile: str) -> tuple[str, ...]:

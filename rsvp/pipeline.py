@@ -30,7 +30,7 @@ from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter
 from rsvp.stages import Stages
 from rsvp.strategies import Strategy
-from rsvp.verify import VerifyOptions, check_verify
+from rsvp.verify import VerifyOptions
 
 # What `Pipeline.segment` takes: (image, query), (image, query, boxes, points), or by name.
 Item = Sequence[Any] | Mapping[str, Any]
@@ -112,10 +112,10 @@ class Pipeline(Stages):
             "mllm": mllm, "strategy": strategy, "segmenter": segmenter, "record": record,
         }  # fmt: skip
         parts = make_parts(preset, **specs, options=options or {}, connect=connect)
-        config = make_prompt_config(parts.mllm, parts.strategy, **prompting)
-        check_verify(parts.mllm, verify, config)
+        make_prompt_config(parts.mllm, parts.strategy, **prompting)  # refuses before it loads
         settings: dict[str, Any] = {
-            "limits": limits, "run_limits": run_limits, "verify": verify, **prompting,
+            "limits": limits, "run_limits": run_limits, "verify": VerifyOptions.of(verify),
+            **prompting,
         }  # fmt: skip
         named = parts.strategy_name
         pipeline = cls(

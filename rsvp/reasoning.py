@@ -26,8 +26,6 @@ from rsvp.types import Reasoning, Reply, RgbArray, Usage
 from rsvp.views import frame_variables, sent_view
 
 TEMPERATURE = 0.7  # of several sampled replies
-MASKS_ONLY = "these weights were trained on segmentation alone"
-OTHER_MLLM = "take another MLLM, e.g. --preset local, or --mllm openai:NAME"
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
 NOT_ABSENT = '"{}" is empty, but what the query asks for is in the image: name what fits best'
 
@@ -67,11 +65,6 @@ class PromptConfig:
         """The profile of `prompts/` to ask with."""
         profile = self.family.profile
         return profile + prompting.EXISTS if self.tells_existence else profile
-
-    @property
-    def masks_only(self) -> bool:
-        """Whether the model knows few words, and not even their list: it learned masks alone."""
-        return self.family.lexicon and self.lexicon is None
 
     @property
     def tells_existence(self) -> bool:
@@ -176,7 +169,7 @@ def _translator(language: str) -> Translator | None:
 def check_prompts(
     mllm: str, strategy: Strategy, config: PromptConfig, *, trace: bool = False
 ) -> None:
-    """Refuse what the prompts cannot ask for: points or another grid of the embedded reasoner.
+    """Refuse what the prompts cannot ask for: another grid of the embedded reasoner, say.
 
     Args:
         trace: for reasoning paths.
@@ -185,13 +178,9 @@ def check_prompts(
         BadInput: the strategy has no prompts (the message names those that have some), or they
             cannot say what it shows.
     """
-    if trace and config.masks_only:
-        raise BadInput(f"{mllm} cannot trace: {MASKS_ONLY}; {OTHER_MLLM}")
     start, end = _prompt_name(config, "*", trace=trace).split("*")
     named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
     known = [name.removeprefix(start).removesuffix(end) for name in named]
-    if config.masks_only:
-        known = [name for name in known if name != "points"]
     if strategy.name not in known:
         raise BadInput(
             f"{mllm} cannot be asked by the strategy {strategy.name}; it knows {', '.join(known)}"

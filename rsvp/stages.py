@@ -12,7 +12,7 @@ from typing import Self, Unpack
 
 from rsvp import postprocess
 from rsvp.agreement import agree_on
-from rsvp.answer import AnswerRequest, Zoom, answer_question, check_answer_prompts
+from rsvp.answer import AnswerRequest, Zoom, answer_question
 from rsvp.dialogue import Budget, Dialogue, Limits
 from rsvp.errors import BadInput, RsvpWarning
 from rsvp.images import ImageSource
@@ -32,7 +32,7 @@ from rsvp.segmenters import Segmenter
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import NeedsSegmenter, Strategy
 from rsvp.types import Image, ModelNames, Proposal, Reasoning, Target, Usage
-from rsvp.verify import Verified, VerifyOptions, check_verify, verify_reasoning
+from rsvp.verify import Verified, VerifyOptions, verify_reasoning
 
 FRAMELESS = ("grid", "marks")  # strategies whose replies hold no coordinates
 CACHED_IMAGES = 4  # whose embeddings are kept; some 16 MB each with SAM 2, and the image itself
@@ -70,7 +70,7 @@ class Stages:
             not self.prompt_config.family.source and prompting.get("frame") is None
         )
         self.limits, self._run_budget = limits or Limits(), Budget(run_limits)
-        self.verify = check_verify(mllm, verify, self.prompt_config)
+        self.verify = VerifyOptions.of(verify)
         if isinstance(strategy, NeedsSegmenter) and mllm is not None:
             strategy.check_segmenter(segmenter)
         self._cache = EmbeddingCache(segmenter, CACHED_IMAGES)
@@ -89,7 +89,7 @@ class Stages:
         remake: Callable[..., Stages] = self._remake
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.verify = check_verify(self.mllm, verify, self.prompt_config)
+        other.verify = VerifyOptions.of(verify)
         other._remake = functools.partial(remake, verify=verify)
         return other
 
@@ -101,7 +101,6 @@ class Stages:
         """BadInput where the MLLM cannot answer questions or be shown such looks; or is none."""
         if self.mllm is None:
             raise BadInput("without an MLLM no question can be answered")
-        check_answer_prompts(self.mllm.name, self.prompt_config)
         if zoom and zoom.mode == "sparse":
             check_sparse(self.mllm)
 

@@ -15,9 +15,8 @@ from rsvp.checking import Decision, MaskChecker
 from rsvp.dialogue import Dialogue
 from rsvp.errors import BadInput, MLLMFailed, UnparsableReply
 from rsvp.masks import box_iou, mask_iou, mask_to_box
-from rsvp.mllm import MLLM
 from rsvp.parsing.verdicts import ACCEPT, REJECT
-from rsvp.reasoning import MASKS_ONLY, OTHER_MLLM, PromptConfig, read_query
+from rsvp.reasoning import PromptConfig, read_query
 from rsvp.request import Request
 from rsvp.types import Proposal, Reasoning, RoundCost, Target, Verdict
 
@@ -77,6 +76,11 @@ class VerifyOptions:
         if self.batch < 1:
             raise BadInput(f"a call judges at least 1 target, found {self.batch}")
 
+    @classmethod
+    def of(cls, verify: int | VerifyOptions) -> VerifyOptions:
+        """The options, from a number of rounds or from themselves."""
+        return cls(verify) if isinstance(verify, int) else verify
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -113,19 +117,6 @@ def verify_prompt_names(profile: str) -> tuple[str, ...]:
     """The names of all prompts that masks are verified with."""
     names = ("system.verify", "verify", "verify.masks", "verify.none", "reask.verify", "compare")
     return prompting.existing(profile, *names)
-
-
-def check_verify(
-    mllm: MLLM | None, verify: int | VerifyOptions, config: PromptConfig
-) -> VerifyOptions:
-    """The options; BadInput where the MLLM has no prompts about masks, or never saw any."""
-    options = VerifyOptions(verify) if isinstance(verify, int) else verify
-    untrained = config.masks_only or not prompting.exists(f"{config.profile}/verify")
-    if mllm is not None and options.rounds and untrained:
-        raise BadInput(
-            f"{mllm.name} cannot verify masks: {MASKS_ONLY}; leave out --verify, or {OTHER_MLLM}"
-        )
-    return options
 
 
 def verify_reasoning(

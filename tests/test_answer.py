@@ -196,11 +196,6 @@ def embedded(monkeypatch, *lines, lexicon=None):
     return pipeline(*lines, model="embedded")
 
 
-def test_the_embedded_reasoner_of_before_refuses_questions(monkeypatch) -> None:
-    with pytest.raises(BadInput, match="cannot answer questions: these weights"):
-        embedded(monkeypatch, said("A")).answer(IMAGE, "which?")
-
-
 def test_the_embedded_reasoner_gets_the_prompts_that_it_is_trained_on(monkeypatch) -> None:
     words = ["what", "colour", "is", "dot", "on", "cup", "there", "none", "which", "red"]
     target = json.dumps({"targets": [{"label": "cup", "box": [10, 20, 20, 40]}], "reason": "r"})

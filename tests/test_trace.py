@@ -219,11 +219,6 @@ def embedded(monkeypatch, lexicon, *lines, strategy=None) -> Pipeline:
     return pipeline(*lines, model="embedded", strategy=strategy)
 
 
-def test_weights_that_know_nothing_of_paths_refuse() -> None:
-    with pytest.raises(BadInput, match="embedded cannot trace: these weights were trained on seg"):
-        pipeline("{}", model="embedded").trace(IMAGE, "which?")
-
-
 @pytest.mark.parametrize(
     "strategy", [BoxesStrategy(), GridStrategy(), PointsStrategy()], ids=lambda s: s.name
 )
@@ -354,7 +349,6 @@ def test_a_later_trace_replaces_an_earlier_one_and_its_masks(tmp_path: Path) -> 
     [
         (["--question", " "], 2, "empty"),
         (["--question", "x", "--format", "gif"], 2, "unknown writer 'gif'"),
-        (["--question", "x", "--preset", "embedded"], 2, "cannot trace: these weights"),
         (["--question", "x", "--mllm", "none"], 2, "without an MLLM"),
     ],
 )

@@ -286,11 +286,6 @@ def embedded(monkeypatch, *lines, lexicon=None, **options):
     return pipeline(*lines, model="embedded", verify=2, **options)
 
 
-def test_the_embedded_reasoner_of_before_refuses(monkeypatch) -> None:
-    with pytest.raises(BadInput, match="cannot verify masks: these weights"):
-        embedded(monkeypatch, "")
-
-
 def test_the_embedded_reasoner_gets_the_prompt_and_picture_that_it_is_trained_on(
     monkeypatch,
 ) -> None:
@@ -386,8 +381,6 @@ def test_the_document_and_the_command(tmp_path, monkeypatch, capsys) -> None:
     }  # fmt: skip
     assert main([*words, "--segmenter", "box", "--box", "1,2,30,40"]) == 2
     assert "leave out --verify" in capsys.readouterr().err
-    assert main([*words]) == 2  # the embedded preset
-    assert "cannot verify masks" in capsys.readouterr().err
 
 
 def test_bad_options_are_refused() -> None:

@@ -200,9 +200,6 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         cup("cup", "--strategy", "marks"), 2, "gives no automatic masks; those of SAM do",
     ),
     "an unknown detector": ([*ASK, "--strategy", "marks:dyno:x"], 2, "unknown detector 'dyno'"),
-    "points for the embedded reasoner": (
-        [*ASK, "--strategy", "points"], 2, "cannot be asked by the strategy points; it knows boxes",
-    ),
     "a hint beside a box": ([*BOX, "--box", "1,1,5,5", "--within", "0,0,9,9"], 2, "leave out"),
     "a hint that is no box": ([*ASK, "--within", "1,2"], 2, "within is X0,Y0,X1,Y1"),
     "a hint off the image": ([*ASK, "--exclude", "99,5"], 2, "outside the image"),

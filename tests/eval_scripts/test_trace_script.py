@@ -7,7 +7,6 @@ import pytest
 from scripted import Recorder, Script
 
 from eval import trace
-from rsvp import presets
 from rsvp.embedded import scenes
 from rsvp.errors import MLLMFailed
 from rsvp.pipeline import Pipeline
@@ -71,8 +70,3 @@ class Again:
 
     def __call__(self, *parts):
         return Pipeline(*parts, frame=self.frame)
-
-
-def test_what_cannot_trace_is_refused(folder, capsys):
-    assert trace.main(["--data", str(folder), "--preset", presets.DEFAULT]) == 2
-    assert "cannot trace" in capsys.readouterr().err

@@ -201,10 +201,6 @@ def test_a_plain_answer_is_no_path(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="the pipeline has no trace"):
         evaluate("vrt", data, Segments(), tmp_path / "a", progress=False)
-    embedded = Pipeline(Script("{}", model="embedded"), BoxesStrategy(), Recorder())
-    with pytest.raises(BadInput, match="cannot trace: these weights"):
-        evaluate("vrt", data, embedded, tmp_path / "b", progress=False)
-    assert not (tmp_path / "b").exists()
 
 
 def test_the_references_are_those_of_the_recipe() -> None:
