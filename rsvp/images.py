@@ -27,7 +27,7 @@ from rsvp.types import Image, RgbArray
 # Any: tensors, and arrays of other libraries; see `load_image`.
 ImageSource = str | os.PathLike[str] | bytes | Pil.Image | NDArray[Any] | Image | Any
 
-DEMO = "demo"  # the path that stands for the image in the package, where there is no such file
+DEMO = "demo"  # stands for the image in the package, where there is no such file
 MAX_PIXELS = 200_000_000  # a phone's largest photograph; 600 MB as RGB
 _PILLOWS_LIMIT = (Pil.DecompressionBombError, Pil.DecompressionBombWarning)
 _TOO_LARGE = "has more pixels than Pillow decodes of this format; save it as PNG or make it smaller"
@@ -141,7 +141,7 @@ def _bytes_of(
     path = None
     if isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
-        if path == DEMO and not os.path.lexists(path):
+        if path == DEMO and (os.path.isdir(path) or not os.path.lexists(path)):
             path = str(Path(__file__).parent / "embedded" / "demo.png")
         # On one line in messages, whatever the path holds.
         name = path if path.isprintable() else ascii(path)

@@ -143,12 +143,14 @@ class OneImage:
 
 def source(images: Sequence[str]) -> str | bytes:
     """The image of `--image`: its path, or its bytes from standard input."""
+    from rsvp.images import DEMO
+
     image = options.single("--image", images)
     if image == STDIN:
         if sys.stdin.isatty():
             raise BadInput("--image - reads an image from standard input: cat a.png | rsvp …")
         return options.read_stdin()
-    if os.path.isdir(image):
+    if os.path.isdir(image) and image != DEMO:
         batch = "batch" in registry.names("command")
         instead = f"rsvp batch --input {image} takes folders" if batch else "give one image of it"
         raise BadInput(f"{image} is a folder, not an image file; {instead}")

@@ -88,6 +88,10 @@ def test_the_image_in_the_package_has_a_name(here: Path, capsys) -> None:
     words = ["segment", "--image", "demo", "--box", "1,1,9,9", "--segmenter", "box", "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["image"]["path"].endswith("demo.png")
+    (here / "demo").mkdir()  # as after --out demo
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["image"]["path"].endswith("demo.png")
+    (here / "demo").rmdir()
     (here / "demo").write_bytes((here / "a.png").read_bytes())
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["image"]["path"] == "demo"  # a file wins
