@@ -50,12 +50,9 @@ def test_a_grid_that_the_prompt_cannot_name_is_refused_before_the_segmenter_is_l
     capsys, monkeypatch
 ) -> None:
     monkeypatch.setitem(registry.BUILT_IN["segmenter"], "never", "no_such_module:Never")
-    for strategy in ("grid:4x4", "points"):
-        words = ["segment", "--image", "a.png", "--query", "x", "--strategy", strategy]
-        if strategy == "points":
-            monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: None)
-        assert main([*words, "--segmenter", "never"]) == 2
-        assert "embedded" in capsys.readouterr().err
+    words = ["segment", "--image", "a.png", "--query", "x", "--strategy", "grid:4x4"]
+    assert main([*words, "--segmenter", "never"]) == 2
+    assert "embedded" in capsys.readouterr().err
     assert main([*cup("none", "--strategy", "grid:4x4", "-q")]) == 0  # of a model that is told
 
 
