@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("evaluation", "embedded"),
     ("batch",),
-    ("server",),
+    ("serving",),
     ("doctor", "cli", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}

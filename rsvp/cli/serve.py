@@ -60,9 +60,9 @@ def serve(
     for module in ("fastapi", "uvicorn", "python_multipart"):
         require(module, "serve", "rsvp serve")
     from rsvp.mllm import is_remote
-    from rsvp.server.app import make_app
-    from rsvp.server.label_studio import Uploads
-    from rsvp.server.limits import ServeLimits, is_loopback
+    from rsvp.serving.app import make_app
+    from rsvp.serving.label_studio import Uploads
+    from rsvp.serving.limits import ServeLimits, is_loopback
 
     token = _token(token_file)
     if not token and not is_loopback(host):
@@ -87,7 +87,7 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         console.print_err(f"rsvp serves http://{shown}:{bound.getsockname()[1]} (docs: /docs)")
         if not quiet:
-            logging.getLogger("rsvp.server").setLevel(logging.INFO)
+            logging.getLogger("rsvp.serving").setLevel(logging.INFO)
         _run(app, bound, timeout)
 
 

@@ -13,7 +13,7 @@ from scripted import Recorder, pipeline
 from served import CUP, IMAGE, PNG, make_client, untimed
 
 from rsvp.errors import BudgetExceeded, MLLMFailed, ModelUnavailable
-from rsvp.server.limits import ServeLimits
+from rsvp.serving.limits import ServeLimits
 from rsvp.writers.document import ResultDocument
 
 TOKEN = "s3cret-token"
@@ -233,7 +233,7 @@ def test_a_request_that_takes_too_long_is_503() -> None:
 
 @pytest.mark.parametrize("log_queries", [False, True])
 def test_the_log_holds_no_image_and_no_token(caplog, log_queries) -> None:
-    caplog.set_level(logging.INFO, "rsvp.server")
+    caplog.set_level(logging.INFO, "rsvp.serving")
     with make_client(token=TOKEN, log_queries=log_queries) as client:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         client.post(f"/v1/segment?token={TOKEN}", json=SEGMENT, headers=headers)

@@ -16,11 +16,11 @@ from rsvp import __version__
 from rsvp.batch.work import BatchError
 from rsvp.errors import RsvpError
 from rsvp.pipeline import Pipeline
-from rsvp.server import anylabeling, label_studio, schema
-from rsvp.server.label_studio import Uploads
-from rsvp.server.limits import Guard, RequestRefused, ServeLimits, error_response, unexpected
-from rsvp.server.metrics import CONTENT_TYPE, Metrics
-from rsvp.server.service import Server
+from rsvp.serving import anylabeling, label_studio, schema
+from rsvp.serving.label_studio import Uploads
+from rsvp.serving.limits import Guard, RequestRefused, ServeLimits, error_response, unexpected
+from rsvp.serving.metrics import CONTENT_TYPE, Metrics
+from rsvp.serving.service import Server
 from rsvp.writers import document
 
 _API: dict[str, tuple[type[schema.SegmentBody], type[BaseModel]]] = {
@@ -48,7 +48,7 @@ def make_app(
 
     Args:
         pipeline: shared by all requests.
-        token: see `rsvp.server.limits.Guard`.
+        token: see `rsvp.serving.limits.Guard`.
         log_queries: write what is asked into the log, too.
         uploads: where images of Label Studio's tasks are read.
     """

@@ -18,7 +18,7 @@ from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import AnswerTask, SegmentTask, Task
 from rsvp.errors import BadInput
 from rsvp.platform.files import parse_json, validate
-from rsvp.server.limits import RequestRefused
+from rsvp.serving.limits import RequestRefused
 
 M = TypeVar("M", bound=BaseModel)
 

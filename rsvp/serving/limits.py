@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rsvp import errors
 from rsvp.errors import BadInput, RsvpError
-from rsvp.server.metrics import Metrics
+from rsvp.serving.metrics import Metrics
 
 OPEN_PATHS = ("/health",)  # need no token
 _HELD = 8  # bodies of the largest size that are held in memory at once

@@ -12,8 +12,8 @@ for module in ("fastapi", "uvicorn", "python_multipart"):
 
 from starlette.testclient import TestClient  # noqa: E402
 
-from rsvp.server.app import make_app  # noqa: E402
-from rsvp.server.limits import ServeLimits  # noqa: E402
+from rsvp.serving.app import make_app  # noqa: E402
+from rsvp.serving.limits import ServeLimits  # noqa: E402
 from rsvp.writers.common import png  # noqa: E402
 
 LOCAL = "http://127.0.0.1"

@@ -21,9 +21,9 @@ from rsvp.images import image_size, load_image
 from rsvp.mllm import load
 from rsvp.pipeline import Pipeline
 from rsvp.result import Result
-from rsvp.server import schema
-from rsvp.server.limits import RequestRefused, ServeLimits, error_response, log_event, unexpected
-from rsvp.server.queue import QueueFull, WorkQueue
+from rsvp.serving import schema
+from rsvp.serving.limits import RequestRefused, ServeLimits, error_response, log_event, unexpected
+from rsvp.serving.queue import QueueFull, WorkQueue
 from rsvp.types import Image
 from rsvp.writers.document import StepEntry
 

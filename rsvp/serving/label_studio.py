@@ -23,10 +23,10 @@ from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import SegmentTask
 from rsvp.errors import BadInput
 from rsvp.result import Result
-from rsvp.server.limits import RequestRefused
-from rsvp.server.schema import MAX_WORDS, Ask, decode_image, read_json
-from rsvp.server.service import Server
-from rsvp.server.shapes import brush_rle, polygons
+from rsvp.serving.limits import RequestRefused
+from rsvp.serving.schema import MAX_WORDS, Ask, decode_image, read_json
+from rsvp.serving.service import Server
+from rsvp.serving.shapes import brush_rle, polygons
 from rsvp.types import Target
 
 _KINDS = ("brushlabels", "polygonlabels", "rectanglelabels")  # the first one of a project is used

@@ -16,8 +16,8 @@ from raw_server import raw_server, response
 from scripted import answer, pipeline
 from served import CUP, IMAGE, PNG, make_client
 
-from rsvp.server.label_studio import Uploads
-from rsvp.server.shapes import brush_rle, polygons
+from rsvp.serving.label_studio import Uploads
+from rsvp.serving.shapes import brush_rle, polygons
 
 URI = f"data:image/png;base64,{IMAGE}"
 CONFIG = """<View>

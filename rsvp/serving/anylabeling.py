@@ -15,10 +15,10 @@ from starlette.requests import Request
 
 from rsvp.errors import BadInput
 from rsvp.result import Result
-from rsvp.server.limits import RequestRefused
-from rsvp.server.schema import MAX_WORDS, Ask, SegmentBody, decode_image, read_json
-from rsvp.server.service import Server
-from rsvp.server.shapes import polygons
+from rsvp.serving.limits import RequestRefused
+from rsvp.serving.schema import MAX_WORDS, Ask, SegmentBody, decode_image, read_json
+from rsvp.serving.service import Server
+from rsvp.serving.shapes import polygons
 from rsvp.types import Target
 from rsvp.writers.common import label_of
 
@@ -119,7 +119,7 @@ def shapes_of(result: Result, *, marked: bool, epsilon_factor: float) -> dict[st
 
     Args:
         marked: the user marked the target, whose label the client knows.
-        epsilon_factor: see `rsvp.server.shapes.polygons`.
+        epsilon_factor: see `rsvp.serving.shapes.polygons`.
     """
     shapes = [
         shape
