@@ -12,6 +12,7 @@ import typer
 from rsvp import presets, registry
 from rsvp.cli import console
 from rsvp.cli.options import AsJson, flag
+from rsvp.errors import BadInput
 
 
 def models(
@@ -26,6 +27,8 @@ def models(
     With download size, memory, what it handles, and exactly what is missing. `rsvp models embedded`
     also lists the things that it knows and questions to try.
     """
+    if options and name is not None:
+        raise BadInput("--options lists every backend's: leave out the preset")
     if options:
         found = {name: _options(name) for name in registry.names("mllm")}
         if as_json:

@@ -51,6 +51,8 @@ def test_models_lists_what_the_embedded_preset_knows(capsys) -> None:
 def test_models_of_an_unknown_preset_names_the_known_ones(capsys) -> None:
     assert main(["models", "nosuch"]) == 2
     assert "embedded, laptop" in capsys.readouterr().err
+    assert main(["models", "embedded", "--options"]) == 2
+    assert "leave out the preset" in capsys.readouterr().err
 
 
 def test_models_lists_the_options_of_the_backends(capsys) -> None:
