@@ -145,6 +145,17 @@ def test_an_answer_that_is_no_choice_is_asked_for_again_and_then_kept() -> None:
     assert found.warnings == ("the answer 'mauve' is none of the choices",)
 
 
+@pytest.mark.parametrize(("first", "looks"), [(said("green"), 0), ("", 0), (said("green"), 1)])
+def test_who_did_not_choose_is_held_to_the_choices(first, looks) -> None:
+    found, mllm = ask(first, said("blue"), looks=looks)
+    free, held = (schema["properties"]["answer"] for schema in mllm.schemas)
+    assert "enum" not in free
+    assert held["enum"] == ["(A)", "(B)", "red", "blue", *([None] if looks else [])]
+    said_first = "the MLLM first answered 'green', which is none of the choices, and was asked to"
+    assert found.choice == 1
+    assert [w.startswith(said_first) for w in found.warnings] == ([True] if first else [])
+
+
 def test_a_free_answer_may_be_any_text() -> None:
     found, _ = ask("It is a red one.", choices=None, zoom="none")
     assert (found.answer, found.choice) == ("It is a red one.", None)
