@@ -62,7 +62,8 @@ def look_strip(image: Image, looks: Sequence[LookRecord], zoom: str, background:
         masks = [decode_rle(mask, size, look.query) for mask in look.masks]
         kept = np.logical_or.reduce(masks) if zoom == "mask" else None
         window, side = Box(*look.box), max(look.size)
-        outline(shown[0], Box(*(scale * edge for edge in look.box)), colour, line, 1.0)
+        frame = Box(*(scale * edge for edge in look.box))
+        outline(shown[0], frame, colour, 2 * line, 1.0)
         shown.append(shrink(look_picture(image.rgb, window, side, kept, background), SIDE))
     height = max(one.shape[0] for one in shown)
     padded = [np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255)
