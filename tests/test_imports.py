@@ -72,7 +72,9 @@ BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.segmenters.sam_hq": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    "rsvp.reasoning": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
+    "rsvp.prompt_config": {
+        "rsvp.embedded.languages"
+    },  # tables of the embedded reasoner
 }
 
 
