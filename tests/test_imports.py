@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dialogue",
         "hints",
         "phrases",
+        "prompt_config",
         "reasoning",
         "views",
         "postprocess",
@@ -170,6 +171,7 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
         for name in (
             "pipeline",
             "dialogue",
+            "prompt_config",
             "reasoning",
             "views",
             "request",
