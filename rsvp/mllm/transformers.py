@@ -271,9 +271,7 @@ class TransformersMLLM:
         if settings.max_new_tokens <= longer_than:
             return []
         tokenizer = loaded.chat.processor.tokenizer
-        suppressed = settings.suppress_tokens or ()
-        enums = EnumConstraint(tokenizer, schema, start, suppressed)
-        confidence = _Confidence()
+        confidence, enums = _Confidence(), EnumConstraint(tokenizer, schema, start)
         with torch.inference_mode():
             kept = self.keep_prefix and settings.num_return_sequences == 1
             generate = loaded.prefix.generate if kept else generate_plain
