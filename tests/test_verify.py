@@ -278,6 +278,40 @@ def test_clear_cases_need_no_call() -> None:
         assert (len(pipe.mllm.asked), found.no_target) == (2, True)
 
 
+class Sees(Recorder):
+    """A segmenter that reads labels; `seen` is the presence at some left edges, pixels."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def masks(self, encoding, proposals):
+        from dataclasses import replace
+
+        presence = [self.seen.get(round(p.box.x0), 0.9) for p in proposals]
+        return replace(super().masks(encoding, proposals), presence=np.array(presence, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("presence", "stands", "warning"),
+    [(0.3, ONE, "less certain to the segmenter"), (0.95, TWO, None), (None, TWO, None)],
+)
+def test_a_correction_is_weighed_by_a_segmenter_that_reads_labels(presence, stands, warning):
+    segmenter = Recorder() if presence is None else Sees({300: presence})  # TWO's left edge
+    lines = (answer(ONE), verdicts(TWO), verdicts("accept"))
+    found, _ = verified(*lines, segmenter=segmenter)
+    assert boxes(found) == [stands]
+    assert (warning or "") in " ".join(found.warnings)
+
+
+@pytest.mark.parametrize(("presence", "added"), [(0.3, []), (0.6, [TWO])])
+def test_what_the_segmenter_does_not_see_is_not_missing(presence, added) -> None:
+    lines = (answer(ONE), verdicts("accept", missing=[TWO]), verdicts("accept", "accept"))
+    found, _ = verified(*lines, segmenter=Sees({300: presence}))
+    assert boxes(found) == [ONE, *added]
+    assert ("not seen by the segmenter" in " ".join(found.warnings)) is not bool(added)
+
+
 # ------------------------------------------------------------ the embedded reasoner
 
 
