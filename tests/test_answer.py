@@ -14,6 +14,7 @@ from rsvp.cli.main import main
 from rsvp.dialogue import Limits
 from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.lexicon import Lexicon
+from rsvp.looks import take_away
 from rsvp.pipeline import Pipeline
 from rsvp.request import make_request
 from rsvp.types import Reply, Usage
@@ -81,6 +82,20 @@ def test_a_mask_takes_everything_else_away(background: str) -> None:
     corner = int(shown[2, 2, 0])
     assert corner == {"grey": 127, "white": 255, "blur": 0}.get(background, corner)
     assert background != "mean" or 90 < corner < 110  # a half of the window
+
+
+def test_a_notch_in_a_mask_is_shown_but_what_is_far_from_it_is_not() -> None:
+    rgb = np.full((300, 300, 3), 200, np.uint8)
+    kept = np.zeros((300, 300), dtype=np.bool_)
+    kept[100:200, 100:200] = True
+    kept[120:160, 160:200] = False  # a tag at the right edge, cut away
+    shown = take_away(rgb, kept, "white") == 200
+    assert shown[120:160, 160:198].all()
+    assert not shown[:90].any()
+    assert not shown[:, 210:].any()
+    whole = np.zeros((300, 300), dtype=np.bool_)
+    whole[:, :40] = True  # up to the edges
+    assert (take_away(rgb, whole, "white") == 200)[:, :40].all()
 
 
 def test_several_things_keep_their_places_in_one_picture() -> None:
