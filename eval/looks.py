@@ -13,6 +13,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pil
@@ -100,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    kinds = {".webp": {"format": "WEBP", "quality": 80}, ".png": {"format": "PNG"}}
+    kinds: dict[str, dict[str, Any]] = {
+        ".webp": {"format": "WEBP", "quality": 80},
+        ".png": {"format": "PNG"},
+    }
     if args.out.suffix not in kinds:
         raise BadInput(f"--out ends in {' or '.join(kinds)}, found {args.out}")
     buffer = io.BytesIO()

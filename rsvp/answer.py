@@ -304,8 +304,8 @@ class _Conversation:
             if not prompting.exists(name):  # the model gets the simpler question
                 name = f"{self.profile}/answer"
             text = prompting.render(name, **variables, problem=problem)
-            parts = (*(images if self.single_turn else ()), text)
-            return ChatRequest(parts, (name,), _schema(may_look, self.asked.choices))
+            held = _schema(may_look, self.asked.choices)
+            return ChatRequest((*(images if self.single_turn else ()), text), (name,), held)
 
         def read(reply: Reply) -> ParsedAnswer:
             self.replies.append(reply)

@@ -25,7 +25,6 @@ MAX_TARGETS = 12  # that one question is about; the embedded reasoner knows no h
 SAME_MASK = 0.9  # IoU of two masks of one object that differ in nothing that matters
 SAME_OBJECT = 0.8  # IoU of the masks of two targets that are one object
 FOUND = 0.5  # IoU with a target from which on nothing is missing there
-PRESENT = 0.5  # presence of a label from which on the segmenter sees it in the box
 
 Segment = Callable[[Sequence[Proposal]], Mapping[int, Target]]
 """The targets by the index of their proposal; those that a hint rules out are missing."""
@@ -291,8 +290,6 @@ class _Verifier:
     def _add(self, new: Target | None) -> None:
         if new is None or not new.packed.area:
             self._warn("what is missing is against the hint or has no pixels: left out")
-        elif new.presence is not None and new.presence < PRESENT:
-            self._warn(f"what is missing ({new.label}) is not seen by the segmenter: left out")
         elif any(mask_iou(new.mask, one.target.mask) >= FOUND for one in self.held):
             self._warn(f"what is missing ({new.label}) is a target already: left out")
         elif any(mask_iou(new.mask, one.target.mask) >= SAME_OBJECT for one in self.rejected):

@@ -304,14 +304,6 @@ def test_a_correction_is_weighed_by_a_segmenter_that_reads_labels(presence, stan
     assert (warning or "") in " ".join(found.warnings)
 
 
-@pytest.mark.parametrize(("presence", "added"), [(0.3, []), (0.6, [TWO])])
-def test_what_the_segmenter_does_not_see_is_not_missing(presence, added) -> None:
-    lines = (answer(ONE), verdicts("accept", missing=[TWO]), verdicts("accept", "accept"))
-    found, _ = verified(*lines, segmenter=Sees({300: presence}))
-    assert boxes(found) == [ONE, *added]
-    assert ("not seen by the segmenter" in " ".join(found.warnings)) is not bool(added)
-
-
 # ------------------------------------------------------------ the embedded reasoner
 
 

@@ -178,6 +178,7 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
 
     def summary(self, official: Score | None = None) -> Summary:
         overall = self.overall().model_dump(include={"skipped", "giou", "ciou"}) if self.n else {}
+        oracle: dict[str, Any] = {**self._oracle_paths.overall()}
         return Summary(
             n=self.n,
             failed=self.failed,
@@ -186,7 +187,7 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
             by_kind=self.by_kind(),
             by_tag=self.by_tag(),
             oracle=mean_or_none(self._oracle),
-            **self._oracle_paths.overall(),
+            **oracle,
             oracle_groups={**self._oracle_paths.by_kind(), **self._oracle_paths.by_tag()},
             box_recall=_ratio(self._boxes),
             box_to_mask=_ratio(self._objects),
