@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import Task
 from rsvp.evaluation.outcomes import Outcome, catch
-from rsvp.evaluation.records import TokenUsage
 from rsvp.images import load_image
 from rsvp.pipeline import Pipeline
 from rsvp.platform.lru import LRUCache
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result
-from rsvp.types import Image
+from rsvp.types import Image, Usage
 
 
 class BatchError(BaseModel):
@@ -42,7 +41,7 @@ class BatchRecord(BaseModel):
         description="The query or question, and boxes, points, hints and choices if any."
     )
     error: BatchError | None = Field(default=None, description="Only of a failure.")
-    usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
+    usage: Usage | None = Field(default=None, description="Missing for a failure.")
     no_target: bool | None = Field(default=None, description="Missing but for --task segment.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,10 +114,6 @@ class BatchWork:
         """Its image, or why there is none."""
         assert self.images is not None
         return self.images.open(item.image)
-
-    def run(self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]) -> Outcome[Result]:
-        """Both stages."""
-        return self.segment(pipeline, item, image, self.reason(pipeline, item, image))
 
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]

@@ -71,35 +71,28 @@ def evaluate(
     if recipe is not None:
         _run_recipe(context, recipe)
         return
-    from rsvp.evaluation import runner
+    from rsvp.evaluation.runner import Evaluation
 
     name, data, out = _what(name, data, out)
     run.check(models)
-    checked = runner.check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
-    preset, make = models.pipeline_maker(
-        run_budget=run.run_budget, target_exists=checked.target_exists(models.target_exists)
-    )
-    dataset = runner.check_start(
-        name, data, out, protocol=protocol, split=split, resume=run.resume or run.retry_failed
-    )
-    pipeline = make(record=models.record, connect=True)
-    summary = runner.evaluate(
+    evaluation = Evaluation(
         name,
-        data,
-        pipeline,
-        out,
+        Path(data),
+        Path(out),
         protocol=protocol,
         split=split,
         limit=limit,
         resume=run.resume,
         retry_failed=run.retry_failed,
         concurrency=run.concurrency,
-        engine=run.on_ray(make, pipeline, models),
         zoom=zoom,
         looks=looks,
-        settings=models.recorded(preset),
-        dataset=dataset,
     )
+    target_exists = evaluation.benchmark.target_exists(models.target_exists)
+    preset, make = models.pipeline_maker(run.run_budget, target_exists=target_exists)
+    _ = evaluation.dataset
+    pipeline = make(record=models.record, connect=True)
+    summary = evaluation.run(pipeline, run.on_ray(make, pipeline, models), models.recorded(preset))
     _print(summary, preset, as_json=as_json)
 
 
