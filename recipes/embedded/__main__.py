@@ -144,7 +144,6 @@ def _add_tools(commands: Any) -> None:
 
 
 def train_reasoner(args: argparse.Namespace) -> None:
-    """Train or fine-tune the reasoner."""
     from recipes.embedded import reasoner
     from rsvp.embedded.backgrounds import load_photos
 
@@ -160,7 +159,6 @@ def train_reasoner(args: argparse.Namespace) -> None:
 
 
 def fit_familiarity(args: argparse.Namespace) -> None:
-    """Fit what tells scenes from other images."""
     import torch
 
     from recipes.embedded import familiarity
@@ -175,7 +173,6 @@ def fit_familiarity(args: argparse.Namespace) -> None:
 
 
 def train_segmenter(args: argparse.Namespace) -> None:
-    """Train the segmenter."""
     from recipes.embedded import segmenter
 
     start = None if args.start is None else trained_model(args.start, "segmenter")
@@ -185,7 +182,6 @@ def train_segmenter(args: argparse.Namespace) -> None:
 
 
 def train_vlsm(args: argparse.Namespace) -> None:
-    """Train the VLSM with `rsvp.training`."""
     from recipes.embedded import vlsm
 
     settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
@@ -198,7 +194,6 @@ def train_vlsm(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Train both architectures for the same time."""
     from recipes.embedded import comparison
     from recipes.embedded.reasoner import ReasonerConfig
 
@@ -210,7 +205,6 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def install(args: argparse.Namespace) -> None:
-    """Copy trained models into the package."""
     from recipes.embedded import install as installer
 
     runs = {name: getattr(args, name) for name in installer.EXPORTS}
@@ -218,7 +212,6 @@ def install(args: argparse.Namespace) -> None:
 
 
 def sprites(args: argparse.Namespace) -> None:
-    """Build the sprites of a style."""
     from recipes.embedded import sprites as builder
 
     if args.style is None:
@@ -230,21 +223,18 @@ def sprites(args: argparse.Namespace) -> None:
 
 
 def wordnet(args: argparse.Namespace) -> None:
-    """Build the descriptions from WordNet."""
     from recipes.embedded import wordnet as builder
 
     builder.build(args.source, args.word_vectors)
 
 
 def cldr(args: argparse.Namespace) -> None:
-    """Build the names and keywords of other languages."""
     from recipes.embedded import cldr as builder
 
     builder.build(args.source)
 
 
 def curve(args: argparse.Namespace) -> None:
-    """Print evenly spaced rows of a log."""
     from recipes.embedded.loop import read_log
 
     rows = read_log(args.log)

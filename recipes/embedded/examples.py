@@ -318,7 +318,6 @@ class ExampleBuffer:
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
-        """n examples, new or kept."""
         return [self._draw_one() for _ in range(n)]
 
     def _draw_one(self) -> Example:

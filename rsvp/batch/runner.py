@@ -43,8 +43,6 @@ class BatchConfig(RunDocument[BatchSettings]):
 
 
 class BatchTally:
-    """Counts the records of a batch."""
-
     model = BatchRecord
 
     def __init__(self, items: Sequence[BatchItem] = ()) -> None:
@@ -59,18 +57,15 @@ class BatchTally:
 
     @property
     def failed(self) -> int:
-        """How many records are failures."""
         return self.causes.total()
 
     @property
     def rate(self) -> float | None:
-        """Queries a second."""
         new = self.n - self._before
         return new / self.seconds if new and self.seconds else None
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """See `rsvp.evaluation.pending.RecordCounts`."""
         return "queries/s", self.rate
 
     def add(self, record: BatchRecord) -> None:

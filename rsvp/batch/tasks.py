@@ -49,16 +49,13 @@ class SegmentTask:
 
     @property
     def name(self) -> str:
-        """The name."""
         return "trace" if self.trace else "segment"
 
     def check(self, pipeline: Pipeline) -> None:
-        """BadInput where a path is asked of an MLLM that cannot give one."""
         if self.trace:
             pipeline.check_traces()
 
     def described(self, pipeline: Pipeline) -> dict[str, Any]:
-        """The pipeline alone."""
         return describe_pipeline(pipeline, trace=self.trace)
 
     def reason(
@@ -89,7 +86,6 @@ class AnswerTask:
     one_stage: bool = True
 
     def check(self, pipeline: Pipeline) -> None:
-        """BadInput where there is no MLLM, or it cannot answer."""
         pipeline.check_answers(Zoom.parse(self.zoom))
 
     def described(self, pipeline: Pipeline) -> dict[str, Any]:
@@ -99,7 +95,6 @@ class AnswerTask:
         return {**found, "prompts": prompts, "zoom": self.zoom, "looks": self.looks}
 
     def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> Result:
-        """The whole dialogue."""
         asked = make_answer_request(
             item.request(image), item.choices, zoom=self.zoom, looks=self.looks
         )

@@ -45,7 +45,6 @@ class BatchRecord(BaseModel):
     no_target: bool | None = Field(default=None, description="Missing but for --task segment.")
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it."""
         missing = {name for name in ("error", "usage", "no_target") if getattr(self, name) is None}
         return self.model_dump(exclude=missing)
 
@@ -70,7 +69,6 @@ class _Images:
         self._slots: LRUCache[_Slot] = LRUCache(count)
 
     def open(self, path: str) -> Outcome[Image]:
-        """An image, or why it cannot be opened."""
         with self._lock:
             slot = self._slots.get(path, _Slot)
         with slot.lock:
@@ -98,20 +96,16 @@ class BatchWork:
     images: _Images | None = field(default=None, compare=False)
 
     def portable(self) -> BatchWork:
-        """With paths that hold in other processes."""
         items = [replace(item, image=os.path.abspath(item.image)) for item in self.items]
         return replace(self, items=items, images=None)
 
     def opened(self) -> BatchWork:
-        """With a cache of images."""
         return replace(self, images=_Images(self.kept_images))
 
     def sample(self, index: int) -> BatchItem:
-        """An item."""
         return self.items[index]
 
     def open_image(self, item: BatchItem) -> Outcome[Image]:
-        """Its image, or why there is none."""
         assert self.images is not None
         return self.images.open(item.image)
 
@@ -144,7 +138,6 @@ class BatchWork:
         return found
 
     def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
-        """The line of an item."""
         if outcome.value is not None:
             document = outcome.value.to_dict()
             return BatchRecord.model_validate({"id": item.id, "asked": item.asked, **document})
@@ -156,5 +149,4 @@ class BatchWork:
         return BatchRecord.model_validate(failed)
 
     def load(self, record: Any) -> BatchRecord:
-        """A record of another process."""
         return BatchRecord.model_validate(record)

@@ -286,7 +286,6 @@ def single(name: str, values: Sequence[str]) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """The names of a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

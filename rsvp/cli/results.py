@@ -167,7 +167,6 @@ def _folder(out: str | None, as_json: bool) -> Path | None:
 
 
 def pixels(box: Box) -> str:
-    """A box in whole pixels."""
     return ",".join(f"{value:.0f}" for value in box.xyxy)
 
 

@@ -148,8 +148,6 @@ class _Samples(BaseDataset):
 
 
 class SceneDataset(_Samples):
-    """The samples of a folder of rendered scenes."""
-
     model, asked = _SceneEntry, "queries"
 
     def __getitem__(self, index: int) -> Sample:

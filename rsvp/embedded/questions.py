@@ -267,7 +267,6 @@ def count_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion |
 
 
 def presence_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:
-    """Whether something is there."""
     yes = bool(rng.random() < 0.5)
     present = {o.category.index for o in seen.objects}
     if rng.random() < 0.3:

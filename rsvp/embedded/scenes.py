@@ -82,8 +82,6 @@ class BaseScene:
 
 @dataclass(frozen=True, slots=True)
 class Scene(BaseScene):
-    """A scene with queries."""
-
     queries: tuple[Query, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:

@@ -83,7 +83,6 @@ class Hop:
     after: str = ""
 
     def text(self, objects: Objects) -> str:
-        """The step as a reader sees it."""
         return f"{self.before}{objects[self.object].category.name}{self.after}"
 
 
@@ -106,8 +105,6 @@ class TraceQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TraceScene(BaseScene):
-    """A scene with questions."""
-
     questions: tuple[TraceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:

@@ -48,8 +48,6 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs, compared."""
-
     runs: tuple[str, str]
     failed: tuple[int, int]  # samples without an answer, in A and in B
     overall: GroupDifference
@@ -70,8 +68,6 @@ class Comparison:
 
 
 class _Row(NamedTuple):
-    """What is kept of a record."""
-
     id: str
     kind: str
     # The IoU, 0 of a sample that the protocol leaves out (nothing there, nothing predicted); of a

@@ -53,8 +53,6 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class SampleOutcome:
-    """What a pipeline made of one sample."""
-
     answer: Outcome[Result]
     oracle: Outcome[Result] | None = None  # of the true boxes; None without any
 

@@ -26,8 +26,6 @@ _LOWEST_SCORE = -1e300  # of a record's null: a score that was not finite ranks 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line."""
-
     id: str
     masks: tuple[Any, ...] = field(default=(), repr=False)  # COCO RLE, not checked yet
     scores: tuple[float, ...] | None = None  # one a mask; None where the line has none

@@ -260,7 +260,6 @@ def _drop_torn_line(file: Path) -> None:
 
 
 def _read(file: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every record with its line."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             record = _parse(line)

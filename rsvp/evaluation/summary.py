@@ -104,11 +104,9 @@ class CostAggregator:
 
     @property
     def failed(self) -> int:
-        """How many samples have no answer."""
         return self.causes.total()
 
     def add(self, record: Record | AnswerRecord) -> None:
-        """Count one record."""
         if record.failure is not None:
             self.causes[record.failure.message or record.failure.error] += 1
         if record.usage is not None:
@@ -117,7 +115,6 @@ class CostAggregator:
             self._seconds[stage].append(seconds)
 
     def seconds(self) -> dict[str, Duration]:
-        """The seconds a sample in each stage."""
         return {
             stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
             for stage, s in self._seconds.items()

@@ -40,8 +40,6 @@ LOG, MEASURED = "log.csv", "measured.csv"
 
 @dataclass
 class RunState:
-    """How far a run is."""
-
     step: int = 0  # optimizer steps done
     best: float = -math.inf  # highest value of the metric so far
     broken: int = 0  # how often a broken image was skipped
@@ -118,7 +116,6 @@ class RunFolder:
         return run
 
     def save(self, run: RunState, module: nn.Module, optimizer: Any, scaler: Any = None) -> None:
-        """Write the checkpoint."""
         if self.main:
             parts = {"fusion": module, "optimizer": optimizer, "scaler": scaler}
             states = {name: part.state_dict() for name, part in parts.items() if part is not None}

@@ -120,8 +120,6 @@ class ReasonSeg(MaskBenchmark):
 
 
 class RefCoco(MaskBenchmark):
-    """RefCOCO and RefCOCO+."""
-
     reader = RefCocoDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
     splits: ClassVar[tuple[str, ...] | None] = ("train", "val", "testA", "testB")

@@ -104,8 +104,6 @@ class VisuLogic(QuestionBenchmark):
 
 
 class HrBench(QuestionBenchmark):
-    """HR-Bench 4K and 8K."""
-
     splits = None  # a folder may hold several tables
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
 

@@ -37,8 +37,6 @@ _BATCH = 4  # samples that a reasoner actor takes at once by default
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Actors of one kind."""
-
     actors: int = 1
     cpus: float = 1.0  # of each; a fraction lets several share one
     gpus: float = 0.0

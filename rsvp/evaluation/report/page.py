@@ -106,7 +106,6 @@ def page(
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The page and its charts."""
     environment = html.environment("rsvp.evaluation.report")
     environment.filters["number"] = lambda x: f"{x:.1f}" if x > 1 else f"{x:.3f}"
     return environment
