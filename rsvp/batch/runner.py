@@ -7,7 +7,6 @@ A batch's folder holds `config.json`, `results.jsonl` and what its formats ask f
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import config, records
 from rsvp.evaluation.config import RunDocument
 from rsvp.evaluation.engines.local import Engine, LocalEngine
-from rsvp.evaluation.pending import answer_pending
+from rsvp.evaluation.pending import RecordCounts, answer_pending
 from rsvp.pipeline import Pipeline
 from rsvp.platform.files import locked
 from rsvp.writers.dataset import check_dataset_formats, write_dataset
@@ -42,22 +41,18 @@ class BatchConfig(RunDocument[BatchSettings]):
     """A batch's `config.json`."""
 
 
-class BatchTally:
+class BatchTally(RecordCounts):
     model = BatchRecord
 
     def __init__(self, items: Sequence[BatchItem] = ()) -> None:
+        super().__init__()
         self._items = {item.id: item for item in items}
-        self.n = self.tokens = self.no_target = self.images = 0
-        self.causes: Counter[tuple[str, str]] = Counter()  # type and message of the failures
+        self.no_target = 0
         self.begin()
 
     def begin(self) -> None:
         """Measure the throughput from now on."""
         self._before, self._started, self.seconds = self.n, time.monotonic(), 0.0
-
-    @property
-    def failed(self) -> int:
-        return self.causes.total()
 
     @property
     def rate(self) -> float | None:
@@ -75,14 +70,12 @@ class BatchTally:
                 f"cannot resume: {record.id!r} was asked {record.asked}, now it is "
                 f"{self._items[record.id].asked}; ask for the same or choose another folder"
             )
-        self.n += 1
+        super().add(record)
         self.seconds = time.monotonic() - self._started
         if record.error is not None:
             self.causes[record.error.type, record.error.message] += 1
         elif record.no_target:
             self.no_target += 1
-        if record.usage is not None:
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
 
 
 class Batch:

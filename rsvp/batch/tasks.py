@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom, make_answer_request
 from rsvp.batch.items import BatchItem
@@ -15,34 +15,13 @@ from rsvp.result import Result
 from rsvp.types import Image
 
 
-class Task(Protocol):
-    """What is asked of the pipeline.
-
-    Attributes:
-        name: as ``--task`` has it.
-        one_stage: stage 1 needs the segmenter too, and its output is the result.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def one_stage(self) -> bool: ...
-
-    def check(self, pipeline: Pipeline) -> None:
-        """BadInput where the pipeline cannot do it."""
-
-    def described(self, pipeline: Pipeline) -> dict[str, Any]:
-        """What decides the records."""
-
-    def reason(
-        self, pipeline: Pipeline, item: BatchItem, image: Image
-    ) -> ReasoningOutput | Result | None:
-        """Stage 1; None where there is nothing to reason, a result where stage 2 is done too."""
-
-
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """`rsvp.pipeline.Pipeline.segment`, or `trace`: the query is then the question."""
+    """`rsvp.pipeline.Pipeline.segment`, or `trace`: the query is then the question.
+
+    Attributes:
+        one_stage: stage 1 needs the segmenter too, and its output is the result.
+    """
 
     trace: bool = False
     one_stage: bool = False
@@ -99,3 +78,8 @@ class AnswerTask:
             item.request(image), item.choices, zoom=self.zoom, looks=self.looks
         )
         return pipeline.run_answer(asked)
+
+
+Task = SegmentTask | AnswerTask
+"""`check` refuses a pipeline that cannot do it, `described` is what decides the records, `reason`
+is stage 1: None where there is nothing to reason, a result where stage 2 is done too."""

@@ -13,7 +13,6 @@ from rsvp.cli.options import flag, opt
 from rsvp.errors import BadInput, printable
 from rsvp.platform.extras import require
 
-
 Host = opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")
 TokenFile = opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}.")
 LabelStudio = opt(

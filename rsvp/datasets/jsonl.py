@@ -57,7 +57,6 @@ class JsonlDataset(BaseDataset):
         super().__init__(file, digest.hexdigest(), ids)
 
     def image_key(self, index: int) -> str:
-        """The name of a sample's image, as its line has it."""
         return self._image_names[index]
 
     def image_file(self, index: int) -> Path:

@@ -205,16 +205,14 @@ class AnswerAggregator(CostAggregator):
         self._found: list[float] = []
         self._costs: dict[str, list[float]] = defaultdict(list)
         self._right: list[bool] = []
-        self.n = 0
 
     @property
     def headline(self) -> tuple[str, float | None]:
         return "accuracy", float(np.mean(self._right)) if self._right else None
 
     def add(self, record: AnswerRecord) -> None:  # type: ignore[override]
-        super().add(record)
         self._kinds[record.kind].append(self.n)
-        self.n += 1
+        super().add(record)
         self._right.append(bool(record.right))
         if record.right is None:
             self._secret = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from rsvp.datasets import Dataset, GroundTruthObject, Sample
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample
 from rsvp.errors import (
     AccessDenied,
     BadInput,
@@ -77,8 +77,8 @@ class Work:
     """The samples that a run still has to answer; see `rsvp.evaluation.engines.local.RunWork`."""
 
     data: Path  # an engine of several processes opens it in each of them
-    open_dataset: Callable[[Path], Dataset]
-    dataset: Dataset  # the same, opened here
+    open_dataset: Callable[[Path], BaseDataset]
+    dataset: BaseDataset  # the same, opened here
     indices: Sequence[int]  # which of its samples, in order
     protocol: ScoringProtocol
     oracle: bool = True  # besides the answer, the masks of the true boxes

@@ -42,7 +42,7 @@ class Benchmark(ABC):
 
     Attributes:
         reader: opens a folder, ``reader(Path)``, with ``split=…`` where there are `splits`; a
-            `rsvp.datasets.Dataset`, or questions.
+            `rsvp.datasets.BaseDataset`, or questions.
         protocols: the rules by which it can be scored, the default first.
         splits: what ``--split`` may name; none where a split is a folder of its own, None where
             the data itself names its splits.
