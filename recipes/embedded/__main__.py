@@ -118,16 +118,16 @@ def _add_tools(commands: Any) -> None:
         "--residual-scale", "--strength", type=float, help="of the VLSM, 0 to 1; see VlsmConfig"
     )
     sub = commands.add_parser("sprites", help="build the sprites, or those of another style")
-    sub.set_defaults(run=sprites)
+    sub.set_defaults(run=build_tables)
     sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
     sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
     sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
-    for name, run, source in (
-        ("cldr", cldr, "folder of CLDR's annotations"),
-        ("wordnet", wordnet, "folder of index.noun and data.noun"),
+    for name, source in (
+        ("cldr", "folder of CLDR's annotations"),
+        ("wordnet", "folder of index.noun and data.noun"),
     ):
         sub = commands.add_parser(name, help="build words of the scenes")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=build_tables)
         sub.add_argument("--source", type=Path, required=True, help=source)
     sub.add_argument("--word-vectors", type=Path, required=True, help="see reasoner")
     sub = commands.add_parser("familiarity", help="fit what tells scenes from other images")
@@ -211,27 +211,21 @@ def install(args: argparse.Namespace) -> None:
     installer.install(runs, residual_scale=args.residual_scale)
 
 
-def sprites(args: argparse.Namespace) -> None:
+def build_tables(args: argparse.Namespace) -> None:
+    """Build the sprites, or the words of other languages or of WordNet."""
+    from recipes.embedded import cldr, wordnet
     from recipes.embedded import sprites as builder
 
-    if args.style is None:
+    if args.command == "cldr":
+        cldr.build(args.source)
+    elif args.command == "wordnet":
+        wordnet.build(args.source, args.word_vectors)
+    elif args.style is None:
         builder.build()
     elif args.source is None:
         raise BadInput("--style needs --source, a folder of images")
     else:
         builder.build_style(args.style, args.source, args.out)
-
-
-def wordnet(args: argparse.Namespace) -> None:
-    from recipes.embedded import wordnet as builder
-
-    builder.build(args.source, args.word_vectors)
-
-
-def cldr(args: argparse.Namespace) -> None:
-    from recipes.embedded import cldr as builder
-
-    builder.build(args.source)
 
 
 def curve(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,12 +58,6 @@ class Picture(NamedTuple):
 
     objects: Sequence[Instance]
     background: BoolMask | None = None
-
-
-class InstanceSource(Protocol):
-    def draw(self, rng: Rng, most: int = 1) -> Picture:
-        """A random object and others of its image, at most `most` in all."""
-        ...
 
 
 class PhotoInstances:
@@ -132,6 +126,9 @@ def instances_of(scene: Scene) -> list[Instance]:
 def scene_instances(seed: int, n: int) -> Iterator[Instance]:
     for scene in scenes(n, seed):
         yield from instances_of(scene)
+
+
+InstanceSource = PhotoInstances | RenderedInstances
 
 
 class View(NamedTuple):

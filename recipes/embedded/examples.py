@@ -42,6 +42,11 @@ ReadText = Callable[[str], str]
 TaskMaker = Callable[[str, Rng, Sequence[RgbArray], Lexicon | None], "Example"]
 
 
+def cells(value: int) -> NDArray[np.int64]:
+    """(CELLS * CELLS,) the value in every cell."""
+    return np.full(CELLS * CELLS, value, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A prompt and its true reply.
@@ -80,16 +85,12 @@ class Example:
     boxes: NDArray[np.float32]
     turns: list[Turn]
     mark_numbers: NDArray[np.int64] | None = None
-    tag_numbers: NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(CELLS * CELLS, np.int64)
-    )
+    tag_numbers: NDArray[np.int64] = field(default_factory=lambda: cells(0))
     tag_boxes: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((CELLS * CELLS, 4), np.float32)
     )
-    details: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CELLS * CELLS, np.int64))
-    detail_objects: NDArray[np.int64] = field(
-        default_factory=lambda: np.full(CELLS * CELLS, -1, np.int64)
-    )
+    details: NDArray[np.int64] = field(default_factory=lambda: cells(0))
+    detail_objects: NDArray[np.int64] = field(default_factory=lambda: cells(-1))
 
     @property
     def read_objects(self) -> NDArray[np.int64]:
@@ -213,7 +214,7 @@ def photo_example(
     ]
     return Example(
         rgb,
-        np.full(CELLS * CELLS, -1, dtype=np.int64),
+        cells(-1),
         np.zeros(0, dtype=np.int64),
         np.zeros((0, 4), dtype=np.float32),
         [Turn(prompt, [(NOT_UNDERSTOOD, None)], (), (), False) for prompt in prompts],
