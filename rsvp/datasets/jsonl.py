@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rsvp.datasets import BaseDataset, Sample, inside, mask_size, unite
 from rsvp.datasets.annotations import AnnotationModel
@@ -43,18 +44,15 @@ class JsonlDataset(BaseDataset):
         ids: list[str] = []
         self._image_names: list[str] = []
         self._lines: list[tuple[int, int]] = []  # (line number, offset)
-        digest = hashlib.sha256()
-        offset = 0
         with readable(file), file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                digest.update(line)
-                if line.strip():
-                    entry = _checked(line, file, number)
-                    ids.append(entry.id)
-                    self._image_names.append(entry.image)
-                    self._lines.append((number, offset))
-                offset += len(line)
-        super().__init__(file, digest.hexdigest(), ids)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            for number, offset, line in numbered_lines(stream):
+                entry = _checked(line, file, number)
+                ids.append(entry.id)
+                self._image_names.append(entry.image)
+                self._lines.append((number, offset))
+        super().__init__(file, digest, ids)
 
     def image_key(self, index: int) -> str:
         return self._image_names[index]
@@ -75,6 +73,15 @@ class JsonlDataset(BaseDataset):
         decoded = (decode_rle(mask, size, where) for mask in masks)
         union, objects = unite(zip(labels, decoded, strict=True), size)
         return Sample(entry.id, image, entry.query, entry.kind, union, objects)
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, offset in bytes, line) of each line that is not blank."""
+    offset = 0
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield number, offset, line
+        offset += len(line)
 
 
 def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:

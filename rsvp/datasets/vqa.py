@@ -185,7 +185,6 @@ class _PopeLine(AnnotationModel):
 class _MmvpRow(AnnotationModel):
     # A row of ``Questions.csv``; the options are (a), (b), … in one text
     model_config = ConfigDict(str_strip_whitespace=True)
-
     # "lndex" with a small L is what public copies of the file have.
     index: Annotated[
         str, Field(validation_alias=AliasChoices("Index", "lndex"), pattern="^[0-9]{1,9}$")
