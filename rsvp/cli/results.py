@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from rsvp import presets, registry
 from rsvp.cli import console, options
-from rsvp.cli.options import opt
+from rsvp.cli.options import opt, option
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,52 +46,42 @@ Question = Annotated[list[str], opt("TEXT", "In any language.")]
 class PromptOptions:
     """The user's own boxes and points."""
 
-    box: Annotated[
-        list[str] | None,
-        opt(
-            "X0,Y0,X1,Y1",
-            "A target's box in pixels; no MLLM is asked. May be given several times.",
-        ),
-    ] = None
-    point: Annotated[
-        list[str] | None,
-        opt(
-            "X,Y",
-            "A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
-            "mean one target.",
-        ),
-    ] = None
+    box: list[str] | None = option(
+        None,
+        "X0,Y0,X1,Y1",
+        "A target's box in pixels; no MLLM is asked. May be given several times.",
+    )
+    point: list[str] | None = option(
+        None,
+        "X,Y",
+        "A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
+        "mean one target.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HintOptions:
     """The user's hints for the MLLM."""
 
-    within: Annotated[
-        str | None,
-        opt(
-            "X0,Y0,X1,Y1",
-            "A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
-        ),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        opt(
-            "X,Y",
-            "A hint for the MLLM: the thing at this pixel is not meant. May be given several "
-            "times.",
-        ),
-    ] = None
+    within: str | None = option(
+        None,
+        "X0,Y0,X1,Y1",
+        "A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
+    )
+    exclude: list[str] | None = option(
+        None,
+        "X,Y",
+        "A hint for the MLLM: the thing at this pixel is not meant. May be given several times.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where the result goes, and what is printed."""
 
-    out: Annotated[
-        str | None,
-        opt("DIR", "Where the files go. Without it: rsvp-out, or nowhere with --json."),
-    ] = None
+    out: str | None = option(
+        None, "DIR", "Where the files go. Without it: rsvp-out, or nowhere with --json."
+    )
     formats: Formats = "json,overlay,png"
     as_json: options.AsJson = False
     quiet: options.Quiet = False
