@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from rsvp.cli.options import PipelineOptions, opt, option
+from rsvp.cli.options import PipelineOptions, opt, opt_field
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
 
@@ -23,32 +23,34 @@ Gpus = Annotated[float, opt("X", "With ray: GPUs of each, or a fraction.", min=0
 class RunOptions:
     """How a run of many samples goes on, and what answers them."""
 
-    run_budget: str | None = option(
+    run_budget: str | None = opt_field(
         None,
         "KEY=VALUE,...",
         "The same as --budget for the whole run, which ends there; --resume goes on.",
     )
-    resume: bool = option(False, None, "Go on where an earlier run into DIR stopped.", "--resume")
-    retry_failed: bool = option(
+    resume: bool = opt_field(
+        False, None, "Go on where an earlier run into DIR stopped.", "--resume"
+    )
+    retry_failed: bool = opt_field(
         False, None, "Go on, and ask the failed samples again.", "--retry-failed"
     )
-    concurrency: int | None = option(
+    concurrency: int | None = opt_field(
         None,
         "N",
         "Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
         "0 runs MLLM and segmenter in turn.",
         min=0,
     )
-    engine: str = option(
+    engine: str = opt_field(
         "local", "NAME", "local (this process), or ray: actor pools on this machine or a cluster."
     )
-    ray_address: str | None = option(
+    ray_address: str | None = opt_field(
         None, "ADDRESS", "With ray: a running cluster, e.g. auto; by default it is started here."
     )
-    reasoners: int = option(1, "N", "With ray: actors that ask the MLLM.", min=1)
+    reasoners: int = opt_field(1, "N", "With ray: actors that ask the MLLM.", min=1)
     reasoner_cpus: Cpus = 1.0
     reasoner_gpus: Gpus = 0.0
-    segmenters: int = option(1, "N", "With ray: actors that segment.", min=1)
+    segmenters: int = opt_field(1, "N", "With ray: actors that segment.", min=1)
     segmenter_cpus: Cpus = 1.0
     segmenter_gpus: Gpus = 0.0
 

@@ -38,7 +38,7 @@ def flag(name: str, help_text: str, *more: str) -> Any:
     return opt(None, help_text, name, *more)
 
 
-def option(default: Any, metavar: str | None, help_text: str, *names: str, **more: Any) -> Any:
+def opt_field(default: Any, metavar: str | None, help_text: str, *names: str, **more: Any) -> Any:
     """A field of a dataclass that stands for an option of a command, see `grouped` and `opt`."""
     return field(default=default, metadata={"option": opt(metavar, help_text, *names, **more)})
 
@@ -110,7 +110,7 @@ Quiet = Annotated[bool, flag("--quiet", "Print errors only, and the object of --
 class ModelOptions:
     """What makes the pipeline that a command asks."""
 
-    preset: str = option(
+    preset: str = opt_field(
         presets.DEFAULT,
         "NAME",
         "Which models to use; `rsvp models` lists the presets, auto takes the best one that "
@@ -118,13 +118,13 @@ class ModelOptions:
         envvar="RSVP_PRESET",
         autocompletion=lambda: [*presets.names(), presets.AUTO],
     )
-    mllm: str | None = option(
+    mllm: str | None = opt_field(
         None,
         "SPEC",
         "Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
         envvar="RSVP_MLLM",
     )
-    strategy: str | None = option(
+    strategy: str | None = opt_field(
         None,
         "NAME",
         "How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
@@ -132,32 +132,32 @@ class ModelOptions:
         "marks:grounding-dino:ID-OR-FOLDER.",
         envvar="RSVP_STRATEGY",
     )
-    segmenter: str | None = option(
+    segmenter: str | None = opt_field(
         None,
         "SPEC",
         "Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
         "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
         envvar="RSVP_SEGMENTER",
     )
-    frame: str | None = option(
+    frame: str | None = opt_field(
         None,
         "FRAME",
         "How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
         "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
         envvar="RSVP_FRAME",
     )
-    language: str = option(
+    language: str = opt_field(
         "en",
         "CODE",
         "Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any language.",
     )
-    option: list[str] | None = option(
+    option: list[str] | None = opt_field(
         None,
         "KEY=VALUE",
         "An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
         "strategy.KEY are the others'. May be given several times.",
     )
-    budget: str | None = option(
+    budget: str | None = opt_field(
         None,
         "KEY=VALUE,...",
         "How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
@@ -165,7 +165,7 @@ class ModelOptions:
         "spent the best result so far counts.",
         envvar="RSVP_BUDGET",
     )
-    verify: int = option(
+    verify: int = opt_field(
         0,
         "N",
         "Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
@@ -207,20 +207,20 @@ class ModelOptions:
 class PipelineOptions(ModelOptions):
     """What makes the pipeline, where the command line says all that is asked of it."""
 
-    verify_all: bool = option(
+    verify_all: bool = opt_field(
         False,
         None,
         "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
         "--verify-all",
     )
-    target_exists: bool | None = option(
+    target_exists: bool | None = opt_field(
         None,
         None,
         "Tell the MLLM that every query's target is in its image, and ask once more where it "
         "finds none.",
         "--target-exists/--target-may-be-absent",
     )
-    record: str | None = option(
+    record: str | None = opt_field(
         None,
         "FILE",
         "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
@@ -242,10 +242,10 @@ class PipelineOptions(ModelOptions):
 class ReasoningOptions(PipelineOptions):
     """What makes the pipeline, where the MLLM is asked for the targets of a query."""
 
-    no_cot: bool = option(
+    no_cot: bool = opt_field(
         False, None, "Ask for the targets alone, without a chain of thought.", "--no-cot"
     )
-    samples: str = option(
+    samples: str = opt_field(
         "1",
         "K[:T]",
         "Ask K times at the temperature T (0.7) and take the targets that most replies agree "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from rsvp import presets, registry
 from rsvp.cli import console, options
-from rsvp.cli.options import opt, option
+from rsvp.cli.options import opt, opt_field
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ Question = Annotated[list[str], opt("TEXT", "In any language.")]
 class PromptOptions:
     """The user's own boxes and points."""
 
-    box: list[str] | None = option(
+    box: list[str] | None = opt_field(
         None,
         "X0,Y0,X1,Y1",
         "A target's box in pixels; no MLLM is asked. May be given several times.",
     )
-    point: list[str] | None = option(
+    point: list[str] | None = opt_field(
         None,
         "X,Y",
         "A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
@@ -63,12 +63,12 @@ class PromptOptions:
 class HintOptions:
     """The user's hints for the MLLM."""
 
-    within: str | None = option(
+    within: str | None = opt_field(
         None,
         "X0,Y0,X1,Y1",
         "A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
     )
-    exclude: list[str] | None = option(
+    exclude: list[str] | None = opt_field(
         None,
         "X,Y",
         "A hint for the MLLM: the thing at this pixel is not meant. May be given several times.",
@@ -79,7 +79,7 @@ class HintOptions:
 class OutputOptions:
     """Where the result goes, and what is printed."""
 
-    out: str | None = option(
+    out: str | None = opt_field(
         None, "DIR", "Where the files go. Without it: rsvp-out, or nowhere with --json."
     )
     formats: Formats = "json,overlay,png"

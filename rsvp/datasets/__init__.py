@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -170,6 +170,15 @@ def digest_files(files: Iterable[tuple[str, bytes]]) -> str:
     for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, offset in bytes, line) of each line that is not blank."""
+    offset = 0
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield number, offset, line
+        offset += len(line)
 
 
 def check_size(size: tuple[int, int], where: str) -> None:

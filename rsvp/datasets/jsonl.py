@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from rsvp.datasets import BaseDataset, Sample, inside, mask_size, unite
+from rsvp.datasets import BaseDataset, Sample, inside, mask_size, numbered_lines, unite
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.images import image_size
@@ -73,15 +72,6 @@ class JsonlDataset(BaseDataset):
         decoded = (decode_rle(mask, size, where) for mask in masks)
         union, objects = unite(zip(labels, decoded, strict=True), size)
         return Sample(entry.id, image, entry.query, entry.kind, union, objects)
-
-
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, offset in bytes, line) of each line that is not blank."""
-    offset = 0
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield number, offset, line
-        offset += len(line)
 
 
 def _checked(line: bytes, file: Path, number: int) -> _JsonlEntry:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets.jsonl import numbered_lines
+from rsvp.datasets import numbered_lines
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import is_number, spans
 from rsvp.evaluation.metrics.spans import Spans
