@@ -282,6 +282,7 @@ def _mark_fields(marked: MarkedScene | None, objects: int) -> dict[str, Any]:
     }
 
 
+@dataclass
 class ExampleBuffer:
     """Examples that are used several times; each draw replaces some of them by new ones.
 
@@ -293,29 +294,24 @@ class ExampleBuffer:
         shares: strategy -> its share of the images.
         styles: of the drawings; each object gets one at random.
         grounds: (H, W, 3) uint8 arrays: backgrounds alone.
+        task_shares: task -> its share of the examples, which `task_example` makes.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        capacity: int,
-        fresh: float,
-        photos: Sequence[RgbArray],
-        queries: int,
-        *,
-        shares: Mapping[str, float] = STRATEGY_SHARES,
-        styles: Sequence[str] = tuple(STYLES),
-        grounds: Sequence[RgbArray] = (),
-        lexicon: Lexicon | None = None,
-        task_shares: Mapping[str, float] | None = None,
-        task_example: TaskMaker | None = None,
-    ) -> None:
-        self.task_shares, self.task_example = task_shares or {}, task_example
-        self.lexicon = lexicon
-        self.rng = np.random.default_rng(seed)
-        self.capacity, self.fresh = capacity, fresh
-        self.photos, self.queries, self.shares = photos, queries, shares
-        self.styles, self.backgrounds = styles, (*photos, *grounds)
+    seed: int
+    capacity: int
+    fresh: float
+    photos: Sequence[RgbArray]
+    queries: int
+    shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
+    styles: Sequence[str] = tuple(STYLES)
+    grounds: Sequence[RgbArray] = ()
+    lexicon: Lexicon | None = None
+    task_shares: Mapping[str, float] = field(default_factory=dict)
+    task_example: TaskMaker | None = None
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.backgrounds = (*self.photos, *self.grounds)
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:

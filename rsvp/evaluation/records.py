@@ -238,15 +238,11 @@ def keep_records(file: Path, ids: Sequence[str]) -> bool:
 
 
 def drop_failed(file: Path) -> None:
-    """Remove the records of failed samples, so that these are pending again."""
+    """Remove the records of failed samples or items, so that these are pending again."""
     if file.is_file():
         _drop_torn_line(file)
-        keep_records(file, [r["id"] for r in read_records(file) if not _failed(r)])
-
-
-def _failed(record: Mapping[str, Any]) -> bool:
-    """Whether a record, of `rsvp eval` or of `rsvp batch`, has no answer."""
-    return (record.get("failure") or record.get("error")) is not None
+        found = read_records(file)
+        keep_records(file, [r["id"] for r in found if not (r.get("failure") or r.get("error"))])
 
 
 def _drop_torn_line(file: Path) -> None:
