@@ -77,7 +77,7 @@ def evaluate(
     )  # fmt: skip
     target_exists = evaluation.benchmark.target_exists(models.target_exists)
     preset, make = models.pipeline_maker(run.run_budget, target_exists=target_exists)
-    _ = evaluation.dataset
+    _ = evaluation.dataset  # opened and checked before a model is loaded
     pipeline = make(record=models.record, connect=True)
     summary = evaluation.run(pipeline, run.on_ray(make, pipeline, models), models.recorded(preset))
     _print(summary, preset, as_json=as_json)

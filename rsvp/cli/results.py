@@ -127,7 +127,9 @@ class OneImage:
             console.as_json(found.to_dict())
         else:
             show(found)
-            _print_written(written)
+            if written:  # of numbered pictures only the folder is named
+                shown = dict.fromkeys(str(p.parent if p.stem.isdecimal() else p) for p in written)
+                console.print_out(f"\nwritten: {', '.join(map(console.plain, shown))}")
         _warn(found, self._preset)
 
 
@@ -168,14 +170,6 @@ def print_verdicts(result: Result) -> None:
             name = console.plain(one.label) or f"target {one.target}"
             why = f": {console.plain(one.reason)}" if one.reason else ""
             console.print_out(f"round {one.round}: {name} {done[one.verdict]}{why}")
-
-
-def _print_written(paths: Sequence[Path]) -> None:
-    """Every file that was written, but of numbered pictures only the folder."""
-    if paths:
-        shown = dict.fromkeys(str(p.parent if p.stem.isdecimal() else p) for p in paths)
-        console.print_out()
-        console.print_out(f"written: {', '.join(map(console.plain, shown))}")
 
 
 def _warn(result: Result, preset: presets.Preset) -> None:

@@ -57,7 +57,6 @@ class MaskScorer(Aggregator[MaskOutcome, IntervalNumbers]):
         self._protocol = protocol
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Score the prediction of sample `index`; BadInput where a mask is broken."""
         sample = self._dataset[index]
         truth = metrics.truth(sample, self._protocol)
         height, width = truth.mask.shape

@@ -33,7 +33,6 @@ class AnswerScorer(Aggregator[MarkedReply, Scores]):
         self._mark = benchmark.mark
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Read the reply to question `index`; BadInput where its answer is secret."""
         question = self._questions[index]
         self.append(self._mark(question, prediction.text), (question.kind,), question.tags)
 
