@@ -12,7 +12,7 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -318,7 +318,7 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
     return _one_file(_HallusionEntry, Path(folder) / "HallusionBench.json", _json_list)
 
 
-def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> Iterator[Entry]:
+def _choices(table: ParquetTable | TsvTable, groups: Sequence[tuple[str, ...]]) -> Iterator[Entry]:
     """The rows of a table of multiple-choice questions."""
     columns = [table.texts(name) for name in LETTERS if name in table.columns]
     indices, questions, kinds = (table.texts(n) for n in ("index", "question", "category"))

@@ -37,7 +37,7 @@ BLANK = np.full((28, 28, 3), 255, np.uint8)  # stands for the image of a questio
 class AskedQuestion(NamedTuple):
     """A question and its number in the dataset."""
 
-    index: int
+    number: int
     question: Question
 
 
@@ -84,7 +84,7 @@ class AnswerWork:
         """The whole dialogue, which segments too."""
         answer, oracle = self._ask(pipeline, sample.question, image, self.zoom), None
         if self.oracle and self.dataset.has_true_looks and self.zoom.mode != "none":
-            true = self.dataset.true_looks(sample.index)
+            true = self.dataset.true_looks(sample.number)
             known = [Proposal(one.label, one.box, mask=PackedMask.pack(one.mask)) for one in true]
             zoom = self.zoom if known else Zoom("none")
             oracle = self._ask(pipeline, sample.question, image, zoom, known)

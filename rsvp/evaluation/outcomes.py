@@ -91,7 +91,8 @@ class Work:
         return replace(self, dataset=self.open_dataset(self.data))
 
     def sample(self, index: int) -> Sample:
-        return self.dataset[index]
+        sample: Sample = self.dataset[index]
+        return sample
 
     def open_image(self, sample: Sample) -> Image:
         return open_image(sample)

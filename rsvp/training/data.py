@@ -111,7 +111,7 @@ class DatasetImages:
         return AnnotatedImage(first.id, rgb, found)
 
     def random_text(self, rng: np.random.Generator) -> str:
-        return self.dataset[int(rng.integers(len(self.dataset)))].query
+        return str(self.dataset[int(rng.integers(len(self.dataset)))].query)
 
 
 def _annotations(sample: Sample, *, labelled: bool) -> list[Annotation]:
