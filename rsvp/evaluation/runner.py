@@ -134,10 +134,11 @@ class Evaluation:
         dataset, file = self.dataset, self.out / RECORDS
         ids = [dataset.sample_id(i) for i in range(len(dataset))][: self.limit]
         task = self._task(pipeline, engine)
-        task.settings.update(settings or {})
+        run_settings = {**(settings or {}), **task.settings}
         answer = engine or LocalEngine(pipeline, self.concurrency)
         with locked(self.out), _removed_unless_begun(self.out):
-            self._config(task, len(ids)).prepare(self.out, resume=self.resume or self.retry_failed)
+            document = self._config(task.described, run_settings, len(ids))
+            document.prepare(self.out, resume=self.resume or self.retry_failed)
             if self.retry_failed:
                 records.drop_failed(file)
             aggregator = task.aggregator()
@@ -177,7 +178,9 @@ class Evaluation:
             {"zoom": zoom.mode, "background": zoom.background, "looks": looks},
         )
 
-    def _config(self, task: _Task, samples: int) -> EvalConfig:
+    def _config(
+        self, pipeline: dict[str, Any], settings: dict[str, Any], samples: int
+    ) -> EvalConfig:
         run = RunSettings(
             benchmark=benchmarks.resolve(self.name, self.data),
             protocol=self.rules.name,
@@ -185,8 +188,8 @@ class Evaluation:
             data_sha256=self.dataset.digest,
             samples=samples,
             oracle=self.oracle,
-            pipeline=task.described,
-            settings=task.settings,
+            pipeline=pipeline,
+            settings=settings,
         )
         return EvalConfig(run=run, environment={"data": str(self.data), **config.environment()})
 
