@@ -13,25 +13,31 @@ from rsvp.cli.options import flag, opt
 from rsvp.errors import BadInput, printable
 from rsvp.platform.extras import require
 
-Host = opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")
-TokenFile = opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}.")
-LabelStudio = opt(
-    "URL",
-    "The Label Studio whose uploaded images are read, with the key of "
-    "LABEL_STUDIO_API_KEY; no other address is ever opened.",
-)
-Concurrency = opt("N", "Requests at once: 8 with an MLLM on a server, 1 with a local one.", min=1)
-
 
 @options.grouped
 def serve(
     *,
-    host: Annotated[str, Host] = "127.0.0.1",
+    host: Annotated[
+        str, opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, opt("N", "0: any free one.", min=0, max=65535)] = 8000,
-    token_file: Annotated[str | None, TokenFile] = None,
-    label_studio: Annotated[str | None, LabelStudio] = None,
+    token_file: Annotated[
+        str | None,
+        opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}."),
+    ] = None,
+    label_studio: Annotated[
+        str | None,
+        opt(
+            "URL",
+            "The Label Studio whose uploaded images are read, with the key of "
+            "LABEL_STUDIO_API_KEY; no other address is ever opened.",
+        ),
+    ] = None,
     models: options.PipelineOptions,
-    concurrency: Annotated[int | None, Concurrency] = None,
+    concurrency: Annotated[
+        int | None,
+        opt("N", "Requests at once: 8 with an MLLM on a server, 1 with a local one.", min=1),
+    ] = None,
     waiting: Annotated[int, opt("N", "Requests that may wait; one more gets 503.", min=1)] = 32,
     timeout: Annotated[float, opt("SECONDS", "For one request, waiting included.", min=1)] = 120.0,
     max_mb: Annotated[float, opt("X", "10^6 bytes of one request, at most.", min=0.001)] = 32.0,
@@ -70,9 +76,12 @@ def serve(
         pipeline = make(record=models.record, connect=True)
         running = concurrency or (8 if is_remote(pipeline.mllm) else 1)
         limits = ServeLimits(
-            bytes=round(max_mb * 1e6), pixels=round(max_megapixels * 1e6), seconds=timeout,
-            waiting=waiting, running=running,
-        )  # fmt: skip
+            bytes=round(max_mb * 1e6),
+            pixels=round(max_megapixels * 1e6),
+            seconds=timeout,
+            waiting=waiting,
+            running=running,
+        )
         app = make_app(pipeline, limits, token=token, log_queries=log_queries, uploads=uploads)
         bound.listen(128)
         shown = f"[{host}]" if ":" in host else host
