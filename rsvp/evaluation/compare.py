@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.config import CONFIG, EvalConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
 from rsvp.evaluation.records import RECORDS, AnswerRecord, Record
 from rsvp.evaluation.stats import Aggregator, Difference, paired_difference, paired_ratio_difference
+from rsvp.platform.runs import CONFIG
 
 FOUND = 0.5  # a sample counts as found from this IoU on
 

@@ -19,7 +19,7 @@ from rsvp.evaluation import benchmarks, config, records
 from rsvp.evaluation.answers import AnswerAggregator, AnswerSummary, AnswerWork
 from rsvp.evaluation.benchmarks import Benchmark
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
-from rsvp.evaluation.config import CONFIG, EvalConfig, RunSettings
+from rsvp.evaluation.config import EvalConfig, RunSettings
 from rsvp.evaluation.engines.local import Engine, LocalEngine, RunWork
 from rsvp.evaluation.metrics import ScoringProtocol
 from rsvp.evaluation.outcomes import Work
@@ -30,6 +30,7 @@ from rsvp.evaluation.score import Score, score_samples
 from rsvp.evaluation.summary import RunAggregator, Summary
 from rsvp.platform.extras import require
 from rsvp.platform.files import check_writable, locked, write_json, write_text
+from rsvp.platform.runs import CONFIG, has_begun
 
 if TYPE_CHECKING:
     from rsvp.pipeline import Pipeline
@@ -108,7 +109,7 @@ class Evaluation:
         dataset = self.benchmark.open(self.data, self.split)
         dataset.check_images()
         _ = dataset[0]
-        EvalConfig.has_begun(self.out, resume=self.resume or self.retry_failed)
+        has_begun(self.out, resume=self.resume or self.retry_failed)
         check_writable(self.out)
         return dataset
 
