@@ -43,8 +43,10 @@ def create(
     parsed = parse_queries(queries)
     require("cvat_sdk.auto_annotation", "cvat", "CVAT's detection function")
     texts = {name: str(value) for name, value in options.items()}
-    models = {"mllm": mllm, "strategy": strategy, "segmenter": segmenter}
-    return CvatFunction(Pipeline.from_preset(preset, **models, options=texts), parsed)
+    pipeline = Pipeline.from_preset(
+        preset, mllm=mllm, strategy=strategy, segmenter=segmenter, options=texts
+    )
+    return CvatFunction(pipeline, parsed)
 
 
 def parse_queries(text: str) -> dict[str, str]:
