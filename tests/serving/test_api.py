@@ -10,13 +10,12 @@ import time
 
 import pytest
 from scripted import Recorder, pipeline
-from served import CUP, IMAGE, PNG, make_client, untimed
+from served import CUP, IMAGE, PNG, TOKEN, make_client, untimed
 
 from rsvp.errors import BudgetExceeded, MLLMFailed, ModelUnavailable
 from rsvp.serving.limits import ServeLimits
 from rsvp.writers.document import ResultDocument
 
-TOKEN = "s3cret-token"
 TRACE = json.dumps({
     "path": [{"text": "A cup.", "objects": [{"label": "cup", "box": [100, 100, 500, 500]}]}],
     "answer": "the cup", "answer_objects": [{"label": "cup", "box": [100, 100, 500, 500]}],

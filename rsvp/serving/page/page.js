@@ -1,24 +1,19 @@
 // The page of `rsvp demo`: asks the server's JSON API and draws what it answers.
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
-const ASKS = { segment: "What to find", answer: "Question", trace: "Question, answered by a path of objects" };
+const ASKS = { segment: "What to find", answer: "Question", trace: "Question; every object on the way to its answer is shown" };
 const COLOURS = ["#ff385c", "#1e90ff", "#32cd5a", "#ffaa00", "#b054ff", "#00ced1", "#ff69c8", "#bed228"];
-const LIGHT = new Set(["#32cd5a", "#ffaa00", "#00ced1", "#ff69c8", "#bed228"]);
-const EDGE = 4; // pixels of the screen: a smaller box is a click
+const DARK_INK = ["#32cd5a", "#ffaa00", "#00ced1", "#ff69c8", "#bed228"];
+const SVG = ["g", "rect", "path", "use", "circle", "text"];
 
 let server = null; // what /v1/pipeline says
 let file = null, size = null; // the image, and its { width, height } in pixels
-let hints = noHints(), tool = "", start = null, cursor = null;
-let found = null, objects = [], chosen = null; // the last result, its objects, the step that is selected
+let hints = [], tool = "", start = null, cursor = null; // hints: { kind, at: [x, y] or [x0, y0, x1, y1] }
+let found = null, objects = []; // the last result, and its objects
 let request = null; // the one under way: an AbortController
 
-function noHints() {
-  return { boxes: [], points: [], within: null };
-}
-
 function element(name, attributes = {}, ...children) {
-  const svg = ["svg", "g", "rect", "path", "use", "circle", "text", "mask", "defs"].includes(name);
-  const one = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+  const one = SVG.includes(name) ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) one.addEventListener(key.slice(2), value);
     else if (key.startsWith("--")) one.style.setProperty(key, value);
@@ -28,16 +23,21 @@ function element(name, attributes = {}, ...children) {
   return one;
 }
 
-// ------------------------------------------------------------ the server
+const button = (text, onclick, more = {}) => element("button", { type: "button", onclick, ...more }, text);
+const lines = (texts, name) => texts.map((text) => element(name, { dir: "auto" }, text));
+const say = (text) => { $("status").textContent = text; };
 
-function headers() {
-  const token = sessionStorage.getItem("rsvp-token");
-  return token ? { Authorization: `Bearer ${token}` } : {};
+function notice(title, ...texts) {
+  $("notice").hidden = !title;
+  $("notice").replaceChildren(element("b", {}, title), ...lines(texts.filter(Boolean), "p"));
 }
 
-// credentials: or the browser itself would ask for a password.
+// ------------------------------------------------------------ the server
+
+// Without credentials, or the browser itself would ask for a password.
 async function call(path, options = {}) {
-  const response = await fetch(path, { ...options, credentials: "omit", headers: { ...headers(), ...options.headers } });
+  const token = sessionStorage.getItem("rsvp-token"), sent = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { ...options, credentials: "omit", headers: { ...sent, ...options.headers } });
   if (response.ok) return response;
   if (response.status === 401) $("sign-in").hidden = false;
   const body = await response.json().catch(() => ({}));
@@ -47,46 +47,41 @@ async function call(path, options = {}) {
 async function connect() {
   server = await (await call("/v1/pipeline")).json();
   $("sign-in").hidden = true;
-  say("");
-  const { mllm, segmenter } = server.models;
-  $("models").textContent = [mllm ?? "no MLLM: draw boxes or points", segmenter].join(" · ");
-  const others = server.presets.filter((one) => !one.runs);
-  $("presets").replaceChildren(
-    element("p", {}, "Another model needs another start:"),
-    ...others.map((one) => element("p", {}, element("code", {}, `rsvp demo --preset ${one.name}`), ` ${one.handles}`)),
-  );
+  $("models").textContent = [server.models.mllm ?? "no MLLM: draw boxes or points", server.models.segmenter].join(" · ");
+  $("presets").replaceChildren(...server.presets.filter((one) => !one.runs).map((one) =>
+    element("p", {}, element("code", {}, `rsvp demo --preset ${one.name}`), ` ${one.handles}`)));
   $("strategy").replaceChildren(...server.strategies.map((name) => element("option", {}, name)));
-  if (server.strategy) $("strategy").value = server.strategy;
-  $("strategy").disabled = server.strategies.length < 2;
+  $("strategy").value = server.strategy;
+  $("strategy").disabled = !server.strategies.length;
   for (const one of all("[name=task]")) one.disabled = !server.tasks.includes(one.value);
   $("examples").hidden = !server.examples.length;
-  $("examples").querySelector("ul").replaceChildren(...await Promise.all(server.examples.map(exampleButton)));
+  $("examples").querySelector("ul").replaceChildren(...await Promise.all(server.examples.map(exampleItem)));
 }
 
-async function exampleButton({ image, questions }, index) {
+async function exampleItem({ image, questions }, index) {
   const blob = await (await call(image)).blob();
+  const try_ = ([task, text]) => button(text, () => {
+    document.querySelector(`[name=task][value=${task}]`).click();
+    $("question").value = text;
+    ask();
+  });
   const picture = element("img", { src: URL.createObjectURL(blob), alt: `Example ${index + 1}` });
-  const open = async (event) => {
-    const button = event.currentTarget;
+  const opener = button(picture, async () => {
     if (!await show(new File([blob], `example-${index + 1}.png`, { type: blob.type }))) return;
-    button.setAttribute("aria-pressed", true);
-    $("suggestions").replaceChildren(...questions.map(([task, text]) => element("li", {},
-      element("button", { type: "button", onclick: () => { setTask(task); $("question").value = text; ask(); } }, text))));
-  };
-  return element("li", {}, element("button", { type: "button", "aria-pressed": false, onclick: open }, picture));
+    opener.setAttribute("aria-pressed", true);
+    $("suggestions").replaceChildren(...questions.map((one) => element("li", {}, try_(one))));
+  }, { "aria-pressed": false });
+  return element("li", {}, opener);
 }
 
-// The events of a response, as they come.
+// The server-sent events of a response, as they come.
 async function* events(response) {
   let rest = "";
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const whole = (rest + value).split("\n\n");
+  for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+    const whole = (rest + text).split("\n\n");
     rest = whole.pop();
     for (const event of whole) {
-      const match = /^event: (\w+)\ndata: (.*)$/s.exec(event);
+      const match = /^event: (\w+)\ndata: (.*)$/.exec(event);
       if (match) yield { name: match[1], data: JSON.parse(match[2]) };
     }
   }
@@ -95,31 +90,20 @@ async function* events(response) {
 // ------------------------------------------------------------ asking
 
 const task = () => document.querySelector("[name=task]:checked").value;
-
-function setTask(name) {
-  document.querySelector(`[name=task][value=${name}]`).checked = true;
-  taskChanged();
-}
-
-function taskChanged() {
-  $("asks").textContent = ASKS[task()];
-  tellHints();
-}
-
-const marked = () => task() !== "trace" && (hints.boxes.length || hints.points.some((one) => one.positive));
+const places = (kind) => hints.filter((one) => one.kind === kind).map((one) => one.at);
+const isMarked = () => task() !== "trace" && places("box").length + places("point").length > 0;
 
 function body() {
-  const form = new FormData(), points = hints.points.map(({ x, y, positive }) => [x, y, Number(positive)]);
-  const add = (name, value) => form.append(name, typeof value === "string" ? value : JSON.stringify(value));
+  const form = new FormData(), add = (name, list) => { if (list?.length) form.append(name, JSON.stringify(list)); };
   form.append("image", file);
-  add("query", $("question").value.trim());
-  if ($("strategy").value && !marked()) add("strategy", $("strategy").value);
-  if (marked()) {
-    if (hints.boxes.length) add("boxes", hints.boxes);
-    if (points.length) add("points", points);
+  form.append("query", $("question").value.trim());
+  if (isMarked()) {
+    add("boxes", places("box"));
+    add("points", [...places("point").map((at) => [...at, 1]), ...places("not").map((at) => [...at, 0])]);
   } else {
-    if (hints.within) add("within", hints.within);
-    if (points.some((one) => !one[2])) add("exclude", points.filter((one) => !one[2]).map((one) => one.slice(0, 2)));
+    if ($("strategy").value) form.append("strategy", $("strategy").value);
+    add("within", places("within")[0]);
+    add("exclude", places("not"));
   }
   return form;
 }
@@ -127,75 +111,58 @@ function body() {
 async function ask() {
   if (request) return request.abort();
   if (!file) return say("Choose an image first.");
-  if (!$("question").value.trim() && (task() !== "segment" || !marked())) {
+  if (!$("question").value.trim() && !(isMarked() && task() === "segment")) {
     $("question").focus();
     return say("Write what to find, or draw a box around it.");
   }
   clearResult();
-  const asked = request = new AbortController(), began = performance.now();
-  const clock = setInterval(() => { $("status").dataset.seconds = seconds(began); }, 100);
-  document.body.classList.add("waiting", "writing");
+  request = new AbortController();
+  const began = performance.now(), seconds = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
+  const clock = setInterval(() => { $("status").dataset.seconds = seconds(); }, 100);
+  document.body.classList.add("waiting");
   $("ask").textContent = "Stop";
-  say(marked() ? "Segmenting" : "Reasoning");
+  say(isMarked() ? "Segmenting" : "Reasoning");
   try {
-    const options = { method: "POST", body: body(), signal: asked.signal, headers: { Accept: "text/event-stream" } };
+    const options = { method: "POST", body: body(), signal: request.signal, headers: { Accept: "text/event-stream" } };
     let last = null;
     for await (last of events(await call(`/v1/${task()}`, options))) {
       if (last.name === "steps") drawSteps(last.data.steps.map((step) => ({ ...step, objects: [] })));
       else if (last.name === "error") throw new Error(last.data.error.message);
     }
     if (last?.name !== "result") throw new Error("the server ended without a result");
-    document.body.classList.remove("waiting", "writing");
-    drawResult(last.data, seconds(began));
+    drawResult(last.data, seconds());
   } catch (error) {
-    say(error.name === "AbortError" ? "Stopped." : "");
-    if (error.name !== "AbortError") notice("That did not work.", error.message);
+    const stopped = error.name === "AbortError";
+    say(stopped ? "Stopped." : "");
+    if (!stopped) notice("That did not work.", error.message);
   } finally {
     clearInterval(clock);
     request = null;
-    document.body.classList.remove("waiting", "writing");
+    document.body.classList.remove("waiting");
     $("ask").textContent = "Ask";
   }
-}
-
-const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
-
-function say(text) {
-  $("status").textContent = text;
-}
-
-function notice(title, ...lines) {
-  $("notice").hidden = !title;
-  $("notice").setAttribute("role", "alert");
-  $("notice").replaceChildren(element("b", {}, title), ...lines.filter(Boolean).map((line) => element("p", { dir: "auto" }, line)));
 }
 
 // ------------------------------------------------------------ the result
 
 function clearResult() {
-  found = chosen = null;
-  objects = [];
-  $("notice").hidden = true;
-  $("result").hidden = true;
-  for (const id of ["steps", "targets"]) $(id).replaceChildren();
-  for (const id of ["answer", "reason", "cost"]) $(id).textContent = "";
-  $("downloads").hidden = $("warned").hidden = true;
-  draw();
+  [found, objects] = [null, []];
+  $("notice").hidden = $("result").hidden = $("downloads").hidden = $("warned").hidden = true;
+  $("picture").classList.remove("stepping");
+  for (const id of ["steps", "targets", "answer", "reason", "cost", "outlines", "cut", "masks", "boxes"]) $(id).replaceChildren();
 }
 
-// The three kinds of documents in one form: { steps: [{ text, boxes, objects }], objects, answer }.
+// The three kinds of documents in one form.
 function read(result) {
-  const named = new Map(), entries = result.targets ?? result.looks?.flatMap((look) => look.targets) ?? [];
-  entries.forEach((one, index) => named.set(index + 1, { ...one, number: index + 1 }));
-  const traced = [...(result.path ?? []), { objects: result.answer_objects ?? [] }];
-  for (const one of traced.flatMap((step) => step.objects)) if (one.number) named.set(one.number, one);
-  const steps = (result.path ?? result.steps).map((step) => {
-    const here = step.objects ?? [...named.values()].filter((one) => step.boxes.some((box) => iou(box, one.box) > 0.5));
-    let text = step.text; // of a path it has the numbers, which the labels get here
-    for (const one of step.objects ?? []) text = text.replace(` [${one.number ?? "?"}]`, "");
-    return { text, boxes: step.boxes ?? [], objects: here };
+  const entries = result.targets ?? result.looks?.flatMap((look) => look.targets) ?? [];
+  const named = result.path ? [...result.path.flatMap((step) => step.objects), ...result.answer_objects].filter((one) => one.number)
+    : entries.map((one, index) => ({ ...one, number: index + 1 }));
+  const unique = [...new Map(named.map((one) => [one.number, one])).values()].sort((a, b) => a.number - b.number);
+  const steps = (result.path ?? result.steps).map(({ text, boxes = [], objects: own }) => {
+    for (const one of own ?? []) text = text.replace(` [${one.number ?? "?"}]`, ""); // the labels get the numbers
+    return { text, boxes, objects: own ?? unique.filter((one) => boxes.some((box) => iou(box, one.box) > 0.5)) };
   });
-  return { steps, objects: [...named.values()].sort((a, b) => a.number - b.number) };
+  return { steps, unique };
 }
 
 function iou([a0, b0, a1, b1], [c0, d0, c1, d1]) {
@@ -204,88 +171,88 @@ function iou([a0, b0, a1, b1], [c0, d0, c1, d1]) {
 }
 
 function drawResult(result, took) {
+  const { steps, unique } = read(result), { understood, warnings, usage, models } = result;
   found = result;
-  size = { width: result.image.width, height: result.image.height };
-  const { steps, objects: named } = read(result);
-  objects = named.map((one) => {
+  objects = unique.map((one) => {
     const colour = COLOURS[(one.number - 1) % COLOURS.length];
-    return { ...one, colour, ink: LIGHT.has(colour) ? "#000" : "#fff", ...shape(one.mask) };
+    return { ...one, ...shape(one.mask), style: { "data-number": one.number, "--colour": colour, "--on-colour": DARK_INK.includes(colour) ? "#000" : "#fff", ...lighting(one.number) } };
   });
+  setSize(result.image);
+  drawMasks();
   drawSteps(steps);
-  const none = !objects.length && task() === "segment";
-  $("answer").textContent = result.answer ?? (none && result.understood ? "Not in this image" : "");
-  $("reason").textContent = result.understood ? result.reason : "";
+  const absent = !objects.length && task() === "segment" ? "Not in this image" : "";
+  $("answer").textContent = understood ? result.answer ?? absent : "";
+  $("reason").textContent = understood ? result.reason : "";
   $("targets").replaceChildren(...objects.map((one) => element("li", {}, labelButton(one, one.label || "target"),
-    element("span", { class: "score", title: "The IoU that the segmenter predicts" }, one.score.toFixed(2)),
-    element("button", { type: "button", class: "get", "aria-label": `Download the mask of ${one.number}`, onclick: () => saveMask([one], `mask-${one.number}.png`) }, "PNG"))));
+    element("span", { class: "soft", title: "The IoU that the segmenter predicts" }, one.score.toFixed(2)),
+    button("PNG", () => saveMask([one], `mask-${one.number}.png`), { "aria-label": `Download mask ${one.number}` }))));
   $("downloads").hidden = false;
   $("get-mask").hidden = !objects.length;
-  $("warned").hidden = !result.warnings.length;
-  $("warned").open = true;
-  $("warned").querySelector("summary").textContent = result.warnings.length === 1 ? "1 warning" : `${result.warnings.length} warnings`;
-  $("warned").querySelector("ul").replaceChildren(...result.warnings.map((text) => element("li", { dir: "auto" }, text)));
-  const { prompt_tokens: read_, completion_tokens: written } = result.usage;
-  const tokens = written ? [`${read_} tokens read, ${written} written`] : [];
-  $("cost").textContent = [took, ...tokens, result.models.strategy, result.models.segmenter].filter(Boolean).join(" · ");
-  if (!result.understood) {
+  $("warned").hidden = !warnings.length;
+  $("warned").querySelector("summary").textContent = warnings.length === 1 ? "1 warning" : `${warnings.length} warnings`;
+  $("warned").querySelector("ul").replaceChildren(...lines(warnings, "li"));
+  const tokens = usage.calls ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : "";
+  $("cost").textContent = [took, tokens, models.strategy, models.segmenter].filter(Boolean).join(" · ");
+  say(understood ? `Done: ${objects.length === 1 ? "1 mask" : `${objects.length} masks`}.` : "");
+  if (!understood) {
     notice("This model cannot read this image.", result.reason,
-      "Draw a box around what you mean: then only the segmenter is asked. For other images start the page with another model, see Models below.");
+      "Draw a box around what you mean: then only the segmenter is asked. Or start another model, see Models below.");
+    $("about").open = true;
   }
-  const count = objects.length === 1 ? "1 mask" : `${objects.length} masks`;
-  say(result.understood ? `Done: ${count}.` : "");
-  draw();
+}
+
+function drawMasks() {
+  $("outlines").replaceChildren(...objects.map((one) => element("path", { id: `o${one.number}`, d: one.path, "fill-rule": "evenodd" })));
+  $("cut").replaceChildren(...objects.map((one) => element("use", { href: `#o${one.number}`, class: "hole", "data-number": one.number })));
+  $("masks").replaceChildren(...objects.map((one) => element("g", { class: "object", ...one.style },
+    element("use", { href: `#o${one.number}`, class: "halo" }), element("use", { href: `#o${one.number}` }),
+    element("g", { class: "tag", "--x": `${one.x}px`, "--y": `${one.y}px` }, element("circle", { r: 10 }), element("text", { dy: 4.5 }, String(one.number))))));
 }
 
 function drawSteps(steps) {
   $("result").hidden = false;
   $("steps").replaceChildren(...steps.map((step) => {
-    const item = element("li", { class: "step", tabindex: 0 }, element("div", { class: "text", dir: "auto" }, ...linked(step)));
-    const select = (on) => { chosen = on ? step : null; lightStep(step, on); };
-    for (const name of ["mouseenter", "focus"]) item.addEventListener(name, () => select(true));
-    for (const name of ["mouseleave", "blur"]) item.addEventListener(name, () => select(false));
-    return item;
+    const light = (on) => () => lightStep(step, on);
+    const events_ = { onmouseenter: light(true), onfocusin: light(true), onmouseleave: light(false), onfocusout: light(false) };
+    return element("li", { class: "step", tabindex: 0, ...events_ }, element("div", { class: "text", dir: "auto" }, ...linked(step)));
   }));
 }
 
-// The text of a step, in which the labels of its objects are buttons; the others follow it.
+function lightStep(step, on) {
+  const numbers = on ? step.objects.map((one) => String(one.number)) : [];
+  $("picture").classList.toggle("stepping", on && numbers.length + step.boxes.length > 0);
+  for (const one of all("#drawing [data-number]")) one.classList.toggle("on", numbers.includes(one.dataset.number));
+  $("boxes").replaceChildren(...(on ? step.boxes : []).map((box) => rectangle(box, "box on")));
+}
+
+// The text of a step, in which the labels of its objects are buttons; what it does not name follows.
 function linked({ text, objects: named }) {
-  let parts = [text];
-  for (const one of [...named].sort((a, b) => b.label.length - a.label.length)) {
-    const at = parts.findIndex((part) => typeof part === "string" && one.label && part.toLowerCase().includes(one.label.toLowerCase()));
-    const from = at < 0 ? -1 : parts[at].toLowerCase().indexOf(one.label.toLowerCase());
-    const button = (label) => objects.find((other) => other.number === one.number) ? labelButton(byNumber(one.number), label)
-      : element("span", { class: "lost", title: "not grounded: no usable place" }, `${label} [?]`);
-    if (at < 0) parts.push(" ", button(one.label));
-    else parts.splice(at, 1, parts[at].slice(0, from), button(parts[at].slice(from, from + one.label.length)), parts[at].slice(from + one.label.length));
+  const parts = [text];
+  for (const { label, number } of [...named].sort((a, b) => b.label.length - a.label.length)) {
+    const one = objects.find((other) => other.number === number), wanted = label.toLowerCase();
+    const link = (shown) => one ? labelButton(one, shown) : element("span", { class: "lost", title: "no usable place" }, `${shown} [?]`);
+    const at = parts.findIndex((part) => typeof part === "string" && wanted && part.toLowerCase().includes(wanted));
+    const from = at < 0 ? -1 : parts[at].toLowerCase().indexOf(wanted), end = from + label.length;
+    if (at < 0) parts.push(" ", link(label));
+    else parts.splice(at, 1, parts[at].slice(0, from), link(parts[at].slice(from, end)), parts[at].slice(end));
   }
   return parts;
 }
 
-const byNumber = (number) => objects.find((one) => one.number === number);
-
 function labelButton(one, text) {
-  return element("button", { type: "button", class: "label", "data-number": one.number, "--colour": one.colour, "--on-colour": one.ink, ...lighting(one.number) },
-    element("bdi", {}, text), element("b", {}, String(one.number)));
+  return element("button", { type: "button", class: "label", ...one.style }, element("bdi", {}, text), element("b", {}, String(one.number)));
 }
 
 // The same object in text and picture.
 function lighting(number) {
   const light = (on) => () => { for (const one of all(`[data-number="${number}"]`)) one.classList.toggle("lit", on); };
-  return { onmouseenter: light(true), onfocus: light(true), onmouseleave: light(false), onblur: light(false) };
-}
-
-function lightStep(step, on) {
-  const numbers = new Set(on ? step.objects.map((one) => String(one.number)) : []);
-  $("picture").classList.toggle("stepping", on && (numbers.size > 0 || step.boxes.length > 0));
-  for (const one of all("#drawing [data-number]")) one.classList.toggle("on", numbers.has(one.dataset.number));
-  for (const one of all("#drawing .box")) one.remove();
-  if (on) for (const box of step.boxes) $("drawing").append(rectangle(box, "box on"));
+  return { onmouseenter: light(true), onfocusin: light(true), onmouseleave: light(false), onfocusout: light(false) };
 }
 
 // ------------------------------------------------------------ masks
 
-// COCO's compressed run lengths: column by column, background first; from the third one on, the
-// differences to the last but one (cocoapi, maskApi.c).
+// COCO's compressed run lengths: column by column, background first; from the fourth one on, the
+// difference to the last but one (maskApi.c of cocoapi).
 function runs(counts) {
   const lengths = [];
   for (let at = 0; at < counts.length;) {
@@ -301,99 +268,74 @@ function runs(counts) {
   return lengths;
 }
 
-// The pixels of a mask, row by row, and its outline as an SVG path for the rule even-odd.
+// The pixels of a mask, column by column, its outline as an SVG path, and its centre.
 function shape({ size: [height, width], counts }) {
-  const pixels = new Uint8Array(width * height), spans = [];
-  let from = 0;
-  runs(counts).forEach((length, index) => {
-    if (index % 2) spans.push([from, from + length]);
-    from += length;
-  });
-  for (const [first, end] of spans) for (let i = first; i < end; i++) pixels[(i % height) * width + Math.floor(i / height)] = 1;
-  const edges = new Map(), line = width + 1;
+  const pixels = new Uint8Array(width * height), edges = new Map(), line = width + 1;
   const edge = (a, b) => edges.has(a) ? edges.get(a).push(b) : edges.set(a, [b]);
-  for (const [first, end] of spans) {
-    for (let i = first; i < end; i++) {
-      const x = Math.floor(i / height), y = i % height, here = y * width + x, corner = y * line + x;
-      if (!y || !pixels[here - width]) edge(corner, corner + 1);
-      if (x === width - 1 || !pixels[here + 1]) edge(corner + 1, corner + 1 + line);
-      if (y === height - 1 || !pixels[here + width]) edge(corner + 1 + line, corner + line);
-      if (!x || !pixels[here - 1]) edge(corner + line, corner);
-    }
+  let from = 0, sum = [0, 0, 0];
+  runs(counts).forEach((length, index) => pixels.fill(index % 2, from, from += length));
+  for (let i = pixels.indexOf(1); i >= 0; i = pixels.indexOf(1, i + 1)) {
+    const x = Math.floor(i / height), y = i % height, corner = y * line + x;
+    sum = [sum[0] + 1, sum[1] + x, sum[2] + y];
+    if (!y || !pixels[i - 1]) edge(corner, corner + 1);
+    if (!pixels[i + height]) edge(corner + 1, corner + 1 + line);
+    if (y === height - 1 || !pixels[i + 1]) edge(corner + 1 + line, corner + line);
+    if (!pixels[i - height]) edge(corner + line, corner);
   }
-  let path = "", last = null, [sumX, sumY, count] = [0, 0, 0];
+  let path = "";
   for (const begin of edges.keys()) {
     while (edges.get(begin).length) {
-      let at = begin;
-      path += `M${at % line} ${Math.floor(at / line)}`;
+      path += `M${begin % line} ${Math.floor(begin / line)}`;
+      let at = begin, last = 0;
       do {
-        const to = edges.get(at).pop(), step = to - at;
-        if (step !== last) path += Math.abs(step) === 1 ? `V${Math.floor(at / line)}` : `H${at % line}`;
-        [at, last] = [to, step];
+        const to = edges.get(at).pop();
+        if (to - at !== last && last) path += Math.abs(last) === 1 ? `H${at % line}` : `V${Math.floor(at / line)}`;
+        [at, last] = [to, to - at];
       } while (at !== begin);
       path += "Z";
     }
   }
-  for (const [first, end] of spans) {
-    count += end - first;
-    sumX += (end - first) * Math.floor((first + end) / 2 / height);
-    sumY += (end - first) * (((first + end) >> 1) % height);
-  }
-  return { pixels, width, height, path, x: sumX / (count || 1), y: sumY / (count || 1) };
+  return { pixels, width, height, path, x: sum[1] / (sum[0] || 1), y: sum[2] / (sum[0] || 1) };
 }
 
-async function saveMask(several, name) {
+function saveMask(several, name) {
   const [{ width, height }] = several, canvas = element("canvas", { width, height });
-  const context = canvas.getContext("2d"), data = context.createImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    data.data.fill(several.some((one) => one.pixels[i]) ? 255 : 0, 4 * i, 4 * i + 3);
-    data.data[4 * i + 3] = 255;
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height), rgba = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < rgba.length; i++) {
+    const place = (i % width) * height + Math.floor(i / width);
+    rgba[i] = several.some((one) => one.pixels[place]) ? 0xffffffff : 0xff000000;
   }
-  context.putImageData(data, 0, 0);
-  save(await new Promise((resolve) => canvas.toBlob(resolve)), name);
+  context.putImageData(image, 0, 0);
+  canvas.toBlob((blob) => save(blob, name));
 }
 
 function save(blob, name) {
-  const link = element("a", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  const href = URL.createObjectURL(blob);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
 }
 
-// ------------------------------------------------------------ the drawing
+// ------------------------------------------------------------ hints
 
 function rectangle([x0, y0, x1, y1], name) {
   return element("rect", { class: name, x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0) });
 }
 
-function draw() {
-  if (!size) return;
-  const { width, height } = size, whole = { width, height }, unit = width / ($("drawing").clientWidth || width);
-  $("drawing").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const object = (one) => element("g", { class: "object", "data-number": one.number, "--colour": one.colour, "--on-colour": one.ink, ...lighting(one.number) },
-    element("use", { href: `#o${one.number}`, class: "halo" }), element("use", { href: `#o${one.number}` }),
-    element("g", { class: "tag", transform: `translate(${one.x} ${one.y}) scale(${unit})` }, element("circle", { r: 10 }), element("text", { dy: 4.5 }, String(one.number))));
-  $("drawing").replaceChildren(
-    element("defs", {}, ...objects.map((one) => element("path", { id: `o${one.number}`, d: one.path, "fill-rule": "evenodd" })),
-      element("mask", { id: "holes", maskUnits: "userSpaceOnUse", ...whole }, element("rect", { ...whole, fill: "#fff" }),
-        ...objects.map((one) => element("use", { href: `#o${one.number}`, class: "hole", "data-number": one.number })))),
-    element("rect", { ...whole, class: "veil", mask: "url(#holes)" }), ...objects.map(object),
-    ...hints.boxes.map((box) => rectangle(box, "hint")), ...(hints.within ? [rectangle(hints.within, "within")] : []),
-    ...hints.points.map(({ x, y, positive }) => element("circle", { class: positive ? "dot" : "dot no", cx: x, cy: y, r: 6 * unit, "stroke-width": 2 * unit })),
-    ...(cursor ? [element("path", { class: "cross", d: `M0 ${cursor.y}H${width}M${cursor.x} 0V${height}` })] : []),
+// Draws the hints, and says what they will do.
+function drawHints(end = null) {
+  const drawn = [...hints, ...(start && end ? [{ kind: tool, at: [...start, ...end] }] : [])];
+  $("marks").replaceChildren(
+    ...drawn.map(({ kind, at }) => at.length > 2 ? rectangle(at, `hint ${kind}`) : element("circle", { class: `dot ${kind}`, r: 6, "--x": `${at[0]}px`, "--y": `${at[1]}px` })),
+    ...(cursor ? [element("path", { class: "cross", d: `M0 ${cursor[1]}H${size.width}M${cursor[0]} 0V${size.height}` })] : []),
   );
-  if (chosen) lightStep(chosen, true);
-}
-
-function tellHints() {
-  const excluded = hints.points.filter((one) => !one.positive).length, trace = task() === "trace";
-  const parts = [];
-  if (hints.boxes.length || hints.points.some((one) => one.positive)) {
-    parts.push(trace ? "A trace takes no boxes and points: they are not sent." : "The segmenter gets what you drew; the question names it and no MLLM is asked.");
-  } else if (hints.within) parts.push("Only what lies in the area counts.");
-  if (excluded && !marked()) parts.push("What you marked with − is left out.");
-  if (!parts.length && tool) parts.push("Arrow keys and Enter draw, too; Backspace takes the last one back.");
-  $("hints").textContent = parts.join(" ");
-  $("clear").hidden = !(hints.boxes.length || hints.points.length || hints.within);
+  const drawsTargets = places("box").length + places("point").length;
+  $("hints").textContent = [
+    drawsTargets && task() === "trace" ? "A trace takes no boxes and points: they are not sent." : "",
+    isMarked() ? "The segmenter gets what you drew and no MLLM is asked; the question names it." : "",
+    places("within").length ? "Only what lies in the area counts." : "",
+    places("not").length && !isMarked() ? "What you marked with − is left out." : "",
+  ].filter(Boolean).join(" ") || (tool ? "Arrow keys and Enter draw too; Backspace takes the last one back." : "");
+  $("clear").hidden = !hints.length;
 }
 
 function setTool(name) {
@@ -401,137 +343,119 @@ function setTool(name) {
   start = cursor = null;
   for (const one of all("[data-tool]")) one.setAttribute("aria-pressed", one.dataset.tool === tool);
   $("drawing").classList.toggle("drawing", Boolean(tool));
-  hinted();
+  drawHints();
 }
 
-function hinted() {
-  tellHints();
-  draw();
-}
-
-// A press at a place, by mouse, finger or Enter; two of them make a box.
+// A press, and for a box the release, by mouse, finger or Enter.
 function press(at) {
-  if (tool === "point" || tool === "not") {
-    if (tool === "point") hints.within = null;
-    hints.points.push({ ...at, positive: tool === "point" });
-  } else if (tool) {
-    start = at;
-  }
-  hinted();
+  if (tool === "box" || tool === "within") start = at;
+  else add(tool, at);
+  drawHints();
 }
 
 function release(at) {
-  const [x0, x1] = [start.x, at.x].sort((a, b) => a - b), [y0, y1] = [start.y, at.y].sort((a, b) => a - b);
-  const least = EDGE * size.width / $("drawing").clientWidth;
+  const [x0, x1] = [start[0], at[0]].sort((a, b) => a - b), [y0, y1] = [start[1], at[1]].sort((a, b) => a - b);
   start = null;
-  if (x1 - x0 >= least && y1 - y0 >= least) {
-    if (tool === "box") Object.assign(hints, { boxes: [...hints.boxes, [x0, y0, x1, y1]], within: null });
-    else Object.assign(hints, { within: [x0, y0, x1, y1], boxes: [], points: hints.points.filter((one) => !one.positive) });
-  }
-  hinted();
+  if (Math.min(x1 - x0, y1 - y0) >= 4 * unit()) add(tool, [x0, y0, x1, y1]);
+  drawHints();
 }
 
-function stretch(at) {
-  draw();
-  $("drawing").append(rectangle([start.x, start.y, at.x, at.y], tool === "box" ? "hint" : "within"));
+// The MLLM is told the area, the segmenter boxes and points: one excludes the other.
+function add(kind, at) {
+  const others = { within: ["within", "box", "point"], box: ["within"], point: ["within"] }[kind] ?? [];
+  hints = [...hints.filter((one) => !others.includes(one.kind)), { kind, at }];
 }
 
-function place(event) {
+const unit = () => size.width / ($("drawing").clientWidth || size.width); // pixels of the image in one of the screen
+
+function place({ clientX, clientY }) {
   const frame = $("drawing").getBoundingClientRect();
-  const part = (value, length) => Math.min(Math.max(value, 0), 1) * length;
-  const [x, y] = [part((event.clientX - frame.left) / frame.width, size.width), part((event.clientY - frame.top) / frame.height, size.height)];
-  return { x: Math.round(x * 10) / 10, y: Math.round(y * 10) / 10 };
+  const part = (value, length) => Math.round(Math.min(Math.max(value, 0), 1) * length * 10) / 10;
+  return [part((clientX - frame.left) / frame.width, size.width), part((clientY - frame.top) / frame.height, size.height)];
 }
 
 function steer(event) {
-  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const stride = (event.shiftKey ? 0.1 : 0.02) * Math.max(size.width, size.height), move = moves[event.key];
-  cursor ??= { x: size.width / 2, y: size.height / 2 };
-  if (move) {
-    const along = (value, by, length) => Math.round(Math.min(Math.max(value + by * stride, 0), length));
-    cursor = { x: along(cursor.x, move[0], size.width), y: along(cursor.y, move[1], size.height) };
-    start ? stretch(cursor) : draw();
-  } else if (event.key === "Enter") start ? release(cursor) : press(cursor);
-  else if (event.key === "Backspace") undo();
+  const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  const stride = (event.shiftKey ? 0.1 : 0.02) * Math.max(size.width, size.height), { width, height } = size;
+  cursor ??= [width / 2, height / 2];
+  if (move) cursor = [width, height].map((most, axis) => Math.round(Math.min(Math.max(cursor[axis] + move[axis] * stride, 0), most)));
+  else if (event.key === "Enter") start ? release(cursor) : press(cursor);
+  else if (event.key === "Backspace") hints.pop();
   else return;
   event.preventDefault();
-}
-
-function undo() {
-  const kind = tool === "box" ? hints.boxes : hints.points;
-  if (tool === "within") hints.within = null;
-  else kind.pop();
-  hinted();
+  drawHints(cursor);
 }
 
 // ------------------------------------------------------------ the image
 
 async function show(image) {
-  const picture = $("image"), before = picture.src, url = URL.createObjectURL(image);
-  request?.abort();
-  picture.src = url;
-  const shown = await picture.decode().then(() => true, () => false);
-  if (!shown) {
+  const picture = $("image"), before = picture.src;
+  picture.src = URL.createObjectURL(image);
+  if (!await picture.decode().then(() => true, () => false)) {
     before ? picture.src = before : picture.removeAttribute("src");
     notice("This browser cannot show that file.", "PNG, JPEG, WebP, GIF and AVIF can be shown.");
     return false;
   }
-  if (before) URL.revokeObjectURL(before);
-  file = image;
-  size = { width: picture.naturalWidth, height: picture.naturalHeight };
-  hints = noHints();
-  $("picture").style.setProperty("--ratio", size.width / size.height);
+  request?.abort();
+  [file, hints] = [image, []];
+  clearResult();
+  setSize({ width: picture.naturalWidth, height: picture.naturalHeight });
   $("drop").hidden = true;
   $("picture").hidden = $("tools").hidden = false;
   $("suggestions").replaceChildren();
   for (const one of all("#examples [aria-pressed]")) one.setAttribute("aria-pressed", false);
+  document.body.classList.add("shown");
   say("");
-  clearResult();
-  tellHints();
+  drawHints();
   return true;
 }
 
-function given(files) {
-  if (files?.length) show(files[0]);
+function setSize({ width, height }) {
+  size = { width, height };
+  $("drawing").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  $("picture").style.setProperty("--ratio", width / height);
+  $("picture").style.setProperty("--unit", unit());
 }
+
+const given = (files) => { if (files?.length) show(files[0]); };
 
 // ------------------------------------------------------------ events
 
-$("file").addEventListener("change", () => { given($("file").files); $("file").value = ""; });
-$("other").addEventListener("click", () => $("file").click());
-document.addEventListener("paste", (event) => given(event.clipboardData?.files));
-for (const name of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(name, (event) => {
-    event.preventDefault();
-    document.body.classList.toggle("dragging", name === "dragover");
-    if (name === "drop") given(event.dataTransfer?.files);
-  });
-}
-$("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
-$("question").addEventListener("keydown", (event) => {
+const on = (target, names, take) => { for (const name of names.split(" ")) target.addEventListener(name, take); };
+
+on($("file"), "change", () => { given($("file").files); $("file").value = ""; });
+on($("other"), "click", () => $("file").click());
+on(document, "paste", (event) => given(event.clipboardData?.files));
+on(document, "dragover dragleave drop", (event) => {
+  event.preventDefault();
+  document.body.classList.toggle("dragging", event.type === "dragover");
+  if (event.type === "drop") given(event.dataTransfer?.files);
+});
+on($("form"), "submit", (event) => { event.preventDefault(); ask(); });
+on($("question"), "keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
 });
-for (const one of all("[name=task]")) one.addEventListener("change", taskChanged);
-for (const one of all("[data-tool]")) one.addEventListener("click", () => setTool(one.dataset.tool));
-$("clear").addEventListener("click", () => { hints = noHints(); hinted(); });
-$("get-mask").addEventListener("click", () => saveMask(objects, "mask.png"));
-$("get-json").addEventListener("click", () => save(new Blob([JSON.stringify(found, null, 2)], { type: "application/json" }), "result.json"));
-$("drawing").addEventListener("pointerdown", (event) => {
+on($("form"), "change", () => { $("asks").textContent = ASKS[task()]; if (size) drawHints(); });
+for (const one of all("[data-tool]")) on(one, "click", () => setTool(one.dataset.tool));
+on($("clear"), "click", () => { hints = []; drawHints(); });
+on($("get-mask"), "click", () => saveMask(objects, "mask.png"));
+on($("get-json"), "click", () => save(new Blob([JSON.stringify(found, null, 2)], { type: "application/json" }), "result.json"));
+on($("drawing"), "pointerdown", (event) => {
   if (!tool || event.button) return;
   cursor = null;
   $("drawing").setPointerCapture(event.pointerId);
   press(place(event));
 });
-$("drawing").addEventListener("pointermove", (event) => { if (start && !cursor) stretch(place(event)); });
-$("drawing").addEventListener("pointerup", (event) => { if (start && !cursor) release(place(event)); });
-$("drawing").addEventListener("pointercancel", () => { start = null; draw(); });
-$("drawing").addEventListener("keydown", (event) => { if (tool) steer(event); });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape" && tool) setTool(tool); });
-new ResizeObserver(draw).observe($("picture"));
-$("sign-in").addEventListener("submit", (event) => {
+on($("drawing"), "pointermove", (event) => { if (start && !cursor) drawHints(place(event)); });
+on($("drawing"), "pointerup", (event) => { if (start && !cursor) release(place(event)); });
+on($("drawing"), "pointercancel", () => { start = null; drawHints(); });
+on($("drawing"), "keydown", (event) => { if (tool) steer(event); });
+on(document, "keydown", (event) => { if (event.key === "Escape" && tool) setTool(tool); });
+new ResizeObserver(() => { if (size) $("picture").style.setProperty("--unit", unit()); }).observe($("picture"));
+on($("sign-in"), "submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("rsvp-token", $("token").value.trim());
-  $("notice").hidden = true;
+  notice("");
   connect().catch(refused);
 });
 
