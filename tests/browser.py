@@ -80,8 +80,7 @@ class Browser:
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         self.call("Page.navigate", url=url)
         loaded = f"complete{url.partition(':')[0]}:"
-        while self.run("document.readyState + location.protocol") != loaded:
-            pass
+        self.wait(f"document.readyState + location.protocol === '{loaded}'")
 
     def run(self, script: str) -> Any:
         """The value of an expression on the page; of a promise, what it resolves to."""

@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import random
@@ -342,11 +342,15 @@ class OpenAIMLLM:
             content_type = raw.headers.get("content-type", "no type")
             if "stream" in named and not ("json" in content_type or "html" in content_type):
                 with raw.parse(to=openai.Stream[object]) as events:
-                    whole = wire.joined(events, tell_written)
+                    whole = wire.joined(events, self._tell)
                 return whole or _Failure("the stream ended before the reply did")
             return self._completion(raw.http_response.read(), content_type)
         except Exception as error:
             return self._failure(error)
+
+    def _tell(self, text: Callable[[], str]) -> None:
+        """`tell_written` without the key."""
+        tell_written(lambda: self._endpoint.hide_in_part(text()))
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:

@@ -1,7 +1,7 @@
 // The page of `rsvp demo`: asks the server's JSON API and draws what it answers.
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
-const ASKS = { segment: "What to find", answer: "Question", trace: "Question; every object on the way to its answer is shown" };
+const ASKS = { segment: "What to find", answer: "Question", trace: "Question; every object on the way is shown" };
 const COLOURS = ["#ff385c", "#1e90ff", "#32cd5a", "#ffaa00", "#b054ff", "#00ced1", "#ff69c8", "#bed228"];
 const DARK_INK = ["#32cd5a", "#ffaa00", "#00ced1", "#ff69c8", "#bed228"];
 const SVG = ["g", "rect", "path", "use", "circle", "text"];
