@@ -1,4 +1,4 @@
-"""`rsvp serve`: the pipeline as an HTTP server, for programs and annotation tools."""
+"""`rsvp serve` and `rsvp demo`: the pipeline as an HTTP server, for programs and for a browser."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def serve(
     no images and no keys. Ctrl-C or SIGTERM ends it when the requests under way are done.
     """
     options.begin(verbose=verbose, debug=debug, quiet=quiet)
-    run(
+    _serve(
         models,
         (host, port, token_file),
         "rsvp serves {} (docs: /docs)",
@@ -77,7 +77,27 @@ def serve(
     )
 
 
-def run(
+@options.grouped
+def demo(
+    *,
+    host: Host = LOOPBACK,
+    port: Annotated[int, opt("N", "0: any free one.", min=0, max=65535)] = 7860,
+    token_file: TokenFile = None,
+    models: options.PipelineOptions,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show a web page on which to ask about images, draw boxes and see the masks.
+
+    It is the server of `rsvp serve`, which has the page, too: Ctrl-C ends it. --verbose logs the
+    requests.
+    """
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
+    _serve(models, (host, port, token_file), "Open {} in a browser", log=verbose)
+
+
+def _serve(
     models: options.PipelineOptions,
     where: tuple[str, int, str | None],
     said: str,

@@ -155,7 +155,8 @@ def joined(
 
 def _written(parts: Mapping[str, list[str]]) -> str:
     """The text so far; some servers write the thoughts under both names."""
-    return "".join([*next(filter(any, map(parts.get, _THOUGHTS)), ()), *parts["content"]])
+    thoughts = next((parts[name] for name in _THOUGHTS if any(parts[name])), [])
+    return "".join([*thoughts, *parts["content"]])
 
 
 def _object(value: Any) -> dict[str, Any]:
