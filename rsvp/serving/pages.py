@@ -82,7 +82,7 @@ def describe(server: Server) -> dict[str, Any]:
     examples = EXAMPLES if mllm == "transformers:embedded" else {}
     return {
         "models": {"mllm": mllm, "segmenter": served.segmenter.name},
-        "tasks": [task.name for task in TASKS if mllm is None or _can(server, task)],
+        "tasks": [task.name for task in TASKS if _can(server, task)],
         "strategy": strategy.name if strategy and mllm else None,
         "strategies": list(server.strategies),
         "presets": [

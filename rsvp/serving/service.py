@@ -162,7 +162,7 @@ class Server:
     def strategies(self) -> dict[str, Pipeline]:
         """The pipeline with each strategy that it can be asked by; a request names one of them."""
         found = dict[str, Pipeline]()
-        for name in registry.names("strategy"):
+        for name in registry.names("strategy") if self.pipeline.mllm is not None else ():
             with contextlib.suppress(RsvpError):
                 found[name] = self.pipeline.with_strategy(registry.make("strategy", name))
         return found

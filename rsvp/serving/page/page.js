@@ -272,11 +272,14 @@ function runs(counts) {
 function shape({ size: [height, width], counts }) {
   const pixels = new Uint8Array(width * height), edges = new Map(), line = width + 1;
   const edge = (a, b) => edges.has(a) ? edges.get(a).push(b) : edges.set(a, [b]);
-  let from = 0, sum = [0, 0, 0];
+  let from = 0, count = 0, sumX = 0, sumY = 0;
   runs(counts).forEach((length, index) => pixels.fill(index % 2, from, from += length));
-  for (let i = pixels.indexOf(1); i >= 0; i = pixels.indexOf(1, i + 1)) {
+  for (let i = 0; i < pixels.length; i++) {
+    if (!pixels[i]) continue;
     const x = Math.floor(i / height), y = i % height, corner = y * line + x;
-    sum = [sum[0] + 1, sum[1] + x, sum[2] + y];
+    count += 1;
+    sumX += x;
+    sumY += y;
     if (!y || !pixels[i - 1]) edge(corner, corner + 1);
     if (!pixels[i + height]) edge(corner + 1, corner + 1 + line);
     if (y === height - 1 || !pixels[i + 1]) edge(corner + 1 + line, corner + line);
@@ -295,7 +298,7 @@ function shape({ size: [height, width], counts }) {
       path += "Z";
     }
   }
-  return { pixels, width, height, path, x: sum[1] / (sum[0] || 1), y: sum[2] / (sum[0] || 1) };
+  return { pixels, width, height, path, x: sumX / (count || 1), y: sumY / (count || 1) };
 }
 
 function saveMask(several, name) {
