@@ -121,7 +121,7 @@ async function ask() {
   const clock = setInterval(() => { $("status").dataset.seconds = seconds(); }, 100);
   document.body.classList.add("waiting");
   $("ask").textContent = "Stop";
-  say(isMarked() ? "Segmenting" : "Reasoning");
+  say(isMarked() && task() === "segment" ? "Segmenting" : "Reasoning");
   try {
     const options = { method: "POST", body: body(), signal: request.signal, headers: { Accept: "text/event-stream" } };
     let last = null;
@@ -334,7 +334,8 @@ function drawHints(end = null) {
   const drawsTargets = places("box").length + places("point").length;
   $("hints").textContent = [
     drawsTargets && task() === "trace" ? "A trace takes no boxes and points: they are not sent." : "",
-    isMarked() ? "The segmenter gets what you drew and no MLLM is asked; the question names it." : "",
+    isMarked() && task() === "segment" ? "The segmenter gets what you drew and no MLLM is asked; the question names it." : "",
+    isMarked() && task() === "answer" ? "The model looks closer at what you drew." : "",
     places("within").length ? "Only what lies in the area counts." : "",
     places("not").length && !isMarked() ? "What you marked with − is left out." : "",
   ].filter(Boolean).join(" ") || (tool ? "Arrow keys and Enter draw too; Backspace takes the last one back." : "");
