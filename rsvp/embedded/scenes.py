@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from PIL import Image
@@ -55,6 +55,8 @@ WORDINGS = {
 }
 DEFAULT_STYLES = (DEFAULT_STYLE,)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class BaseScene:
@@ -82,8 +84,6 @@ class BaseScene:
 
 @dataclass(frozen=True, slots=True)
 class Scene(BaseScene):
-    """A scene with queries."""
-
     queries: tuple[Query, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
@@ -166,6 +166,22 @@ def scenes(
         turn, place = divmod(i, len(kinds))
         rng, chosen = np.random.default_rng([seed, i]), wordings[turn % len(wordings)]
         yield _compose(kinds[place], kinds, rng, tries, chosen, **options)
+
+
+def question_scenes(
+    render_one: Callable[..., T],
+    turns: Sequence[str],
+    n: int,
+    seed: int,
+    *,
+    kinds: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[T]:
+    """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_one`."""
+    kinds = kinds or turns
+    for i in range(n):
+        rng = np.random.default_rng([seed, i])
+        yield render_one(rng, kind=kinds[i % len(kinds)], **options)
 
 
 def draw_objects(
