@@ -36,8 +36,16 @@ from rsvp.embedded.drafts import (
     square_side,
 )
 from rsvp.embedded.layouts import Seen, sample_layout, see
-from rsvp.embedded.rendering import SceneObject, paint, visible_objects
-from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_STYLES, BaseScene, object_entry, question_scenes
+from rsvp.embedded.rendering import (
+    ATTEMPTS,
+    DEFAULT_STYLES,
+    BaseScene,
+    SceneObject,
+    object_entry,
+    paint,
+    question_scenes,
+    visible_objects,
+)
 from rsvp.embedded.traces import PLACES, Describe, plain_name
 from rsvp.embedded.vocabulary import categories, groups, plural
 from rsvp.embedded.wording import TABLES

@@ -32,8 +32,7 @@ from rsvp.embedded.drafts import (
     square_side,
 )
 from rsvp.embedded.queries import objects_between
-from rsvp.embedded.rendering import sample_categories
-from rsvp.embedded.scenes import (
+from rsvp.embedded.rendering import (
     ATTEMPTS,
     DEFAULT_SIZE,
     DEFAULT_STYLES,
@@ -41,6 +40,7 @@ from rsvp.embedded.scenes import (
     draw_objects,
     object_entry,
     question_scenes,
+    sample_categories,
 )
 from rsvp.embedded.vocabulary import Category, categories
 from rsvp.embedded.wording import TABLES

@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +31,7 @@ from rsvp.errors import (
     RsvpError,
     first_line,
 )
-from rsvp.mllm import NO_SPARSE, loading, sparse
+from rsvp.mllm import NO_SPARSE, loading, sparse, tell_written
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.enums import EnumConstraint
 from rsvp.mllm.familiarity import Familiarity
@@ -270,14 +270,16 @@ class TransformersMLLM:
         settings.max_new_tokens = min(max_tokens, room)
         if settings.max_new_tokens <= longer_than:
             return []
-        tokenizer = loaded.chat.processor.tokenizer
-        confidence, enums = _Confidence(), EnumConstraint(tokenizer, schema, start)
+        confidence, streamer = _Confidence(), None
+        enums = EnumConstraint(loaded.chat.processor.tokenizer, schema, start)
+        if settings.num_return_sequences == 1:
+            streamer = _Streamer(lambda ids: loaded.chat.reply_text(prompt, ids, settings))
         with torch.inference_mode():
             kept = self.keep_prefix and settings.num_return_sequences == 1
             generate = loaded.prefix.generate if kept else generate_plain
             sequences = generate(
                 loaded.model, inputs, keep, generation_config=settings,
-                logits_processor=[confidence, enums],
+                logits_processor=[confidence, enums], streamer=streamer,
             )  # fmt: skip
         ends = set(loading.token_ids(loaded.generation.eos_token_id))
         familiarity = loaded.familiarity.score() if loaded.familiarity else None
@@ -374,6 +376,30 @@ class TransformersMLLM:
                 load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
             )
+
+
+class _Streamer:
+    """What `generate` gives the tokens of one reply to; see `rsvp.mllm.tell_written`.
+
+    Args:
+        decode: token ids to the text of a reply.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._ids: list[int] | None = None  # None before the prompt, which comes first
+
+    def put(self, ids: torch.Tensor) -> None:
+        """The prompt's ids, then the id of each token."""
+        if self._ids is None:
+            self._ids = written = []
+        else:
+            written = self._ids
+            written += ids.flatten().tolist()
+            tell_written(lambda: self._decode(written))
+
+    def end(self) -> None:
+        """Nothing is left to do."""
 
 
 class _Confidence:
