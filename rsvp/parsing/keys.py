@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import Literal
 
 from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.selection import LABEL
-from rsvp.parsing.values import corner_pairs, has_named_box, is_named_box, is_number_list
+from rsvp.parsing.values import corner_pairs, is_named_box, is_number_list
 
 Expect = Literal["box", "bands", "points", "marks"]
 
@@ -29,6 +28,8 @@ MARKS = (*SURE_MARKS, "number", "id")
 ROWS = ("rows", "row")
 COLUMNS = ("columns", "column", "cols", "col")
 SINGULAR = {"box": "box", "points": "points", "marks": "marks"}
+STEP_TEXT = ("text", "step", "thought", "description", "content")
+REASON = ("reason", "explanation", "rationale", "reasoning", "why")
 STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
 REGION = frozenset((*BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 ANSWER = REGION.union(TARGETS)
@@ -52,16 +53,6 @@ _PLACEHOLDER = re.compile(
 _NAMES = ("label", "name", "object", "class", "category")
 
 
-def normalised(name: str) -> str:
-    """A key as `Object` has it."""
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def is_corners(names: Collection[str]) -> bool:
-    """Whether keys are the corners of a box."""
-    return is_named_box(names)
-
-
 def is_entry(node: Object, expect: str) -> bool:
     """Whether an object looks like one target, and not like a reasoning step."""
     if node.key(_STEP_MARKS) and not node.key(LABEL):
@@ -72,7 +63,7 @@ def is_entry(node: Object, expect: str) -> bool:
 def has_region(node: Object, expect: str) -> bool:
     """Whether an object has a region of the expected kind."""
     if expect == "box":
-        return node.key(BOX) is not None or has_named_box(node)
+        return node.key(BOX) is not None or is_named_box(node.entries)
     if expect == "bands":
         return node.key(ROWS) is not None and node.key(COLUMNS) is not None
     if expect == "points":

@@ -74,6 +74,11 @@ class Broken:
     inside: tuple[Document, ...] = ()
 
 
+def normalised(name: str) -> str:
+    """A key as `Object` has it."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
 class OutOfBudgetError(Exception):
     """Reading the text has cost too much."""
 
@@ -255,7 +260,7 @@ class Reader:
             raise _BrokenError
         if self._at_end():
             raise _EndError
-        name = key.strip().lower().replace("-", "_").replace(" ", "_")
+        name = normalised(key)
         self._keys.add(name)
         return name
 

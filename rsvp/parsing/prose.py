@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from rsvp.parsing import keys
-from rsvp.parsing.lenient_json import Array, Node, Object
+from rsvp.parsing.lenient_json import Array, Node, Object, normalised
 from rsvp.parsing.markup import MAX_REGIONS, entry, label_of
-from rsvp.parsing.values import Unreadable, list_in
+from rsvp.parsing.values import Unreadable, is_named_box, list_in
 
 MAX_TEXT = 10_000  # no answer in prose is longer
 _MAX_DENIAL = 600
@@ -192,9 +192,9 @@ def _table(lines: list[str]) -> list[Object] | None:
     rows = [line.strip() for line in lines if line.strip().startswith("|")]
     if len(rows) < 3 or not _ROW_RULE.fullmatch(rows[1]):
         return None
-    names = [keys.normalised(cell.strip(_FILLER + "?")) for cell in _cells(rows[0])]
+    names = [normalised(cell.strip(_FILLER + "?")) for cell in _cells(rows[0])]
     names = ["is_target" if name in (*keys.TARGETS, "answer") else name for name in names]
-    if any(name in keys.REGION for name in names) or keys.is_corners(names):
+    if any(name in keys.REGION for name in names) or is_named_box(names):
         return [
             Object(dict(zip(names, (c.strip(_FILLER) for c in _cells(row)), strict=False)))
             for row in rows[2 : MAX_REGIONS + 3]
@@ -212,7 +212,7 @@ def _records(lines: list[str], kind: str) -> list[Object] | None:
     current: dict[str, Node] = {}
     listed = False
     matches = [_KEY_LINE.fullmatch(line) for line in lines]
-    names = [keys.normalised(match[3]) if match else "" for match in matches]
+    names = [normalised(match[3]) if match else "" for match in matches]
     if "targets" in names:
         lines = lines[names.index("targets") :]
     elif any(name in (*keys.STEPS, "objects", "candidates", "text") for name in names):
@@ -246,7 +246,7 @@ def _pairs(lines: list[str]) -> Iterator[tuple[str, Node, bool]]:
             yield pending[0], Array(numbers), pending[1]
         pending = numbers = None
         match = _KEY_LINE.fullmatch(line)
-        name = keys.normalised(match[3]) if match else ""
+        name = normalised(match[3]) if match else ""
         if not match or name not in keys.KNOWN:
             continue
         value = match[4].strip(_FILLER)

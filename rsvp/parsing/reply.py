@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
-_STEP_TEXT = ("text", "step", "thought", "description", "content")
-_REASON = ("reason", "explanation", "rationale", "reasoning", "why")
 MAX_TARGETS = 1_000
 _MAX_BANDS = 20_000  # of all targets together
 _MAX_REPEATS = 3  # more equal targets are a repetition loop
@@ -243,7 +241,7 @@ class EntryReader:
             return RawStep(node)
         if not isinstance(node, Object) or not node.complete:
             return None
-        text = node.first(_STEP_TEXT, "")
+        text = node.first(keys.STEP_TEXT, "")
         return RawStep(
             text if isinstance(text, str) else "",
             boxes=tuple(self._step_boxes(node)),
@@ -303,7 +301,7 @@ def _steps(answer: AnswerCandidate, reader: EntryReader) -> tuple[RawStep, ...]:
 
 
 def _reason(answer: AnswerCandidate) -> str:
-    found = _first(answer, _REASON, lambda value: isinstance(value, str))
+    found = _first(answer, keys.REASON, lambda value: isinstance(value, str))
     return found if isinstance(found, str) else ""
 
 

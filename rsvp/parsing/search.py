@@ -94,18 +94,18 @@ def _nothing(text: str, broken: bool) -> str:
     return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
 
 
-def find_object(text: str, opened: Callable[[Node], Object | None], what: str) -> Object:
+def find_object(text: str, fits: Callable[[Node], Object | None], what: str) -> Object:
     """The one object that is the answer, chosen as `find` does.
 
     Args:
-        opened: the object with the answer in a document, None where there is none.
+        fits: a value as the object with the answer; None where it is something else.
         what: the answer, for messages, e.g. `a "path"`.
     """
     scan = Scan(text)
     found = [
         AnswerCandidate("whole", node, (node,), item.start, item.end, node.complete)
         for item in scan.found
-        if isinstance(item, Document) and (node := opened(item.node)) is not None
+        if isinstance(item, Document) and (node := _unwrapped(item.node, fits))
     ]
     found = [one for one in found if scan.trusts(one)]
     if scan.marked:
@@ -118,6 +118,18 @@ def find_object(text: str, opened: Callable[[Node], Object | None], what: str) -
     if not isinstance(chosen.targets, Object):
         raise Unreadable("the reply holds several answers")
     return chosen.targets
+
+
+def _unwrapped(node: Node, fits: Callable[[Node], Object | None]) -> Object | None:
+    """What fits in a list of one, or in what stands around answers, as in `{"result": …}`."""
+    for _ in range(_MAX_WRAPPERS):
+        if (found := fits(node)) is not None:
+            return found
+        if isinstance(node, Array) and len(node.items) == 1:
+            node = node.items[0]
+        elif isinstance(node, Object):
+            node = node.first(_WRAPPERS)
+    return None
 
 
 class Scan:
