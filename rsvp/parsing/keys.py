@@ -30,6 +30,7 @@ COLUMNS = ("columns", "column", "cols", "col")
 SINGULAR = {"box": "box", "points": "points", "marks": "marks"}
 STEP_TEXT = ("text", "step", "thought", "description", "content")
 REASON = ("reason", "explanation", "rationale", "reasoning", "why")
+FORM = ("format", "box_format", "bbox_format", "coordinate_format", "bbox_mode")
 STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
 REGION = frozenset((*BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 ANSWER = REGION.union(TARGETS)
@@ -43,7 +44,7 @@ KNOWN = ANSWER.union(LABEL, _CORNER_NAMES, ("reason",)) - {"target"}
 _STEP_MARKS = ("text", "step", "thought")
 _NOT_A_LABEL = re.compile(
     r"size|image|crop|colou?r|shape|padding|resolution|rgb|range|score|select|ind(?:ex|ices)|step"
-    r"|count|number|_ids?\Z|data|value|info|meta"
+    r"|count|number|_ids?\Z|data|value|info|meta|subject|anchor|reference|closest|nearest|similar"
 )
 _ARTICLE = re.compile(r"\A\s*(?:the|an?)\s")
 _PLACEHOLDER = re.compile(

@@ -309,6 +309,8 @@ def _keyed_answer(
 ) -> AnswerCandidate | None:
     """The answer in an object that has no "targets" key."""
     whole = replace(whole, context=(node,))
+    if listed == "candidates" and len(node.entries[listed].items) > 1:  # type: ignore[union-attr]
+        raise Unreadable("the reply lists candidates without a choice")
     if listed:
         return replace(whole, targets=node.entries[listed])
     if _says(node, present=False) or _no_region(node, expect):
@@ -391,6 +393,8 @@ def _chosen(answers: list[AnswerCandidate], scan: Scan) -> AnswerCandidate:
     later = [answer for answer in complete if not answer.named and answer.start >= chosen.end]
     if named and later and choice.corrects(scan.text, chosen, later[-1]):
         raise Unreadable("the reply corrects its answer without the key of the answer")
+    if not named and not chosen.is_empty and prose.denies(scan.text[chosen.end :]):
+        raise Unreadable("the reply gives a place and then says that there is no target")
     if chosen.is_empty and any(i.start >= chosen.end and _is_unread(i) for i in scan.found):
         raise Unreadable("the reply says that there is no target and then begins another answer")
     return chosen
