@@ -7,7 +7,7 @@ from typing import Literal
 
 from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.selection import LABEL
-from rsvp.parsing.values import corner_pairs, is_named_box, is_number_list
+from rsvp.parsing.values import CORNER_NAMES, corner_pairs, is_named_box, is_number_list
 
 Expect = Literal["box", "bands", "points", "marks"]
 
@@ -35,12 +35,7 @@ STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning"
 REGION = frozenset((*BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 ANSWER = REGION.union(TARGETS)
 REPLY = ANSWER.union(STEPS)
-_CORNER_NAMES = (
-    *("x0", "y0", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "left", "top", "right"),
-    *("x_min", "y_min", "x_max", "y_max", "bottom", "width", "height", "x", "y"),
-    *("top_left", "bottom_right"),
-)
-KNOWN = ANSWER.union(LABEL, _CORNER_NAMES, ("reason",)) - {"target"}
+KNOWN = ANSWER.union(LABEL, CORNER_NAMES, ("reason",)) - {"target"}
 _STEP_MARKS = ("text", "step", "thought")
 _NOT_A_LABEL = re.compile(
     r"size|image|crop|colou?r|shape|padding|resolution|rgb|range|score|select|ind(?:ex|ices)|step"

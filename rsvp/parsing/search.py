@@ -84,14 +84,9 @@ def find(text: str, expect: Expect) -> AnswerCandidate:
             return _chosen(answers, scan)
         if found := scan.prose(expect):
             return found
-    raise Unreadable(_nothing(text, broken))
-
-
-def _nothing(text: str, broken: bool) -> str:
-    """Why there is no answer, in words that help the model to correct it."""
     if not text.strip():
-        return "the reply is empty"
-    return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
+        raise Unreadable("the reply is empty")
+    raise Unreadable(f"the reply {'is not valid JSON' if broken else 'has no JSON answer'}")
 
 
 def find_object(text: str, fits: Callable[[Node], Object | None], what: str) -> Object:
@@ -252,8 +247,9 @@ class Scan:
 
     def prose(self, expect: Expect) -> AnswerCandidate | None:
         """The answer in plain words: in the marked part, or else as the whole text."""
-        if any(_is_json(item) for item in self.found):
-            return None
+        for item in self.found:
+            if item.keys or (isinstance(item, Document) and isinstance(item.node, Object)):
+                return None
         start, end = self.marked or (self.visible_from, self.thinking_from or len(self.text))
         if end - start > prose.MAX_TEXT:
             return None
@@ -262,12 +258,6 @@ class Scan:
         if targets is None:
             return None
         return AnswerCandidate("entries", targets, (), start, end, complete=True)
-
-
-def _is_json(item: Document | Broken) -> bool:
-    if isinstance(item, Broken):
-        return bool(item.keys)
-    return isinstance(item.node, Object) or bool(item.keys)
 
 
 def _answer(node: Array | Object, expect: Expect, start: int, end: int) -> AnswerCandidate | None:
@@ -299,7 +289,9 @@ def _list_name(node: Object, expect: Expect) -> str:
     """The key of a list of entries that is not called targets."""
     for name in _LISTS:
         value = node.entries.get(name)
-        if isinstance(value, Array) and _is_list_of_entries(value, expect):
+        if isinstance(value, Array) and all(
+            isinstance(item, Object) and is_entry(item, expect) for item in value.items
+        ):
             return name if value.items or not node.key(selection.LABEL) else ""
     return ""
 
@@ -331,10 +323,6 @@ def _list_answer(node: Array, expect: Expect, whole: AnswerCandidate) -> AnswerC
     if not node.items or is_flat(node) or all(isinstance(item, Array) for item in node.items):
         return replace(whole, kind="bare", targets=node)
     return None
-
-
-def _is_list_of_entries(node: Array, expect: Expect) -> bool:
-    return all(isinstance(item, Object) and is_entry(item, expect) for item in node.items)
 
 
 def _no_region(node: Object, expect: Expect) -> bool:

@@ -63,11 +63,9 @@ def chosen(node: Object, name: str) -> Array | None:
         return None
     key = found[0]
     choice = node.entries[key]
-    if isinstance(choice, bool) or (isinstance(choice, Array) and _is_regions(choice)):
-        return None
-    if isinstance(choice, Object):
-        return None
     wanted = choice.items if isinstance(choice, Array) else [choice]
+    if isinstance(choice, bool) or any(isinstance(item, Array | Object) for item in wanted):
+        return None
     if choice is None or (isinstance(choice, str) and _NOTHING.fullmatch(choice)):
         wanted = []
     if len(wanted) * len(candidates.items) > _MAX_COMPARISONS:
@@ -79,10 +77,6 @@ def chosen(node: Object, name: str) -> Array | None:
 def is_choice(name: str) -> bool:
     """Whether a key says which of several candidates is meant."""
     return bool(CHOICE.search(name[:100])) and not _NO_CHOICE.search(name[:100])
-
-
-def _is_regions(choice: Array) -> bool:
-    return any(isinstance(item, Array | Object) for item in choice.items)
 
 
 def _one(wanted: Node, entries: list[Object]) -> Node:

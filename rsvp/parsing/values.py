@@ -31,6 +31,7 @@ _CORNER_PAIRS = (
     ("left_top", "right_bottom"),
 )
 _LEFT_TOP_SIZE = ("left", "top", "width", "height")
+CORNER_NAMES = frozenset((*sum((*_CORNERS, *_CORNER_PAIRS), ()), *_LEFT_TOP_SIZE, "x", "y"))
 _BAND_ENDS = (("start", "end"), ("from", "to"), ("first", "last"), ("min", "max"))
 _NUMERAL = re.compile(r"\s*+[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+\s*+")
 _LIST_TEXT = re.compile(r"[-+0-9.eE,，\s\[\]()]*+")
@@ -114,13 +115,10 @@ def list_in(text: str) -> Array:
             found = Reader(wrapped).read(0)
             if isinstance(found, Document) and found.end == len(wrapped):
                 node = found.node
-                if isinstance(node, Array) and node.complete and not _has_words(node):
+                named = isinstance(node, Array) and any(isinstance(i, str) for i in node.items)
+                if isinstance(node, Array) and node.complete and not named:
                     return node
     raise Unreadable(f"{preview(text)} is not a list of numbers")
-
-
-def _has_words(node: Array) -> bool:
-    return any(isinstance(item, str) for item in node.items)
 
 
 def is_named_box(names: Collection[str]) -> bool:
