@@ -7,9 +7,11 @@ of a run that nobody killed, byte for byte but for the time that each stage took
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -94,22 +96,28 @@ def kill_again_and_again(
     first = time.monotonic() - began  # until then Python imports modules
     assert process.wait() == code
     whole, last = contents(folder / "whole"), time.monotonic() - began
+    total = progress(folder / "whole")
     rng, ended = random.Random(20), 0
     written: list[int] = []
     while len(written) < KILLS or (folder / f"killed{ended}").exists():
         out = folder / f"killed{ended}"
-        began, is_new, process = time.monotonic(), not out.exists(), start(out)
-        try:
-            process.wait(rng.uniform(0.8 * first, last) if len(written) < KILLS else None)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        began, before, process = time.monotonic(), progress(out), start(out)
+        # After some more records; where all are there, at any time, or not at all.
+        wanted = min(total, before + rng.randint(1, max(1, total // 4)))
+        moment = rng.choice([rng.uniform(0.8 * first, last), math.inf]) if before >= total else 0.0
+        while process.poll() is None and (
+            len(written) == KILLS or time.monotonic() - began < moment or progress(out) < wanted
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
             written.append(progress(out))
             continue
         assert process.returncode == code
         assert contents(out) == whole
         ended += 1
-        if is_new:  # the machine is faster now than it was
+        if not before:  # the machine is faster now than it was
             last = time.monotonic() - began
     return written, ended
 
