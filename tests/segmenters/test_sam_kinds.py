@@ -176,6 +176,21 @@ def test_hq_sam_keeps_the_aspect_ratio_and_pads(make_image) -> None:
     assert not (square[:, :38] == 0.5).all()
 
 
+def test_hq_sam_upscales_what_its_transformer_returns(segmenters, make_image) -> None:
+    segmenter, returned, upscaled = segmenters["sam-hq"], [], []
+    decoder = segmenter.net.mask_decoder
+    hooks = [
+        decoder.transformer.register_forward_hook(lambda *made: returned.append(made[2][1])),
+        decoder.upscale_conv1.register_forward_hook(lambda *made: upscaled.append(made[1][0])),
+    ]
+    [encoding] = segmenter.encode([make_image(90, 150)])
+    segmenter.mask_logits(encoding, [PROMPTS["box"]])
+    for hook in hooks:
+        hook.remove()
+    [keys], [image] = returned, upscaled
+    torch.testing.assert_close(image.flatten(2).transpose(1, 2), keys[0], atol=0, rtol=0)
+
+
 # ---------------------------------------------------------------- folders
 
 
