@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,10 +89,13 @@ def assert_alike(segmenter: Any, image: Image, prompt: Proposal, predictor: Any)
 
 def _same_table(net: Any) -> Any:
     """Both tables of position frequencies are one in every real checkpoint."""
+    computed = {key: value.clone() for key, value in net.named_buffers() if "rotary" in key}
     randomize(net)
     for name, buffer in net.named_buffers():
         if name.endswith("running_var"):
             buffer.abs_().add_(0.5)
+        elif name in computed:
+            buffer.copy_(computed[name])
     table = net.prompt_encoder.shared_embedding.positional_embedding
     net.shared_image_embedding.positional_embedding.data.copy_(table)
     return net.eval()
@@ -207,7 +211,7 @@ def sam3() -> tuple[Any, Any]:
     tracker.bf16_context.__exit__(None, None, None)
     tracker.load_state_dict(official_weights(net, tracker, SAM3_RULES))
     predictor = model_builder.SAM3InteractiveImagePredictor(tracker, max_hole_area=0)
-    made = KINDS["sam3"].usual
+    made = replace(KINDS["sam3"].usual, resampling="float")  # `Sam3Processor` resizes in 8 bits
     return Sam3Segmenter.from_network(net, made, device="cpu"), predictor
 
 
