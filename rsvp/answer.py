@@ -19,12 +19,8 @@ from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing.answers import LETTERS, ParsedAnswer, choose, parse_answer
-from rsvp.reasoning import (
-    PromptConfig,
-    ReasoningOutput,
-    not_asked,
-    read_query,
-)
+from rsvp.prompt_config import PromptConfig
+from rsvp.reasoning import ReasoningOutput, not_asked
 from rsvp.request import Request
 from rsvp.strategies.base import STRING, array, record
 from rsvp.types import (
@@ -167,7 +163,7 @@ def answer_question(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    question, unknown = read_query(asked.request.query, config.lexicon, config.translator)
+    question, unknown = config.read_query(asked.request.query)
     if unknown or not question:
         return AnswerOutput(not_asked(asked.request.query, unknown, dialogue))
     return _Conversation(asked, question, dialogue, config, segment).run()

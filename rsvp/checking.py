@@ -14,7 +14,7 @@ from rsvp.images import shrink
 from rsvp.masks import mask_to_box
 from rsvp.parsing import ParsedVerdicts, RawTarget, parse_better, parse_verdicts
 from rsvp.parsing.verdicts import ACCEPT, CORRECT, REJECT
-from rsvp.reasoning import PromptConfig
+from rsvp.prompt_config import PromptConfig
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.strategies.base import (

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, get_args, overload
 
 from rsvp import presets
-from rsvp.answer import (
-    DEFAULT_LOOKS,
-    DEFAULT_ZOOM,
-    make_answer_request,
-)
+from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, make_answer_request
 from rsvp.awaitable import awaitable, ordered
 from rsvp.dialogue import Limits
 from rsvp.errors import BadInput, RsvpError
@@ -21,10 +17,7 @@ from rsvp.frames import Frame
 from rsvp.images import ImageSource
 from rsvp.mllm import MLLM
 from rsvp.parts import make_parts
-from rsvp.reasoning import (
-    PromptSettings,
-    make_prompt_config,
-)
+from rsvp.prompt_config import PromptSettings, make_prompt_config
 from rsvp.request import Boxes, BoxLike, Points, make_request
 from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter

@@ -3,74 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from rsvp import prompting, registry
+from rsvp import prompting
 from rsvp.dialogue import ChatRequest, Dialogue
-from rsvp.errors import BadInput, UnparsableReply
-from rsvp.frames import Frame
+from rsvp.errors import UnparsableReply
 from rsvp.hints import hint_prompts, hinted
-from rsvp.lexicon import Lexicon, ReadQuery
-from rsvp.mllm import MLLM, image_familiarity
+from rsvp.mllm import image_familiarity
 from rsvp.phrases import tell_detector
+from rsvp.prompt_config import PromptConfig
 from rsvp.registry import ModelFamily
 from rsvp.request import Request
 from rsvp.segmenters.embedding_cache import EmbeddingCache
-from rsvp.strategies import ChecksPrompt, NeedsSegmenter, Strategy, TakesPhrases, View
-from rsvp.translation import Translator
+from rsvp.strategies import NeedsSegmenter, Strategy, View
 from rsvp.types import Reasoning, Reply, RgbArray, Usage
 from rsvp.views import frame_variables, sent_view
 
-TEMPERATURE = 0.7  # of several sampled replies
 ECHO = "the numbers {} are those of the worked example: give those of the image you were shown"
 NOT_ABSENT = '"{}" is empty, but what the query asks for is in the image: name what fits best'
-
-
-@dataclass(frozen=True, slots=True)
-class PromptConfig:
-    """How a model is asked.
-
-    Attributes:
-        frame: how it writes coordinates.
-        family: what is known of models of its kind.
-        cot: ask for the chain of thought, or for the targets alone.
-        max_reasks: how often to ask again after a reply that cannot be read.
-        lexicon: all words that the model knows, where these are few.
-        target_exists: the query's target is known to be in the image: the model is told so, and
-            asked once more where it finds none.
-        translator: of the queries, where the embedded reasoner is asked in another language.
-        language: of the queries.
-        samples: replies that are asked for at once; several are sampled, and the targets are those
-            that most of them agree on.
-        temperature: of several.
-    """
-
-    frame: Frame
-    family: ModelFamily
-    cot: bool = True
-    max_reasks: int = 2
-    lexicon: Lexicon | None = None
-    target_exists: bool = False
-    translator: Translator | None = None
-    language: str = "en"
-    samples: int = 1
-    temperature: float = TEMPERATURE
-
-    @property
-    def profile(self) -> str:
-        """The profile of `prompts/` to ask with."""
-        profile = self.family.profile
-        return profile + prompting.EXISTS if self.tells_existence else profile
-
-    @property
-    def tells_existence(self) -> bool:
-        """Whether the prompts say that the target exists: the embedded reasoner's cannot."""
-        exists = f"{self.family.profile}{prompting.EXISTS}/system"
-        return self.target_exists and prompting.exists(exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,95 +52,6 @@ class ReasoningOutput:
     shown: RgbArray | None = field(default=None, repr=False, compare=False)
 
 
-class PromptSettings(TypedDict, total=False):
-    """What the caller decides of a `PromptConfig`; see `rsvp.Pipeline`."""
-
-    cot: bool
-    frame: str | Frame | None
-    max_reasks: int
-    target_exists: bool
-    language: str
-    samples: int
-    temperature: float
-
-
-def make_prompt_config(
-    mllm: MLLM | None,
-    strategy: Strategy | None,
-    *,
-    frame: str | Frame | None = None,
-    cot: bool = True,
-    max_reasks: int = 2,
-    target_exists: bool = False,
-    language: str = "en",
-    samples: int = 1,
-    temperature: float = TEMPERATURE,
-) -> PromptConfig:
-    """How the MLLM is asked; BadInput where it cannot be asked so, see `rsvp.Pipeline`."""
-    if mllm is not None and strategy is None:
-        raise BadInput("an MLLM needs a strategy, e.g. rsvp.strategies.boxes.BoxesStrategy()")
-    if max_reasks < 0:
-        raise BadInput(f"max_reasks is 0 or more, found {max_reasks}")
-    if samples < 1 or not 0 < temperature < math.inf:
-        raise BadInput(
-            f"samples is 1 or more, their temperature above 0, found {samples}, {temperature}"
-        )
-    family = registry.family(mllm.model if mllm is not None else "")
-    frame = family.frame if frame is None else frame
-    if isinstance(frame, str):
-        frame = replace(Frame.parse(frame), box_key=family.box_key)
-    lexicon = _lexicon(mllm.model) if mllm is not None and family.lexicon else None
-    translator = _translator(language) if mllm is not None and family.lexicon else None
-    config = PromptConfig(
-        frame, family, cot, max_reasks, lexicon, target_exists, translator, language,
-        samples, temperature,
-    )  # fmt: skip
-    if mllm is not None and strategy is not None:
-        check_prompts(mllm.name, strategy, config)
-    return config
-
-
-def _lexicon(model: str) -> Lexicon | None:
-    """The words that a local model with few of them knows."""
-    folder = registry.embedded_folder("reasoner") if model == "embedded" else Path(model)
-    return Lexicon.load(folder)
-
-
-def _translator(language: str) -> Translator | None:
-    """The translator of the queries that the embedded reasoner is asked; None for English."""
-    if language == "en":
-        return None
-    from rsvp.embedded import languages
-
-    if language not in languages.LANGUAGES:
-        known = ", ".join(languages.LANGUAGES)
-        raise BadInput(f"the embedded reasoner reads {known}, found the language {language!r}")
-    return languages.translator(language)
-
-
-def check_prompts(
-    mllm: str, strategy: Strategy, config: PromptConfig, *, trace: bool = False
-) -> None:
-    """Refuse what the prompts cannot ask for: another grid of the embedded reasoner, say.
-
-    Args:
-        trace: for reasoning paths.
-
-    Raises:
-        BadInput: the strategy has no prompts (the message names those that have some), or they
-            cannot say what it shows.
-    """
-    start, end = _prompt_name(config, "*", trace=trace).split("*")
-    named = [n for n in prompting.names() if n.startswith(start) and n.endswith(end)]
-    known = [name.removeprefix(start).removesuffix(end) for name in named]
-    if strategy.name not in known:
-        raise BadInput(
-            f"{mllm} cannot be asked by the strategy {strategy.name}; it knows {', '.join(known)}"
-        )
-    if isinstance(strategy, ChecksPrompt):
-        strategy.check_prompt(mllm, prompting.load(f"{start}{strategy.name}{end}").text)
-
-
 def propose(
     request: Request,
     dialogue: Dialogue,
@@ -207,7 +70,7 @@ def propose(
     Raises:
         UnparsableReply, BudgetExceeded: see `Dialogue.ask`.
     """
-    query, unknown = read_query(request.query, config.lexicon, config.translator)
+    query, unknown = config.read_query(request.query)
     if unknown or not query:
         return not_asked(request.query, unknown, dialogue, trace=trace)
     image = request.image
@@ -266,7 +129,7 @@ class _Query:
         self.variables = {**frame_variables(view, config.frame), "query": query}
         hints = hint_prompts(request.hint, config.profile)
         self.rgb = hinted(view.rgb, request, hints)
-        names = (*hints, _prompt_name(config, strategy.name, trace=trace))
+        names = (*hints, config.prompt_name(strategy.name, trace=trace))
         text = "\n\n".join(prompting.render(name, **self.variables) for name in names)
         self.first = ChatRequest((self.rgb, text), names, self._schema(config.cot))
         self._examples = prompting.example_numbers(names[-1], self.variables)
@@ -333,17 +196,6 @@ def _doubted(
     return reasoning
 
 
-def read_query(query: str, lexicon: Lexicon | None, translator: Translator | None) -> ReadQuery:
-    """The query as the model is asked it, and the words that have no translation or no meaning."""
-    unknown: tuple[str, ...] = ()
-    if translator is not None:
-        query, unknown = translator.read(query)
-    if lexicon is not None:
-        query, strange = lexicon.read(query)
-        unknown += strange
-    return ReadQuery(query, unknown)
-
-
 def not_asked(
     query: str, unknown: tuple[str, ...], dialogue: Dialogue, *, trace: bool = False
 ) -> ReasoningOutput:
@@ -355,23 +207,3 @@ def not_asked(
         (), (), reason, text, False, unknown_words=unknown, answer="" if trace else None
     )
     return ReasoningOutput(query, reasoning, dialogue.budget.usage, dialogue.prompt_sha256)
-
-
-def _prompt_name(config: PromptConfig, strategy: str, *, trace: bool) -> str:
-    """The name of the prompt that asks by a strategy."""
-    if trace:
-        return f"{config.profile}/trace.{strategy}"
-    return f"{config.profile}/{strategy}.{'cot' if config.cot else 'direct'}"
-
-
-def prompt_names(
-    config: PromptConfig, strategy: Strategy, *, trace: bool = False
-) -> tuple[str, ...]:
-    """The names of all prompts that a query may be asked with, but for hints."""
-    again = "trace" if trace else strategy.name
-    system = "system.trace" if trace else "system"
-    names = [system, _prompt_name(config, strategy.name, trace=trace).partition("/")[2]]
-    names.append(f"reask.{again}")
-    if isinstance(strategy, TakesPhrases) and strategy.ask_phrases:
-        names += ["phrases", "reask.phrases"]
-    return prompting.existing(config.profile, *names)

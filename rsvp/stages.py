@@ -18,14 +18,8 @@ from rsvp.errors import BadInput, RsvpWarning
 from rsvp.images import ImageSource
 from rsvp.mllm import MLLM, check_sparse, is_remote, load
 from rsvp.platform.timer import StageTimer
-from rsvp.reasoning import (
-    PromptConfig,
-    PromptSettings,
-    ReasoningOutput,
-    check_prompts,
-    make_prompt_config,
-    propose,
-)
+from rsvp.prompt_config import PromptConfig, PromptSettings, check_prompts, make_prompt_config
+from rsvp.reasoning import ReasoningOutput, propose
 from rsvp.request import Request, make_request
 from rsvp.result import Answer, Result, Trace
 from rsvp.segmenters import Segmenter

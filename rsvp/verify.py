@@ -16,7 +16,7 @@ from rsvp.dialogue import Dialogue
 from rsvp.errors import BadInput, MLLMFailed, UnparsableReply
 from rsvp.masks import box_iou, mask_iou, mask_to_box
 from rsvp.parsing.verdicts import ACCEPT, REJECT
-from rsvp.reasoning import PromptConfig, read_query
+from rsvp.prompt_config import PromptConfig
 from rsvp.request import Request
 from rsvp.types import Proposal, Reasoning, RoundCost, Target, Verdict
 
@@ -142,7 +142,7 @@ def verify_reasoning(
     is_path = reasoning.answer is not None
     answers = [one.number - 1 for one in reasoning.answer_objects if one.number]
     checked = {i: target for i, target in found.items() if not is_path or i in answers}
-    query, unknown = read_query(request.query, config.lexicon, config.translator)
+    query, unknown = config.read_query(request.query)
     if unknown or not query or not options.rounds or (is_path and not checked):
         return Verified(found)
     checker = MaskChecker(request.image, query, dialogue, config)

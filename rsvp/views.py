@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rsvp import prompting
 from rsvp.frames import Frame, smart_resize
 from rsvp.images import resize
 from rsvp.mllm import MLLM, is_remote
+from rsvp.prompt_config import PromptConfig
 from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies import View
 from rsvp.types import Image
-
-if TYPE_CHECKING:
-    from rsvp.reasoning import PromptConfig
 
 # Pixels up to which no server resizes a picture: the default of transformers' Qwen2-VL image
 # processor, which vLLM, SGLang and DashScope take too where a model's folder says nothing.

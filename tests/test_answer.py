@@ -192,7 +192,7 @@ def test_without_an_mllm_nothing_is_answered() -> None:
 
 
 def embedded(monkeypatch, *lines, lexicon=None):
-    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: lexicon)
+    monkeypatch.setattr("rsvp.prompt_config._lexicon", lambda _: lexicon)
     return pipeline(*lines, model="embedded")
 
 

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dialogue",
         "hints",
         "phrases",
+        "prompt_config",
         "reasoning",
         "views",
         "postprocess",
@@ -72,7 +73,9 @@ BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.segmenters.sam_hq": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    "rsvp.reasoning": {"rsvp.embedded.languages"},  # the tables of the embedded reasoner's queries
+    "rsvp.prompt_config": {
+        "rsvp.embedded.languages"
+    },  # tables of the embedded reasoner
 }
 
 
@@ -168,6 +171,7 @@ def test_backends_import_neither_each_other_nor_does_the_pipeline_import_them() 
         for name in (
             "pipeline",
             "dialogue",
+            "prompt_config",
             "reasoning",
             "views",
             "request",

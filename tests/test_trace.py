@@ -215,7 +215,7 @@ def test_a_segmentation_warns_once_of_what_was_odd() -> None:
 
 
 def embedded(monkeypatch, lexicon, *lines, strategy=None) -> Pipeline:
-    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: lexicon)
+    monkeypatch.setattr("rsvp.prompt_config._lexicon", lambda _: lexicon)
     return pipeline(*lines, model="embedded", strategy=strategy)
 
 

@@ -282,7 +282,7 @@ def test_clear_cases_need_no_call() -> None:
 
 
 def embedded(monkeypatch, *lines, lexicon=None, **options):
-    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: lexicon)
+    monkeypatch.setattr("rsvp.prompt_config._lexicon", lambda _: lexicon)
     return pipeline(*lines, model="embedded", verify=2, **options)
 
 

@@ -20,7 +20,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
 from rsvp.platform.files import parse_json, read_bytes, validate, write_json
-from rsvp.reasoning import prompt_names
+from rsvp.prompt_config import prompt_names
 from rsvp.verify import verify_prompt_names
 
 CONFIG = "config.json"

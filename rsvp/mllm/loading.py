@@ -145,6 +145,34 @@ def generation_settings(model: Any, tokenizer: Any, temperature: float) -> Any:
     return settings
 
 
+def restrict_outputs(model: Any) -> None:
+    """Compute no logits of tokens that may never be written, where these are most of them.
+
+    Their logits are -inf, as `suppress_tokens` makes them; the others do not change. Of the
+    embedded reasoner's vocabulary only a fifteenth can stand in a reply.
+    """
+    import torch
+
+    settings, head = model.generation_config, model.get_output_embeddings()
+    suppressed = set(settings.suppress_tokens or ())
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+        return
+    size = head.out_features
+    allowed = [token for token in range(size) if token not in suppressed]
+    if 2 * len(allowed) > size:
+        return
+    rows = head.weight.detach()[allowed]
+
+    class AllowedLogits(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            logits = hidden.new_full((*hidden.shape[:-1], size), -torch.inf)
+            logits[..., allowed] = hidden @ rows.T
+            return logits
+
+    model.set_output_embeddings(AllowedLogits())
+    settings.suppress_tokens = None
+
+
 def token_ids(value: int | list[int] | None) -> list[int]:
     """The ids of a setting that is one id, several, or none."""
     return [] if value is None else [value] if isinstance(value, int) else list(value)

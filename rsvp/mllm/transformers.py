@@ -335,6 +335,7 @@ class TransformersMLLM:
         context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         threads = 1 if model.device.type == "cpu" and parameters < _SMALL else None
         settings = loading.generation_settings(model, processor.tokenizer, self._temperature)
+        loading.restrict_outputs(model)
         self._loaded = _Loaded(
             model, chat, settings, context_length, threads, familiarity, PrefixCache()
         )

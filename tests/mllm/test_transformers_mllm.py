@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import string
 import subprocess
 import sys
 import threading
@@ -99,6 +100,24 @@ def test_the_reply_equals_plain_transformers(
     assert reply.confidence == pytest.approx(np.mean(probabilities), abs=1e-5)
     assert reply.usage.prompt_tokens == inputs["input_ids"].shape[1]
     assert reply.usage.completion_tokens == len(new)
+
+
+@pytest.mark.parametrize("family", ["florence2", "llava"])
+def test_tokens_that_are_never_written_are_not_computed(
+    folders: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    folder = Path(shutil.copytree(folders[family], tmp_path / family))
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings["suppress_tokens"] = [t for t in range(256) if chr(t) not in string.ascii_lowercase]
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    plain, short = (TransformersMLLM(str(folder), max_tokens=12) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsvp.mllm.loading.restrict_outputs", lambda model: None)
+        plain.load()
+    expected, reply = plain.reply(ask()), short.reply(ask())
+    assert (reply.text, reply.usage) == (expected.text, expected.usage)
+    assert reply.confidence == pytest.approx(expected.confidence, abs=1e-6)
+    assert not isinstance(short._loaded.model.get_output_embeddings(), torch.nn.Linear)
 
 
 @pytest.mark.parametrize("family", MAKERS)

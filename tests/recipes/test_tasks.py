@@ -127,7 +127,7 @@ def test_the_pipeline_asks_as_the_examples_do(monkeypatch: pytest.MonkeyPatch) -
     name = scene.objects[q.targets[0]].category.name
     box = {"targets": [{"label": name, "box": [40, 40, 60, 60]}], "reason": ""}
     replies = [{"reason": "", "look": [name], "answer": None}, box, {"answer": q.answer_text}]
-    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: Lexicon([*lexicon.words, name]))
+    monkeypatch.setattr("rsvp.prompt_config._lexicon", lambda _: Lexicon([*lexicon.words, name]))
     pipe = pipeline(*map(json.dumps, replies), model="embedded")
     found = pipe.answer(scene.rgb, q.text, q.choices)
     assert found.choice == q.answer

@@ -127,7 +127,7 @@ def test_another_detector_is_told_phrases_on_request(ask: bool | None) -> None:
 
 
 def test_a_model_of_few_words_is_asked_what_it_would_look_at(monkeypatch) -> None:
-    monkeypatch.setattr("rsvp.reasoning._lexicon", lambda _: None)
+    monkeypatch.setattr("rsvp.prompt_config._lexicon", lambda _: None)
     finds = Concepts()
     look = '{"reason": "r", "look": ["cup"], "answer": null}'
     pipe = pipeline(look, NOTHING, strategy=MarksStrategy(detector=finds), model="embedded")
