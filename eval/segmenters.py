@@ -146,8 +146,8 @@ def parity(name: str, segmenter: PromptableSegmenter, encoding: Encoding, *, twi
         for one, out in zip(expected, masks, strict=True):
             paste_logits(one, whole, out.shape, out, made.padded)
         off = int((masks != segmenter.masks(encoding, proposals).masks).sum())
-        differ = [float((one - expected).abs().max()) for one in (logits, again)]
-        found.append(Parity(*differ, off, float(expected.std())))
+        ours, own = (float((one - expected).abs().max()) for one in (logits, again))
+        found.append(Parity(ours, own, off, float(expected.std())))
     return worst(found)
 
 
