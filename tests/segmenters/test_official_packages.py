@@ -89,7 +89,8 @@ def assert_alike(segmenter: Any, image: Image, prompt: Proposal, predictor: Any)
 
 def _same_table(net: Any) -> Any:
     """Both tables of position frequencies are one in every real checkpoint."""
-    computed = {key: value.clone() for key, value in net.named_buffers() if "rotary" in key}
+    kept = net.state_dict()
+    computed = {key: value.clone() for key, value in net.named_buffers() if key not in kept}
     randomize(net)
     for name, buffer in net.named_buffers():
         if name.endswith("running_var"):
@@ -101,7 +102,7 @@ def _same_table(net: Any) -> Any:
     return net.eval()
 
 
-HQ_RULES = (
+HQ_RULES: Any = (
     (r"^image_encoder\.", "vision_encoder."),
     (r"\.blocks\.", ".layers."),
     (r"\.o_proj\.", ".out_proj."),
@@ -190,7 +191,7 @@ def sam3() -> tuple[Any, Any]:
     backbone = {
         "model_type": "sam3_vit_model", "hidden_size": width, "intermediate_size": 296,
         "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 1008, "window_size": 24,
-        "pretrain_image_size": 336, "global_attn_indexes": [1],
+        "pretrain_image_size": 336, "global_attn_indexes": [1], "layer_norm_eps": 1e-5,
     }  # fmt: skip
     config = transformers.Sam3TrackerConfig(vision_config={"backbone_config": backbone})
     net = _same_table(transformers.Sam3TrackerModel(config))
