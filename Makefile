@@ -53,7 +53,4 @@ check: $(READY)  ## ruff, strict mypy, generated pages and schemas up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m rsvp.cli.help --check docs/help.md
-	$(BIN)/python -m rsvp.cli.families --check docs/models.md
-	$(BIN)/python -m rsvp.cli.questions --check docs/questions.md
-	$(BIN)/python -m rsvp.cli.schemas --check docs/schemas
+	$(BIN)/python docs/generate.py --check

@@ -88,8 +88,9 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 def as_array(value: Any) -> NDArray[Any] | None:
     """An array, a tensor of any device, or what has `__array__`, as an array; None for all else."""
-    torch = sys.modules.get("torch")  # without it there is no tensor
-    if torch is not None and isinstance(value, torch.Tensor):
+    # Without torch there is no tensor, nor while another thread imports it.
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is not None and isinstance(value, tensor):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray):

@@ -110,6 +110,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "answer": "rsvp.cli.answer:answer",
         "trace": "rsvp.cli.trace:trace",
         "serve": "rsvp.cli.serve:serve",
+        "demo": "rsvp.cli.serve:demo",
         "train": "rsvp.cli.train:train",
         "eval": "rsvp.cli.evaluate:evaluate",
         "score": "rsvp.cli.score:score",

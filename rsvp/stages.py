@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from rsvp import postprocess
 from rsvp.agreement import agree_on
@@ -49,9 +49,9 @@ class Stages:
     ) -> None:
         self._remake: Callable[[], Stages] = functools.partial(
             type(self),
-            mllm,
-            strategy,
-            segmenter,
+            mllm=mllm,
+            strategy=strategy,
+            segmenter=segmenter,
             limits=limits,
             run_limits=run_limits,
             verify=verify,
@@ -80,11 +80,28 @@ class Stages:
 
     def with_verify(self, verify: int | VerifyOptions) -> Self:
         """This pipeline, models and embeddings shared, with other rounds of verification."""
+        return self._changed({"verify": verify}, verify=VerifyOptions.of(verify))
+
+    def with_strategy(self, strategy: Strategy) -> Self:
+        """This pipeline, models and embeddings shared, with another strategy.
+
+        Raises:
+            BadInput: there is no MLLM, or it or the segmenter cannot be used so.
+        """
+        if self.mllm is None:
+            raise BadInput("without an MLLM there is nothing that a strategy could show")
+        check_prompts(self.mllm.name, strategy, self.prompt_config)
+        if isinstance(strategy, NeedsSegmenter):
+            strategy.check_segmenter(self.segmenter)
+        made = {"strategy": strategy}
+        return self._changed(made, strategy=strategy, _strategy_name=strategy.name)
+
+    def _changed(self, made: Mapping[str, Any], **attributes: Any) -> Self:
+        """A copy with other attributes; `made` are the arguments that make it again."""
         remake: Callable[..., Stages] = self._remake
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.verify = VerifyOptions.of(verify)
-        other._remake = functools.partial(remake, verify=verify)
+        other.__dict__.update(self.__dict__ | attributes)
+        other._remake = functools.partial(remake, **made)
         return other
 
     def run(self, request: Request) -> Result:

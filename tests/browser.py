@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +73,39 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, file: Path, width: int, height: int = 900) -> None:
-        """Show a file at a width of so many pixels."""
+    def open(self, page: Path | str, width: int, height: int = 900) -> None:
+        """Show a file, or what is at a URL, at a width of so many pixels."""
+        url = page if isinstance(page, str) else page.as_uri()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
-        self.call("Page.navigate", url=file.as_uri())
-        while self.run("document.readyState + location.protocol") != "completefile:":
-            pass
+        self.call("Page.navigate", url=url)
+        loaded = f"complete{url.partition(':')[0]}:"
+        self.wait(f"document.readyState + location.protocol === '{loaded}'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression on the page."""
-        done = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression on the page; of a promise, what it resolves to."""
+        done = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 30.0) -> None:
+        """Until an expression on the page is true."""
+        end = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < end, script
+            time.sleep(0.02)
 
     def press(self, key: str) -> None:
         """A key, down and up."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key)
 
-    def move(self, x: float, y: float) -> None:
-        """The mouse, to a place in the window."""
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    def move(self, x: float, y: float, kind: str = "mouseMoved") -> None:
+        """The mouse, to a place in the window; or pressed or released there."""
+        held = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **held)
 
     def screenshot(self) -> bytes:
         """The window as PNG."""
@@ -115,6 +127,6 @@ class Browser:
             self.errors.append(str(params["entry"]["text"]))
         elif message.get("method") == "Network.requestWillBeSent":
             url = params["request"]["url"]
-            if not url.startswith(("data:", "file:", "about:")):
+            if not url.startswith(("data:", "file:", "about:", "blob:")):
                 self.requests.append(url)
         return message

@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import struct
+import sys
+import types
 import warnings
 import zlib
 from pathlib import Path
@@ -77,6 +79,12 @@ def test_bytes_hash_like_the_file_and_have_no_path():
         image = load_image(source)
         assert image.path is None
         assert image.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_an_image_is_opened_while_torch_is_imported_elsewhere(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    array = np.zeros((4, 6, 3), np.uint8)
+    assert load_image(array).width == 6
 
 
 def test_a_file_is_opened_once(tmp_path, monkeypatch):

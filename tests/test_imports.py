@@ -73,9 +73,7 @@ BUILT_ON = {
     "rsvp.segmenters.vlsm": {"rsvp.segmenters.sam2"},
     "rsvp.segmenters.sam_hq": {"rsvp.segmenters.sam2"},
     "rsvp.embedded.pictures": {"rsvp.training.data"},
-    "rsvp.prompt_config": {
-        "rsvp.embedded.languages"
-    },  # tables of the embedded reasoner
+    "rsvp.prompt_config": {"rsvp.embedded.languages"},  # tables of the embedded reasoner
 }
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rsvp.errors import UnparsableReply
 from rsvp.parsing import ParsedReply, RawStep, RawTarget, parse_reply
 from rsvp.parsing.lenient_json import BUDGET, OutOfBudgetError
+from rsvp.parsing.partial import steps_so_far
 from rsvp.parsing.search import Scan
 
 DATA = Path(__file__).parent / "data"
@@ -514,3 +515,20 @@ def test_the_reason_comes_with_the_answer_and_not_with_a_remark() -> None:
 def test_a_quoted_yaml_key_is_read() -> None:
     text = '"targets":\n  - label: dog\n    box: [1, 2, 3, 4]'  # raised StopIteration once
     assert parse_reply(text, expect="box").targets == (RawTarget("dog", box=(1, 2, 3, 4)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("", []),
+        ('{"steps": [{"te', []),
+        ('{"steps": [{"text": "A c', ["A c"]),
+        ('{"steps": [{"text": "A \\"c\\"", "boxes": [[1, 2', ['A "c"']),
+        ('{"steps": [{"text": "A"}, {"text": "B\\', ["A", "B"]),
+        ("<think>The user wa", ["The user wa"]),
+        ('<think>So.</think>```json\n{"reason": "It', ["So.", "It"]),
+        ("It stands at [1] on", ["It stands at [1] on"]),
+    ],
+)
+def test_the_steps_of_an_unfinished_reply(text: str, steps: list[str]) -> None:
+    assert steps_so_far(text) == steps

@@ -22,6 +22,7 @@ from rsvp.pipeline import Pipeline
 from rsvp.result import Result
 from rsvp.segmenters.box import BoxSegmenter
 from rsvp.strategies.boxes import BoxesStrategy
+from rsvp.strategies.grid import GridStrategy
 from rsvp.strategies.points import PointsStrategy
 from rsvp.types import Box, Masks, PackedMask
 
@@ -222,6 +223,9 @@ def test_a_pipeline_of_objects_is_pickled_with_them() -> None:
     copy = pickle.loads(pickle.dumps(pipe))
     assert copy.prompt_config == pipe.prompt_config
     assert copy.mllm.name == pipe.mllm.name
+    gridded = pipe.with_strategy(GridStrategy())
+    assert pickle.loads(pickle.dumps(gridded)).strategy.name == "grid"
+    assert (gridded._cache is pipe._cache, pipe.strategy.name) == (True, "boxes")
 
 
 # ------------------------------------------------------------ warnings

@@ -118,16 +118,16 @@ def _add_tools(commands: Any) -> None:
         "--residual-scale", "--strength", type=float, help="of the VLSM, 0 to 1; see VlsmConfig"
     )
     sub = commands.add_parser("sprites", help="build the sprites, or those of another style")
-    sub.set_defaults(run=sprites)
+    sub.set_defaults(run=build_tables)
     sub.add_argument("--style", help="name of the style; by default Noto's, from Debian's packages")
     sub.add_argument("--source", type=Path, help="folder of its SVG, PNG or WebP images")
     sub.add_argument("--out", type=Path, help="the sheet, .webp or .png; by default the package's")
-    for name, run, source in (
-        ("cldr", cldr, "folder of CLDR's annotations"),
-        ("wordnet", wordnet, "folder of index.noun and data.noun"),
+    for name, source in (
+        ("cldr", "folder of CLDR's annotations"),
+        ("wordnet", "folder of index.noun and data.noun"),
     ):
         sub = commands.add_parser(name, help="build words of the scenes")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=build_tables)
         sub.add_argument("--source", type=Path, required=True, help=source)
     sub.add_argument("--word-vectors", type=Path, required=True, help="see reasoner")
     sub = commands.add_parser("familiarity", help="fit what tells scenes from other images")
@@ -144,7 +144,6 @@ def _add_tools(commands: Any) -> None:
 
 
 def train_reasoner(args: argparse.Namespace) -> None:
-    """Train or fine-tune the reasoner."""
     from recipes.embedded import reasoner
     from rsvp.embedded.backgrounds import load_photos
 
@@ -160,7 +159,6 @@ def train_reasoner(args: argparse.Namespace) -> None:
 
 
 def fit_familiarity(args: argparse.Namespace) -> None:
-    """Fit what tells scenes from other images."""
     import torch
 
     from recipes.embedded import familiarity
@@ -175,7 +173,6 @@ def fit_familiarity(args: argparse.Namespace) -> None:
 
 
 def train_segmenter(args: argparse.Namespace) -> None:
-    """Train the segmenter."""
     from recipes.embedded import segmenter
 
     start = None if args.start is None else trained_model(args.start, "segmenter")
@@ -185,7 +182,6 @@ def train_segmenter(args: argparse.Namespace) -> None:
 
 
 def train_vlsm(args: argparse.Namespace) -> None:
-    """Train the VLSM with `rsvp.training`."""
     from recipes.embedded import vlsm
 
     settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
@@ -198,7 +194,6 @@ def train_vlsm(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Train both architectures for the same time."""
     from recipes.embedded import comparison
     from recipes.embedded.reasoner import ReasonerConfig
 
@@ -210,18 +205,22 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def install(args: argparse.Namespace) -> None:
-    """Copy trained models into the package."""
     from recipes.embedded import install as installer
 
     runs = {name: getattr(args, name) for name in installer.EXPORTS}
     installer.install(runs, residual_scale=args.residual_scale)
 
 
-def sprites(args: argparse.Namespace) -> None:
-    """Build the sprites of a style."""
+def build_tables(args: argparse.Namespace) -> None:
+    """Build the sprites, or the words of other languages or of WordNet."""
+    from recipes.embedded import cldr, wordnet
     from recipes.embedded import sprites as builder
 
-    if args.style is None:
+    if args.command == "cldr":
+        cldr.build(args.source)
+    elif args.command == "wordnet":
+        wordnet.build(args.source, args.word_vectors)
+    elif args.style is None:
         builder.build()
     elif args.source is None:
         raise BadInput("--style needs --source, a folder of images")
@@ -229,22 +228,7 @@ def sprites(args: argparse.Namespace) -> None:
         builder.build_style(args.style, args.source, args.out)
 
 
-def wordnet(args: argparse.Namespace) -> None:
-    """Build the descriptions from WordNet."""
-    from recipes.embedded import wordnet as builder
-
-    builder.build(args.source, args.word_vectors)
-
-
-def cldr(args: argparse.Namespace) -> None:
-    """Build the names and keywords of other languages."""
-    from recipes.embedded import cldr as builder
-
-    builder.build(args.source)
-
-
 def curve(args: argparse.Namespace) -> None:
-    """Print evenly spaced rows of a log."""
     from recipes.embedded.loop import read_log
 
     rows = read_log(args.log)

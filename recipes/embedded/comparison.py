@@ -29,10 +29,7 @@ PATCHES = SIZE // PATCH
 
 
 class Qwen3VLTrainer(ReasonerTrainer):
-    """Qwen3-VL instead of Florence2."""
-
     def build(self) -> Any:
-        """The model, with random weights."""
         config = Qwen3VLConfig(
             vision_config={
                 "depth": 6, "hidden_size": 192, "intermediate_size": 768, "num_heads": 6,
@@ -72,7 +69,6 @@ class Qwen3VLTrainer(ReasonerTrainer):
         replies: ReplyTokens,
         attention_targets: Tensor,  # noqa: ARG002  # there is no cross-attention
     ) -> tuple[Tensor, Tensor]:
-        """The language loss, and the (n, cells, WIDTH) states at the image."""
         cells, levels = features
         table = self.model.get_input_embeddings()
         n, before = prompts[0].shape

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,14 +58,6 @@ class Picture(NamedTuple):
 
     objects: Sequence[Instance]
     background: BoolMask | None = None
-
-
-class InstanceSource(Protocol):
-    """A source of objects to train on."""
-
-    def draw(self, rng: Rng, most: int = 1) -> Picture:
-        """A random object and others of its image, at most `most` in all."""
-        ...
 
 
 class PhotoInstances:
@@ -116,7 +108,6 @@ class RenderedInstances:
         self.scenes: list[list[Instance]] = []
 
     def draw(self, rng: Rng, most: int = 1) -> Picture:
-        """A random object and others of its scene; now and then of a new scene."""
         if len(self.scenes) < KEPT or rng.random() < FRESH:
             size = int(self.rng.integers(224, 400))
             scene = render(self.rng, size=size, photos=self.photos, styles=tuple(STYLES))
@@ -129,14 +120,15 @@ class RenderedInstances:
 
 
 def instances_of(scene: Scene) -> list[Instance]:
-    """The objects of a scene, back to front."""
     return [Instance(scene.rgb, o.mask, o.box) for o in scene.objects]
 
 
 def scene_instances(seed: int, n: int) -> Iterator[Instance]:
-    """The objects of n scenes."""
     for scene in scenes(n, seed):
         yield from instances_of(scene)
+
+
+InstanceSource = PhotoInstances | RenderedInstances
 
 
 class View(NamedTuple):
@@ -174,7 +166,6 @@ class ViewBatch:
         return cls(pixels, torch.stack(targets), torch.stack(outside), groups)
 
     def to(self, device: str) -> ViewBatch:
-        """The same on a device."""
         prompts = [group.to(device) for group in self.prompts]
         pixels, targets, outside = (t.to(device) for t in (self.pixels, self.targets, self.outside))
         return ViewBatch(pixels, targets, outside, prompts)
@@ -277,7 +268,6 @@ def window_around(
 
 
 def mirrored(instance: Instance) -> Instance:
-    """The instance with left and right exchanged."""
     width, (x0, y0, x1, y1) = instance.mask.shape[1], instance.box.xyxy
     box = Box(width - x1, y0, width - x0, y1)
     return Instance(instance.rgb[:, ::-1], instance.mask[:, ::-1], box)
@@ -315,7 +305,6 @@ def near_center(instance: Instance, window: Window) -> Any:
 
 
 def _side(instance: Instance) -> float:
-    """The shorter side of the object's box."""
     return min(instance.box.width, instance.box.height)
 
 

@@ -42,6 +42,11 @@ ReadText = Callable[[str], str]
 TaskMaker = Callable[[str, Rng, Sequence[RgbArray], Lexicon | None], "Example"]
 
 
+def cells(value: int) -> NDArray[np.int64]:
+    """(CELLS * CELLS,) the value in every cell."""
+    return np.full(CELLS * CELLS, value, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A prompt and its true reply.
@@ -80,16 +85,12 @@ class Example:
     boxes: NDArray[np.float32]
     turns: list[Turn]
     mark_numbers: NDArray[np.int64] | None = None
-    tag_numbers: NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(CELLS * CELLS, np.int64)
-    )
+    tag_numbers: NDArray[np.int64] = field(default_factory=lambda: cells(0))
     tag_boxes: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((CELLS * CELLS, 4), np.float32)
     )
-    details: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CELLS * CELLS, np.int64))
-    detail_objects: NDArray[np.int64] = field(
-        default_factory=lambda: np.full(CELLS * CELLS, -1, np.int64)
-    )
+    details: NDArray[np.int64] = field(default_factory=lambda: cells(0))
+    detail_objects: NDArray[np.int64] = field(default_factory=lambda: cells(-1))
 
     @property
     def read_objects(self) -> NDArray[np.int64]:
@@ -213,7 +214,7 @@ def photo_example(
     ]
     return Example(
         rgb,
-        np.full(CELLS * CELLS, -1, dtype=np.int64),
+        cells(-1),
         np.zeros(0, dtype=np.int64),
         np.zeros((0, 4), dtype=np.float32),
         [Turn(prompt, [(NOT_UNDERSTOOD, None)], (), (), False) for prompt in prompts],
@@ -281,6 +282,7 @@ def _mark_fields(marked: MarkedScene | None, objects: int) -> dict[str, Any]:
     }
 
 
+@dataclass
 class ExampleBuffer:
     """Examples that are used several times; each draw replaces some of them by new ones.
 
@@ -292,33 +294,27 @@ class ExampleBuffer:
         shares: strategy -> its share of the images.
         styles: of the drawings; each object gets one at random.
         grounds: (H, W, 3) uint8 arrays: backgrounds alone.
+        task_shares: task -> its share of the examples, which `task_example` makes.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        capacity: int,
-        fresh: float,
-        photos: Sequence[RgbArray],
-        queries: int,
-        *,
-        shares: Mapping[str, float] = STRATEGY_SHARES,
-        styles: Sequence[str] = tuple(STYLES),
-        grounds: Sequence[RgbArray] = (),
-        lexicon: Lexicon | None = None,
-        task_shares: Mapping[str, float] | None = None,
-        task_example: TaskMaker | None = None,
-    ) -> None:
-        self.task_shares, self.task_example = task_shares or {}, task_example
-        self.lexicon = lexicon
-        self.rng = np.random.default_rng(seed)
-        self.capacity, self.fresh = capacity, fresh
-        self.photos, self.queries, self.shares = photos, queries, shares
-        self.styles, self.backgrounds = styles, (*photos, *grounds)
+    seed: int
+    capacity: int
+    fresh: float
+    photos: Sequence[RgbArray]
+    queries: int
+    shares: Mapping[str, float] = field(default_factory=lambda: STRATEGY_SHARES)
+    styles: Sequence[str] = tuple(STYLES)
+    grounds: Sequence[RgbArray] = ()
+    lexicon: Lexicon | None = None
+    task_shares: Mapping[str, float] = field(default_factory=dict)
+    task_example: TaskMaker | None = None
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.backgrounds = (*self.photos, *self.grounds)
         self.examples: list[Example] = []
 
     def draw(self, n: int) -> list[Example]:
-        """n examples, new or kept."""
         return [self._draw_one() for _ in range(n)]
 
     def _draw_one(self) -> Example:

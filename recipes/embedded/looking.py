@@ -280,7 +280,6 @@ def _square(picture: NDArray[T]) -> NDArray[T]:
 
 
 def _object(category: Category, mask: BoolMask) -> SceneObject:
-    """The object as a look shows it."""
     box = mask_to_box(mask)
     assert box is not None  # only masks with pixels are asked for
     return SceneObject(category, mask, box, 1.0, None)

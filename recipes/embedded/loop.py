@@ -118,7 +118,6 @@ class Loop:
         self.over = self._stop.reached(self.step)
 
     def reports(self) -> bool:
-        """Whether a row of the log is due."""
         return self.step % self.config.log_every == 0
 
     def report(self, **more: float) -> None:
@@ -160,7 +159,6 @@ class Loop:
 
 
 def read_log(file: Path) -> list[dict[str, str]]:
-    """The rows of a `log.csv`."""
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
 

@@ -86,7 +86,6 @@ def restrict_to_marked(query: Query, numbers: Mapping[int, int]) -> Query | None
 
 
 def _sample_numbers(n: int, rng: np.random.Generator) -> list[int]:
-    """n different numbers."""
     if rng.random() < CONSECUTIVE:
         return list(range(1, n + 1))
     return [int(k) for k in 1 + rng.choice(MOST_MARKS, n, replace=False)]

@@ -40,6 +40,7 @@ from rsvp.platform.files import write_json
 from rsvp.platform.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from rsvp.segmenters.networks import Preprocessing, load_sam2
 from rsvp.segmenters.sam2 import Sam2Segmenter
+from rsvp.training.losses import dice_loss, mask_bce, resized
 from rsvp.types import Image, Proposal
 
 TRAIN_SEED = 2_000_003
@@ -81,19 +82,15 @@ def mask_loss(
         logits: (B, m, h, w); target: (B, MASK_SIZE, MASK_SIZE), 0 to 1.
         outside: (B,), the part of the object outside the view, in pixels of the target.
     """
-    size = (MASK_SIZE, MASK_SIZE)
-    logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-    truth = target[:, None].expand(-1, logits.shape[1], *size)
-    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((2, 3))
-    probability = logits.sigmoid()
-    overlap = (probability * truth).sum((2, 3))
-    dice = 1 - (2 * overlap + 1) / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
+    logits = resized(logits, MASK_SIZE)
+    truth = target[:, None].expand_as(logits)
     with torch.no_grad():
         mask, true_mask = logits > 0, truth > 0.5
         union = (mask | true_mask).sum((2, 3)).clamp(min=1)
         shared = (mask & true_mask).sum((2, 3))
         whole = union if outside is None else union + outside[:, None]
-    return 2 * bce + dice, shared / union, shared / whole
+    loss = 2 * mask_bce(logits, truth) + dice_loss(logits, truth)
+    return loss, shared / union, shared / whole
 
 
 def encode(model: Any, pixels: Tensor) -> list[Tensor]:

@@ -57,7 +57,6 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {  # what the style draws as something
 
 
 def sources() -> tuple[Path, ...]:
-    """The files of the packages."""
     return FONT, ANNOTATIONS, CODE_POINTS
 
 
@@ -141,7 +140,6 @@ def build_style(style: str, source: Path, out: Path | None = None) -> None:
 
 
 def make_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
-    """The sprites in rows of SHEET_COLUMNS."""
     rows = -(-len(tiles) // SHEET_COLUMNS)
     sheet = Image.new("RGBA", (SHEET_COLUMNS * SPRITE_SIZE, rows * SPRITE_SIZE))
     for i, tile in enumerate(tiles):

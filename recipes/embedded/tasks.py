@@ -49,7 +49,6 @@ def task_example(
 
 
 def natural_name(category: Category, rng: Rng) -> str:
-    """What people call a thing."""
     return NATURAL_WORDING.say(category.name, rng)
 
 

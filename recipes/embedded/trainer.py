@@ -86,7 +86,6 @@ class CellTargets:
 
 
 def cell_targets(examples: Sequence[Example], device: str) -> CellTargets:
-    """Collect what the cells of a batch show."""
     owners = torch.from_numpy(np.stack([e.cell_objects for e in examples]))
     rows, cells = (owners >= 0).nonzero(as_tuple=True)
     images, objects = rows.tolist(), owners[rows, cells].tolist()
@@ -169,7 +168,6 @@ class ReasonerTrainer:
         self.turns = TurnEncoder(tokenizer, device)
 
     def build(self) -> Any:
-        """The model, with random weights."""
         image_token: Any = self.tokenizer.convert_tokens_to_ids("<image>")
         return build_model(len(self.tokenizer), image_token)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -29,81 +30,9 @@ MOST_WORDS = 2  # of a noun
 PHRASE_WORDS = range(3, 15)
 HYPONYM = "~"
 
-# Name -> its synsets where they are not the first sense of the name: a word and its sense.
-SENSES: Mapping[str, tuple[str, ...]] = {
-    "banana": ("banana 2",), "pineapple": ("pineapple 2",), "watermelon": ("watermelon 2",),
-    "grapes": ("grape 1",), "red apple": ("apple 1",), "carrot": ("carrot 1", "carrot 3"),
-    "broccoli": ("broccoli 2",), "ear of corn": ("corn 1", "corn 3", "ear 5"),
-    "cucumber": ("cucumber 2",), "hot pepper": ("hot_pepper 2",), "onion": ("onion 1", "onion 3"),
-    "hot dog": ("hot_dog 2", "hot_dog 3"), "cheese wedge": ("cheese 1",),
-    "doughnut": ("doughnut 2",), "lollipop": ("lollipop 2",), "soft ice cream": ("ice_cream 1",),
-    "honey pot": ("honey 1",), "teacup without handle": ("teacup 1", "teacup 2"),
-    "wine glass": ("wineglass 1", "wine 1"), "beer mug": ("beer_mug 1", "beer 1"),
-    "glass of milk": ("milk 1",), "cup with straw": ("soft_drink 1",),
-    "baby bottle": ("feeding_bottle 1",),
-    "kitchen knife": ("knife 1", "knife 2"), "fork and knife": ("cutlery 2",),
-    "chopsticks": ("chopstick 1",), "cow": ("cow 1", "cattle 1"), "tiger": ("tiger 2",),
-    "tropical fish": (), "nesting dolls": (),
-    "rabbit": ("rabbit 1", "hare 1"), "rooster": ("rooster 1",), "octopus": ("octopus 2",),
-    "dolphin": ("dolphin 2",), "blowfish": ("blowfish 2",), "turtle": ("turtle 2",),
-    "honeybee": ("honeybee 1", "bee 1"), "scorpion": ("scorpion 3",), "rose": ("rose 1",),
-    "mushroom": ("mushroom 3",), "potted plant": ("houseplant 1",),
-    "four leaf clover": ("clover 1",), "rocket": ("rocket 1", "spacecraft 1"),
-    "basketball": ("basketball 2",), "american football": ("football 2",),
-    "tennis": ("tennis_racket 1", "tennis_ball 1"), "baseball": ("baseball 2",),
-    "kite": ("kite 3",), "puzzle piece": ("jigsaw_puzzle 1",), "game die": ("die 1",),
-    "balloon": ("balloon 2",), "jeans": ("jean 1",), "socks": ("sock 1",), "gloves": ("glove 2",),
-    "billed cap": ("baseball_cap 1",), "high-heeled shoe": ("pump 3",), "hammer": ("hammer 2",),
-    "wrench": ("wrench 3",), "carpentry saw": ("saw 2",), "television": ("television 3",),
-    "radio": ("radio 2",), "headphone": ("headphone 1", "headset 1"),
-    "sponge": ("sponge 1",), "straight ruler": ("ruler 2",), "hourglass done": ("hourglass 1",),
-    "mantelpiece clock": ("clock 1",), "pill": ("pill 2",),
-}  # fmt: skip
-
-# What WordNet says and people would not, or would of other things too.
-_STOP_NOUNS = """
-    abm; accommodation ladder; accordion door; air thermometer; alligator wrench; ambulance;
-    bagel; ballistic missile; bastard turtle; bath chair; bayonet; bean beetle; beckman
-    thermometer; beef; beef cattle; black bee; black whale; bleu; blue cheese; blush wine;
-    bomber; bow tie; bow-tie; bowie knife; broom palm; bubbly; bulldog wrench; bulldozer;
-    bullock; bun; buttermilk; cabbage tree; canary wine; car door; carriage wrench; cat shark;
-    cellular telephone; champagne; charger; chilly; chocolate milk; cinnamon toast; coco;
-    columbian mammoth; condensed milk; cottage cheese; cougar; cow shark; crab cactus; cracker;
-    cream cheese; crow-bait; crown saw; cruiser; cub shark; cutoff saw; dawn horse; dayton ax;
-    dayton axe; delicious; dent corn; digital clock; dirk; dog biscuit; dog wrench; double-prop;
-    dredging bucket; dress hat; dried milk; dry milk; dun; entire; evaporated milk; fan-jet;
-    feather palm; field magnet; fighting chair; fish duck; fish loaf; flamingo plant; flick
-    knife; flint corn; flint maize; flour corn; flute glass; fortune cookie; four-spot; fox
-    shark; french telephone; funny wagon; gas thermometer; generic; generic wine; german bee;
-    gluten bread; golden delicious; graham bread; grandfather clock; grated cheese; green corn;
-    green onion; guided missile; gypsy cab; hand cheese; handset; hatchback door; hearing dog;
-    hip bath; hock; hook wrench; hot-rod; imperial elephant; imperial mammoth; interceptor;
-    italian bee; ivory palm; jack ladder; jeep; jewish rye; jonathan; jug wine; kamikaze; key
-    palm; killer whale; knee-hi; kris; ladder-back; lady palm; lady tulip; lake duck; large
-    white; leaf-cutter; lemon shark; leopard cat; lower; lower berth; machete; mantua; marriage
-    bed; marsh hare; meat cleaver; meat loaf; mercy seat; metal saw; minivan; monkey ladder;
-    moselle; muffin; munich beer; narrow-body; newfoundland; northern mammoth; one-spot;
-    operating microscope; orange toast; ordinary bicycle; otter hound; oxen; pace car; pacer;
-    pancake turtle; panda car; panther cat; paper knife; pariah dog; patrol car; pay-station;
-    peacock; peacock-throne; pembroke; pie-dog; pilot bread; pilot ladder; pilot whale; pin
-    wrench; pink wine; pinot chardonnay; pinto; plank-bed; platinum thermometer; pocket knife;
-    pole horse; police car; poll parrot; polo-neck; post horse; post-horse; pot cheese; potter
-    bee; powdered milk; prima; process cheese; prowl car; pruning knife; puma; purple clover;
-    purple onion; quark cheese; rat cheese; receiving set; red clover; refrigerator cookie;
-    resistance thermometer; reversing thermometer; rhine wine; ridley; rioja; rogue elephant;
-    rouge plant; rush candle; sam; sari; scaling ladder; scorpion shell; sea ladder; sherry;
-    shiv; side drum; six-spot; skillet bread; slate pencil; slave ant; slave-maker; sleeping
-    capsule; small white; soft corn; soup-fin; sour milk; sparkling wine; spectator pump; spoon
-    bread; spring onion; springing cow; squad car; static magnet; stock car; store cheese; straw
-    wine; string tie; stud mare; surgical knife; suv; swamp hare; swedish rye; system clock;
-    tabor; tail-flower; tanker plane; thatch palm; thatch tree; tiger cat; tonic; trench knife;
-    trolley coach; true cat; tuna; turret clock; twin-prop; upper; upper berth; used-car;
-    varying hare; vigil light; vintage; wall clock; water clock; wedding gown; western ax;
-    western axe; wheel horse; wheelchair; white beer; white burgundy; white tie; white whale;
-    white wine; wide-body; wine bucket; wine palm; wood drake; woolly mammoth; yacht chair;
-    yankee corn; yellow delicious
-"""
-STOP_NOUNS = frozenset(" ".join(_STOP_NOUNS.split()).split("; "))
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+SENSES: Mapping[str, list[str]] = _TABLES["senses"]
+STOP_NOUNS = frozenset(" ".join(_TABLES["stop_nouns"].split()).split("; "))
 STOP_PHRASES = re.compile(
     r"""\b(?:genus|species|various|several|some|numerous|variety|many\s(?:varieties|passengers)|they
         |reeds|pre-columbian|name\sfor|group|breeds|young\sborn|consists|characteristically|melons
@@ -147,7 +76,7 @@ class WordNet:
 
     def of_name(self, name: str) -> list[str]:
         """The offsets of a name's synsets."""
-        senses = SENSES.get(name, (f"{name.replace(' ', '_')} 1",))
+        senses = SENSES.get(name, [f"{name.replace(' ', '_')} 1"])
         pairs = [sense.split() for sense in senses]
         return [self.senses[word][int(number) - 1] for word, number in pairs]
 

@@ -58,7 +58,6 @@ class BatchItem:
 
     @property
     def has_hints(self) -> bool:
-        """Whether the MLLM is told where to look."""
         return self.within is not None or bool(self.exclude)
 
 
@@ -96,7 +95,6 @@ class BatchLine(BaseModel):
     exclude: tuple[_Click, ...] | None = Field(default=None, description="A hint: not these.")
 
     def items(self, folder: Path, queries: Sequence[str]) -> Iterator[BatchItem]:
-        """One item a query."""
         own = [self.query] if isinstance(self.query, str) else self.query
         prompted = self.boxes or self.points
         more = self.model_dump(exclude={"id", "image", "query"})
@@ -167,7 +165,6 @@ _Line = tuple[str, str]  # its place for messages, and its text
 
 
 def _lines(data: bytes, where: str) -> Iterator[_Line]:
-    """The lines that are not empty."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

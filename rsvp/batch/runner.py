@@ -7,8 +7,8 @@ A batch's folder holds `config.json`, `results.jsonl` and what its formats ask f
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rsvp.errors import BadInput
 from rsvp.evaluation import config, records
 from rsvp.evaluation.config import RunDocument
 from rsvp.evaluation.engines.local import Engine, LocalEngine
-from rsvp.evaluation.pending import answer_pending
+from rsvp.evaluation.pending import RecordCounts, answer_pending
 from rsvp.pipeline import Pipeline
 from rsvp.platform.files import locked
 from rsvp.writers.dataset import check_dataset_formats, write_dataset
@@ -42,15 +42,13 @@ class BatchConfig(RunDocument[BatchSettings]):
     """A batch's `config.json`."""
 
 
-class BatchTally:
-    """Counts the records of a batch."""
-
+class BatchTally(RecordCounts):
     model = BatchRecord
 
     def __init__(self, items: Sequence[BatchItem] = ()) -> None:
+        super().__init__()
         self._items = {item.id: item for item in items}
-        self.n = self.tokens = self.no_target = self.images = 0
-        self.causes: Counter[tuple[str, str]] = Counter()  # type and message of the failures
+        self.no_target = 0
         self.begin()
 
     def begin(self) -> None:
@@ -58,19 +56,12 @@ class BatchTally:
         self._before, self._started, self.seconds = self.n, time.monotonic(), 0.0
 
     @property
-    def failed(self) -> int:
-        """How many records are failures."""
-        return self.causes.total()
-
-    @property
     def rate(self) -> float | None:
-        """Queries a second."""
         new = self.n - self._before
         return new / self.seconds if new and self.seconds else None
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """See `rsvp.evaluation.pending.RecordCounts`."""
         return "queries/s", self.rate
 
     def add(self, record: BatchRecord) -> None:
@@ -80,16 +71,15 @@ class BatchTally:
                 f"cannot resume: {record.id!r} was asked {record.asked}, now it is "
                 f"{self._items[record.id].asked}; ask for the same or choose another folder"
             )
-        self.n += 1
+        super().add(record)
         self.seconds = time.monotonic() - self._started
         if record.error is not None:
             self.causes[record.error.type, record.error.message] += 1
         elif record.no_target:
             self.no_target += 1
-        if record.usage is not None:
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
 
 
+@dataclass(eq=False)
 class Batch:
     """A batch; iterating over it runs it and gives each new record once it is written.
 
@@ -119,52 +109,47 @@ class Batch:
         ModelUnavailable, MissingExtra, AccessDenied: no item could be answered.
     """
 
-    def __init__(
-        self,
-        items: Sequence[BatchItem],
-        pipeline: Pipeline,
-        out: str | Path,
-        *,
-        task: Task | None = None,
-        formats: Sequence[str] = (),
-        resume: bool = False,
-        retry_failed: bool = False,
-        concurrency: int | None = None,
-        engine: Engine | None = None,
-        progress: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._items, self._pipeline, self._folder = items, pipeline, Path(out)
-        self._formats = check_dataset_formats(formats)
-        self._resume, self._retry_failed = resume or retry_failed, retry_failed
-        local = LocalEngine(pipeline, concurrency)
-        self._engine, self._in_flight = engine or local, local.in_flight
-        self._progress = progress
-        self._task = task or SegmentTask()
-        self._task.check(pipeline)
-        self._settings = BatchSettings(
-            task=self._task.name,
-            pipeline=self._task.described(pipeline),
-            settings=dict(settings or {}),
-        )
-        self.tally = BatchTally()
-        self.records, self.files = self._folder / RESULTS, list[Path]()
+    items: Sequence[BatchItem]
+    pipeline: Pipeline
+    out: str | Path
+    _: KW_ONLY
+    task: Task = field(default_factory=SegmentTask)
+    formats: Sequence[str] = ()
+    resume: bool = False
+    retry_failed: bool = False
+    concurrency: int | None = None
+    engine: Engine | None = None
+    progress: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.formats = check_dataset_formats(self.formats)
+        self.task.check(self.pipeline)
+        self._local = LocalEngine(self.pipeline, self.concurrency)
+        self._folder = Path(self.out)
+        self.tally, self.files = BatchTally(), list[Path]()
+        self.records = self._folder / RESULTS
 
     def __iter__(self) -> Iterator[BatchRecord]:
-        file, ids = self.records, [item.id for item in self._items]
-        self.tally = BatchTally(self._items)
+        file, ids = self.records, [item.id for item in self.items]
+        self.tally = BatchTally(self.items)
         with locked(self._folder):
-            document = BatchConfig(run=self._settings, environment=config.environment())
-            document.prepare(self._folder, resume=self._resume)
-            if self._retry_failed:
+            run = BatchSettings(
+                task=self.task.name,
+                pipeline=self.task.described(self.pipeline),
+                settings=dict(self.settings),
+            )
+            document = BatchConfig(run=run, environment=config.environment())
+            document.prepare(self._folder, resume=self.resume or self.retry_failed)
+            if self.retry_failed:
                 records.drop_failed(file)
             yield from answer_pending(
-                file, ids, self.tally, self._answer, name="batch", progress=self._progress
+                file, ids, self.tally, self._answer, name="batch", progress=self.progress
             )
             records.keep_records(file, ids)
-            if self._formats:
-                entries = Gathered(file, self._items)
-                self.files = write_dataset(entries, self._folder, self._formats)
+            if self.formats:
+                entries = Gathered(file, self.items)
+                self.files = write_dataset(entries, self._folder, self.formats)
 
     def run(self) -> BatchTally:
         """Run it to its end; what it came to."""
@@ -176,9 +161,10 @@ class Batch:
         """The queries on an image one after the other, so that it is opened and encoded once."""
         first: dict[str, int] = {}
         for index in pending:
-            first.setdefault(self._items[index].image, index)
-        pending.sort(key=lambda index: (first[self._items[index].image], index))
-        kept = 1 if len(first) == len(pending) else self._in_flight
-        self._pipeline.keep_images(kept)
+            first.setdefault(self.items[index].image, index)
+        pending.sort(key=lambda index: (first[self.items[index].image], index))
+        kept = 1 if len(first) == len(pending) else self._local.in_flight
+        self.pipeline.keep_images(kept)
         self.tally.begin()
-        return self._engine(BatchWork(self._items, pending, self._task, kept).opened())
+        answer = self.engine or self._local
+        return answer(BatchWork(self.items, pending, self.task, kept).opened())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rsvp.answer import DEFAULT_LOOKS, DEFAULT_ZOOM, Zoom, make_answer_request
 from rsvp.batch.items import BatchItem
@@ -15,50 +15,26 @@ from rsvp.result import Result
 from rsvp.types import Image
 
 
-class Task(Protocol):
-    """What is asked of the pipeline.
-
-    Attributes:
-        name: as ``--task`` has it.
-        one_stage: stage 1 needs the segmenter too, and its output is the result.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def one_stage(self) -> bool: ...
-
-    def check(self, pipeline: Pipeline) -> None:
-        """BadInput where the pipeline cannot do it."""
-
-    def described(self, pipeline: Pipeline) -> dict[str, Any]:
-        """What decides the records."""
-
-    def reason(
-        self, pipeline: Pipeline, item: BatchItem, image: Image
-    ) -> ReasoningOutput | Result | None:
-        """Stage 1; None where there is nothing to reason, a result where stage 2 is done too."""
-
-
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """`rsvp.pipeline.Pipeline.segment`, or `trace`: the query is then the question."""
+    """`rsvp.pipeline.Pipeline.segment`, or `trace`: the query is then the question.
+
+    Attributes:
+        one_stage: stage 1 needs the segmenter too, and its output is the result.
+    """
 
     trace: bool = False
     one_stage: bool = False
 
     @property
     def name(self) -> str:
-        """The name."""
         return "trace" if self.trace else "segment"
 
     def check(self, pipeline: Pipeline) -> None:
-        """BadInput where a path is asked of an MLLM that cannot give one."""
         if self.trace:
             pipeline.check_traces()
 
     def described(self, pipeline: Pipeline) -> dict[str, Any]:
-        """The pipeline alone."""
         return describe_pipeline(pipeline, trace=self.trace)
 
     def reason(
@@ -89,7 +65,6 @@ class AnswerTask:
     one_stage: bool = True
 
     def check(self, pipeline: Pipeline) -> None:
-        """BadInput where there is no MLLM, or it cannot answer."""
         pipeline.check_answers(Zoom.parse(self.zoom))
 
     def described(self, pipeline: Pipeline) -> dict[str, Any]:
@@ -99,8 +74,12 @@ class AnswerTask:
         return {**found, "prompts": prompts, "zoom": self.zoom, "looks": self.looks}
 
     def reason(self, pipeline: Pipeline, item: BatchItem, image: Image) -> Result:
-        """The whole dialogue."""
         asked = make_answer_request(
             item.request(image), item.choices, zoom=self.zoom, looks=self.looks
         )
         return pipeline.run_answer(asked)
+
+
+Task = SegmentTask | AnswerTask
+"""`check` refuses a pipeline that cannot do it, `described` is what decides the records, `reason`
+is stage 1: None where there is nothing to reason, a result where stage 2 is done too."""

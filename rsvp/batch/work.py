@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsvp.batch.items import BatchItem
 from rsvp.batch.tasks import Task
 from rsvp.evaluation.outcomes import Outcome, catch
-from rsvp.evaluation.records import TokenUsage
 from rsvp.images import load_image
 from rsvp.pipeline import Pipeline
 from rsvp.platform.lru import LRUCache
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result
-from rsvp.types import Image
+from rsvp.types import Image, Usage
 
 
 class BatchError(BaseModel):
@@ -42,11 +41,10 @@ class BatchRecord(BaseModel):
         description="The query or question, and boxes, points, hints and choices if any."
     )
     error: BatchError | None = Field(default=None, description="Only of a failure.")
-    usage: TokenUsage | None = Field(default=None, description="Missing for a failure.")
+    usage: Usage | None = Field(default=None, description="Missing for a failure.")
     no_target: bool | None = Field(default=None, description="Missing but for --task segment.")
 
     def to_dict(self) -> dict[str, Any]:
-        """As the line has it."""
         missing = {name for name in ("error", "usage", "no_target") if getattr(self, name) is None}
         return self.model_dump(exclude=missing)
 
@@ -71,7 +69,6 @@ class _Images:
         self._slots: LRUCache[_Slot] = LRUCache(count)
 
     def open(self, path: str) -> Outcome[Image]:
-        """An image, or why it cannot be opened."""
         with self._lock:
             slot = self._slots.get(path, _Slot)
         with slot.lock:
@@ -99,26 +96,18 @@ class BatchWork:
     images: _Images | None = field(default=None, compare=False)
 
     def portable(self) -> BatchWork:
-        """With paths that hold in other processes."""
         items = [replace(item, image=os.path.abspath(item.image)) for item in self.items]
         return replace(self, items=items, images=None)
 
     def opened(self) -> BatchWork:
-        """With a cache of images."""
         return replace(self, images=_Images(self.kept_images))
 
     def sample(self, index: int) -> BatchItem:
-        """An item."""
         return self.items[index]
 
     def open_image(self, item: BatchItem) -> Outcome[Image]:
-        """Its image, or why there is none."""
         assert self.images is not None
         return self.images.open(item.image)
-
-    def run(self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]) -> Outcome[Result]:
-        """Both stages."""
-        return self.segment(pipeline, item, image, self.reason(pipeline, item, image))
 
     def reason(
         self, pipeline: Pipeline, item: BatchItem, image: Outcome[Image]
@@ -149,7 +138,6 @@ class BatchWork:
         return found
 
     def record(self, item: BatchItem, outcome: Outcome[Result]) -> BatchRecord:
-        """The line of an item."""
         if outcome.value is not None:
             document = outcome.value.to_dict()
             return BatchRecord.model_validate({"id": item.id, "asked": item.asked, **document})
@@ -161,5 +149,4 @@ class BatchWork:
         return BatchRecord.model_validate(failed)
 
     def load(self, record: Any) -> BatchRecord:
-        """A record of another process."""
         return BatchRecord.model_validate(record)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFiles(results.OutputOptions):
-    """With the pictures of the looks."""
-
     formats: results.Formats = "json,overlay,png,looks"
 
 
@@ -60,7 +58,6 @@ def answer(
 
 
 def _print(found: Answer) -> None:
-    """The looks, the answer and the reason."""
     for number, look in enumerate(found.looks, start=1):
         what = f"{number}. closer look at {console.plain(look.query)}"
         if look.no_target:

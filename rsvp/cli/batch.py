@@ -18,43 +18,34 @@ if TYPE_CHECKING:
 TASKS = ("segment", "answer", "trace")
 
 
+Source = opt(
+    "PATH",
+    "A folder, whose images are found in every folder below it; or a file of lines, - "
+    'for standard input: paths, or JSON such as {"image": "a.jpg", "query": "the cup"}.',
+    "--input",
+)
+Query = opt(
+    "TEXT",
+    "What to look for in each image, in any language. May be given several times: the "
+    "image is encoded once.",
+)
+Formats = opt(
+    "LIST",
+    "Beside results.jsonl, one data set of all images: coco (polygons), coco-rle, "
+    "yolo; and files for each image: labelme, index, overlay, png, or a plug-in's.",
+    "--format",
+)
+TaskName = opt("NAME", "What is done: segment; answer or trace: a query is then a question.")
+
+
 @options.grouped
 def batch(
     *,
-    source: Annotated[
-        str,
-        opt(
-            "PATH",
-            "A folder, whose images are found in every folder below it; or a file of lines, - "
-            'for standard input: paths, or JSON such as {"image": "a.jpg", "query": "the cup"}.',
-            "--input",
-        ),
-    ],
-    query: Annotated[
-        list[str] | None,
-        opt(
-            "TEXT",
-            "What to look for in each image, in any language. May be given several times: the "
-            "image is encoded once.",
-        ),
-    ] = None,
+    source: Annotated[str, Source],
+    query: Annotated[list[str] | None, Query] = None,
     out: Annotated[str, opt("DIR", "Where results.jsonl and all else go.")],
-    task: Annotated[
-        str,
-        opt(
-            "NAME",
-            "What is done: segment; answer or trace: a query is then a question.",
-        ),
-    ] = "segment",
-    formats: Annotated[
-        str,
-        opt(
-            "LIST",
-            "Beside results.jsonl, one data set of all images: coco (polygons), coco-rle, "
-            "yolo; and files for each image: labelme, index, overlay, png, or a plug-in's.",
-            "--format",
-        ),
-    ] = "",
+    task: Annotated[str, TaskName] = "segment",
+    formats: Annotated[str, Formats] = "",
     zoom: options.EvalZoom = None,
     looks: options.EvalLooks = None,
     models: options.ReasoningOptions,
@@ -87,18 +78,10 @@ def batch(
     pipeline = make(record=models.record, connect=True)
     whole = chosen_task.one_stage or any(item.has_hints for item in items)
     work = Batch(
-        items,
-        pipeline,
-        out,
-        task=chosen_task,
-        formats=kinds,
-        resume=run.resume,
-        retry_failed=run.retry_failed,
-        concurrency=run.concurrency,
-        engine=run.on_ray(make, pipeline, models, whole=whole),
-        progress=not quiet,
-        settings=models.recorded(preset),
-    )
+        items, pipeline, out, task=chosen_task, formats=kinds, resume=run.resume,
+        retry_failed=run.retry_failed, concurrency=run.concurrency, progress=not quiet,
+        engine=run.on_ray(make, pipeline, models, whole=whole), settings=models.recorded(preset),
+    )  # fmt: skip
     work.run()
     _print(work, as_json=as_json)
     if work.tally.failed:

@@ -30,19 +30,16 @@ def print_out(text: str = "", *, marked: str = "", **style: Any) -> None:
 
 
 def print_err(text: str) -> None:
-    """A line for people, or several, on stderr."""
     if not _quiet:
         print(printable(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """A warning, on stderr."""
     if not _quiet:
         _print_marked("warning:", "yellow", text)
 
 
 def error(text: str) -> None:
-    """An error, on stderr, printed whatever is asked for."""
     _print_marked("error:", "red", text)
 
 

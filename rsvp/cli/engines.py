@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from rsvp.cli.options import PipelineOptions, flag, opt
+from rsvp.cli.options import PipelineOptions, opt, opt_field
 from rsvp.errors import BadInput
 from rsvp.platform.extras import require
 
@@ -23,40 +23,34 @@ Gpus = Annotated[float, opt("X", "With ray: GPUs of each, or a fraction.", min=0
 class RunOptions:
     """How a run of many samples goes on, and what answers them."""
 
-    run_budget: Annotated[
-        str | None,
-        opt(
-            "KEY=VALUE,...",
-            "The same as --budget for the whole run, which ends there; --resume goes on.",
-        ),
-    ] = None
-    resume: Annotated[bool, flag("--resume", "Go on where an earlier run into DIR stopped.")] = (
-        False
+    run_budget: str | None = opt_field(
+        None,
+        "KEY=VALUE,...",
+        "The same as --budget for the whole run, which ends there; --resume goes on.",
     )
-    retry_failed: Annotated[
-        bool, flag("--retry-failed", "Go on, and ask the failed samples again.")
-    ] = False
-    concurrency: Annotated[
-        int | None,
-        opt(
-            "N",
-            "Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
-            "0 runs MLLM and segmenter in turn.",
-            min=0,
-        ),
-    ] = None
-    engine: Annotated[
-        str,
-        opt("NAME", "local (this process), or ray: actor pools on this machine or a cluster."),
-    ] = "local"
-    ray_address: Annotated[
-        str | None,
-        opt("ADDRESS", "With ray: a running cluster, e.g. auto; by default it is started here."),
-    ] = None
-    reasoners: Annotated[int, opt("N", "With ray: actors that ask the MLLM.", min=1)] = 1
+    resume: bool = opt_field(
+        False, None, "Go on where an earlier run into DIR stopped.", "--resume"
+    )
+    retry_failed: bool = opt_field(
+        False, None, "Go on, and ask the failed samples again.", "--retry-failed"
+    )
+    concurrency: int | None = opt_field(
+        None,
+        "N",
+        "Questions to the MLLM at once: 8 by default for a server, 1 for a local model; "
+        "0 runs MLLM and segmenter in turn.",
+        min=0,
+    )
+    engine: str = opt_field(
+        "local", "NAME", "local (this process), or ray: actor pools on this machine or a cluster."
+    )
+    ray_address: str | None = opt_field(
+        None, "ADDRESS", "With ray: a running cluster, e.g. auto; by default it is started here."
+    )
+    reasoners: int = opt_field(1, "N", "With ray: actors that ask the MLLM.", min=1)
     reasoner_cpus: Cpus = 1.0
     reasoner_gpus: Gpus = 0.0
-    segmenters: Annotated[int, opt("N", "With ray: actors that segment.", min=1)] = 1
+    segmenters: int = opt_field(1, "N", "With ray: actors that segment.", min=1)
     segmenter_cpus: Cpus = 1.0
     segmenter_gpus: Gpus = 0.0
 

@@ -19,38 +19,33 @@ if TYPE_CHECKING:
 OWN = ("jsonl", "coco")  # data of one's own, as `rsvp train` names it
 
 
+Name = typer.Argument(
+    metavar="NAME",
+    help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
+    "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
+    "and scenes of --task qa; of reasoning paths: vrt and scenes of --task trace. Left out "
+    "with --recipe, and with your own data.",
+)
+Data = opt(
+    "DIR",
+    "The folder that holds the samples. Your own: jsonl:FILE, or coco:FOLDER with instances.json.",
+)
+RecipeName = opt(
+    "NAME",
+    "The runs of a recipe of eval/ with this --preset, e.g. reasonseg, or one run of "
+    "its, e.g. reasonseg-val-local, in place of NAME, --data and --out; other options "
+    "win over the recipe's.",
+)
+
+
 @options.grouped
 def evaluate(
     *,
     context: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="The benchmark: reasonseg, refcoco, refcoco+, refcocog, grefcoco, seginw, vrt or "
-            "scenes; of questions: vstar, hrbench, mmbench, visulogic, mmvp, pope, hallusionbench "
-            "and scenes of --task qa; of reasoning paths: vrt and scenes of --task trace. Left out "
-            "with --recipe, and with your own data.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        opt(
-            "DIR",
-            "The folder that holds the samples. Your own: jsonl:FILE, or coco:FOLDER with "
-            "instances.json.",
-        ),
-    ] = None,
+    name: Annotated[str | None, Name] = None,
+    data: Annotated[str | None, Data] = None,
     out: Annotated[str | None, opt("DIR", "Where predictions and scores go.")] = None,
-    recipe: Annotated[
-        str | None,
-        opt(
-            "NAME",
-            "The runs of a recipe of eval/ with this --preset, e.g. reasonseg, or one run of "
-            "its, e.g. reasonseg-val-local, in place of NAME, --data and --out; other options "
-            "win over the recipe's.",
-        ),
-    ] = None,
+    recipe: Annotated[str | None, RecipeName] = None,
     models: options.ReasoningOptions,
     protocol: options.Protocol = None,
     split: options.Split = None,
@@ -71,35 +66,20 @@ def evaluate(
     if recipe is not None:
         _run_recipe(context, recipe)
         return
-    from rsvp.evaluation import runner
+    from rsvp.evaluation.runner import Evaluation
 
     name, data, out = _what(name, data, out)
     run.check(models)
-    checked = runner.check(name, protocol, split, data=Path(data), zoom=zoom, looks=looks)[0]
-    preset, make = models.pipeline_maker(
-        run_budget=run.run_budget, target_exists=checked.target_exists(models.target_exists)
-    )
-    dataset = runner.check_start(
-        name, data, out, protocol=protocol, split=split, resume=run.resume or run.retry_failed
-    )
+    evaluation = Evaluation(
+        name, Path(data), Path(out),
+        protocol=protocol, split=split, limit=limit, zoom=zoom, looks=looks, resume=run.resume,
+        retry_failed=run.retry_failed, concurrency=run.concurrency,
+    )  # fmt: skip
+    target_exists = evaluation.benchmark.target_exists(models.target_exists)
+    preset, make = models.pipeline_maker(run.run_budget, target_exists=target_exists)
+    _ = evaluation.dataset  # opened and checked before a model is loaded
     pipeline = make(record=models.record, connect=True)
-    summary = runner.evaluate(
-        name,
-        data,
-        pipeline,
-        out,
-        protocol=protocol,
-        split=split,
-        limit=limit,
-        resume=run.resume,
-        retry_failed=run.retry_failed,
-        concurrency=run.concurrency,
-        engine=run.on_ray(make, pipeline, models),
-        zoom=zoom,
-        looks=looks,
-        settings=models.recorded(preset),
-        dataset=dataset,
-    )
+    summary = evaluation.run(pipeline, run.on_ray(make, pipeline, models), models.recorded(preset))
     _print(summary, preset, as_json=as_json)
 
 

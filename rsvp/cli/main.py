@@ -84,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     is_closed = sys.stdout is None  # by `>&-`
-    _open_closed_streams()
-    _tolerate_any_character()
+    _prepare_streams()
     console.set_quiet(False)
     if is_closed and "--json" in arguments:  # before any work is done for nothing
         return _fail("cannot write the JSON: stdout is closed", USAGE)
@@ -148,17 +147,15 @@ def _discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _open_closed_streams() -> None:
-    """Give the streams that the caller closed to nobody, and never their numbers to a file."""
+def _prepare_streams() -> None:
+    """Give the streams that the caller closed to nobody, and never their numbers to a file.
+
+    A terminal that lacks a character gets an escape instead of a crash.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-
-
-def _tolerate_any_character() -> None:
-    """A terminal that lacks a character gets an escape instead of a crash."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 

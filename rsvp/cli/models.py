@@ -53,10 +53,11 @@ def models(
 
 def _entry(preset: presets.Preset) -> dict[str, Any]:
     missing = presets.missing(preset)
+    mllm = os.environ.get(presets.API_MODEL, "").strip() if preset.mllm is None else preset.mllm
     return {
         "name": preset.name,
         "mllm": preset.mllm,
-        "strategy": preset.strategy_for(_api_model() if preset.mllm is None else preset.mllm),
+        "strategy": preset.strategy_for(mllm),
         "segmenter": preset.segmenter,
         "download_gb": round(preset.download_gb, 2),
         "memory_gb": presets.memory_gb(preset),
@@ -65,10 +66,6 @@ def _entry(preset: presets.Preset) -> dict[str, Any]:
         "runs_here": not missing,
         "missing": missing,
     }
-
-
-def _api_model() -> str:
-    return os.environ.get(presets.API_MODEL, "").strip()
 
 
 def _print(entry: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -38,6 +38,11 @@ def flag(name: str, help_text: str, *more: str) -> Any:
     return opt(None, help_text, name, *more)
 
 
+def opt_field(default: Any, metavar: str | None, help_text: str, *names: str, **more: Any) -> Any:
+    """A field of a dataclass that stands for an option of a command, see `grouped` and `opt`."""
+    return field(default=default, metadata={"option": opt(metavar, help_text, *names, **more)})
+
+
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """A command of a function some of whose parameters are dataclasses.
 
@@ -53,16 +58,19 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             continue
         groups[one.name] = kind
         own = get_type_hints(kind, include_extras=True)
-        for field in fields(kind):
-            default = one.empty if field.default is MISSING else field.default
+        for part in fields(kind):
+            default = one.empty if part.default is MISSING else part.default
+            annotation = own[part.name]
+            if "option" in part.metadata:
+                annotation = Annotated[annotation, part.metadata["option"]]
             parameters.append(
-                inspect.Parameter(field.name, one.kind, default=default, annotation=own[field.name])
+                inspect.Parameter(part.name, one.kind, default=default, annotation=annotation)
             )
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
         made = {
-            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            name: kind(**{part.name: values.pop(part.name) for part in fields(kind)})
             for name, kind in groups.items()
         }
         function(**values, **made)
@@ -98,94 +106,71 @@ Verbose = Annotated[bool, flag("--verbose", "Tell on stderr what is going on.", 
 Quiet = Annotated[bool, flag("--quiet", "Print errors only, and the object of --json.", "-q")]
 
 
-def _preset_names() -> list[str]:  # no lambda: a field's annotation has no names of the module
-    return [*presets.names(), presets.AUTO]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What makes the pipeline that a command asks."""
 
-    preset: Annotated[
-        str,
-        opt(
-            "NAME",
-            "Which models to use; `rsvp models` lists the presets, auto takes the best one that "
-            "can run here now.",
-            envvar="RSVP_PRESET",
-            autocompletion=_preset_names,
-        ),
-    ] = presets.DEFAULT
-    mllm: Annotated[
-        str | None,
-        opt(
-            "SPEC",
-            "Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
-            envvar="RSVP_MLLM",
-        ),
-    ] = None
-    strategy: Annotated[
-        str | None,
-        opt(
-            "NAME",
-            "How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
-            "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
-            "marks:grounding-dino:ID-OR-FOLDER.",
-            envvar="RSVP_STRATEGY",
-        ),
-    ] = None
-    segmenter: Annotated[
-        str | None,
-        opt(
-            "SPEC",
-            "Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
-            "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
-            envvar="RSVP_SEGMENTER",
-        ),
-    ] = None
-    frame: Annotated[
-        str | None,
-        opt(
-            "FRAME",
-            "How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
-            "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
-            envvar="RSVP_FRAME",
-        ),
-    ] = None
-    language: Annotated[
-        str,
-        opt(
-            "CODE",
-            "Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any "
-            "language.",
-        ),
-    ] = "en"
-    option: Annotated[
-        list[str] | None,
-        opt(
-            "KEY=VALUE",
-            "An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
-            "strategy.KEY are the others'. May be given several times.",
-        ),
-    ] = None
-    budget: Annotated[
-        str | None,
-        opt(
-            "KEY=VALUE,...",
-            "How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
-            "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
-            "spent the best result so far counts.",
-            envvar="RSVP_BUDGET",
-        ),
-    ] = None
-    verify: Annotated[
-        int,
-        opt(
-            "N",
-            "Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
-            min=0,
-        ),
-    ] = 0
+    preset: str = opt_field(
+        presets.DEFAULT,
+        "NAME",
+        "Which models to use; `rsvp models` lists the presets, auto takes the best one that "
+        "can run here now.",
+        envvar="RSVP_PRESET",
+        autocompletion=lambda: [*presets.names(), presets.AUTO],
+    )
+    mllm: str | None = opt_field(
+        None,
+        "SPEC",
+        "Another MLLM: openai:MODEL, transformers:ID-OR-FOLDER or replay:FILE.",
+        envvar="RSVP_MLLM",
+    )
+    strategy: str | None = opt_field(
+        None,
+        "NAME",
+        "How the MLLM says where: boxes, grid, grid:ROWSxCOLUMNS, points, points:box, marks "
+        "(the segmenter's own masks) or marks:DETECTOR, e.g. marks:sam3:ID-OR-FOLDER or "
+        "marks:grounding-dino:ID-OR-FOLDER.",
+        envvar="RSVP_STRATEGY",
+    )
+    segmenter: str | None = opt_field(
+        None,
+        "SPEC",
+        "Another segmenter: sam2:ID-OR-FOLDER-OR-FILE.pt, sam3:, edgetam: or sam-hq: with "
+        "ID-OR-FOLDER, vlsm:FOLDER, or box (no network). `docs/models.md` compares them.",
+        envvar="RSVP_SEGMENTER",
+    )
+    frame: str | None = opt_field(
+        None,
+        "FRAME",
+        "How the MLLM writes coordinates, where rsvp guesses wrong: pixels, resized-pixels, "
+        "0-1000, 0-1000-yxyx, 0-1024-yxyx, 0-1 or percent.",
+        envvar="RSVP_FRAME",
+    )
+    language: str = opt_field(
+        "en",
+        "CODE",
+        "Of the query, for the embedded reasoner: en, de, es or zh. Other MLLMs read any language.",
+    )
+    option: list[str] | None = opt_field(
+        None,
+        "KEY=VALUE",
+        "An option of the MLLM's backend, e.g. max_tokens=4096; segmenter.KEY and "
+        "strategy.KEY are the others'. May be given several times.",
+    )
+    budget: str | None = opt_field(
+        None,
+        "KEY=VALUE,...",
+        "How much one answer may cost: calls=N, tokens=N, seconds=X, all of the MLLM, and "
+        "usd=X, with price_in=X and price_out=X, the dollars for a million tokens. Once it is "
+        "spent the best result so far counts.",
+        envvar="RSVP_BUDGET",
+    )
+    verify: int = opt_field(
+        0,
+        "N",
+        "Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each.",
+        min=0,
+    )
 
     def pipeline_maker(
         self, run_budget: str | None = None, **settings: Any
@@ -222,28 +207,24 @@ class ModelOptions:
 class PipelineOptions(ModelOptions):
     """What makes the pipeline, where the command line says all that is asked of it."""
 
-    verify_all: Annotated[
-        bool,
-        flag(
-            "--verify-all",
-            "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
-        ),
-    ] = False
-    target_exists: Annotated[
-        bool | None,
-        flag(
-            "--target-exists/--target-may-be-absent",
-            "Tell the MLLM that every query's target is in its image, and ask once more where it "
-            "finds none.",
-        ),
-    ] = None
-    record: Annotated[
-        str | None,
-        opt(
-            "FILE",
-            "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
-        ),
-    ] = None
+    verify_all: bool = opt_field(
+        False,
+        None,
+        "With --verify: ask about clear cases too, which the segmenter's scores would decide.",
+        "--verify-all",
+    )
+    target_exists: bool | None = opt_field(
+        None,
+        None,
+        "Tell the MLLM that every query's target is in its image, and ask once more where it "
+        "finds none.",
+        "--target-exists/--target-may-be-absent",
+    )
+    record: str | None = opt_field(
+        None,
+        "FILE",
+        "Append the MLLM's replies to FILE, for --mllm replay:FILE to repeat them offline.",
+    )
 
     def _asking(self) -> dict[str, Any]:
         return {
@@ -261,17 +242,15 @@ class PipelineOptions(ModelOptions):
 class ReasoningOptions(PipelineOptions):
     """What makes the pipeline, where the MLLM is asked for the targets of a query."""
 
-    no_cot: Annotated[
-        bool, flag("--no-cot", "Ask for the targets alone, without a chain of thought.")
-    ] = False
-    samples: Annotated[
-        str,
-        opt(
-            "K[:T]",
-            "Ask K times at the temperature T (0.7) and take the targets that most replies agree "
-            "on; their share is the score.",
-        ),
-    ] = "1"
+    no_cot: bool = opt_field(
+        False, None, "Ask for the targets alone, without a chain of thought.", "--no-cot"
+    )
+    samples: str = opt_field(
+        "1",
+        "K[:T]",
+        "Ask K times at the temperature T (0.7) and take the targets that most replies agree "
+        "on; their share is the score.",
+    )
 
     def _asking(self) -> dict[str, Any]:
         sampling = checking(self.verify, self.verify_all, self.samples)
@@ -286,7 +265,6 @@ def single(name: str, values: Sequence[str]) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """The names of a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

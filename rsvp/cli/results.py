@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from rsvp import presets, registry
 from rsvp.cli import console, options
-from rsvp.cli.options import opt
+from rsvp.cli.options import opt, opt_field
 from rsvp.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,52 +46,42 @@ Question = Annotated[list[str], opt("TEXT", "In any language.")]
 class PromptOptions:
     """The user's own boxes and points."""
 
-    box: Annotated[
-        list[str] | None,
-        opt(
-            "X0,Y0,X1,Y1",
-            "A target's box in pixels; no MLLM is asked. May be given several times.",
-        ),
-    ] = None
-    point: Annotated[
-        list[str] | None,
-        opt(
-            "X,Y",
-            "A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
-            "mean one target.",
-        ),
-    ] = None
+    box: list[str] | None = opt_field(
+        None,
+        "X0,Y0,X1,Y1",
+        "A target's box in pixels; no MLLM is asked. May be given several times.",
+    )
+    point: list[str] | None = opt_field(
+        None,
+        "X,Y",
+        "A pixel of the target (X,Y,0: not of it); no MLLM is asked. All points together "
+        "mean one target.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HintOptions:
     """The user's hints for the MLLM."""
 
-    within: Annotated[
-        str | None,
-        opt(
-            "X0,Y0,X1,Y1",
-            "A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
-        ),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        opt(
-            "X,Y",
-            "A hint for the MLLM: the thing at this pixel is not meant. May be given several "
-            "times.",
-        ),
-    ] = None
+    within: str | None = opt_field(
+        None,
+        "X0,Y0,X1,Y1",
+        "A hint for the MLLM, which is asked all the same: only what lies in this box counts.",
+    )
+    exclude: list[str] | None = opt_field(
+        None,
+        "X,Y",
+        "A hint for the MLLM: the thing at this pixel is not meant. May be given several times.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where the result goes, and what is printed."""
 
-    out: Annotated[
-        str | None,
-        opt("DIR", "Where the files go. Without it: rsvp-out, or nowhere with --json."),
-    ] = None
+    out: str | None = opt_field(
+        None, "DIR", "Where the files go. Without it: rsvp-out, or nowhere with --json."
+    )
     formats: Formats = "json,overlay,png"
     as_json: options.AsJson = False
     quiet: options.Quiet = False
@@ -137,7 +127,9 @@ class OneImage:
             console.as_json(found.to_dict())
         else:
             show(found)
-            _print_written(written)
+            if written:  # of numbered pictures only the folder is named
+                shown = dict.fromkeys(str(p.parent if p.stem.isdecimal() else p) for p in written)
+                console.print_out(f"\nwritten: {', '.join(map(console.plain, shown))}")
         _warn(found, self._preset)
 
 
@@ -167,7 +159,6 @@ def _folder(out: str | None, as_json: bool) -> Path | None:
 
 
 def pixels(box: Box) -> str:
-    """A box in whole pixels."""
     return ",".join(f"{value:.0f}" for value in box.xyxy)
 
 
@@ -179,14 +170,6 @@ def print_verdicts(result: Result) -> None:
             name = console.plain(one.label) or f"target {one.target}"
             why = f": {console.plain(one.reason)}" if one.reason else ""
             console.print_out(f"round {one.round}: {name} {done[one.verdict]}{why}")
-
-
-def _print_written(paths: Sequence[Path]) -> None:
-    """Every file that was written, but of numbered pictures only the folder."""
-    if paths:
-        shown = dict.fromkeys(str(p.parent if p.stem.isdecimal() else p) for p in paths)
-        console.print_out()
-        console.print_out(f"written: {', '.join(map(console.plain, shown))}")
 
 
 def _warn(result: Result, preset: presets.Preset) -> None:

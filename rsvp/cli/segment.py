@@ -66,7 +66,6 @@ def segment(
 
 
 def _print(result: Result) -> None:
-    """The steps and the targets; first of all that there is no answer, where that is so."""
     if result.unanswered:
         console.print_out(marked=result.unanswered, fg="yellow")
     for number, step in enumerate(result.reasoning.steps, start=1):

@@ -1,4 +1,4 @@
-"""`rsvp serve`: the pipeline as an HTTP server, for programs and annotation tools."""
+"""`rsvp serve` and `rsvp demo`: the pipeline as an HTTP server, for programs and for a browser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from rsvp.cli import console, options, settings
@@ -13,18 +14,20 @@ from rsvp.cli.options import flag, opt
 from rsvp.errors import BadInput, printable
 from rsvp.platform.extras import require
 
+LOOPBACK = "127.0.0.1"
+Host = Annotated[str, opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")]
+TokenFile = Annotated[
+    str | None,
+    opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}."),
+]
+
 
 @options.grouped
 def serve(
     *,
-    host: Annotated[
-        str, opt("ADDRESS", "Where to listen. Beyond this machine only with a token.")
-    ] = "127.0.0.1",
+    host: Host = LOOPBACK,
     port: Annotated[int, opt("N", "0: any free one.", min=0, max=65535)] = 8000,
-    token_file: Annotated[
-        str | None,
-        opt("FILE", f"Holds the token that requests must bring; or set {settings.TOKEN}."),
-    ] = None,
+    token_file: TokenFile = None,
     label_studio: Annotated[
         str | None,
         opt(
@@ -51,12 +54,68 @@ def serve(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Answer requests over HTTP: the JSON API, X-AnyLabeling and Label Studio.
+    """Answer requests over HTTP: the JSON API, X-AnyLabeling, Label Studio, and the page of `demo`.
 
     One pipeline is in memory for all. The log, a line of JSON a request, goes to stderr; it holds
     no images and no keys. Ctrl-C or SIGTERM ends it when the requests under way are done.
     """
     options.begin(verbose=verbose, debug=debug, quiet=quiet)
+    _serve(
+        models,
+        (host, port, token_file),
+        "rsvp serves {} (docs: /docs)",
+        concurrency,
+        log=not quiet,
+        log_queries=log_queries,
+        label_studio=label_studio,
+        limits={
+            "bytes": round(max_mb * 1e6),
+            "pixels": round(max_megapixels * 1e6),
+            "seconds": timeout,
+            "waiting": waiting,
+        },
+    )
+
+
+@options.grouped
+def demo(
+    *,
+    host: Host = LOOPBACK,
+    port: Annotated[int, opt("N", "0: any free one.", min=0, max=65535)] = 7860,
+    token_file: TokenFile = None,
+    models: options.PipelineOptions,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show a web page on which to ask about images, draw boxes and see the masks.
+
+    It is the server of `rsvp serve`, which has the page, too: Ctrl-C ends it. --verbose logs the
+    requests.
+    """
+    options.begin(verbose=verbose, debug=debug, quiet=quiet)
+    _serve(models, (host, port, token_file), "Open {} in a browser", log=verbose)
+
+
+def _serve(
+    models: options.PipelineOptions,
+    where: tuple[str, int, str | None],
+    said: str,
+    concurrency: int | None = None,
+    *,
+    log: bool,
+    log_queries: bool = False,
+    label_studio: str | None = None,
+    limits: Mapping[str, Any] | None = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        where: host, port, and the file of the token.
+        said: what is printed when it listens; {} stands for the URL.
+        log: every request.
+        limits: of `ServeLimits`.
+    """
     for module in ("fastapi", "uvicorn", "python_multipart"):
         require(module, "serve", "rsvp serve")
     from rsvp.mllm import is_remote
@@ -64,6 +123,7 @@ def serve(
     from rsvp.serving.label_studio import Uploads
     from rsvp.serving.limits import ServeLimits, is_loopback
 
+    host, port, token_file = where
     token = _token(token_file)
     if not token and not is_loopback(host):
         raise BadInput(
@@ -75,20 +135,14 @@ def serve(
     with bound:
         pipeline = make(record=models.record, connect=True)
         running = concurrency or (8 if is_remote(pipeline.mllm) else 1)
-        limits = ServeLimits(
-            bytes=round(max_mb * 1e6),
-            pixels=round(max_megapixels * 1e6),
-            seconds=timeout,
-            waiting=waiting,
-            running=running,
-        )
-        app = make_app(pipeline, limits, token=token, log_queries=log_queries, uploads=uploads)
+        bounds = ServeLimits(running=running, **(limits or {}))
+        app = make_app(pipeline, bounds, token=token, log_queries=log_queries, uploads=uploads)
         bound.listen(128)
         shown = f"[{host}]" if ":" in host else host
-        console.print_err(f"rsvp serves http://{shown}:{bound.getsockname()[1]} (docs: /docs)")
-        if not quiet:
-            logging.getLogger("rsvp.serving").setLevel(logging.INFO)
-        _run(app, bound, timeout)
+        console.print_err(said.format(f"http://{shown}:{bound.getsockname()[1]}"))
+        level = logging.INFO if log else logging.WARNING
+        logging.getLogger("rsvp.serving").setLevel(level)
+        _run(app, bound, bounds.seconds)
 
 
 def _token(file: str | None) -> str:

@@ -35,7 +35,6 @@ TOKEN = "RSVP_TOKEN"  # of `rsvp serve`; never shown
 
 
 def path() -> Path:
-    """Where the file is looked for."""
     named = os.environ.get(FILE, "").strip()
     return Path(named) if named else Path(typer.get_app_dir("rsvp"), "config.toml")
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceFiles(results.OutputOptions):
-    """With the page that replays the path."""
-
     formats: results.Formats = "json,overlay,png,html"
 
 
@@ -44,7 +42,6 @@ def trace(
 
 
 def _print(found: Trace) -> None:
-    """The steps, the answer, the objects by number, and what it cost."""
     from rsvp.parsing.mentions import numbered
 
     for number, step in enumerate(found.path, start=1):

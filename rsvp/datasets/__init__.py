@@ -1,15 +1,16 @@
 """Files -> samples, for training and evaluation alike. A reader answers: how many, and give one.
 
-This module has the samples, what every reader offers, and the base of the built-in readers.
+This module has the samples and the base of the readers.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -101,50 +102,19 @@ def unite(
     return union, tuple(objects)
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """A benchmark's reader, made from its folder.
+MAX_ID = 1000  # characters
+
+
+class BaseDataset(ABC):
+    """A benchmark's reader: numbered samples with unique ids, made from its folder.
 
     Opening it checks the annotations without decoding an image; its BadInput is one line with the
     file and the id. Where the annotations hold the size of an image, the image file may be missing:
     `check_images` says so before a run starts.
 
-    Attributes:
-        digest: hex digest of the annotations; another one means other truth.
-    """
-
-    digest: str
-
-    def __len__(self) -> int:
-        """How many samples there are."""
-
-    def sample_id(self, index: int) -> str:
-        """The id of a sample, without decoding its masks."""
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, 0 to len - 1; IndexError beyond."""
-
-    def check_images(self) -> None:
-        """Raise BadInput, with the annotations and the id, for the first missing image file."""
-
-
-@runtime_checkable
-class ByImage(Protocol):
-    """A reader that has several samples of an image, and can group them without reading any."""
-
-    def image_key(self, index: int) -> str:
-        """The same for samples of the same image."""
-
-
-MAX_ID = 1000  # characters
-
-
-class BaseDataset:
-    """Numbered samples with unique ids, see `Dataset`. A subclass adds ``__getitem__``.
-
     Args:
         file: the annotations, a file or a folder; error messages begin with it.
-        digest: hex digest of the annotations.
+        digest: hex digest of the annotations; another one means other truth.
         ids: of all samples.
 
     Raises:
@@ -167,7 +137,16 @@ class BaseDataset:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @abstractmethod
+    def __getitem__(self, index: int) -> Any:
+        """Sample `index`, 0 to len - 1; IndexError beyond."""
+
     def sample_id(self, index: int) -> str:
+        """The id of a sample, without decoding its masks."""
+        return self._ids[index]
+
+    def image_key(self, index: int) -> str:
+        """The same for samples of the same image, where the annotations tell."""
         return self._ids[index]
 
     def image_file(self, index: int) -> Path | None:  # noqa: ARG002
@@ -175,6 +154,7 @@ class BaseDataset:
         return None
 
     def check_images(self) -> None:
+        """Raise BadInput, with the annotations and the id, for the first missing image file."""
         found: set[Path] = set()
         for index, sample_id in enumerate(self._ids):
             file = self.image_file(index)
@@ -190,6 +170,15 @@ def digest_files(files: Iterable[tuple[str, bytes]]) -> str:
     for name, data in files:
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, offset in bytes, line) of each line that is not blank."""
+    offset = 0
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield number, offset, line
+        offset += len(line)
 
 
 def check_size(size: tuple[int, int], where: str) -> None:

@@ -231,7 +231,6 @@ class CocoDataset(BaseDataset):
         super().__init__(file, digest, [f"{image}/{category}" for image, category in self._pairs])
 
     def image_key(self, index: int) -> str:
-        """The id of a sample's image."""
         return str(self._pairs[index][0])
 
     def image_file(self, index: int) -> Path:

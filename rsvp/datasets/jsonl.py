@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rsvp.datasets import BaseDataset, Sample, inside, mask_size, unite
+from rsvp.datasets import BaseDataset, Sample, inside, mask_size, numbered_lines, unite
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.errors import BadInput
 from rsvp.images import image_size
@@ -43,21 +43,17 @@ class JsonlDataset(BaseDataset):
         ids: list[str] = []
         self._image_names: list[str] = []
         self._lines: list[tuple[int, int]] = []  # (line number, offset)
-        digest = hashlib.sha256()
-        offset = 0
         with readable(file), file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                digest.update(line)
-                if line.strip():
-                    entry = _checked(line, file, number)
-                    ids.append(entry.id)
-                    self._image_names.append(entry.image)
-                    self._lines.append((number, offset))
-                offset += len(line)
-        super().__init__(file, digest.hexdigest(), ids)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            for number, offset, line in numbered_lines(stream):
+                entry = _checked(line, file, number)
+                ids.append(entry.id)
+                self._image_names.append(entry.image)
+                self._lines.append((number, offset))
+        super().__init__(file, digest, ids)
 
     def image_key(self, index: int) -> str:
-        """The name of a sample's image, as its line has it."""
         return self._image_names[index]
 
     def image_file(self, index: int) -> Path:

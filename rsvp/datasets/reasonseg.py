@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsvp.datasets import BaseDataset, Dataset, Sample, digest_files, unite
+from rsvp.datasets import BaseDataset, Sample, digest_files, unite
 from rsvp.datasets.annotations import AnnotationModel
 from rsvp.datasets.tables import ParquetTable, find_parquet, optional_texts, packed_image
 from rsvp.errors import BadInput, MissingExtra
@@ -45,7 +45,7 @@ _MAX_COORDINATE = 1_000_000  # OpenCV walks every line of a polygon, also outsid
 _MAX_SHAPES = np.iinfo(np.uint16).max
 
 
-def open_reasonseg(folder: str | Path, *, split: str | None = None) -> Dataset:
+def open_reasonseg(folder: str | Path, *, split: str | None = None) -> BaseDataset:
     """The samples of one split, in the order of their file names (in a mirror: of its rows).
 
     Args:

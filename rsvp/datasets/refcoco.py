@@ -141,7 +141,6 @@ class RefCocoDataset(BaseDataset):
         super().__init__(refs, digest, [str(phrase.sentence_id) for phrase in self._phrases])
 
     def image_key(self, index: int) -> str:
-        """The id of a sample's image."""
         return str(self._phrases[index].image_id)
 
     def image_file(self, index: int) -> Path:

@@ -128,9 +128,7 @@ class _Samples(BaseDataset):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        document, file, digest = _read(self.folder)
-        scenes = [_checked(one, n, file, self.model) for n, one in enumerate(document.scenes)]
-        self._samples = [(scene, one) for scene in scenes for one in getattr(scene, self.asked)]
+        self._samples, file, digest = _asked(self.folder, self.model, self.asked)
         super().__init__(file, digest, [one.id for _, one in self._samples])
 
     def image_file(self, index: int) -> Path:
@@ -148,8 +146,6 @@ class _Samples(BaseDataset):
 
 
 class SceneDataset(_Samples):
-    """The samples of a folder of rendered scenes."""
-
     model, asked = _SceneEntry, "queries"
 
     def __getitem__(self, index: int) -> Sample:
@@ -169,18 +165,15 @@ class SceneQuestionDataset(QuestionDataset):
     has_true_looks = True
 
     def __init__(self, folder: str | Path) -> None:
-        document, file, digest = _read(Path(folder))
-        self._scenes, entries = list[tuple[_QaSceneEntry, _SceneQuestionEntry]](), list[Entry]()
-        for number, one in enumerate(document.scenes):
-            scene = _checked(one, number, file, _QaSceneEntry)
-            for q in scene.questions:
-                if q.answer >= len(q.choices):
-                    raise BadInput(f"{file}: {q.id}: answer {q.answer} of {len(q.choices)} choices")
-                tag = "needs_look" if q.needs_look else "seen_at_once"
-                choices, right = tuple(q.choices), LETTERS[q.answer]
-                question = Question(q.id, None, q.text, choices, right, q.kind, tags=(tag,))
-                entries.append((question, Path(folder) / scene.image))
-                self._scenes.append((scene, q))
+        self._scenes, file, digest = _asked(Path(folder), _QaSceneEntry, "questions")
+        entries = list[Entry]()
+        for scene, q in self._scenes:
+            if q.answer >= len(q.choices):
+                raise BadInput(f"{file}: {q.id}: answer {q.answer} of {len(q.choices)} choices")
+            tag = "needs_look" if q.needs_look else "seen_at_once"
+            choices, right = tuple(q.choices), LETTERS[q.answer]
+            question = Question(q.id, None, q.text, choices, right, q.kind, tags=(tag,))
+            entries.append((question, Path(folder) / scene.image))
         super().__init__(entries, digest, file)
 
     def true_looks(self, index: int) -> tuple[GroundTruthObject, ...]:
@@ -241,6 +234,13 @@ def _read(folder: Path) -> tuple[_SceneFile, Path, str]:
             "render the scenes again"
         )
     return document, file, hashlib.sha256(data).hexdigest()
+
+
+def _asked(folder: Path, model: type[S], name: str) -> tuple[list[tuple[S, Any]], Path, str]:
+    """What is asked about each scene, in pairs with it; `scenes.json`, and its SHA-256."""
+    document, file, digest = _read(folder)
+    scenes = [_checked(one, number, file, model) for number, one in enumerate(document.scenes)]
+    return [(scene, one) for scene in scenes for one in getattr(scene, name)], file, digest
 
 
 def _objects(

@@ -248,13 +248,11 @@ class TsvTable:
         return len(self._spans)
 
     def texts(self, name: str) -> list[str]:
-        """A column as stripped text."""
         if name not in self.columns or name == IMAGE:
             raise BadInput(f"{self.file}: no column {name!r}; found {', '.join(self.columns)}")
         return self._texts.get(name, [])
 
     def image(self, row: int) -> bytes:
-        """The encoded image of a row."""
         where = f"{self.file}: row {row}"
         if IMAGE not in self.columns:
             raise BadInput(f"{self.file}: no column {IMAGE!r}")

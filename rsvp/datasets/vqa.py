@@ -12,7 +12,7 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,8 +48,7 @@ class Question:
         options: what A, B, C … stand for; none for a yes-or-no question.
         answer: the right letter, or "yes" or "no"; None where the benchmark keeps it secret.
         kind: the benchmark's own class of questions, by which scores are also reported.
-        group: the keys of the groups that only count together; their meaning depends on the
-            benchmark.
+        group: keys of the groups that only count together, as the benchmark has them.
         tags: further groups by which scores are reported.
     """
 
@@ -70,6 +69,7 @@ class Question:
 
 QuestionImage = Path | Callable[[], bytes] | None
 Entry = tuple[Question, QuestionImage]
+Row = tuple[Any, str]  # a document, and how errors name it
 Fields = tuple[list[str], dict[str, Any]]  # the files that an image may be, what a Question has
 
 
@@ -77,7 +77,6 @@ class QuestionDataset(BaseDataset):
     """The questions of a benchmark.
 
     Attributes:
-        digest: SHA-256 of the questions' files.
         questions: all of them, without their images.
         has_true_looks: whether `true_looks` knows what questions are about.
     """
@@ -133,7 +132,7 @@ class _VstarLine(AnnotationModel):
 
 
 class _VstarFile(AnnotationModel):
-    # ``<kind>/<name>.json``; the first option is the right one
+    # ``<kind>/<name>.json``; the first option is the right one, so they are shuffled by the id
     question: str
     options: Annotated[list[str], Field(min_length=2, max_length=len(LETTERS))]
 
@@ -186,7 +185,6 @@ class _PopeLine(AnnotationModel):
 class _MmvpRow(AnnotationModel):
     # A row of ``Questions.csv``; the options are (a), (b), … in one text
     model_config = ConfigDict(str_strip_whitespace=True)
-
     # "lndex" with a small L is what public copies of the file have.
     index: Annotated[
         str, Field(validation_alias=AliasChoices("Index", "lndex"), pattern="^[0-9]{1,9}$")
@@ -236,32 +234,23 @@ class _HallusionEntry(AnnotationModel):
 
 
 def vstar(folder: str | Path) -> QuestionDataset:
-    """V*Bench: ``test_questions.jsonl``, else ``<kind>/*.json`` beside the images.
-
-    In the single files the first option is the right one; the options are shuffled, by the id.
-    """
+    """V*Bench: ``test_questions.jsonl``, else ``<kind>/*.json``, whose options are shuffled."""
     root = Path(folder)
     listed = root / "test_questions.jsonl"
     if listed.is_file():
-        data = read_bytes(listed)
-        entries = _entries(_VstarLine, _json_lines(data, listed), root)
-        return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), listed)
-    files = sorted(root.glob("*/*.json"))
-    found = {f.relative_to(root).with_suffix("").as_posix(): read_bytes(f) for f in files}
-    single: list[Entry] = []
-    for file, (name, data) in zip(files, found.items(), strict=True):
-        where = str(file)
-        single += _entries(_VstarFile, [(parse_json(data, where), where)], root, name)
-    return QuestionDataset(single, digest_files(found.items()), root)
+        return _one_file(_VstarLine, listed, _json_lines)
+    found, single = list[tuple[str, bytes]](), list[Entry]()
+    for file in sorted(root.glob("*/*.json")):
+        name, data = file.relative_to(root).with_suffix("").as_posix(), read_bytes(file)
+        found.append((name, data))
+        single += _entries(_VstarFile, [(parse_json(data, str(file)), str(file))], root, name)
+    return QuestionDataset(single, digest_files(found), root)
 
 
 def visulogic(folder: str | Path) -> QuestionDataset:
     """VisuLogic: ``data.jsonl`` and ``images/``; the options are A to D, kind is the tag."""
-    root = Path(folder)
-    file = root / "data.jsonl" if root.is_dir() else root
-    data = read_bytes(file)
-    entries = _entries(_VisuLogicLine, _json_lines(data, file), file.parent)
-    return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
+    file = Path(folder)
+    return _one_file(_VisuLogicLine, file / "data.jsonl" if file.is_dir() else file, _json_lines)
 
 
 def hrbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
@@ -271,9 +260,8 @@ def hrbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
         split: which one, where a folder has several: ``4k``, ``8k``, or the file's whole name.
     """
     table = open_table(Path(folder), split)
-    rotations = optional_texts(table, "cycle_category", "0")
-    entries = _choices(table, [(rotation,) for rotation in rotations])
-    return QuestionDataset(entries, table.digest, table.file)
+    rotations = [(rotation,) for rotation in optional_texts(table, "cycle_category", "0")]
+    return QuestionDataset(_choices(table, rotations), table.digest, table.file)
 
 
 def mmbench(folder: str | Path, split: str | None = None) -> QuestionDataset:
@@ -308,8 +296,7 @@ def pope(folder: str | Path) -> QuestionDataset:
     for file, data in found.items():
         prefix, kind = f"{file.stem}/" * (len(found) > 1), file.stem.rpartition("pope_")[2]
         entries += _entries(_PopeLine, _json_lines(data, file), images, prefix, kind)
-    digest = digest_files((file.name, data) for file, data in found.items())
-    return QuestionDataset(entries, digest, root)
+    return QuestionDataset(entries, digest_files((f.name, d) for f, d in found.items()), root)
 
 
 def mmvp(folder: str | Path) -> QuestionDataset:
@@ -328,18 +315,10 @@ def hallusionbench(folder: str | Path) -> QuestionDataset:
 
     Kind is VD or VS. Group is (figure, question); the figure is "" where there is none to see.
     """
-    root = Path(folder)
-    file = root / "HallusionBench.json"
-    data = read_bytes(file)
-    rows = parse_json(data, str(file))
-    if not isinstance(rows, list):
-        raise BadInput(f"{file}: expected a list, found {type(rows).__name__}")
-    numbered = ((row, f"{file}: entry {n}") for n, row in enumerate(rows))
-    entries = _entries(_HallusionEntry, numbered, root)
-    return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
+    return _one_file(_HallusionEntry, Path(folder) / "HallusionBench.json", _json_list)
 
 
-def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> Iterator[Entry]:
+def _choices(table: ParquetTable | TsvTable, groups: Sequence[tuple[str, ...]]) -> Iterator[Entry]:
     """The rows of a table of multiple-choice questions."""
     columns = [table.texts(name) for name in LETTERS if name in table.columns]
     indices, questions, kinds = (table.texts(n) for n in ("index", "question", "category"))
@@ -350,16 +329,10 @@ def _choices(table: ParquetTable | TsvTable, groups: list[tuple[str, ...]]) -> I
             options.pop()
         if len(options) < 2:
             raise BadInput(f"{table.file}: {index}: fewer than two options")
+        text = "\n".join(filter(None, (_without_nan(hints[row]), questions[row])))
+        answer, more = answers[row] or None, (kinds[row], groups[row])
         with _named(str(table.file)):
-            question = Question(
-                id=index,
-                image=None,
-                question="\n".join(filter(None, (_without_nan(hints[row]), questions[row]))),
-                options=tuple(options),
-                answer=answers[row] or None,
-                kind=kinds[row],
-                group=groups[row],
-            )
+            question = Question(index, None, text, tuple(options), answer, *more)
         yield question, partial(table.image, row)
 
 
@@ -379,10 +352,8 @@ def _rotations(question: Question) -> Iterator[Question]:
         )
 
 
-def _entries(
-    model: type[Any], rows: Iterable[tuple[object, str]], root: Path, *args: str
-) -> Iterator[Entry]:
-    """The entries of rows, each with how errors name it; `args` are passed to the model."""
+def _entries(model: type[Any], rows: Iterable[Row], root: Path, *args: str) -> Iterator[Entry]:
+    """The entries of rows; `args` are passed to the model."""
     for values, where in rows:
         row = validate(model.model_validate, values, where)
         with _named(where):
@@ -394,6 +365,15 @@ def _entries(
         yield question, image
 
 
+def _one_file(
+    model: type[Any], file: Path, rows: Callable[[bytes, Path], Iterator[Row]]
+) -> QuestionDataset:
+    """The questions of a file that lies beside its images."""
+    data = read_bytes(file)
+    entries = _entries(model, rows(data, file), file.parent)
+    return QuestionDataset(entries, hashlib.sha256(data).hexdigest(), file)
+
+
 @contextmanager
 def _named(where: str) -> Iterator[None]:
     """A fault of a question begins with `where`."""
@@ -403,9 +383,17 @@ def _named(where: str) -> Iterator[None]:
         raise BadInput(f"{where}: {error}") from None
 
 
-def _json_lines(data: bytes, file: Path) -> Iterator[tuple[Any, str]]:
-    """The document of each line that is not blank, and how errors name it."""
+def _json_lines(data: bytes, file: Path) -> Iterator[Row]:
+    """Each line that is not blank."""
     for number, line in enumerate(data.split(b"\n"), start=1):
         if line.strip():
             where = f"{file}: line {number}"
             yield parse_json(line, where), where
+
+
+def _json_list(data: bytes, file: Path) -> Iterator[Row]:
+    """The entries of a JSON list."""
+    rows = parse_json(data, str(file))
+    if not isinstance(rows, list):
+        raise BadInput(f"{file}: expected a list, found {type(rows).__name__}")
+    return ((row, f"{file}: entry {number}") for number, row in enumerate(rows))

@@ -33,7 +33,6 @@ def color(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def plain(size: int, rng: np.random.Generator) -> RgbArray:
-    """One colour."""
     return np.broadcast_to(color(rng).astype(np.uint8), (size, size, 3)).copy()
 
 
@@ -60,14 +59,12 @@ def stripes(size: int, rng: np.random.Generator) -> RgbArray:
 
 
 def checks(size: int, rng: np.random.Generator) -> RgbArray:
-    """A chessboard."""
     step = max(4, int(rng.uniform(0.04, 0.2) * size))
     x = np.arange(size) // step
     return two_tone((x[None] + x[:, None]) % 2 == 0, rng)
 
 
 def dots(size: int, rng: np.random.Generator) -> RgbArray:
-    """A lattice of dots."""
     step = max(8, int(rng.uniform(0.06, 0.2) * size))
     x = (np.arange(size) % step - step / 2) ** 2
     return two_tone(x[None] + x[:, None] < (step * rng.uniform(0.2, 0.4)) ** 2, rng)
@@ -92,7 +89,6 @@ def photo(size: int, rng: np.random.Generator, photos: Sequence[RgbArray]) -> Rg
 
 
 def grain(picture: RgbArray, rng: np.random.Generator) -> RgbArray:
-    """The picture with film grain."""
     offset, size = rng.integers(0, 512, 2), picture.shape[0]
     rows, columns = (np.arange(start, start + size) % 512 for start in offset)
     tile: NDArray[np.int8] = noise_tile()[np.ix_(rows, columns)]

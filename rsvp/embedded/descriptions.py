@@ -38,13 +38,11 @@ class Description:
 
     @property
     def unseen(self) -> bool:
-        """Whether it is never trained on."""
         return zlib.crc32(self.text.encode()) % HELD_OUT == 0
 
 
 @cache
 def descriptions() -> tuple[Description, ...]:
-    """All descriptions."""
     return (*read(WRITTEN), *read(WORDNET))
 
 

@@ -95,7 +95,6 @@ class Thing:
     style: str = DEFAULT_STYLE
 
     def detail(self, kind: str) -> Detail | None:
-        """Its detail of a kind, if it has one."""
         return next((d for d in self.details if d.kind == kind), None)
 
     def place(self, detail: Detail) -> Box:

@@ -48,12 +48,10 @@ T = TypeVar("T")
 
 
 def choice(options: Sequence[T], rng: Rng) -> T:
-    """One of the options."""
     return options[int(rng.integers(len(options)))]
 
 
 def shuffled(items: Sequence[T], rng: Rng) -> list[T]:
-    """The items in random order."""
     return [items[int(i)] for i in rng.permutation(len(items))]
 
 
@@ -117,12 +115,10 @@ def beside(
 
 
 def fitting(objects: Objects, indices: frozenset[int]) -> list[int]:
-    """The objects of these categories."""
     return [i for i, o in enumerate(objects) if o.category.index in indices]
 
 
 def left_to_right(objects: Objects, indices: Sequence[int]) -> list[int]:
-    """Objects in reading order."""
     return sorted(indices, key=lambda i: objects[i].box.center[0])
 
 

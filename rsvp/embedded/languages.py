@@ -99,13 +99,11 @@ _CONTRACTIONS = {
 
 
 def tables(language: str) -> Mapping[str, Any]:
-    """What a language's file holds."""
     return vocabulary.tables(f"languages/{language}.toml")
 
 
 @cache
 def translator(language: str) -> Translator:
-    """The translator of queries in one of `TRANSLATED`."""
     table = tables(language)
     phrases = _listed(table["words"])
     for name, text in {**table["names"], **table["groups"]}.items():

@@ -8,12 +8,10 @@ the objects that it is about, and whether it needs a closer look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Unpack
-
-import numpy as np
+from typing import Any
 
 from rsvp.embedded import backgrounds
 from rsvp.embedded.details import (
@@ -38,9 +36,17 @@ from rsvp.embedded.drafts import (
     square_side,
 )
 from rsvp.embedded.layouts import Seen, sample_layout, see
-from rsvp.embedded.rendering import SceneObject, paint, visible_objects
-from rsvp.embedded.scenes import ATTEMPTS, DEFAULT_STYLES, BaseScene, object_entry
-from rsvp.embedded.traces import PLACES, AskedOptions, Describe, plain_name
+from rsvp.embedded.rendering import (
+    ATTEMPTS,
+    DEFAULT_STYLES,
+    BaseScene,
+    SceneObject,
+    object_entry,
+    paint,
+    question_scenes,
+    visible_objects,
+)
+from rsvp.embedded.traces import PLACES, Describe, plain_name
 from rsvp.embedded.vocabulary import categories, groups, plural
 from rsvp.embedded.wording import TABLES
 from rsvp.errors import RsvpError
@@ -97,15 +103,6 @@ class QaScene(BaseScene):
         return self.entry(name, objects, questions=map(asdict, self.questions))
 
 
-def qa_scenes(
-    n: int, seed: int, *, kinds: Sequence[str] = TURNS, **options: Unpack[AskedOptions]
-) -> Iterator[QaScene]:
-    """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_qa`."""
-    for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        yield render_qa(rng, kind=kinds[i % len(kinds)], **options)
-
-
 def render_qa(
     rng: Rng,
     *,
@@ -116,7 +113,7 @@ def render_qa(
     describe: Describe = plain_name,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> QaScene:
-    """One scene, its first question of this kind or of a random one; see `AskedOptions`.
+    """One scene, its first question of this kind or of a random one; see `render_trace`.
 
     Args:
         size: None for 1,200 to 2,400 at random. Questions and layout do not depend on it.
@@ -133,6 +130,9 @@ def render_qa(
     if objects is None:
         raise RsvpError(f"a thing of the scene is not visible at {side} pixels")
     return QaScene(canvas, objects, seen.layout, questions)
+
+
+qa_scenes = partial(question_scenes, render_qa, TURNS)
 
 
 def compose(
@@ -267,7 +267,6 @@ def count_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion |
 
 
 def presence_question(seen: Seen, rng: Rng, describe: Describe) -> ChoiceQuestion | None:
-    """Whether something is there."""
     yes = bool(rng.random() < 0.5)
     present = {o.category.index for o in seen.objects}
     if rng.random() < 0.3:

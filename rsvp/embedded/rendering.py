@@ -1,18 +1,24 @@
-"""Sprites placed and painted on a background, and the objects that are visible afterwards."""
+"""Sprites placed and painted on a background: images, and the objects that are visible in them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsvp.embedded import backgrounds
 from rsvp.embedded.vocabulary import DEFAULT_STYLE, Category, categories, sprites
-from rsvp.masks import mask_to_box
+from rsvp.masks import encode_rle, mask_to_box
 from rsvp.types import BoolMask, Box, RgbArray
 
+DEFAULT_SIZE = 320  # side of a scene, pixels
+DEFAULT_STYLES = (DEFAULT_STYLE,)
+ATTEMPTS = 60  # to compose a scene that allows a question
 MIN_VISIBLE = 0.4  # share of an object's pixels; nobody would recognise an object that shows less
 MOST_OBJECTS = 7
 CORNERS_TRIED = 12
@@ -22,6 +28,8 @@ HUES = {
     "red": (-12, 10), "orange": (20, 38), "yellow": (45, 62), "green": (80, 160),
     "blue": (190, 250), "purple": (262, 300), "pink": (310, 345),
 }  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,30 @@ class SceneObject:
     hidden_by: int | None  # index of the object that hides most of it
     style: str = DEFAULT_STYLE  # of its drawing, see `vocabulary.sprites`
     colours: Mapping[str, float] = field(default_factory=dict, repr=False)  # see `colour_shares`
+
+
+@dataclass(frozen=True, slots=True)
+class BaseScene:
+    """An image, (H, W, 3) uint8, and its objects, listed back to front."""
+
+    rgb: RgbArray = field(repr=False)
+    objects: tuple[SceneObject, ...]
+
+    def entry(
+        self, name: str, objects: Iterable[object], **asked: Iterable[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The scene's entry in `scenes.json`: its objects, and what is asked, with an id each."""
+        height, width = self.rgb.shape[:2]
+        return {
+            "image": name,
+            "height": height,
+            "width": width,
+            "objects": list(objects),
+            **{
+                key: [{"id": f"{Path(name).stem}/{k}", **one} for k, one in enumerate(found)]
+                for key, found in asked.items()
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +257,48 @@ def main_occluder(i: int, top: NDArray[np.int16], sprite: PlacedSprite) -> int |
     if len(others) < 0.03 * opaque.sum():
         return None
     return int(np.bincount(others).argmax())
+
+
+def draw_objects(
+    chosen: Sequence[Category],
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    photos: Sequence[RgbArray],
+    styles: Sequence[str],
+) -> tuple[RgbArray, tuple[SceneObject, ...]]:
+    """An image with objects of these categories, none where one of them is hidden too much."""
+    placed = place_sprites(chosen, kind, size, rng, styles)
+    canvas = backgrounds.draw(size, rng, photos)
+    return canvas, visible_objects(paint(canvas, placed), placed) or ()
+
+
+def object_entry(o: SceneObject) -> dict[str, Any]:
+    """An object's entry in `scenes.json`."""
+    return {
+        "name": o.category.name,
+        "group": o.category.group,
+        "keywords": list(o.category.keywords),
+        "box": [int(v) for v in o.box.xyxy],
+        "visible": round(o.visible, 4),
+        "hidden_by": o.hidden_by,
+        "mask": encode_rle(o.mask),
+        **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
+    }
+
+
+def question_scenes(
+    render_one: Callable[..., T],
+    turns: Sequence[str],
+    n: int,
+    seed: int,
+    *,
+    kinds: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[T]:
+    """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_one`."""
+    kinds = kinds or turns
+    for i in range(n):
+        rng = np.random.default_rng([seed, i])
+        yield render_one(rng, kind=kinds[i % len(kinds)], **options)

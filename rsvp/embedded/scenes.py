@@ -19,71 +19,43 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
 
-from rsvp.embedded import backgrounds
+from rsvp.embedded import backgrounds, questions, traces
 from rsvp.embedded.languages import ENGLISH, LANGUAGES, ForeignWording
 from rsvp.embedded.queries import ALL_KINDS, KINDS, Query, make_query
 from rsvp.embedded.rendering import (
-    SceneObject,
-    paint,
-    place_sprites,
+    ATTEMPTS,
+    DEFAULT_SIZE,
+    DEFAULT_STYLES,
+    BaseScene,
+    draw_objects,
+    object_entry,
     sample_categories,
-    visible_objects,
 )
-from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, Category, undrawn
+from rsvp.embedded.vocabulary import DEFAULT_STYLE, STYLES, undrawn
 from rsvp.embedded.wording import PLAIN_WORDING, Wording
 from rsvp.errors import BadInput, RsvpError, printable
-from rsvp.masks import encode_rle
 from rsvp.platform.files import write_text
 from rsvp.types import RgbArray
 
-DEFAULT_SIZE = 320
 TASKS = ("segment", "qa", "trace")
 MIN_SIZE, MAX_SIZE = 64, 4096
-ATTEMPTS = 60
 WORDINGS = {
     "plain": PLAIN_WORDING,
     "natural": Wording(natural=True),
     "unseen": Wording(natural=True, unseen=True),
 }
-DEFAULT_STYLES = (DEFAULT_STYLE,)
-
-
-@dataclass(frozen=True, slots=True)
-class BaseScene:
-    """An image, (H, W, 3) uint8, and its objects, listed back to front."""
-
-    rgb: RgbArray = field(repr=False)
-    objects: tuple[SceneObject, ...]
-
-    def entry(
-        self, name: str, objects: Iterable[object], **asked: Iterable[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """The scene's entry in `scenes.json`: its objects, and what is asked, with an id each."""
-        height, width = self.rgb.shape[:2]
-        return {
-            "image": name,
-            "height": height,
-            "width": width,
-            "objects": list(objects),
-            **{
-                key: [{"id": f"{Path(name).stem}/{k}", **one} for k, one in enumerate(found)]
-                for key, found in asked.items()
-            },
-        }
 
 
 @dataclass(frozen=True, slots=True)
 class Scene(BaseScene):
-    """A scene with queries."""
-
     queries: tuple[Query, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
@@ -116,20 +88,6 @@ class SceneOptions(TypedDict, total=False):
     count: int
     photos: Sequence[RgbArray]
     styles: Sequence[str]
-
-
-def object_entry(o: SceneObject) -> dict[str, Any]:
-    """An object's entry in `scenes.json`."""
-    return {
-        "name": o.category.name,
-        "group": o.category.group,
-        "keywords": list(o.category.keywords),
-        "box": [int(v) for v in o.box.xyxy],
-        "visible": round(o.visible, 4),
-        "hidden_by": o.hidden_by,
-        "mask": encode_rle(o.mask),
-        **({} if o.style == DEFAULT_STYLE else {"style": o.style}),
-    }
 
 
 def render(
@@ -166,21 +124,6 @@ def scenes(
         turn, place = divmod(i, len(kinds))
         rng, chosen = np.random.default_rng([seed, i]), wordings[turn % len(wordings)]
         yield _compose(kinds[place], kinds, rng, tries, chosen, **options)
-
-
-def draw_objects(
-    chosen: Sequence[Category],
-    kind: str,
-    rng: np.random.Generator,
-    *,
-    size: int,
-    photos: Sequence[RgbArray],
-    styles: Sequence[str],
-) -> tuple[RgbArray, tuple[SceneObject, ...]]:
-    """An image with objects of these categories, none where one of them is hidden too much."""
-    placed = place_sprites(chosen, kind, size, rng, styles)
-    canvas = backgrounds.draw(size, rng, photos)
-    return canvas, visible_objects(paint(canvas, placed), placed) or ()
 
 
 def _compose(
@@ -262,11 +205,7 @@ def _task(name: str) -> tuple[Callable[..., Iterator[Any]], Sequence[str]]:
     if name == "segment":
         return scenes, KINDS
     if name == "qa":
-        from rsvp.embedded import questions
-
         return questions.qa_scenes, questions.TURNS
-    from rsvp.embedded import traces
-
     return traces.trace_scenes, traces.TURNS
 
 

@@ -6,12 +6,10 @@ answer dog. Each object of a path is unambiguous, by the margins of `rsvp.embedd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Unpack
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from rsvp.embedded.drafts import (
     EDGES,
@@ -34,15 +32,15 @@ from rsvp.embedded.drafts import (
     square_side,
 )
 from rsvp.embedded.queries import objects_between
-from rsvp.embedded.rendering import sample_categories
-from rsvp.embedded.scenes import (
+from rsvp.embedded.rendering import (
     ATTEMPTS,
     DEFAULT_SIZE,
     DEFAULT_STYLES,
     BaseScene,
-    SceneOptions,
     draw_objects,
     object_entry,
+    question_scenes,
+    sample_categories,
 )
 from rsvp.embedded.vocabulary import Category, categories
 from rsvp.embedded.wording import TABLES
@@ -83,7 +81,6 @@ class Hop:
     after: str = ""
 
     def text(self, objects: Objects) -> str:
-        """The step as a reader sees it."""
         return f"{self.before}{objects[self.object].category.name}{self.after}"
 
 
@@ -106,8 +103,6 @@ class TraceQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TraceScene(BaseScene):
-    """A scene with questions."""
-
     questions: tuple[TraceQuestion, ...]
 
     def to_dict(self, name: str) -> dict[str, Any]:
@@ -141,21 +136,6 @@ def plain_name(category: Category, rng: Rng) -> str:  # noqa: ARG001 - see `Desc
     return category.name
 
 
-class AskedOptions(SceneOptions, total=False):
-    """Those of `SceneOptions`, and `describe`: how things are called in the questions."""
-
-    describe: Describe
-
-
-def trace_scenes(
-    n: int, seed: int, *, kinds: Sequence[str] = TURNS, **options: Unpack[AskedOptions]
-) -> Iterator[TraceScene]:
-    """Scenes 0 … n-1 of a seed, the kinds of their first questions in turn; see `render_trace`."""
-    for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        yield render_trace(rng, kind=kinds[i % len(kinds)], **options)
-
-
 def render_trace(
     rng: Rng,
     *,
@@ -166,7 +146,10 @@ def render_trace(
     describe: Describe = plain_name,
     styles: Sequence[str] = DEFAULT_STYLES,
 ) -> TraceScene:
-    """One scene, its first question of this kind or of a random one; see `AskedOptions`.
+    """One scene, its first question of this kind or of a random one; see `SceneOptions`.
+
+    Args:
+        describe: how things are called in the questions.
 
     Raises:
         RsvpError: no scene allowed such a question in `ATTEMPTS` attempts.
@@ -183,6 +166,9 @@ def render_trace(
         raise RsvpError(f"no scene allowed a question of kind {kind!r} in {ATTEMPTS} attempts")
     others = (make_trace(other, objects, rng, describe) for other in further(TURNS, count, rng))
     return TraceScene(canvas, objects, different(first, others, count))
+
+
+trace_scenes = partial(question_scenes, render_trace, TURNS)
 
 
 def make_trace(

@@ -70,7 +70,6 @@ def categories() -> tuple[Category, ...]:
 
 
 def groups() -> tuple[str, ...]:
-    """The names of the groups."""
     return tuple(tables()["groups"])
 
 
@@ -157,7 +156,6 @@ def _read_sheet(file: Path) -> NDArray[np.uint8]:
 
 
 def _read_folder(folder: Path) -> NDArray[np.uint8]:
-    """The sprites of a folder of images."""
     files = {p.stem.lower(): p for p in sorted(folder.iterdir()) if p.suffix in IMAGE_SUFFIXES}
     tiles = np.zeros((len(categories()), SPRITE_SIZE, SPRITE_SIZE, 4), dtype=np.uint8)
     for category in categories():

@@ -1,12 +1,11 @@
-"""Questions of a benchmark, asked and scored: the engine and the scores of such a run."""
+"""Questions of a benchmark, asked and scored: the work and the scores of such a run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -16,9 +15,8 @@ from rsvp.answer import AnswerRequest, Zoom
 from rsvp.datasets.vqa import Question, QuestionDataset
 from rsvp.errors import BadInput
 from rsvp.evaluation.benchmarks.vqa import QuestionBenchmark
-from rsvp.evaluation.engines.local import GRACE_SECONDS, REMOTE_CONCURRENCY, ThreadPool
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.outcomes import Outcome, Work, catch, told
+from rsvp.evaluation.outcomes import Outcome, catch, told
 from rsvp.evaluation.predictions import Prediction
 from rsvp.evaluation.records import AnswerRecord, LookRecord, TrueLookRecord
 from rsvp.evaluation.score import Score, to_json
@@ -26,74 +24,104 @@ from rsvp.evaluation.stats import Interval, mean_or_none
 from rsvp.evaluation.summary import CostAggregator, Duration
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
-from rsvp.mllm import is_remote
 from rsvp.request import Request
 from rsvp.result import Answer
 from rsvp.types import Image, PackedMask, Proposal
 
+if TYPE_CHECKING:
+    from rsvp.pipeline import Pipeline
+
 BLANK = np.full((28, 28, 3), 255, np.uint8)  # stands for the image of a question without one
 
 
-class AnsweringPipeline(Protocol):
-    """What an evaluation of questions needs of a pipeline."""
+class AskedQuestion(NamedTuple):
+    """A question and its number in the dataset."""
 
-    def run_answer(self, asked: AnswerRequest) -> Answer:
-        """`rsvp.pipeline.Pipeline.run_answer`."""
+    number: int
+    question: Question
 
-    def check_answers(self, zoom: Zoom | None = None) -> None:
-        """`rsvp.pipeline.Pipeline.check_answers`."""
+
+class AnswerOutcome(NamedTuple):
+    """The answer to a question, and to the same one after a look at the true masks."""
+
+    answer: Outcome[Answer]
+    oracle: Outcome[Answer] | None
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerEngine:
-    """Asks the questions of a benchmark, in threads where a server answers.
+class AnswerWork:
+    """The questions that a run still has to ask; see `rsvp.evaluation.engines.local.RunWork`.
 
     Attributes:
         zoom: how closer looks are shown.
         looks: how many there may be.
         oracle: also ask with the true masks, where the benchmark knows them.
-        concurrency: see `rsvp.evaluation.engines.local.LocalEngine`.
     """
 
-    pipeline: AnsweringPipeline
+    dataset: QuestionDataset
+    indices: Sequence[int]
     benchmark: QuestionBenchmark
     zoom: Zoom
     looks: int
     oracle: bool = True
-    concurrency: int | None = None
 
-    def __call__(self, work: Work) -> Generator[AnswerRecord, None, None]:
-        dataset: Any = work.dataset
-        remote = is_remote(getattr(self.pipeline, "mllm", None))
-        most = self.concurrency or (REMOTE_CONCURRENCY if remote else 1)
-        if most == 1:
-            for index in work.indices:
-                yield self.record(dataset, index)
-            return
-        finished: SimpleQueue[AnswerRecord | BaseException] = SimpleQueue()
-        pool = ThreadPool(most, "rsvp-answers", finished.put)
-        try:
-            for index in work.indices:
-                pool.submit(lambda index=index: finished.put(self.record(dataset, index)))  # type: ignore[misc]
-            for _ in work.indices:
-                done = finished.get()
-                if isinstance(done, BaseException):
-                    raise done
-                yield done
-        finally:
-            pool.close(GRACE_SECONDS if remote else None)
+    def portable(self) -> AnswerWork:
+        return self
 
-    def record(self, dataset: QuestionDataset, index: int) -> AnswerRecord:
-        """Ask a question and score the answer."""
-        question = dataset[index]
+    opened = portable
+
+    def sample(self, index: int) -> AskedQuestion:
+        return AskedQuestion(index, self.dataset[index])
+
+    def open_image(self, sample: AskedQuestion) -> Image:
+        question = sample.question
         try:
-            image = load_image(BLANK if question.image is None else question.image)
+            return load_image(BLANK if question.image is None else question.image)
         except BadInput as error:
             raise BadInput(f"sample {question.id}: {error}") from error
-        outcome = self._ask(question, image, self.zoom)
-        answer = outcome.value
-        text = self.benchmark.written(answer) if answer else ""
-        true_look = self._true_look(dataset, index, question, image)
+
+    def reason(self, pipeline: Pipeline, sample: AskedQuestion, image: Image) -> AnswerOutcome:
+        """The whole dialogue, which segments too."""
+        answer, oracle = self._ask(pipeline, sample.question, image, self.zoom), None
+        if self.oracle and self.dataset.has_true_looks and self.zoom.mode != "none":
+            true = self.dataset.true_looks(sample.number)
+            known = [Proposal(one.label, one.box, mask=PackedMask.pack(one.mask)) for one in true]
+            zoom = self.zoom if known else Zoom("none")
+            oracle = self._ask(pipeline, sample.question, image, zoom, known)
+        return AnswerOutcome(answer, oracle)
+
+    def _ask(
+        self,
+        pipeline: Pipeline,
+        question: Question,
+        image: Image,
+        zoom: Zoom,
+        known: Sequence[Proposal] = (),
+    ) -> Outcome[Answer]:
+        text, choices = self.benchmark.prompt(question)
+        with catch(question.id) as outcome:
+            request = Request(image, text, tuple(known))
+            blind = question.image is None
+            asked = AnswerRequest(request, choices, zoom, self.looks, blind)
+            outcome.value = pipeline.run_answer(asked)
+        return outcome
+
+    def segment(
+        self,
+        pipeline: Pipeline,
+        sample: AskedQuestion,
+        image: Image,
+        output: AnswerOutcome,
+    ) -> AnswerOutcome:
+        return output
+
+    def record(self, sample: AskedQuestion, outcome: AnswerOutcome) -> AnswerRecord:
+        question, answer = sample.question, outcome.answer.value
+        text, right = self._marked(question, answer)
+        oracle = None
+        if outcome.oracle is not None:
+            shown, fits = self._marked(question, outcome.oracle.value)
+            oracle = TrueLookRecord(text=shown, right=fits, failure=outcome.oracle.failure)
         return AnswerRecord(
             id=question.id,
             kind=question.kind,
@@ -102,8 +130,8 @@ class AnswerEngine:
             choices=list(question.options),
             text=text,
             choice=answer.choice if answer else None,
-            right=self._right(question, text),
-            oracle=true_look,
+            right=right,
+            oracle=oracle,
             looks=[
                 LookRecord(
                     query=look.query,
@@ -113,33 +141,18 @@ class AnswerEngine:
                 )
                 for look in (answer.looks if answer else ())
             ],
-            **told(outcome),
+            **told(outcome.answer),
         )
 
-    def _ask(
-        self, question: Question, image: Image, zoom: Zoom, known: Sequence[Proposal] = ()
-    ) -> Outcome[Answer]:
-        text, choices = self.benchmark.prompt(question)
-        with catch(question.id) as outcome:
-            request = Request(image, text, tuple(known))
-            blind = question.image is None
-            asked = AnswerRequest(request, choices, zoom, self.looks, blind)
-            outcome.value = self.pipeline.run_answer(asked)
-        return outcome
+    def _marked(self, question: Question, answer: Answer | None) -> tuple[str, bool | None]:
+        """An answer as the benchmark reads it, and whether it is right (None: secret)."""
+        text = self.benchmark.written(answer) if answer else ""
+        if question.answer is None:
+            return text, None
+        return text, self.benchmark.mark(question, text).right
 
-    def _true_look(
-        self, dataset: QuestionDataset, index: int, question: Question, image: Image
-    ) -> TrueLookRecord | None:
-        if not (self.oracle and dataset.has_true_looks) or self.zoom.mode == "none":
-            return None
-        true = dataset.true_looks(index)
-        known = [Proposal(one.label, one.box, mask=PackedMask.pack(one.mask)) for one in true]
-        outcome = self._ask(question, image, self.zoom if known else Zoom("none"), known)
-        text = self.benchmark.written(outcome.value) if outcome.value else ""
-        return TrueLookRecord(text=text, right=self._right(question, text), failure=outcome.failure)
-
-    def _right(self, question: Question, text: str) -> bool | None:
-        return None if question.answer is None else self.benchmark.mark(question, text).right
+    def load(self, record: Any) -> AnswerRecord:
+        return AnswerRecord.model_validate(record)
 
 
 class AnswerSummary(BaseModel, frozen=True, json_schema_extra={"additionalProperties": True}):
@@ -192,16 +205,14 @@ class AnswerAggregator(CostAggregator):
         self._found: list[float] = []
         self._costs: dict[str, list[float]] = defaultdict(list)
         self._right: list[bool] = []
-        self.n = 0
 
     @property
     def headline(self) -> tuple[str, float | None]:
         return "accuracy", float(np.mean(self._right)) if self._right else None
 
     def add(self, record: AnswerRecord) -> None:  # type: ignore[override]
-        super().add(record)
         self._kinds[record.kind].append(self.n)
-        self.n += 1
+        super().add(record)
         self._right.append(bool(record.right))
         if record.right is None:
             self._secret = True
@@ -212,26 +223,21 @@ class AnswerAggregator(CostAggregator):
         self._looked.append(float(bool(record.looks)))
         self._found += [float(bool(look.masks)) for look in record.looks]
         if record.usage is not None:
-            for name, value in record.usage.model_dump().items():
+            for name, value in asdict(record.usage).items():
                 self._costs[name].append(value)
 
-    def summary(self, official: Score | None = None) -> AnswerSummary:  # noqa: ARG002
+    def summary(self, official: Score | None = None) -> AnswerSummary:
         scored = self.n > 0 and not self._secret
         kinds = self._scorer.by_kind() if scored else {}
         tags = self._scorer.by_tag() if scored else {}
         oracle = self._oracle if len(self._oracle) == self.n else []
-        numbers = {
-            **(to_json(self._scorer.numbers()) if scored else {"accuracy": None}),
-            **{tag: to_json(one) for tag, one in tags.items()},
-        }
-        by_kind = {
-            kind: {
-                "n": len(places),
-                **to_json(kinds.get(kind, {})),
-                **(_mean("oracle", [oracle[i] for i in places]) if oracle else {}),
-            }
-            for kind, places in self._kinds.items()
-        }
+        numbers = to_json(self._scorer.numbers()) if scored else {"accuracy": None}
+        numbers |= {tag: to_json(one) for tag, one in tags.items()}
+        by_kind: dict[str, dict[str, Any]] = {}
+        for kind, places in self._kinds.items():
+            by_kind[kind] = {"n": len(places), **to_json(kinds.get(kind, {}))}
+            if oracle:
+                by_kind[kind] |= to_json({"oracle": mean_or_none([oracle[i] for i in places])})
         fixed = AnswerSummary(
             n=self.n,
             failed=self.failed,
@@ -243,7 +249,3 @@ class AnswerAggregator(CostAggregator):
             seconds=self.seconds(),
         )
         return fixed.model_copy(update={"numbers": {**numbers, "n": self.n}})
-
-
-def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
-    return to_json({name: mean_or_none(values)})

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from rsvp.errors import BadInput
 from rsvp.evaluation import benchmarks, records
 from rsvp.evaluation.benchmarks import Benchmark
-from rsvp.evaluation.config import CONFIG, EvalConfig
+from rsvp.evaluation.config import EvalConfig
 from rsvp.evaluation.metrics import ScoringProtocol, empty_ciou
 from rsvp.evaluation.records import RECORDS, AnswerRecord, Record
 from rsvp.evaluation.stats import Aggregator, Difference, paired_difference, paired_ratio_difference
+from rsvp.platform.runs import CONFIG
 
 FOUND = 0.5  # a sample counts as found from this IoU on
 
@@ -48,8 +49,6 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs, compared."""
-
     runs: tuple[str, str]
     failed: tuple[int, int]  # samples without an answer, in A and in B
     overall: GroupDifference
@@ -70,8 +69,6 @@ class Comparison:
 
 
 class _Row(NamedTuple):
-    """What is kept of a record."""
-
     id: str
     kind: str
     # The IoU, 0 of a sample that the protocol leaves out (nothing there, nothing predicted); of a

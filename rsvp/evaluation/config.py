@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +16,12 @@ from pydantic import BaseModel, Field
 
 from rsvp import __version__, prompting
 from rsvp.answer import answer_prompt_names
-from rsvp.errors import BadInput
 from rsvp.evaluation import stats
 from rsvp.platform import machine
 from rsvp.platform.files import parse_json, read_bytes, validate, write_json
+from rsvp.platform.runs import CONFIG, check_same, has_begun
 from rsvp.prompt_config import prompt_names
 from rsvp.verify import verify_prompt_names
-
-CONFIG = "config.json"
 
 _PACKAGES = (
     "torch", "transformers", "openai", "numpy", "pillow", "pycocotools", "opencv-python-headless",
@@ -74,22 +72,6 @@ class RunDocument(BaseModel, Generic[S]):
         document = parse_json(read_bytes(file), str(file))
         return validate(cls.model_validate, document, f"{file}: not a run's")
 
-    @classmethod
-    def has_begun(cls, folder: Path, *, resume: bool) -> bool:
-        """Whether a folder holds a run; BadInput where it is not to be resumed, or none."""
-        try:
-            # A kill may have left a draft of the config and nothing else.
-            begun = any(not entry.name.endswith(".part") for entry in folder.iterdir())
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise BadInput(f"cannot use {folder} as the run's folder: {error.strerror}") from error
-        if begun and not resume:
-            raise BadInput(f"{folder} is not empty; use --resume to go on with the run in it")
-        if begun and not (folder / CONFIG).is_file():
-            raise BadInput(f"{folder} holds no run to resume: {CONFIG} is missing")
-        return begun
-
     def prepare(self, folder: Path, *, resume: bool) -> None:
         """Begin a run in its folder, or check that the folder holds this very run.
 
@@ -97,15 +79,10 @@ class RunDocument(BaseModel, Generic[S]):
             BadInput: the folder holds something else, or a run of other settings: then the message
                 names the first and its values.
         """
-        if not self.has_begun(folder, resume=resume):
-            write_json(folder / CONFIG, self.model_dump(), sync=True)
+        if has_begun(folder, resume=resume):
+            check_same(folder, type(self).read(folder).run.model_dump(), self.run.model_dump())
         else:
-            found = type(self).read(folder).run.model_dump()
-            for key, old, new in _differences(found, self.run.model_dump()):
-                raise BadInput(
-                    f"cannot resume {folder}: its {key} is {_brief(old)}, now it is {_brief(new)}; "
-                    "ask for the same or choose another folder"
-                )
+            write_json(folder / CONFIG, self.model_dump(), sync=True)
 
 
 class EvalConfig(RunDocument[RunSettings]):
@@ -176,17 +153,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _differences(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key in dict.fromkeys([*wanted, *found]):
-        old, new = found.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield prefix + key, old, new
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -234,9 +200,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _brief(value: object) -> str:
-    """A value for an error line; digests are long and say nothing."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:24] + "…"

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from rsvp.datasets import Dataset, GroundTruthObject, Sample
+from rsvp.datasets import BaseDataset, GroundTruthObject, Sample
 from rsvp.errors import (
     AccessDenied,
     BadInput,
@@ -24,44 +24,18 @@ from rsvp.errors import (
 )
 from rsvp.evaluation import metrics
 from rsvp.evaluation.metrics import ScoringProtocol
-from rsvp.evaluation.records import Failure, OracleRecord, Record, TokenUsage
+from rsvp.evaluation.records import Failure, OracleRecord, Record
 from rsvp.images import load_image
 from rsvp.masks import encode_rle
 from rsvp.reasoning import ReasoningOutput
 from rsvp.result import Result, Trace
-from rsvp.types import Box, Image, PackedMask, union_of
+from rsvp.types import Image, PackedMask, union_of
 from rsvp.writers.vrt import marked_text
 
+if TYPE_CHECKING:
+    from rsvp.pipeline import Pipeline
+
 log = logging.getLogger(__name__)
-
-
-class SegmentingPipeline(Protocol):
-    """What an evaluation needs of a pipeline."""
-
-    def segment(self, image: Image, query: str, boxes: Sequence[Box] | None = None) -> Result:
-        """`rsvp.pipeline.Pipeline.segment`."""
-
-
-@runtime_checkable
-class TracingPipeline(SegmentingPipeline, Protocol):
-    """What an evaluation of reasoning paths needs."""
-
-    def trace(self, image: Image, question: str) -> Trace:
-        """`rsvp.pipeline.Pipeline.trace`."""
-
-    def check_traces(self) -> None:
-        """`rsvp.pipeline.Pipeline.check_traces`."""
-
-
-@runtime_checkable
-class TwoStagePipeline(SegmentingPipeline, Protocol):
-    """A pipeline whose stages can be run one at a time, so that they may overlap."""
-
-    def reason(self, image: Image, query: str, *, trace: bool = False) -> ReasoningOutput:
-        """`rsvp.pipeline.Pipeline.reason`."""
-
-    def segment_proposals(self, image: Image, output: ReasoningOutput, /) -> Result:
-        """`rsvp.pipeline.Pipeline.segment_proposals`."""
 
 
 T = TypeVar("T")
@@ -79,8 +53,6 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class SampleOutcome:
-    """What a pipeline made of one sample."""
-
     answer: Outcome[Result]
     oracle: Outcome[Result] | None = None  # of the true boxes; None without any
 
@@ -105,8 +77,8 @@ class Work:
     """The samples that a run still has to answer; see `rsvp.evaluation.engines.local.RunWork`."""
 
     data: Path  # an engine of several processes opens it in each of them
-    open_dataset: Callable[[Path], Dataset]
-    dataset: Dataset  # the same, opened here
+    open_dataset: Callable[[Path], BaseDataset]
+    dataset: BaseDataset  # the same, opened here
     indices: Sequence[int]  # which of its samples, in order
     protocol: ScoringProtocol
     oracle: bool = True  # besides the answer, the masks of the true boxes
@@ -119,31 +91,20 @@ class Work:
         return replace(self, dataset=self.open_dataset(self.data))
 
     def sample(self, index: int) -> Sample:
-        return self.dataset[index]
+        sample: Sample = self.dataset[index]
+        return sample
 
     def open_image(self, sample: Sample) -> Image:
         return open_image(sample)
 
-    def run(self, pipeline: SegmentingPipeline, sample: Sample, image: Image) -> SampleOutcome:
-        with catch(sample.id) as answer:
-            if self.trace and isinstance(pipeline, TracingPipeline):
-                answer.value = pipeline.trace(image, sample.query)
-            else:
-                answer.value = pipeline.segment(image, sample.query)
-        return self._with_oracle(answer, pipeline, sample, image)
-
-    def reason(
-        self, pipeline: TwoStagePipeline, sample: Sample, image: Image
-    ) -> Outcome[ReasoningOutput]:
+    def reason(self, pipeline: Pipeline, sample: Sample, image: Image) -> Outcome[ReasoningOutput]:
         with catch(sample.id) as output:
-            # Without a path the call is as it always was: a plug-in's pipeline need not know of it.
-            more = {"trace": True} if self.trace else {}
-            output.value = pipeline.reason(image, sample.query, **more)
+            output.value = pipeline.reason(image, sample.query, trace=self.trace)
         return output
 
     def segment(
         self,
-        pipeline: TwoStagePipeline,
+        pipeline: Pipeline,
         sample: Sample,
         image: Image,
         output: Outcome[ReasoningOutput],
@@ -158,7 +119,7 @@ class Work:
         return self._with_oracle(answer, pipeline, sample, image)
 
     def _with_oracle(
-        self, answer: Outcome[Result], pipeline: SegmentingPipeline, sample: Sample, image: Image
+        self, answer: Outcome[Result], pipeline: Pipeline, sample: Sample, image: Image
     ) -> SampleOutcome:
         """The answer, and the masks of the true boxes where the options ask for them."""
         boxes = list(dict.fromkeys((*sample.boxes, *(one.box for one in sample.path))))
@@ -267,15 +228,14 @@ def told(outcome: Outcome[Any], seconds: Mapping[str, float] | None = None) -> d
         "reason": result.reason if result else "",
         "raw": outcome.raw or (result.reasoning.raw if result else ""),
         "warnings": list(result.warnings) if result else [],
-        "usage": TokenUsage(**asdict(result.usage)) if result else None,
+        "usage": result.usage if result else None,
         "prompt_sha256": result.models.prompt_sha256 if result else None,
         "failure": outcome.failure,
         "seconds": {stage: round(value, 6) for stage, value in spent.items()},
     }
     if result is not None:
-        found["rounds"] = result.rounds
-        for name in ("verdicts", "round_costs"):
-            found[name] = [asdict(one) for one in getattr(result, name)]
+        for name in ("rounds", "verdicts", "round_costs"):
+            found[name] = getattr(result, name)
     return found
 
 

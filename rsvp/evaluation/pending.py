@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rich import progress as bars
 from rich.console import Console
@@ -26,30 +28,36 @@ R = TypeVar("R")
 EVERY = 60.0  # seconds between two lines, where there is no terminal
 
 
-class RecordCounts(Protocol):
+class RecordCounts(ABC):
     """Counts the records of a run.
 
     Attributes:
         model: the pydantic model of a record.
-        n: the number of records.
-        failed: how many of them have no answer.
+        n: how many there are so far.
+        causes: of those that have no answer.
         tokens: that the MLLM read and wrote.
-        headline: a number of the run's own and its name.
     """
 
-    model: Any
+    model: ClassVar[type[Any]]
+
+    def __init__(self) -> None:
+        self.n = self.tokens = 0
+        self.causes: Counter[Any] = Counter()
 
     @property
-    def n(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def headline(self) -> tuple[str, float | None]: ...
+    def failed(self) -> int:
+        return self.causes.total()
 
-    def add(self, record: Any, /) -> None:
+    @property
+    @abstractmethod
+    def headline(self) -> tuple[str, float | None]:
+        """A number of the run's own and its name."""
+
+    def add(self, record: Any) -> None:
         """Count one record."""
+        self.n += 1
+        if record.usage is not None:
+            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
 
 
 def answer_pending(

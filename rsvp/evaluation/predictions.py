@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsvp.datasets import numbered_lines
 from rsvp.errors import BadInput
 from rsvp.evaluation.metrics import is_number, spans
 from rsvp.evaluation.metrics.spans import Spans
@@ -26,8 +27,6 @@ _LOWEST_SCORE = -1e300  # of a record's null: a score that was not finite ranks 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One line."""
-
     id: str
     masks: tuple[Any, ...] = field(default=(), repr=False)  # COCO RLE, not checked yet
     scores: tuple[float, ...] | None = None  # one a mask; None where the line has none
@@ -62,18 +61,15 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         known = frozenset(ids)
         try:
             self._stream = file.open("rb")
-            offset = 0
-            for number, line in enumerate(self._stream, start=1):
-                if line.strip():
-                    one = self._parse(line, number)
-                    if one.id not in known:
-                        raise BadInput(f"{one.where}: the benchmark has no sample of this id")
-                    if one.id in self._lines:
-                        first = self._lines[one.id][0]
-                        raise BadInput(f"{one.where}: line {first} is of the same sample")
-                    self._lines[one.id] = number, offset
-                    self.failed += one.failed
-                offset += len(line)
+            for number, offset, line in numbered_lines(self._stream):
+                one = self._parse(line, number)
+                if one.id not in known:
+                    raise BadInput(f"{one.where}: the benchmark has no sample of this id")
+                if one.id in self._lines:
+                    first = self._lines[one.id][0]
+                    raise BadInput(f"{one.where}: line {first} is of the same sample")
+                self._lines[one.id] = number, offset
+                self.failed += one.failed
         except OSError as error:
             raise BadInput(f"cannot read {file}: {error.strerror}") from error
         self.missing = tuple(one for one in ids if one not in self._lines)

@@ -64,17 +64,14 @@ class Recipe(_RecipeModel):
     reference: list[dict[str, Any]] = []
 
     def evaluations(self) -> list[RecipeRun]:
-        """Its runs of `rsvp eval`."""
         return [run for run in self.run if run.arguments[0] == "eval"]
 
     def missing(self, data: str) -> str:
-        """What to say where the folder of a run's samples is missing."""
         fitting = [d for d in self.download if Path(data).is_relative_to(d.place)]
         return f"there is no {data}; get {'; '.join(map(str, fitting or self.download))}"
 
 
 def names() -> list[str]:
-    """The names of all recipes, sorted."""
     return sorted(file.stem for file in _folder().glob("*.toml"))
 
 

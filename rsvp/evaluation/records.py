@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsvp.errors import BadInput
 from rsvp.platform.files import atomic_write, validate, writable
+from rsvp.types import RoundCost, Usage, Verdict
 
 RECORDS = "records.jsonl"
 SYNC_EVERY = 16  # records between two fsyncs; a power cut costs at most these, a kill none
@@ -39,14 +40,6 @@ class Failure(_RecordModel):
     message: str
 
 
-class TokenUsage(_RecordModel):
-    """What the MLLM read and wrote."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    calls: int
-
-
 class OracleRecord(_RecordModel):
     """The segmenter on the true boxes."""
 
@@ -58,34 +51,31 @@ class OracleRecord(_RecordModel):
     failure: Failure | None
 
 
-class VerdictRecord(_RecordModel):
-    """See `rsvp.types.Verdict`."""
-
-    round: int
-    target: int
-    verdict: str
-    reason: str
-    label: str
-
-
-class RoundRecord(_RecordModel):
-    """See `rsvp.types.RoundCost`."""
-
-    round: int
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    usd: float | None
-
-
-class Record(_RecordModel):
-    """A sample, answered and scored; a failed one counts as an empty prediction."""
-
+class _SampleRecord(_RecordModel):
+    # What the records of all runs have
     schema_version: Literal[1] = 1
     id: str
     kind: str
     tags: list[str]
+    steps: list[str] = Field(description="The reasoning steps; why each look was asked for.")
+    reason: str
+    raw: str = Field(description="The MLLM's last reply, word for word.")
+    warnings: list[str]
+    rounds: int = Field(default=0, description="Of verification.")
+    verdicts: list[Verdict] = []
+    round_costs: list[RoundCost] = []
+    usage: Usage | None
+    prompt_sha256: str | None
+    failure: Failure | None
+    seconds: dict[str, float] = Field(description="Of each stage.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump()
+
+
+class Record(_SampleRecord):
+    """A sample, answered and scored; a failed one counts as an empty prediction."""
+
     iou: float | None = Field(
         description="Of the union of the predicted masks with the truth, by the protocol; null "
         "where it leaves the sample out."
@@ -115,20 +105,9 @@ class Record(_RecordModel):
         description="Of benchmarks that score the path to the answer: the steps and the answer, "
         "with a [SEG] for each mask.",
     )
-    steps: list[str] = Field(description="The reasoning steps.")
-    reason: str
-    raw: str = Field(description="The MLLM's reply, word for word.")
-    warnings: list[str]
-    rounds: int = Field(default=0, description="Of verification.")
-    verdicts: list[VerdictRecord] = []
-    round_costs: list[RoundRecord] = []
     agreement: float | None = Field(
         default=None, description="The share of several sampled replies that give these targets."
     )
-    usage: TokenUsage | None
-    prompt_sha256: str | None
-    failure: Failure | None
-    seconds: dict[str, float] = Field(description="Of each stage.")
 
     @property
     def score(self) -> float | None:
@@ -155,13 +134,9 @@ class TrueLookRecord(_RecordModel):
     failure: Failure | None
 
 
-class AnswerRecord(_RecordModel):
+class AnswerRecord(_SampleRecord):
     """A question, answered and scored; a failed one counts as wrong."""
 
-    schema_version: Literal[1] = 1
-    id: str
-    kind: str
-    tags: list[str]
     question: str
     choices: list[str] = Field(description="In the order in which they were shown.")
     text: str = Field(description="The answer, as the benchmark reads it.")
@@ -169,25 +144,11 @@ class AnswerRecord(_RecordModel):
     right: bool | None = Field(description="Null where the right answer is secret.")
     oracle: TrueLookRecord | None = Field(description="Null where the run does not ask for it.")
     looks: list[LookRecord]
-    steps: list[str] = Field(description="Why each look was asked for.")
-    reason: str
-    raw: str = Field(description="The MLLM's last reply, word for word.")
-    warnings: list[str]
-    rounds: int = Field(default=0, description="Of verification, of all looks together.")
-    verdicts: list[VerdictRecord] = []
-    round_costs: list[RoundRecord] = []
-    usage: TokenUsage | None
-    prompt_sha256: str | None
-    failure: Failure | None
-    seconds: dict[str, float] = Field(description="Of each stage.")
 
     @property
     def score(self) -> float | None:
         """1 where it is right."""
         return None if self.right is None else float(self.right)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.model_dump()
 
 
 class RecordsFile(AbstractContextManager["RecordsFile"]):
@@ -277,15 +238,11 @@ def keep_records(file: Path, ids: Sequence[str]) -> bool:
 
 
 def drop_failed(file: Path) -> None:
-    """Remove the records of failed samples, so that these are pending again."""
+    """Remove the records of failed samples or items, so that these are pending again."""
     if file.is_file():
         _drop_torn_line(file)
-        keep_records(file, [r["id"] for r in read_records(file) if not _failed(r)])
-
-
-def _failed(record: Mapping[str, Any]) -> bool:
-    """Whether a record, of `rsvp eval` or of `rsvp batch`, has no answer."""
-    return (record.get("failure") or record.get("error")) is not None
+        found = read_records(file)
+        keep_records(file, [r["id"] for r in found if not (r.get("failure") or r.get("error"))])
 
 
 def _drop_torn_line(file: Path) -> None:
@@ -299,7 +256,6 @@ def _drop_torn_line(file: Path) -> None:
 
 
 def _read(file: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every record with its line."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             record = _parse(line)

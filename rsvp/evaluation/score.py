@@ -120,7 +120,6 @@ def score_samples(
 
 
 def to_json(numbers: Numbers) -> dict[str, Any]:
-    """Numbers as JSON has them."""
     return {
         name: value.to_dict() if isinstance(value, Interval) else value
         for name, value in numbers.items()

@@ -42,7 +42,6 @@ class Interval:
         return asdict(self)
 
     def times(self, factor: float) -> Interval:
-        """The interval of the estimate times a constant above 0."""
         return Interval(self.mean * factor, self.low * factor, self.high * factor)
 
     def __str__(self) -> str:
@@ -172,7 +171,6 @@ class Aggregator(Generic[T, S]):
         self._overall: tuple[int, S] | None = None  # (number of values, their numbers)
 
     def append(self, value: T, kinds: Sequence[str] = (), tags: Sequence[str] = ()) -> None:
-        """Add the value of the next sample."""
         for groups, names in ((self._kinds, kinds), (self._tags, tags)):
             for name in names:
                 groups[name].append(len(self.values))
@@ -192,7 +190,6 @@ class Aggregator(Generic[T, S]):
         return self._grouped(self._kinds)
 
     def by_tag(self) -> dict[str, S]:
-        """The numbers of each tag, likewise."""
         return self._grouped(self._tags)
 
     def _grouped(self, groups: Mapping[str, list[int]]) -> dict[str, S]:

@@ -5,7 +5,7 @@ Samples are taken in the order of the records, so that the same records give the
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from rsvp.evaluation.metrics import SCENES, Overlap, ScoringProtocol, iou_numbers, vrt
 from rsvp.evaluation.metrics.vrt import PartScore, VrtScore
+from rsvp.evaluation.pending import RecordCounts
 from rsvp.evaluation.records import AnswerRecord, Record
 from rsvp.evaluation.score import Score
 from rsvp.evaluation.stats import Aggregator, Interval, mean_or_none, ratio_interval
@@ -94,30 +95,21 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
         return _merged(document, self.official.to_dict()) if self.official else document
 
 
-class CostAggregator:
+class CostAggregator(RecordCounts):
     """What a run costs: failures with their causes, tokens, and seconds of each stage, so far."""
 
     def __init__(self) -> None:
-        self.causes: Counter[str] = Counter()  # of the samples without an answer
-        self.tokens = 0  # that the MLLM read and wrote
+        super().__init__()
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
-    @property
-    def failed(self) -> int:
-        """How many samples have no answer."""
-        return self.causes.total()
-
     def add(self, record: Record | AnswerRecord) -> None:
-        """Count one record."""
+        super().add(record)
         if record.failure is not None:
             self.causes[record.failure.message or record.failure.error] += 1
-        if record.usage is not None:
-            self.tokens += record.usage.prompt_tokens + record.usage.completion_tokens
         for stage, seconds in record.seconds.items():
             self._seconds[stage].append(seconds)
 
     def seconds(self) -> dict[str, Duration]:
-        """The seconds a sample in each stage."""
         return {
             stage: Duration(mean=float(np.mean(s)), p95=float(np.percentile(s, 95)))
             for stage, s in self._seconds.items()
@@ -139,10 +131,6 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
         self._boxes: list[tuple[float, int]] = []
         self._objects: list[tuple[float, int]] = []
         self._said_absent: dict[bool, list[bool]] = {True: [], False: []}  # by truly absent
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
 
     @property
     def headline(self) -> tuple[str, float | None]:

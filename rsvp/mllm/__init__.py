@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rsvp.errors import BadInput
@@ -12,6 +16,7 @@ NO_SPARSE = (
     "zoom sparse needs the image tokens of a local Qwen-VL or GLM-V (--mllm transformers:ID): "
     "{}; take zoom mask, which shows the same pixels"
 )
+_PAUSE = 0.1  # seconds between two looks at a reply that is being written
 
 
 @runtime_checkable
@@ -33,6 +38,8 @@ class MLLM(Protocol):
         replies(messages, count, temperature, *, schema=None): several sampled replies at once.
         check_sparse(): raise BadInput where it cannot show a mask's patches alone, see `Message`.
         familiarity(rgb): the `familiarity` of a reply about this image, without a reply.
+
+    One that writes a reply token by token calls `tell_written` meanwhile.
     """
 
     name: str
@@ -120,3 +127,39 @@ def image_familiarity(mllm: MLLM, rgb: RgbArray) -> float | None:
     judge = getattr(mllm, "familiarity", None)
     found: float | None = judge(rgb) if callable(judge) else None
     return found
+
+
+@dataclass(slots=True)
+class _Listener:
+    """What takes the text of replies, and when it is next due in `time.monotonic()`."""
+
+    take: Callable[[str], None]
+    due: float = 0.0
+
+
+_listener: ContextVar[_Listener | None] = ContextVar("rsvp_listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(take: Callable[[str], None]) -> Iterator[None]:
+    """Within it, `take` gets the text of each reply so far, thoughts included, several times.
+
+    Of the calls in this thread; it is called from other threads, too. Backends that cannot stream
+    a reply, and replies that are sampled together, tell nothing.
+    """
+    token = _listener.set(_Listener(take))
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell_written(text: Callable[[], str]) -> None:
+    """Of a backend, after each token: give who is listening the reply so far, which `text` makes.
+
+    Does nothing where nobody listens, or less than 0.1 s after the last time.
+    """
+    listener = _listener.get()
+    if listener is not None and time.monotonic() >= listener.due:
+        listener.take(text())
+        listener.due = time.monotonic() + _PAUSE

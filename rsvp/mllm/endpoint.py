@@ -72,6 +72,15 @@ class Endpoint:
         """As `hide`, but of secrets that may be words of an answer, such as ``none``, nothing."""
         return _without(filter(_is_no_word, self._secrets), text)
 
+    def hide_in_part(self, text: str) -> str:
+        """As `hide_in_reply`, of a text that goes on; an end that may begin a secret is cut off."""
+        text = self.hide_in_reply(text)
+        for secret in filter(_is_no_word, self._secrets):
+            for count in range(min(len(secret), len(text)), 0, -1):
+                if text.endswith(secret[:count]):
+                    return text[:-count]
+        return text
+
     def client(self, *, timeout: float, deadline: float, max_bytes: int) -> openai.OpenAI:
         """A client without retries that reads no more than the bounds allow.
 

@@ -11,13 +11,14 @@ on a proxy's HTML page and rejects truncated replies, which `rsvp.parsing` can o
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import functools
 import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import random
@@ -28,7 +29,7 @@ import openai
 from pydantic import Field
 
 from rsvp.errors import AccessDenied, MLLMFailed, printable
-from rsvp.mllm import dialects, refusals, wire
+from rsvp.mllm import dialects, refusals, tell_written, wire
 from rsvp.mllm.connection import connection_error
 from rsvp.mllm.endpoint import Endpoint, Refused
 from rsvp.types import Message, Reply
@@ -321,7 +322,9 @@ class OpenAIMLLM:
             except BaseException as error:  # the caller's thread raises it
                 attempt.set_exception(error)
 
-        threading.Thread(target=run, daemon=True).start()
+        # In this thread's context: who listens to replies (`rsvp.mllm.listening`) stands there.
+        here = contextvars.copy_context()
+        threading.Thread(target=here.run, args=(run,), daemon=True).start()
         try:
             return attempt.result(timeout=self._deadline)
         except TimeoutError:
@@ -339,11 +342,15 @@ class OpenAIMLLM:
             content_type = raw.headers.get("content-type", "no type")
             if "stream" in named and not ("json" in content_type or "html" in content_type):
                 with raw.parse(to=openai.Stream[object]) as events:
-                    whole = wire.joined(events)
+                    whole = wire.joined(events, self._tell)
                 return whole or _Failure("the stream ended before the reply did")
             return self._completion(raw.http_response.read(), content_type)
         except Exception as error:
             return self._failure(error)
+
+    def _tell(self, text: Callable[[], str]) -> None:
+        """`tell_written` without the key."""
+        tell_written(lambda: self._endpoint.hide_in_part(text()))
 
     @functools.cached_property
     def _client(self) -> openai.OpenAI:

@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +31,7 @@ from rsvp.errors import (
     RsvpError,
     first_line,
 )
-from rsvp.mllm import NO_SPARSE, loading, sparse
+from rsvp.mllm import NO_SPARSE, loading, sparse, tell_written
 from rsvp.mllm.chat import Chat
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.mllm.prefix_cache import PrefixCache, generate_plain
@@ -264,12 +264,15 @@ class TransformersMLLM:
         if settings.max_new_tokens <= longer_than:
             return []
         confidence = _Confidence()
+        streamer = None
+        if settings.num_return_sequences == 1:
+            streamer = _Streamer(lambda ids: loaded.chat.reply_text(prompt, ids, settings))
         with torch.inference_mode():
             kept = self.keep_prefix and settings.num_return_sequences == 1
             generate = loaded.prefix.generate if kept else generate_plain
             sequences = generate(
                 loaded.model, inputs, keep, generation_config=settings,
-                logits_processor=[confidence],
+                logits_processor=[confidence], streamer=streamer,
             )  # fmt: skip
         ends = set(loading.token_ids(loaded.generation.eos_token_id))
         familiarity = loaded.familiarity.score() if loaded.familiarity else None
@@ -366,6 +369,30 @@ class TransformersMLLM:
                 load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
             )
+
+
+class _Streamer:
+    """What `generate` gives the tokens of one reply to; see `rsvp.mllm.tell_written`.
+
+    Args:
+        decode: token ids to the text of a reply.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._ids: list[int] | None = None  # None before the prompt, which comes first
+
+    def put(self, ids: torch.Tensor) -> None:
+        """The prompt's ids, then the id of each token."""
+        if self._ids is None:
+            self._ids = written = []
+        else:
+            written = self._ids
+            written += ids.flatten().tolist()
+            tell_written(lambda: self._decode(written))
+
+    def end(self) -> None:
+        """Nothing is left to do."""
 
 
 class _Confidence:

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from PIL import Image as PilImage
@@ -124,8 +124,13 @@ def first_choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def joined(chunks: Iterable[Any]) -> dict[str, Any] | None:
+def joined(
+    chunks: Iterable[Any], tell: Callable[[Callable[[], str]], None] | None = None
+) -> dict[str, Any] | None:
     """A streamed completion in the form of a whole one; None where the stream ended early.
+
+    Args:
+        tell: called after each chunk with what gives the text so far, thoughts first.
 
     Raises:
         ValueError: a chunk is no chunk of a completion.
@@ -140,10 +145,18 @@ def joined(chunks: Iterable[Any]) -> dict[str, Any] | None:
         delta = _object(choice.get("delta") or {})
         for name, texts in parts.items():
             texts.append(_text(delta.get(name)))
+        if tell is not None:
+            tell(lambda: _written(parts))
     if finish is None:
         return None
     message = {name: "".join(texts) for name, texts in parts.items()}
     return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def _written(parts: Mapping[str, list[str]]) -> str:
+    """The text so far; some servers write the thoughts under both names."""
+    thoughts = next((parts[name] for name in _THOUGHTS if any(parts[name])), [])
+    return "".join([*thoughts, *parts["content"]])
 
 
 def _object(value: Any) -> dict[str, Any]:

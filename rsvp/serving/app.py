@@ -16,7 +16,7 @@ from rsvp import __version__
 from rsvp.batch.work import BatchError
 from rsvp.errors import RsvpError
 from rsvp.pipeline import Pipeline
-from rsvp.serving import anylabeling, label_studio, schema
+from rsvp.serving import anylabeling, label_studio, pages, schema
 from rsvp.serving.label_studio import Uploads
 from rsvp.serving.limits import Guard, RequestRefused, ServeLimits, error_response, unexpected
 from rsvp.serving.metrics import CONTENT_TYPE, Metrics
@@ -69,6 +69,7 @@ def make_app(
         )
     anylabeling.add_routes(app, server)
     label_studio.add_routes(app, server, uploads or Uploads())
+    pages.add_routes(app, server)
 
     async def health() -> dict[str, Any]:
         """Whether the server answers; loads nothing."""

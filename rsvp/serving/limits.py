@@ -23,7 +23,8 @@ from rsvp import errors
 from rsvp.errors import BadInput, RsvpError
 from rsvp.serving.metrics import Metrics
 
-OPEN_PATHS = ("/health",)  # need no token
+PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+OPEN_PATHS = ("/health", *PAGE)  # need no token: the page asks for it
 _HELD = 8  # bodies of the largest size that are held in memory at once
 _MAX_LOGGED = 200  # characters of a path
 

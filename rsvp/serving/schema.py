@@ -41,19 +41,21 @@ class Ask:
     Attributes:
         image: the bytes of its file.
         verify: rounds of verification; None for those that the server was started with.
+        strategy: its name; None for the one that the server was started with.
     """
 
     image: bytes
     item: BatchItem
     task: Task
     verify: int | None = None
+    strategy: str | None = None
 
 
 class SegmentBody(BaseModel):
     """`POST /v1/segment`: find what the query asks for. Coordinates are pixels of the image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    hidden: ClassVar[set[str]] = {"image", "verify"}  # no fields of a `BatchItem`
+    hidden: ClassVar[set[str]] = {"image", "verify", "strategy"}  # no fields of a `BatchItem`
 
     image: str
     """The image's file as base64 or as a data URI. URLs and paths are not opened."""
@@ -71,6 +73,8 @@ class SegmentBody(BaseModel):
     """A hint for the MLLM: x, y of what is not meant."""
     verify: int | None = Field(default=None, ge=0, le=MAX_ROUNDS)
     """Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each."""
+    strategy: _Words | None = None
+    """How the MLLM says where: one of the strategies that `GET /v1/pipeline` names."""
 
     def task(self) -> Task:
         """What is done."""
@@ -79,13 +83,13 @@ class SegmentBody(BaseModel):
     def ask(self, image: bytes) -> Ask:
         """The request with the bytes of its image."""
         item = BatchItem("", "", **self.model_dump(exclude=self.hidden))
-        return Ask(image, item, self.task(), self.verify)
+        return Ask(image, item, self.task(), self.verify, self.strategy)
 
 
 class AnswerBody(SegmentBody):
     """`POST /v1/answer`: answer a question after closer looks at what matters."""
 
-    hidden: ClassVar[set[str]] = {"image", "verify", "zoom", "looks"}
+    hidden: ClassVar[set[str]] = {*SegmentBody.hidden, "zoom", "looks"}
 
     query: _Words = Field(validation_alias=AliasChoices("question", "query"))
     choices: tuple[_Words, ...] | None = None

@@ -8,7 +8,7 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,9 +16,11 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from rsvp.errors import RsvpError, one_line
+from rsvp import registry
+from rsvp.errors import BadInput, RsvpError, one_line
 from rsvp.images import image_size, load_image
-from rsvp.mllm import load
+from rsvp.mllm import listening, load
+from rsvp.parsing.partial import steps_so_far
 from rsvp.pipeline import Pipeline
 from rsvp.result import Result
 from rsvp.serving import schema
@@ -136,22 +138,43 @@ class Server:
         """Both stages, in the queue's thread.
 
         Args:
-            tell: takes the steps when stage 1 has ended, before the masks are made.
+            tell: takes the steps, while they are written, and when stage 1 has ended, before the
+                masks are made.
         """
-        pipeline, image = self.pipeline, self.open_image(ask.image)
+        pipeline, image = self._pipeline(ask.strategy), self.open_image(ask.image)
         if ask.verify is not None:
             pipeline = pipeline.with_verify(ask.verify)
         one_stage = ask.task.one_stage  # it encodes ahead itself
-        with contextlib.nullcontext() if one_stage else pipeline.encode_ahead(image):
+        with (
+            contextlib.nullcontext() if tell is None else listening(_Steps(tell)),
+            contextlib.nullcontext() if one_stage else pipeline.encode_ahead(image),
+        ):
             output = ask.task.reason(pipeline, ask.item, image)
         if isinstance(output, Result):
             return output
         if tell is not None and output is not None:
-            steps = map(StepEntry.model_validate, output.reasoning.steps)
-            tell(("steps", {"steps": [step.model_dump() for step in steps]}))
+            tell(_steps_event(map(StepEntry.model_validate, output.reasoning.steps)))
         if output is None:
             return pipeline.run(ask.item.request(image))
         return pipeline.segment_proposals(image, output)
+
+    @functools.cached_property
+    def strategies(self) -> dict[str, Pipeline]:
+        """The pipeline with each strategy that it can be asked by; a request names one of them."""
+        found = dict[str, Pipeline]()
+        for name in registry.names("strategy") if self.pipeline.mllm is not None else ():
+            with contextlib.suppress(RsvpError):
+                found[name] = self.pipeline.with_strategy(registry.make("strategy", name))
+        return found
+
+    def _pipeline(self, strategy: str | None) -> Pipeline:
+        """The pipeline with a strategy; BadInput where it is none that the server offers."""
+        if strategy is None:
+            return self.pipeline
+        if strategy not in self.strategies:
+            known = ", ".join(self.strategies) or "none"
+            raise BadInput(f"this server knows the strategies {known}, found {strategy[:100]!r}")
+        return self.strategies[strategy]
 
     async def respond(self, request: Request, model: type[schema.SegmentBody]) -> Response:
         """The response of a route of the JSON API."""
@@ -166,7 +189,7 @@ class Server:
         return StreamingResponse(self._stream(job), 200, headers, "text/event-stream")
 
     async def _stream(self, job: Job[dict[str, Any]]) -> AsyncIterator[str]:
-        """Server-sent events: ``steps``, then ``result`` or ``error``."""
+        """Server-sent events: ``steps``, maybe several times, then ``result`` or ``error``."""
         try:
             async for event in self.events(job):
                 yield ": waiting\n\n" if event is None else _event(*event)
@@ -176,6 +199,23 @@ class Server:
         except Exception as error:
             _log.exception("a request failed")
             yield f"event: error\ndata: {bytes(unexpected(error).body).decode()}\n\n"
+
+
+class _Steps:
+    """Makes events of the text of a reply that is being written; where its steps stay, none."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        self._tell, self._last = tell, list[str]()
+
+    def __call__(self, text: str) -> None:
+        steps = steps_so_far(text)
+        if steps and steps != self._last:
+            self._tell(_steps_event(StepEntry(text=step, boxes=[]) for step in steps))
+            self._last = steps
+
+
+def _steps_event(steps: Iterable[StepEntry]) -> Event:
+    return "steps", {"steps": [step.model_dump() for step in steps]}
 
 
 def _event(name: str, data: Any) -> str:

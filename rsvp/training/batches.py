@@ -39,7 +39,6 @@ class TrainingBatch(NamedTuple):
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
-    """One batch of samples."""
     points = torch.cat([sample.points for sample in samples])
     is_box = points.shape[1] == 2
     labels = torch.tensor([TOP_LEFT, BOTTOM_RIGHT] if is_box else [POINT_ON_TARGET])

@@ -18,7 +18,7 @@ import numpy as np
 from torch.utils.data import ConcatDataset
 
 from rsvp import registry
-from rsvp.datasets import ByImage, Dataset, Sample
+from rsvp.datasets import BaseDataset, Sample
 from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.reasonseg import open_reasonseg
@@ -83,13 +83,12 @@ class DatasetImages:
             label is only a category, or the same word for all targets.
     """
 
-    def __init__(self, dataset: Dataset, *, labelled: bool) -> None:
+    def __init__(self, dataset: BaseDataset, *, labelled: bool) -> None:
         dataset.check_images()
         self.dataset, self.labelled, self.digest = dataset, labelled, dataset.digest
-        key = dataset.image_key if isinstance(dataset, ByImage) else dataset.sample_id
         groups: dict[str, list[int]] = {}
         for index in range(len(dataset)):
-            groups.setdefault(key(index), []).append(index)
+            groups.setdefault(dataset.image_key(index), []).append(index)
         self._groups = list(groups.values())
 
     def __len__(self) -> int:
@@ -112,7 +111,7 @@ class DatasetImages:
         return AnnotatedImage(first.id, rgb, found)
 
     def random_text(self, rng: np.random.Generator) -> str:
-        return self.dataset[int(rng.integers(len(self.dataset)))].query
+        return str(self.dataset[int(rng.integers(len(self.dataset)))].query)
 
 
 def _annotations(sample: Sample, *, labelled: bool) -> list[Annotation]:
@@ -198,7 +197,7 @@ def hold_out(source: ImageSource, every: int) -> tuple[ImageSource, ImageSource]
 
 
 def _images(
-    reader: Callable[..., Dataset], argument: str, *, labelled: bool, split: str | None = None
+    reader: Callable[..., BaseDataset], argument: str, *, labelled: bool, split: str | None = None
 ) -> DatasetImages:
     """The images of ``DIR`` or ``DIR#SPLIT``; an existing path that contains a # is not split."""
     folder, mark, found = argument.rpartition("#")

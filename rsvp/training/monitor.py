@@ -72,7 +72,6 @@ class Throughput:
             self.encoder_seconds += time.perf_counter() - started
 
     def take(self) -> dict[str, float]:
-        """The figures since the last call."""
         figures, self._row_start = self._figures(self._row_start), self._now()
         return figures
 
@@ -132,7 +131,6 @@ class StopCondition:
                 signal.signal(number, handler)
 
     def reached(self, step: int) -> bool:
-        """Whether the run ends after this step."""
         return self.interrupted or step >= self.steps or time.monotonic() >= self._deadline
 
 
@@ -143,7 +141,6 @@ class NanGuard:
         self._first = torch.tensor(math.inf, device=device)
 
     def see(self, step: int, value: Tensor) -> None:
-        """Record a loss or a gradient norm."""
         earliest = self._first.clamp(max=float(step))
         self._first = torch.where(torch.isfinite(value.detach()), self._first, earliest)
 

@@ -33,15 +33,14 @@ from rsvp.platform.files import (
     write_json,
     write_text,
 )
+from rsvp.platform.runs import CONFIG, check_same, has_begun
 
-CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 LOG, MEASURED = "log.csv", "measured.csv"
 
 
 @dataclass
 class RunState:
-    """How far a run is."""
-
     step: int = 0  # optimizer steps done
     best: float = -math.inf  # highest value of the metric so far
     broken: int = 0  # how often a broken image was skipped
@@ -64,30 +63,15 @@ class RunFolder:
     ) -> None:
         self.folder, self.main = folder, main
         if main:
-            try:
-                self._open(parse_json(dumps(config), CONFIG), resume=resume)
-            except OSError as error:
-                raise BadInput(f"cannot use {folder}: {error.strerror}") from error
-
-    def _open(self, config: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / CONFIG
-        if not file.is_file():
-            if any(path.suffix != ".part" for path in self.folder.iterdir()):
-                raise BadInput(
-                    f"{self.folder} is not empty and holds no run; choose another folder"
-                )
-            write_json(file, config)
-            return
-        if not resume:
-            raise BadInput(f"{self.folder} holds a run; use --resume to continue it")
-        found = parse_json(read_bytes(file), str(file))
-        for name, value in config.items():
-            old = found.get(name) if isinstance(found, dict) else None
-            if old != value:
-                raise BadInput(
-                    f"cannot resume {self.folder}: its {name} is {old!r}, now it is {value!r}"
-                )
+            saved = parse_json(dumps(config), CONFIG)
+            file = folder / CONFIG
+            if not has_begun(folder, resume=resume):
+                with writable(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                write_json(file, saved)
+            else:
+                found = parse_json(read_bytes(file), str(file))
+                check_same(folder, found if isinstance(found, dict) else {}, saved)
 
     def restore(self, module: nn.Module, optimizer: Any, scaler: Any = None) -> RunState:
         """Load the checkpoint, if there is one, and remove the later rows of the logs.
@@ -118,7 +102,6 @@ class RunFolder:
         return run
 
     def save(self, run: RunState, module: nn.Module, optimizer: Any, scaler: Any = None) -> None:
-        """Write the checkpoint."""
         if self.main:
             parts = {"fusion": module, "optimizer": optimizer, "scaler": scaler}
             states = {name: part.state_dict() for name, part in parts.items() if part is not None}

@@ -46,7 +46,6 @@ class TrainResult:
         return {k: v for k, v in {**asdict(self), "figures": figures}.items() if k != "main"}
 
     def lines(self, out: Path) -> Iterator[str]:
-        """The summary for people."""
         yield self.speed
         if self.broken:
             yield f"skipped broken images {self.broken} times; they are named above"
@@ -141,7 +140,6 @@ class Session:
         bar.set_postfix(loss=f"{figures['total']:.3f}")
 
     def save(self) -> None:
-        """Write the checkpoint."""
         sums = self.means.sums(self.accelerator)
         state = replace(self.state, broken=self.broken(), sums=sums)
         fusion = self.components.net.fusion
@@ -159,7 +157,6 @@ class Session:
 
 
 def open_images(config: TrainConfig) -> tuple[ImageSource, ImageSource]:
-    """The images to train and to validate on."""
     train = open_sources(config.data)
     if config.eval_data:
         validation = open_sources(config.eval_data)

@@ -50,7 +50,6 @@ class ValidationResult:
     presence: NDArray[np.float64] = field(repr=False)  # 0 to 1; NaN if the segmenter has none
 
     def ious_of(self, *styles: str) -> NDArray[np.float64]:
-        """The IoUs of some styles."""
         return self.ious[np.isin(self.styles, styles)]
 
     def metrics(self) -> dict[str, float]:
@@ -101,7 +100,6 @@ class ValidationSet:
             raise BadInput(f"no validation image can be used; the first: {first}")
 
     def evaluate(self, segmenter: Segmenter) -> ValidationResult:
-        """Run the segmenter on every case."""
         styles: list[str] = []
         ious: list[float] = []
         presence: list[float] = []

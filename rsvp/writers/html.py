@@ -82,7 +82,7 @@ def to_html(result: Segmentation) -> str:
             + [result.models.segmenter],
             usage=result.usage,
             seconds=result.timings.get("total"),
-            style=Markup(_file("result.css")),
+            style=Markup(_file("figure.css") + _file("result.css")),
             script=Markup(script),
             script_digest=digest,
         )

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_cli import ROOT
 
+from docs import generate
 from rsvp import doctor, families, presets
-from rsvp.cli import families as models_page
-from rsvp.cli import help as clihelp
 from rsvp.cli.main import main
 from rsvp.cli.options import without_secrets
 
@@ -218,27 +216,14 @@ def test_records_hold_urls_without_secrets(given: str, recorded: str) -> None:
 
 
 def test_the_help_page_holds_every_command() -> None:
-    page = clihelp.page()
+    page = generate.help_page()
     for command in ("rsvp", "rsvp segment", "rsvp eval", "rsvp models", "rsvp doctor"):
         assert f"## {command}\n" in page
     assert "--query TEXT" in page
 
 
-def test_the_help_page_is_up_to_date() -> None:
-    assert clihelp.run(["--check", str(ROOT / "docs" / "help.md")]) == 0
-
-
-def test_a_stale_help_page_is_told(here: Path, capsys) -> None:
-    assert clihelp.run([str(here / "help.md")]) == 0
-    assert clihelp.run(["--check", str(here / "help.md")]) == 0
-    (here / "help.md").write_text("old")
-    assert clihelp.run(["--check", str(here / "help.md")]) == 1
-    assert "python -m rsvp.cli.help" in capsys.readouterr().err
-    assert clihelp.run([]) == 2
-
-
 def test_the_models_page_holds_every_family_and_preset() -> None:
-    page = models_page.page()
+    page = generate.models_page()
     for row in families.FAMILIES:
         assert f"| {row.name} |" in page
         assert row.source.split(";")[0].replace("<", "\\<") in page
@@ -246,14 +231,3 @@ def test_the_models_page_holds_every_family_and_preset() -> None:
         assert f"| `{preset.name}` |" in page
     widths = {line.count(" | ") for line in page.splitlines() if line.startswith("| `qwen")}
     assert len(widths) <= 1
-
-
-def test_the_models_page_is_up_to_date(capsys) -> None:
-    arguments = [str(ROOT / "docs" / "models.md")]
-    assert help_page_run(["--check", *arguments]) == 0
-    assert help_page_run([]) == 2
-    assert "python -m rsvp.cli.families" in capsys.readouterr().err
-
-
-def help_page_run(arguments):
-    return clihelp.run(arguments, models_page.page, "rsvp.cli.families")

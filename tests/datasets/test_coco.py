@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.instances import CocoDataset
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
@@ -62,7 +62,7 @@ def folder(tmp_path):
 
 def test_every_category_of_an_image_is_a_sample(folder):
     dataset = CocoDataset(folder)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["5/3", "5/8", "2/8"]
     _, cats, polygon = dataset
     assert (cats.id, cats.query, cats.labels) == ("5/8", "cat", ("cat", "cat"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
@@ -39,7 +39,7 @@ def test_lines_are_samples(tmp_path):
     masks, labels = [encode_rle(CUP), encode_rle(MUG)], ["cup", "mug"]
     file = write(tmp_path, line(), "", line(id="b", masks=masks, labels=labels, kind="k"))
     dataset = JsonlDataset(file)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["é1", "b"]
     one, two = dataset
     assert (one.id, one.query, one.kind, one.labels) == ("é1", "the cup", "all", ("the cup",))

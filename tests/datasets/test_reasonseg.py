@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from rsvp.datasets import Dataset, reasonseg
+from rsvp.datasets import BaseDataset, reasonseg
 from rsvp.datasets.reasonseg import open_reasonseg
 from rsvp.errors import BadInput, MissingExtra
 from rsvp.images import load_image
@@ -60,7 +60,7 @@ def test_a_folder_in_the_order_of_its_names(tmp_path):
     write(tmp_path, "b", [shape("target", square(1, 2, 3, 4))], "  What flies? ", sentence=True)
     write(tmp_path, "a", [shape("target", square(0, 0, 0, 0))], "wings")
     dataset = open_reasonseg(tmp_path)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["a", "b"]
     first, second = dataset[0], dataset[1]
     assert (first.query, first.kind, first.image) == ("wings", "short", tmp_path / "a.jpg")
@@ -264,7 +264,7 @@ def write_parquet(file, columns, **options):
 def test_a_mirror_is_read_in_any_order(tmp_path):
     write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows_of(), row_group_size=3)
     dataset = open_reasonseg(tmp_path)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["ann0", "ann1", "ann2", "ann3"]
     for i in (0, 1, 2, 3, 1, 3, 0, 0):
         sample = dataset[i]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Pil
 from pycocotools import mask as coco
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.refcoco import RefCocoDataset
 from rsvp.errors import BadInput
 from rsvp.masks import encode_rle
@@ -74,7 +74,7 @@ def write(folder, refs=REFS, instances=INSTANCES, name="refs(unc).p", images="tr
 
 def test_every_sentence_is_a_sample(tmp_path):
     dataset = RefCocoDataset(write(tmp_path))
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["1", "2", "4"]
     assert [s.query for s in dataset] == ["the left cat", "cat", "the dog"]
     first = dataset[0]

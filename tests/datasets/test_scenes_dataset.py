@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.scenes import SceneDataset
 from rsvp.embedded import scenes
 from rsvp.embedded.queries import KINDS
@@ -26,7 +26,7 @@ def rendered(tmp_path_factory):
 
 def test_every_query_is_a_sample_with_the_renderers_own_truth(rendered):
     dataset = SceneDataset(rendered)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     truth = [
         (scene, query)
         for scene in scenes.scenes(N, SEED, size=SIZE, count=2)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from rsvp.datasets import Dataset, instances
+from rsvp.datasets import BaseDataset, instances
 from rsvp.datasets.seginw import FILE, SETS, SeginwDataset
 from rsvp.errors import BadInput
 from rsvp.masks import decode_rle
@@ -59,7 +59,7 @@ def test_the_table_holds_the_25_official_sets():
 def test_every_category_is_asked_on_every_image_even_the_empty_one(tmp_path):
     write(tmp_path)
     dataset = SeginwDataset(tmp_path)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     ids = [dataset.sample_id(i) for i in range(len(dataset))]
     assert ids == ["7/1", "7/2", "3/1", "3/2"]
     samples = [dataset[i] for i in range(len(dataset))]

@@ -12,7 +12,7 @@ from PIL import Image
 from tfd_utils.pb2 import Example
 from tfd_utils.writer import TFRecordWriter
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.vrt import VrtDataset
 from rsvp.errors import BadInput
 from rsvp.images import load_image
@@ -87,7 +87,7 @@ WRITERS = pytest.mark.parametrize("write", [write_tfrecord, write_parquet])
 def test_samples_are_read_in_order_with_reasoning_and_answer(tmp_path, write):
     rows = [row("b"), row("a", question="Which?", class_ids=["#comp"], image=picture(90))]
     dataset = VrtDataset(write(tmp_path, rows))
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, BaseDataset)
     assert [dataset.sample_id(i) for i in range(len(dataset))] == ["b", "a"]
 
     truth = dataset.truth(0)

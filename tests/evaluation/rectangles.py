@@ -1,6 +1,7 @@
 """A handmade benchmark of rectangles, and pipelines whose every answer is known."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image as Pil
@@ -79,6 +80,12 @@ class FakePipeline:
         self.segmenter = Named("filler")
         self.asked = []
         self.given = []
+
+    def reason(self, image, query, *, trace=False):
+        return SimpleNamespace(query=query, reasoning=SimpleNamespace(raw=""))
+
+    def segment_proposals(self, image, output):
+        return self.segment(image, output.query)
 
     def segment(self, image, query="", boxes=None, points=None):
         if boxes is None:

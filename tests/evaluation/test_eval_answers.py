@@ -13,9 +13,10 @@ from rsvp.answer import Zoom
 from rsvp.cli.main import main
 from rsvp.datasets.vqa import Question
 from rsvp.errors import BadInput, MLLMFailed
-from rsvp.evaluation.answers import AnswerEngine
+from rsvp.evaluation.answers import AnswerWork
 from rsvp.evaluation.benchmarks import find
 from rsvp.evaluation.compare import compare
+from rsvp.evaluation.engines.local import LocalEngine
 from rsvp.evaluation.report.text import format_answers, format_comparison
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
@@ -185,7 +186,7 @@ class NoImage:
 
 def test_a_question_without_an_image_is_asked_without_one():
     asked = pipeline()
-    engine = AnswerEngine(asked, find("hallusionbench"), Zoom("mask"), 2)
+    work = AnswerWork(NoImage(), [0], find("hallusionbench"), Zoom("mask"), 2)
     seen, reply = [], asked.mllm.reply
 
     def recorded(messages, *, schema):
@@ -193,7 +194,7 @@ def test_a_question_without_an_image_is_asked_without_one():
         return reply(messages, schema=schema)
 
     asked.mllm.reply = recorded
-    record = engine.record(NoImage(), 0)
+    (record,) = LocalEngine(asked, concurrency=0)(work)
     assert all(isinstance(part, str) for message in seen[0] for part in message.parts)
     assert "Answer yes or no." in seen[0][-1].parts[-1]
     assert record.right is True  # "A" is neither: without the figure that is right

@@ -1,5 +1,7 @@
 """`rsvp eval` on benchmarks other than scenes: their own protocols, their own scores."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from benchmark_folders import (
@@ -24,8 +26,16 @@ from rsvp.types import Box, ModelNames, PackedMask, Proposal, Reasoning, Target
 class Scripted:
     """Answers a query with boxes; masks fill them."""
 
+    mllm = None
+
     def __init__(self, answers):
         self.answers = answers
+
+    def reason(self, image, query, *, trace=False):
+        return SimpleNamespace(query=query, reasoning=SimpleNamespace(raw=""))
+
+    def segment_proposals(self, image, output):
+        return self.segment(image, output.query)
 
     def segment(self, image, query="", boxes=None):
         boxes = self.answers.get(query, []) if boxes is None else boxes

@@ -193,16 +193,6 @@ def test_some_of_the_questions_are_scored_too_and_a_failure_counts(tmp_path: Pat
     assert found["by_kind"]["#func"]["r_lq"]["mean"] == 0.0
 
 
-def test_a_plain_answer_is_no_path(tmp_path: Path) -> None:
-    data = write_parquet(questions(1)[0], tmp_path / "data")
-
-    class Segments:
-        def segment(self, image, query="", boxes=None): ...
-
-    with pytest.raises(BadInput, match="the pipeline has no trace"):
-        evaluate("vrt", data, Segments(), tmp_path / "a", progress=False)
-
-
 def test_the_references_are_those_of_the_recipe() -> None:
     recipe = Path(__file__).parents[2] / "eval/vrt.toml"
     theirs = tomllib.loads(recipe.read_text())["reference"]

@@ -12,7 +12,6 @@ from rsvp import presets, registry
 from rsvp.cli import evaluate
 from rsvp.cli.main import app, main
 from rsvp.evaluation import benchmarks, recipes
-from rsvp.evaluation.runner import check
 from rsvp.pipeline import Pipeline
 
 RUNS = [
@@ -55,7 +54,9 @@ def parsed(arguments, benchmark, preset):
     assert options.get("target_exists") is None  # the benchmark's own default
     if command == "eval":
         assert options["preset"] == preset == presets.get(preset).name
-        check(benchmark, options["protocol"], options["split"])
+        found = benchmarks.find(benchmark)
+        found.protocol(options["protocol"])
+        found.check_split(options["split"])
 
 
 @pytest.mark.parametrize(("name", "run"), RUNS, ids=[run.name for _, run in RUNS])

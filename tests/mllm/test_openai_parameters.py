@@ -11,6 +11,7 @@ import pytest
 from chat_server import ASK, SCHEMA, Answer, Server, completion, connect, refusal
 
 from rsvp.errors import MLLMFailed
+from rsvp.mllm import listening
 from rsvp.types import Message, Usage
 
 pytestmark = pytest.mark.usefixtures("pauses")
@@ -133,10 +134,18 @@ WHOLE = (
 )
 
 
-def test_a_streamed_reply_equals_a_whole_one(server: Server) -> None:
+def test_a_streamed_reply_equals_a_whole_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.answers = [stream(*WHOLE)]
-    reply = connect(server, stream=True).reply(ASK)
+    monkeypatch.setattr("rsvp.mllm._PAUSE", 0.0)
+    heard: list[str] = []
+    with listening(heard.append):
+        reply = connect(server, stream=True).reply(ASK)
     assert (reply.text, reply.finish_reason) == ("here 猫", "stop")
+    assert heard == ["", "he", "here 猫", "here 猫", "here 猫"]
+    connect(server, stream=True).reply(ASK)
+    assert len(heard) == 5  # nobody listens
     assert reply.usage == Usage(7, 3, 1)
     assert server.requests[0]["stream_options"] == {"include_usage": True}
 

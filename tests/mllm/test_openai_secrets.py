@@ -13,6 +13,7 @@ import pytest
 from chat_server import ASK, KEY, Answer, Server, completion, connect
 
 from rsvp.errors import BadInput
+from rsvp.mllm import listening
 from rsvp.mllm.endpoint import shown_url
 from rsvp.mllm.openai import OpenAIMLLM
 
@@ -51,7 +52,10 @@ def test_a_secret_in_two_pieces_of_a_stream_is_hidden(server: Server) -> None:
     events = [{"choices": [{"delta": {"content": c}, "finish_reason": f}]} for c, f in pieces]
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
     server.answers = [(200, body, {"Content-Type": "text/event-stream"})]
-    assert connect(server).reply(ASK).text == "***"
+    heard: list[str] = []
+    with listening(heard.append):
+        assert connect(server).reply(ASK).text == "***"
+    assert heard == [""]  # of the first piece
 
 
 @pytest.mark.parametrize("key", ["none", "EMPTY", "ollama"])

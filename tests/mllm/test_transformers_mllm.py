@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rsvp import registry
 from rsvp.errors import BadInput, MissingExtra, MLLMFailed, ModelUnavailable
-from rsvp.mllm import MLLM
+from rsvp.mllm import MLLM, listening
 from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.platform import bounded, machine
 from rsvp.types import Message
@@ -58,7 +58,11 @@ def test_every_class_answers_the_same_twice(
 ) -> None:
     mllm = backends[family]
     assert isinstance(mllm, MLLM)
-    first = mllm.reply(ask())
+    heard: list[str] = []
+    with listening(heard.append):
+        first = mllm.reply(ask())
+    assert heard
+    assert all(first.text.startswith(part.rstrip("\ufffd")) for part in heard)
     again = mllm.reply(ask(), schema={"type": "object"})
     assert (again.text, again.usage, again.confidence) == (
         first.text,

@@ -16,6 +16,7 @@ from rsvp.serving.app import make_app  # noqa: E402
 from rsvp.serving.limits import ServeLimits  # noqa: E402
 from rsvp.writers.common import png  # noqa: E402
 
+TOKEN = "s3cret-token"
 LOCAL = "http://127.0.0.1"
 PNG = png(picture())  # 200 x 100
 IMAGE = base64.b64encode(PNG).decode()

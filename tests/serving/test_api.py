@@ -9,14 +9,18 @@ import threading
 import time
 
 import pytest
-from scripted import Recorder, pipeline
-from served import CUP, IMAGE, PNG, make_client, untimed
+from scripted import Recorder, Script, answer, pipeline
+from served import CUP, IMAGE, PNG, TOKEN, make_client, untimed
+from starlette.testclient import TestClient
 
 from rsvp.errors import BudgetExceeded, MLLMFailed, ModelUnavailable
+from rsvp.mllm import tell_written
+from rsvp.pipeline import Pipeline
+from rsvp.serving.app import make_app
 from rsvp.serving.limits import ServeLimits
+from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.writers.document import ResultDocument
 
-TOKEN = "s3cret-token"
 TRACE = json.dumps({
     "path": [{"text": "A cup.", "objects": [{"label": "cup", "box": [100, 100, 500, 500]}]}],
     "answer": "the cup", "answer_objects": [{"label": "cup", "box": [100, 100, 500, 500]}],
@@ -92,6 +96,40 @@ def test_the_steps_come_before_the_masks(client) -> None:
     steps, result = (json.loads(lines[1].removeprefix("data: ")) for lines in events)
     assert steps["steps"][0]["text"] == "a cup stands there"
     assert untimed(result) == expected(lambda p: p.segment(PNG, "the cup"), CUP)
+
+
+def test_steps_come_while_they_are_written() -> None:
+    reply = answer([100, 200, 500, 800], steps=[{"text": "a cup stands there", "boxes": []}])
+
+    class Streams(Script):
+        def reply(self, messages, **options):
+            for count in (15, 27, 30, len(reply)):
+                tell_written(lambda count=count: reply[:count])
+                time.sleep(0.11)  # longer than the pause between two events
+            return super().reply(messages, **options)
+
+    pipe = Pipeline(Streams(reply), BoxesStrategy(), Recorder())
+    headers = {"Accept": "text/event-stream"}
+    with TestClient(make_app(pipe), base_url="http://127.0.0.1") as client:
+        text = client.post("/v1/segment", json=SEGMENT, headers=headers).text
+    lines = [line[6:] for line in text.split("\n") if line.startswith('data: {"steps"')]
+    steps = [[step["text"] for step in json.loads(line)["steps"]] for line in lines]
+    assert steps == [
+        ["a cup "], ["a cup sta"], ["a cup stands there", "it fits"], ["a cup stands there"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "status"), [("grid", 200), ("marks:sam3:/etc", 422), ("nothing", 422), ("", 422)]
+)
+def test_a_request_chooses_a_strategy_that_the_server_offers(strategy, status) -> None:
+    bands = json.dumps({"steps": [], "targets": [{"label": "cup", "rows": [2], "columns": [3]}]})
+    with make_client(bands) as client:
+        assert client.get("/v1/pipeline").json()["strategies"] == ["boxes", "grid", "points"]
+        response = client.post("/v1/segment", json={**SEGMENT, "strategy": strategy})
+        assert response.status_code == status, response.text
+        assert status != 200 or response.json()["models"]["strategy"] == "grid"
+        assert client.pipeline.strategy.name == "boxes"
 
 
 def test_a_failure_ends_the_stream_with_an_error() -> None:
@@ -284,7 +322,7 @@ TYPES = [
 PATHS = [
     "/../etc/passwd", "/..%2f..%2fetc/passwd", "/v1/segment/../../x", "/static/../../x", "/v1/",
     "/v1/models/..%2f../info", "/v1/models/x/info", "/predict/x", "/v1/Segment", "/.git/config",
-    "/%00", "/v1/segment%00", "/?x=/etc/passwd",
+    "/%00", "/v1/segment%00", "/v1/pipelines?x=/etc/passwd",
 ]  # fmt: skip
 ATTACKS = [
     *(("POST", "/v1/segment", {"json": {"image": place, "query": "x"}}) for place in PLACES),

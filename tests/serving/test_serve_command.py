@@ -27,9 +27,9 @@ OFFLINE = ["--mllm", "none", "--segmenter", "box"]
 
 
 @contextlib.contextmanager
-def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`rsvp serve` and its URL."""
-    words = [sys.executable, "-m", "rsvp", "serve", "--port", "0", *OFFLINE, *options]
+def serving(*options: str, command: str = "serve") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server and its URL."""
+    words = [sys.executable, "-m", "rsvp", command, "--port", "0", *OFFLINE, *options]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -63,6 +63,15 @@ def test_a_real_server_answers_and_ends_with_sigterm() -> None:
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0
     assert [json.loads(line)["status"] for line in log.splitlines()] == [200, 408, 200]
+
+
+def test_the_demo_is_a_page_for_boxes_where_there_is_no_mllm() -> None:
+    with serving(command="demo") as (_, url):
+        with urllib.request.urlopen(url, timeout=30) as response:
+            assert b'<script type="module" src="page.js">' in response.read()
+        with urllib.request.urlopen(f"{url}/v1/pipeline", timeout=30) as response:
+            served = json.loads(response.read())
+        assert (served["tasks"], served["strategies"], served["examples"]) == (["segment"], [], [])
 
 
 @pytest.mark.parametrize(

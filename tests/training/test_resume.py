@@ -132,10 +132,10 @@ def test_another_configuration_is_not_resumed(config, models, whole, painted_coc
 
 
 def test_a_full_folder_is_not_written_into(config, whole, tmp_path) -> None:
-    with pytest.raises(BadInput, match="holds a run; use --resume"):
+    with pytest.raises(BadInput, match="is not empty; use --resume"):
         run(config, whole)
     (tmp_path / "thesis.txt").write_text("mine")
-    for resume in (False, True):
-        with pytest.raises(BadInput, match="is not empty and holds no run"):
+    for resume, said in ((False, "is not empty; use --resume"), (True, "holds no run to resume")):
+        with pytest.raises(BadInput, match=said):
             run(config, tmp_path, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

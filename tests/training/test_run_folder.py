@@ -105,10 +105,10 @@ def test_a_kill_before_the_first_file_leaves_a_usable_folder(tmp_path) -> None:
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"cannot use .*file: (File exists|Not a directory)"):
+    with pytest.raises(BadInput, match=r"cannot use .*file as the run's folder: Not a directory"):
         open_run(tmp_path / "file")
     open_run(tmp_path / "run")
-    with pytest.raises(BadInput, match="holds a run; use --resume"):
+    with pytest.raises(BadInput, match="is not empty; use --resume"):
         open_run(tmp_path / "run")
     with pytest.raises(BadInput, match=r"its lr is 1\.0, now it is 2\.0"):
         open_run(tmp_path / "run", resume=True, lr=2.0)

@@ -22,19 +22,14 @@ Numbers = Mapping[str, Any]  # name -> interval, number, or None where no sample
 
 
 class Scorer(Protocol):
-    """Scores predictions, one call a sample, in the benchmark's order."""
+    """Scores predictions, one call a sample, in the benchmark's order: all, by kind, by tag."""
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Score the prediction of sample `index`; BadInput where a mask is broken."""
 
-    def numbers(self) -> Numbers:
-        """The scores of all samples."""
-
-    def by_kind(self) -> Mapping[str, Numbers]:
-        """The scores of each kind."""
-
-    def by_tag(self) -> Mapping[str, Numbers]:
-        """The scores of each tag."""
+    def numbers(self) -> Numbers: ...
+    def by_kind(self) -> Mapping[str, Numbers]: ...
+    def by_tag(self) -> Mapping[str, Numbers]: ...
 
 
 class Benchmark(ABC):
@@ -42,7 +37,7 @@ class Benchmark(ABC):
 
     Attributes:
         reader: opens a folder, ``reader(Path)``, with ``split=…`` where there are `splits`; a
-            `rsvp.datasets.Dataset`, or questions.
+            `rsvp.datasets.BaseDataset`, or questions.
         protocols: the rules by which it can be scored, the default first.
         splits: what ``--split`` may name; none where a split is a folder of its own, None where
             the data itself names its splits.

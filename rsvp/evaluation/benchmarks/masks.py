@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rsvp.datasets import Dataset
+from rsvp.datasets import BaseDataset
 from rsvp.datasets.instances import CocoDataset
 from rsvp.datasets.jsonl import JsonlDataset
 from rsvp.datasets.reasonseg import open_reasonseg
@@ -45,7 +45,7 @@ class MaskScorer(Aggregator[MaskOutcome, IntervalNumbers]):
     """Scores masks; keeps a few numbers of each sample, never its masks."""
 
     def __init__(
-        self, dataset: Dataset, protocol: ScoringProtocol, benchmark: MaskBenchmark
+        self, dataset: BaseDataset, protocol: ScoringProtocol, benchmark: MaskBenchmark
     ) -> None:
         super().__init__(
             lambda outcomes: (
@@ -57,7 +57,6 @@ class MaskScorer(Aggregator[MaskOutcome, IntervalNumbers]):
         self._protocol = protocol
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Score the prediction of sample `index`; BadInput where a mask is broken."""
         sample = self._dataset[index]
         truth = metrics.truth(sample, self._protocol)
         height, width = truth.mask.shape
@@ -72,7 +71,7 @@ class MaskBenchmark(Benchmark):
 
     scores_more: ClassVar[bool] = False
 
-    def scorer(self, dataset: Dataset, protocol: ScoringProtocol) -> MaskScorer:
+    def scorer(self, dataset: BaseDataset, protocol: ScoringProtocol) -> MaskScorer:
         return MaskScorer(dataset, protocol, self)
 
     def more_numbers(self, outcomes: Sequence[MaskOutcome]) -> IntervalNumbers:
@@ -120,8 +119,6 @@ class ReasonSeg(MaskBenchmark):
 
 
 class RefCoco(MaskBenchmark):
-    """RefCOCO and RefCOCO+."""
-
     reader = RefCocoDataset
     protocols: ClassVar[tuple[ScoringProtocol, ...]] = (metrics.LISA, metrics.SEG_ZERO)
     splits: ClassVar[tuple[str, ...] | None] = ("train", "val", "testA", "testB")

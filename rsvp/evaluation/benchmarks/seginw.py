@@ -64,8 +64,6 @@ class ApScorer:
 
 
 class Seginw(Benchmark):
-    """Segmentation in the Wild."""
-
     reader = SeginwDataset
     protocols = (ScoringProtocol("coco"),)
     needs_all = True  # AP counts other samples as missed

@@ -33,7 +33,6 @@ class AnswerScorer(Aggregator[MarkedReply, Scores]):
         self._mark = benchmark.mark
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Read the reply to question `index`; BadInput where its answer is secret."""
         question = self._questions[index]
         self.append(self._mark(question, prediction.text), (question.kind,), question.tags)
 
@@ -104,8 +103,6 @@ class VisuLogic(QuestionBenchmark):
 
 
 class HrBench(QuestionBenchmark):
-    """HR-Bench 4K and 8K."""
-
     splits = None  # a folder may hold several tables
     reader, read, count = readers.hrbench, vqa.read_choice, vqa.rotation_accuracy
 

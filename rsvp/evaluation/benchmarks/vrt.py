@@ -27,7 +27,6 @@ class VrtScorer(Aggregator[VrtScore, Numbers]):
         self._dataset = dataset
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Score the prediction of sample `index`; raises what `vrt.score` does."""
         truth = self._dataset.truth(index)
         score = vrt.score(truth, prediction.text, prediction.masks, prediction.where)
         self.append(score, truth.classes)

@@ -6,16 +6,19 @@ Records come as they get done, so that a kill loses no reply that has been paid 
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rsvp.errors import BadInput, RunBudgetExceeded
-from rsvp.evaluation.outcomes import SegmentingPipeline, TwoStagePipeline
-from rsvp.mllm import is_remote as is_remote_mllm
+from rsvp.mllm import is_remote
+
+if TYPE_CHECKING:
+    from rsvp.pipeline import Pipeline
 
 REMOTE_CONCURRENCY = 8  # questions at once that every provider accepts
 GRACE_SECONDS = 1.0  # that a run which ends early waits for calls to a server
@@ -25,8 +28,7 @@ class RunWork(Protocol):
     """The samples that a run still has to answer, and what is done with each.
 
     A sample, its image, the output of a stage and the record are this work's own: an engine only
-    passes them on. `rsvp.evaluation.outcomes.Work` is a benchmark's, `rsvp.batch.work.BatchWork` a
-    batch's.
+    passes them on.
 
     Attributes:
         indices: which samples, in order.
@@ -41,14 +43,9 @@ class RunWork(Protocol):
     def opened(self) -> RunWork:
         """The same work in another process."""
 
-    def sample(self, index: int) -> Any:
-        """A sample."""
+    def sample(self, index: int) -> Any: ...
 
-    def open_image(self, sample: Any) -> Any:
-        """Its image."""
-
-    def run(self, pipeline: Any, sample: Any, image: Any) -> Any:
-        """Both stages."""
+    def open_image(self, sample: Any) -> Any: ...
 
     def reason(self, pipeline: Any, sample: Any, image: Any) -> Any:
         """Stage 1; the output can be pickled."""
@@ -79,7 +76,7 @@ class LocalEngine:
     a server and 1 for a model in this process; 0 runs MLLM and segmenter in turn.
     """
 
-    pipeline: SegmentingPipeline
+    pipeline: Pipeline
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,78 +90,72 @@ class LocalEngine:
 
     @property
     def _threads(self) -> int:
-        default = REMOTE_CONCURRENCY if is_remote(self.pipeline) else 1
+        default = REMOTE_CONCURRENCY if is_remote(self.pipeline.mllm) else 1
         return default if self.concurrency is None else self.concurrency
 
     def __call__(self, work: RunWork) -> Generator[Any, None, None]:
-        if isinstance(self.pipeline, TwoStagePipeline) and self.concurrency != 0:
-            return _overlapped(self.pipeline, work, self._threads)
-        return _in_turn(self.pipeline, work)
+        if self.concurrency != 0:
+            return self._overlapped(work)
+        return (work.record(*self._both_stages(work, index)) for index in work.indices)
 
-
-def is_remote(pipeline: SegmentingPipeline) -> bool:
-    """Whether the MLLM runs on a server."""
-    return is_remote_mllm(getattr(pipeline, "mllm", None))
-
-
-def _in_turn(pipeline: SegmentingPipeline, work: RunWork) -> Generator[Any, None, None]:
-    for sample in map(work.sample, work.indices):
-        yield work.record(sample, work.run(pipeline, sample, work.open_image(sample)))
-
-
-def _overlapped(
-    pipeline: TwoStagePipeline, work: RunWork, concurrency: int
-) -> Generator[Any, None, None]:
-    """At most 2 * concurrency + 1 samples are in flight: the segmenter never waits for the caller,
-    and memory holds a bounded number of images."""
-    finished: SimpleQueue[tuple[Any, Any] | BaseException] = SimpleQueue()
-    segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
-    reasoners = ThreadPool(concurrency, "rsvp-reasoner", finished.put)
-    in_flight = 0
-    options = getattr(pipeline, "verify", None)
-    verifies = options is not None and options.rounds > 0
-
-    def start(sample: Any) -> None:
+    def _both_stages(self, work: RunWork, index: int) -> tuple[Any, Any]:
+        """A sample and the outcome of both stages, one after the other."""
+        sample = work.sample(index)
         image = work.open_image(sample)
-        output = work.reason(pipeline, sample, image)
+        output = work.reason(self.pipeline, sample, image)
+        return sample, work.segment(self.pipeline, sample, image, output)
 
-        def finish() -> None:
-            finished.put((sample, work.segment(pipeline, sample, image, output)))
+    def _overlapped(self, work: RunWork) -> Generator[Any, None, None]:
+        """At most `in_flight` samples are begun: the segmenter never waits for the caller, and
+        memory holds a bounded number of images."""
+        pipeline = self.pipeline
+        finished: SimpleQueue[tuple[Any, Any] | BaseException] = SimpleQueue()
+        segmenter = ThreadPool(1, "rsvp-segmenter", finished.put)
+        reasoners = ThreadPool(self._threads, "rsvp-reasoner", finished.put)
+        options = getattr(pipeline, "verify", None)
+        verifies = options is not None and options.rounds > 0
+        begun = 0
+        spent: list[RunBudgetExceeded] = []
 
-        if verifies:  # it asks the MLLM again: the segmenter's thread must not wait for that
-            finish()
-        else:
-            segmenter.submit(finish)
+        def start(sample: Any) -> None:
+            image = work.open_image(sample)
+            output = work.reason(pipeline, sample, image)
 
-    spent: list[RunBudgetExceeded] = []
+            def finish() -> None:
+                finished.put((sample, work.segment(pipeline, sample, image, output)))
 
-    def next_records() -> Iterator[Any]:
-        """The next record; none where the run's budget was spent before its sample."""
-        done = finished.get()
-        if isinstance(done, RunBudgetExceeded):
-            spent.append(done)  # the others in flight have been paid for
-        elif isinstance(done, BaseException):
-            raise done
-        else:
-            yield work.record(*done)
+            if verifies:  # it asks the MLLM again: the segmenter's thread must not wait for that
+                finish()
+            else:
+                segmenter.submit(finish)
 
-    try:
-        for sample in map(work.sample, work.indices):
-            if spent:
-                break
-            reasoners.submit(lambda sample=sample: start(sample))  # type: ignore[misc]
-            in_flight += 1
-            if in_flight == 2 * concurrency + 1:
+        def next_records() -> Iterator[Any]:
+            """The next record; none where the run's budget was spent before its sample."""
+            done = finished.get()
+            if isinstance(done, RunBudgetExceeded):
+                spent.append(done)  # the others in flight have been paid for
+            elif isinstance(done, BaseException):
+                raise done
+            else:
+                yield work.record(*done)
+
+        try:
+            for sample in map(work.sample, work.indices):
+                if spent:
+                    break
+                reasoners.submit(functools.partial(start, sample))
+                begun += 1
+                if begun == self.in_flight:
+                    yield from next_records()
+                    begun -= 1
+            for _ in range(begun):
                 yield from next_records()
-                in_flight -= 1
-        for _ in range(in_flight):
-            yield from next_records()
-        if spent:
-            raise spent[0]
-    finally:
-        # A local model ends its call before the process may end; a server's call is abandoned.
-        reasoners.close(GRACE_SECONDS if is_remote(pipeline) else None)
-        segmenter.close(None)
+            if spent:
+                raise spent[0]
+        finally:
+            # A local model ends its call before the process may end; a server's is abandoned.
+            reasoners.close(GRACE_SECONDS if is_remote(pipeline.mllm) else None)
+            segmenter.close(None)
 
 
 class ThreadPool:

@@ -18,12 +18,15 @@ import pickle
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsvp.errors import AccessDenied, BadInput, ModelUnavailable, RsvpError
-from rsvp.evaluation.engines.local import RunWork, is_remote
-from rsvp.evaluation.outcomes import TwoStagePipeline
+from rsvp.evaluation.engines.local import RunWork
+from rsvp.mllm import is_remote
 from rsvp.platform.extras import require
+
+if TYPE_CHECKING:
+    from rsvp.pipeline import Pipeline
 
 Batch = dict[str, Any]  # column -> a list or array of one value a row
 
@@ -34,8 +37,6 @@ _BATCH = 4  # samples that a reasoner actor takes at once by default
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Actors of one kind."""
-
     actors: int = 1
     cpus: float = 1.0  # of each; a fraction lets several share one
     gpus: float = 0.0
@@ -59,8 +60,8 @@ class RayEngine:
         concurrency: questions that each reasoner actor asks at once; see `LocalEngine`.
     """
 
-    reasoner: Callable[[], TwoStagePipeline]
-    segmenter: Callable[[], TwoStagePipeline]
+    reasoner: Callable[[], Pipeline]
+    segmenter: Callable[[], Pipeline]
     reasoners: Pool = Pool()
     segmenters: Pool = Pool()
     address: str | None = None
@@ -120,7 +121,7 @@ class _Actor:
     """
 
     def __init__(
-        self, work: RunWork, make: Callable[[], TwoStagePipeline], environment: Mapping[str, str]
+        self, work: RunWork, make: Callable[[], Pipeline], environment: Mapping[str, str]
     ) -> None:
         os.environ.update(environment)
         self._load = functools.cache(lambda: (make(), work.opened()))
@@ -145,7 +146,7 @@ class _Reasoner(_Actor):
         def one(sample: Any) -> Any:
             return work.reason(pipeline, sample, work.open_image(sample))
 
-        with ThreadPoolExecutor(len(indices) if is_remote(pipeline) else 1) as threads:
+        with ThreadPoolExecutor(len(indices) if is_remote(pipeline.mllm) else 1) as threads:
             return list(threads.map(one, [work.sample(i) for i in indices]))
 
 

@@ -38,7 +38,6 @@ def union(parts: Sequence[Spans]) -> Spans:
 
 
 def area(spans: Spans) -> int:
-    """How many pixels there are."""
     return int((spans[:, 1] - spans[:, 0]).sum())
 
 

@@ -60,7 +60,6 @@ def mark(
 
 
 def read_choice(reply: str, question: Question) -> str | None:
-    """The letter that a reply chooses, see `rsvp.parsing.answers.chosen_letter`."""
     return chosen_letter(reply, question.options)
 
 
@@ -91,7 +90,6 @@ def read_yes_no(reply: str, _: Question) -> str | None:
 
 
 def accuracy(marked: Sequence[MarkedReply]) -> Scores:
-    """The share of right answers."""
     return {"accuracy": mean_interval([float(one.right) for one in marked])}
 
 

@@ -45,8 +45,6 @@ class PartScore:
 
 @dataclass(frozen=True, slots=True)
 class VrtScore:
-    """A scored sample."""
-
     id: str
     classes: tuple[str, ...]
     reasoning: PartScore

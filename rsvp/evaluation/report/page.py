@@ -106,7 +106,6 @@ def page(
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The page and its charts."""
     environment = html.environment("rsvp.evaluation.report")
     environment.filters["number"] = lambda x: f"{x:.1f}" if x > 1 else f"{x:.3f}"
     return environment
@@ -115,7 +114,11 @@ def templates() -> jinja2.Environment:
 def _scores(summary: Json) -> dict[str, Any]:
     """The tables of scores; an interval is known by its keys, and so is a group (kind or tag)."""
     scores = _intervals(summary)
-    label = functools.partial(_label, answers="accuracy" in summary)
+    labels = ANSWER_LABELS if "accuracy" in summary else LABELS
+
+    def label(name: str) -> str:
+        return labels.get(name, name.replace("_", " "))
+
     tags = {name: value for name, value in summary.items() if _is_group(value)}
     members = {**summary.get("by_kind", {}), **tags}
     grouped = dict.fromkeys(name for group in members.values() for name in _intervals(group))
@@ -146,11 +149,6 @@ def _parts(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping) or is_interval(value) or _is_group(value):
         return {}
     return {part: one for part, one in value.items() if isinstance(one, float)}
-
-
-def _label(name: str, answers: bool = False) -> str:
-    known = ANSWER_LABELS if answers else LABELS
-    return known.get(name, name.replace("_", " "))
 
 
 def _sample(

@@ -80,8 +80,10 @@ def _shown(value: object) -> str:
 
 def format_summary(summary: Summary) -> str:
     """Scores, numbers of each stage, seconds; and what else the benchmark scores."""
-    head = f"{summary.n} samples, {summary.failed} failed{_not_understood(summary)}; mean [95 % "
-    head += "bootstrap interval]"
+    head = f"{summary.n} samples, {summary.failed} failed"
+    if summary.not_understood:
+        head += f", {summary.not_understood} not understood and scored as empty predictions"
+    head += "; mean [95 % bootstrap interval]"
     groups: dict[str, GroupSummary] = {**summary.by_kind, **summary.by_tag}
     if summary.n:
         groups = {"overall": summary, **groups}
@@ -106,11 +108,6 @@ def format_summary(summary: Summary) -> str:
 def _seconds(what: str, summary: Summary | AnswerSummary) -> str:
     rows = [(stage, f"{s.mean:.3f}", f"{s.p95:.3f}") for stage, s in summary.seconds.items()]
     return table([(f"seconds a {what}", "mean", "p95"), *rows], (0, 8, 8)) if rows else ""
-
-
-def _not_understood(summary: Summary) -> str:
-    count = summary.not_understood
-    return f", {count} not understood and scored as empty predictions" if count else ""
 
 
 def format_answers(summary: AnswerSummary) -> str:
