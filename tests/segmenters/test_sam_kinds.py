@@ -191,6 +191,15 @@ def test_hq_sam_upscales_what_its_transformer_returns(segmenters, make_image) ->
     torch.testing.assert_close(image.flatten(2).transpose(1, 2), keys[0], atol=0, rtol=0)
 
 
+def test_sam3_adds_its_embedding_for_no_memory(segmenters, make_image) -> None:
+    segmenter, image = segmenters["sam3"], make_image(90, 150)
+    [before] = segmenter.encode([image])
+    segmenter.net.no_memory_embedding.data.add_(1)
+    [after] = segmenter.encode([image])
+    segmenter.net.no_memory_embedding.data.sub_(1)
+    torch.testing.assert_close(after.features[-1], before.features[-1] + 1)
+
+
 # ---------------------------------------------------------------- folders
 
 
