@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "embedded"),
     ("batch",),
     ("serving",),
-    ("doctor", "cli", "__main__"),
+    ("doctor", "cli", "integrations", "__main__"),
 )
 LAYER = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 

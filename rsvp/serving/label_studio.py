@@ -261,9 +261,10 @@ def _predict(
 
 
 def _label(target: Target, config: LabelConfig) -> str:
-    """The label of the project that a target has, by name; else the first one."""
-    name = target.label.casefold()
-    return next((one for one in config.labels if one.casefold() == name), config.labels[0])
+    """The longest label of the project that the target's name holds; else the first one."""
+    name = target.label.casefold()  # "knife" of "kitchen knife"
+    held = (one for one in config.labels if one.casefold() in name)
+    return max(held, key=len, default=config.labels[0])
 
 
 def _regions(

@@ -1,5 +1,6 @@
 """20 SIGKILLs at random moments and the end: `pytest -m hostile tests/hostile/test_kills.py`.
 
+With PHOTOS=FOLDER `-k mixed` is a batch of 500 scenes, photographs and broken files, and 10 kills.
 A command is killed, and started again into the same folder, until it ends; its files are then those
 of a run that nobody killed, byte for byte but for the time that each stage took.
 """
@@ -7,9 +8,11 @@ of a run that nobody killed, byte for byte but for the time that each stage took
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +25,8 @@ from chat_server import Answer, Server, completion, refusal
 
 sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from rectangles import write_scenes
+
+from rsvp.embedded import scenes
 
 KILLS = 20
 SAMPLES = 40
@@ -80,8 +85,10 @@ def kill_again_and_again(
     folder: Path,
     progress: Callable[[Path], int],
     code: int = 0,
+    *,
+    kills: int = KILLS,
 ) -> tuple[list[int], int]:
-    """What had been written at each of `KILLS` kills, and how many runs came to their end."""
+    """What had been written at each kill, and how many runs came to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> subprocess.Popen[bytes]:
@@ -94,22 +101,28 @@ def kill_again_and_again(
     first = time.monotonic() - began  # until then Python imports modules
     assert process.wait() == code
     whole, last = contents(folder / "whole"), time.monotonic() - began
+    total = progress(folder / "whole")
     rng, ended = random.Random(20), 0
     written: list[int] = []
-    while len(written) < KILLS or (folder / f"killed{ended}").exists():
+    while len(written) < kills or (folder / f"killed{ended}").exists():
         out = folder / f"killed{ended}"
-        began, is_new, process = time.monotonic(), not out.exists(), start(out)
-        try:
-            process.wait(rng.uniform(0.8 * first, last) if len(written) < KILLS else None)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        began, before, process = time.monotonic(), progress(out), start(out)
+        # After some more records; where all are there, at any time, or not at all.
+        wanted = min(total, before + rng.randint(1, max(1, total // 4)))
+        moment = rng.choice([rng.uniform(0.8 * first, last), math.inf]) if before >= total else 0.0
+        while process.poll() is None and (
+            len(written) == kills or time.monotonic() - began < moment or progress(out) < wanted
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
             written.append(progress(out))
             continue
         assert process.returncode == code
         assert contents(out) == whole
         ended += 1
-        if is_new:  # the machine is faster now than it was
+        if not before:  # the machine is faster now than it was
             last = time.monotonic() - began
     return written, ended
 
@@ -135,34 +148,55 @@ def test_eval_is_resumed(tmp_path: Path, server: Server, capsys) -> None:
     assert ended >= 1
 
 
-def test_batch_is_resumed(tmp_path: Path, server: Server, capsys) -> None:
-    data = write_scenes(tmp_path / "data", SAMPLES)
-    for number in range(BROKEN):
-        whole = (data / f"{number:03d}.png").read_bytes()
-        (data / f"{number:03d}-broken.png").write_bytes(whole[: 3 * number])
-    models = ["--mllm", "openai:m", "--segmenter", "box", "--option", "max_retries=0"]
-    queries = [word for i in range(3) for word in ("--query", f"query {i}")]
+def mixed(folder: Path, count: int) -> Path:
+    """Rendered scenes and as many photographs of the folder PHOTOS, in folders of their own."""
+    photos = sorted(Path(os.environ.get("PHOTOS", folder)).glob("*.jpg"))[-(count // 2) :]
+    if not photos:
+        pytest.skip("PHOTOS names no folder of photographs")
+    scenes.main(["--n", str(count - len(photos)), "--seed", "77000", "--out", str(folder)])
+    (folder / "photos").mkdir()
+    for photo in photos:
+        (folder / "photos" / photo.name).symlink_to(photo.resolve())
+    return folder
+
+
+BATCHES: dict[str, tuple[Callable[[Path, int], Path], int, int, str, int]] = {
+    "scenes": (write_scenes, SAMPLES, 3, "box", KILLS),
+    "mixed": (mixed, 500 - BROKEN, 1, "sam2:embedded", 10),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_batch_is_resumed(tmp_path: Path, server: Server, name: str, capsys) -> None:
+    make, samples, queries, segmenter, kills = BATCHES[name]
+    data = make(tmp_path / "data", samples)
+    whole_files = sorted(path for path in data.rglob("*") if path.suffix in (".png", ".jpg"))
+    for number, file in enumerate(whole_files[:: samples // BROKEN][:BROKEN]):
+        file.with_stem(f"{file.stem}-broken").write_bytes(file.read_bytes()[: 3 * number])
+    models = ["--mllm", "openai:m", "--segmenter", segmenter, "--option", "max_retries=0"]
+    asked_words = [word for i in range(queries) for word in ("--query", f"query {i + 4}")]
 
     def command(out: Path) -> list[str]:
-        words = ["batch", "--input", str(data), *queries, "--out", str(out), *models, "--resume"]
-        return [*words, "--format", "coco,yolo,labelme"]
+        words = ["batch", "--input", str(data), *asked_words, "--out", str(out), *models]
+        return [*words, "--resume", "--format", "coco,yolo,labelme"]
 
     def records(out: Path) -> int:
         file = out / "results.jsonl"
         return file.read_bytes().count(b"\n") if file.is_file() else 0
 
-    written, ended = kill_again_and_again(command, tmp_path, records, code=2)
-    asked, whole = 3 * (SAMPLES + BROKEN), contents(tmp_path / "whole")
+    written, ended = kill_again_and_again(command, tmp_path, records, 2, kills=kills)
+    asked, whole = queries * (samples + BROKEN), contents(tmp_path / "whole")
     images = json.loads(whole["coco.json"])["images"]
     with capsys.disabled():
         print(
-            f"\nbatch: {KILLS} kills after {written} of {asked} records, {3 * BROKEN} of them "
-            f"failures; {ended} runs resumed to the identical end of {len(whole)} files; "
-            f"{len(server.requests)} requests where {3 * SAMPLES * (ended + 1)} queries needed one"
+            f"\nbatch {name}: {kills} kills after {written} of {asked} records, "
+            f"{queries * BROKEN} of them failures; {ended} runs resumed to the identical end of "
+            f"{len(whole)} files; {len(server.requests)} requests where "
+            f"{queries * samples * (ended + 1)} queries needed one"
         )
     assert ended >= 1
-    assert len(images) == SAMPLES
-    assert whole["results.jsonl"].count(b'"error"') == 3 * BROKEN
+    assert len(images) == samples
+    assert whole["results.jsonl"].count(b'"error"') == queries * BROKEN
 
 
 def test_segment_is_repeated(tmp_path: Path, capsys) -> None:

@@ -1,4 +1,4 @@
-"""32 clients and 500 requests on `rsvp serve`: valid, broken, huge, slow and half-closed ones.
+"""32 clients and 2,000 requests on `rsvp serve`: valid, broken, huge, slow, half-closed, attacks.
 
 `pytest -m hostile tests/hostile/test_serve_load.py -s` prints the figures of docs/serve.md.
 """
@@ -18,9 +18,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -31,10 +33,13 @@ from rsvp.writers.common import png
 
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
+sys.path.append(str(Path(__file__).parents[1] / "serving"))
+from test_api import ATTACKS
+
 pytestmark = pytest.mark.hostile
 
-CLIENTS, REQUESTS, PICTURES = 32, 500, 4
-KINDS = {"valid": 60, "broken": 15, "huge": 10, "slow": 5, "half-closed": 10}  # percent
+CLIENTS, REQUESTS, PICTURES, ROUNDS = 32, 2000, 4, 5
+KINDS = {"valid": 60, "broken": 10, "huge": 10, "slow": 5, "half-closed": 10, "attack": 5}  # %
 BOX = [60, 40, 200, 180]
 DEMO = Path(__file__).parents[2] / "rsvp/embedded/demo.png"
 
@@ -75,6 +80,7 @@ class Load:
         self.wrong, self.lock = 0, threading.Lock()
 
     def valid(self, number: int) -> int:
+        """The status; 200 with other masks than the Python API's is counted as wrong."""
         started, picture = time.perf_counter(), number % PICTURES
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         headers = {"Content-Type": "application/json"}
@@ -82,10 +88,31 @@ class Load:
         response = connection.getresponse()
         found = json.loads(response.read())
         connection.close()
-        with self.lock:
-            self.seconds.append(time.perf_counter() - started)
-            self.wrong += found.get("targets") != self.masks[picture]
+        if response.status == 200:
+            with self.lock:
+                self.seconds.append(time.perf_counter() - started)
+                self.wrong += found["targets"] != self.masks[picture]
         return response.status
+
+    def attack(self, method: str, path: str, sent: dict[str, Any]) -> int:
+        """The status of one of the attacks of tests/serving/test_api.py."""
+        headers = {"Content-Type": "application/json"} if "json" in sent else {}
+        body = json.dumps(sent["json"]).encode() if "json" in sent else sent.get("content")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        with contextlib.closing(connection):
+            connection.request(
+                method, quote(path, safe="/%?=.:"), body, {**headers, **sent.get("headers", {})}
+            )
+            return connection.getresponse().status
+
+    def many(
+        self, requests: int, clients: int, call: Callable[[int], Any]
+    ) -> tuple[list[Any], float]:
+        """What a call for each request returns, from so many clients, and the seconds of all."""
+        started = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            found = list(pool.map(call, range(requests)))
+        return found, time.perf_counter() - started
 
     def send(self, number: int) -> None:
         kind = random.Random(number).choices([*KINDS], [*KINDS.values()])[0]
@@ -104,31 +131,22 @@ class Load:
             )
         elif kind == "slow":
             status = exchange(self.port, head % 5, b"{", b"}", b"   ", pause=0.5)
+        elif kind == "attack":
+            status = self.attack(*ATTACKS[number % len(ATTACKS)])
         else:
             status = exchange(self.port, head % 1000 + b'{"image": "', shut=True)
         with self.lock:
             self.statuses[kind, status] += 1
 
 
-def test_valid_requests_are_answered_right_among_all_others(tmp_path: Path) -> None:
-    images = pictures()
-    pipeline = Pipeline.from_preset(mllm="none", segmenter="sam2:embedded")
-    masks = [pipeline.segment(image, "it", [BOX]).to_dict()["targets"] for image in images]
-    started = time.perf_counter()
-    for number in range(40):
-        pipeline.segment(images[number % PICTURES], "it", [BOX]).to_dict()
-    bare = 40 / (time.perf_counter() - started)
-    bodies = [
-        json.dumps({"image": base64.b64encode(i).decode(), "query": "it", "boxes": [BOX]}).encode()
-        for i in images
-    ]
-    options = ["--mllm", "none", "--segmenter", "sam2:embedded", "--port", "0", "--quiet"]
-    limits = ["--max-mb", "2", "--waiting", "64"]
-    words = [sys.executable, "-m", "rsvp", "serve", *options, *limits]
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[Any], int]]:
+    """A server and its port; it has ended in order and its log is empty."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words[words.index("0")] = str(port)
-    with (tmp_path / "log").open("w") as log:
+    options = ["--mllm", "none", "--segmenter", "sam2:embedded", "--quiet", "--max-mb", "2"]
+    words = [sys.executable, "-m", "rsvp", "serve", "--port", str(port), *options]
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen(words, stderr=log)
     try:
         while True:
@@ -136,34 +154,56 @@ def test_valid_requests_are_answered_right_among_all_others(tmp_path: Path) -> N
                 break
             assert process.poll() is None
             time.sleep(0.2)
-        load = Load(port, bodies, masks)
-        for number in range(8):
-            load.valid(number)
-        load.seconds.clear()
-        started, held = time.perf_counter(), memory(process)
-        for number in range(40):
-            load.valid(number)
-        alone = 40 / (time.perf_counter() - started)
-        load.seconds.clear()
-        started = time.perf_counter()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(load.send, range(REQUESTS)))
-        seconds, grown = time.perf_counter() - started, memory(process) - held
+        yield process, port
     finally:
         process.terminate()
         process.wait(timeout=60)
-    quantiles = statistics.quantiles(load.seconds, n=100)
-    print(
-        f"\nbare {bare:.1f}/s, one client {alone:.1f}/s; {REQUESTS} requests in {seconds:.1f} s, "
-        f"{len(load.seconds) / seconds:.1f} valid/s, p50 {quantiles[49]:.2f} s, "
-        f"p99 {quantiles[98]:.2f} s; memory {held} MB, {grown:+} MB; {dict(load.statuses)}"
-    )
-    assert load.wrong == 0
-    assert {status for kind, status in load.statuses if kind == "valid"} == {200}
-    assert {status for kind, status in load.statuses if kind == "broken"} == {400}
-    assert {status for kind, status in load.statuses if kind == "huge"} <= {413, 0}
-    assert {status for kind, status in load.statuses if kind == "slow"} == {422}
-    assert {status for kind, status in load.statuses if kind == "half-closed"} <= {400, 408, 0}
-    assert grown < 100
     assert process.returncode == 0
-    assert (tmp_path / "log").read_text() == ""
+    assert (folder / "log").read_text() == ""
+
+
+def test_valid_requests_are_answered_right_among_all_others(tmp_path: Path) -> None:
+    images = pictures()
+    pipeline = Pipeline.from_preset(mllm="none", segmenter="sam2:embedded")
+    pipeline.keep_images(PICTURES)  # as the server does
+    masks = [pipeline.segment(image, "it", [BOX]).to_dict()["targets"] for image in images]
+    bodies = [
+        json.dumps({"image": base64.b64encode(i).decode(), "query": "it", "boxes": [BOX]}).encode()
+        for i in images
+    ]
+    with serving(tmp_path) as (process, port):
+        load, ratios = Load(port, bodies, masks), {1: [], CLIENTS: []}
+        load.many(2 * CLIENTS, CLIENTS, load.valid)
+        for _ in range(ROUNDS):  # side by side: the machine has other work
+            _, bare = load.many(
+                2 * CLIENTS,
+                1,
+                lambda n: pipeline.segment(images[n % PICTURES], "it", [BOX]).to_dict(),
+            )
+            for clients, found in ratios.items():
+                found.append(bare / load.many(2 * CLIENTS, clients, load.valid)[1])
+        load.seconds.clear()
+        held = memory(process)
+        _, seconds = load.many(REQUESTS, CLIENTS, load.send)
+        grown, quantiles = memory(process) - held, statistics.quantiles(load.seconds, n=100)
+        burst = Counter(load.many(3 * CLIENTS, 3 * CLIENTS, load.valid)[0])
+    speeds = {n: f"{statistics.median(found):.2f}" for n, found in ratios.items()}
+    print(
+        f"\n{REQUESTS} requests in {seconds:.1f} s, {len(load.seconds) / seconds:.1f} valid/s, "
+        f"p50 {quantiles[49]:.2f} s, p99 {quantiles[98]:.2f} s; memory {held} MB, {grown:+} MB; "
+        f"{dict(load.statuses)}; speed by clients beside the bare pipeline {speeds}; "
+        f"{3 * CLIENTS} at once: {dict(burst)}"
+    )
+    found: dict[str, set[int]] = {}
+    for kind, status in load.statuses:
+        found.setdefault(kind, set()).add(status)
+    assert load.wrong == 0
+    assert found["valid"] == {200}
+    assert found["broken"] == {400}
+    assert found["huge"] <= {413, 0}
+    assert found["slow"] == {422}
+    assert found["half-closed"] <= {400, 408, 0}
+    assert all(400 <= status < 500 for status in found["attack"])
+    assert burst.keys() == {200, 503}
+    assert grown < 100
+    assert statistics.median(ratios[CLIENTS]) >= 0.9

@@ -2,20 +2,24 @@
 
 Sources: CVHub520/X-AnyLabeling, services/auto_labeling/remote_server.py (0f38687);
 HumanSignal/label-studio, ml/api_connector.py (0f1d1f0) and label-studio-ml-backend (d02cedf),
-label_studio_ml/api.py and examples/segment_anything_2_image, grounding_sam.
+label_studio_ml/api.py and examples/segment_anything_2_image, grounding_sam. What Label Studio
+1.23.2 sent from its page, and took as reply, is in tests/data (names and mask bytes removed).
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 from raw_server import raw_server, response
 from scripted import answer, pipeline
-from served import CUP, IMAGE, PNG, make_client
+from served import CUP, IMAGE, LOCAL, PNG, TestClient, make_client
 
+from rsvp.pipeline import Pipeline
+from rsvp.serving.app import make_app
 from rsvp.serving.label_studio import Uploads
 from rsvp.serving.shapes import brush_rle, polygons
 
@@ -197,6 +201,52 @@ def test_label_studio_gets_the_brush_mask_of_a_text(client) -> None:
     mask = brush_mask(region["value"]["rle"], (region["original_height"], region["original_width"]))
     assert (mask == pipeline(CUP).segment(PNG, "the cup").mask).all()
     assert found["score"] == region["score"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("kitchen thing 0", "Thing 0"), ("a cupboard", "cup"), ("Cup of Thing 0", "Thing 0"),
+     ("a fork", "cup")],
+)  # fmt: skip
+def test_a_label_is_found_in_the_target_s_name(name, label) -> None:
+    with make_client(CUP.replace("thing 0", name)) as client:
+        (region,) = label_studio(client, TEXT).json()["results"][0]["result"]
+    assert region["value"]["brushlabels"] == [label]
+
+
+DEMO = Path(__file__).parents[2] / "rsvp/embedded/demo.png"  # 480 x 480
+RECORDED = json.loads((Path(__file__).parents[1] / "data/label_studio_1.23.2.json").read_text())
+
+
+def asked_of_the_python_api(value: dict) -> dict:
+    """What a region of Label Studio means; its numbers are percent."""
+    if "text" in value:
+        return {"query": value["text"][0]}
+    x, y, width, height = (value.get(key, 0) * 480 / 100 for key in ("x", "y", "width", "height"))
+    region = {"boxes": [[x, y, x + width, y + height]]} if height else {"points": [[x, y]]}
+    return {"query": "cup", **region}  # the label that was selected
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Pipeline:
+    return Pipeline.from_preset("embedded")
+
+
+@pytest.mark.parametrize("name", ["text", "rectangle", "point"])
+def test_recorded_requests_get_the_masks_of_the_python_api(embedded, name) -> None:
+    sent, reply = RECORDED[name], RECORDED[name]["reply"]["results"][0]
+    with raw_server(lambda _: [response(DEMO.read_bytes())]) as studio:
+        app = make_app(embedded, uploads=Uploads(studio.url.removesuffix("/v1")))
+        with TestClient(app, base_url=LOCAL) as client:
+            setup = client.post("/setup", json=RECORDED["setup"]["body"]).json()
+            (found,) = client.post(sent["path"], json=sent["body"]).json()["results"]
+    (region,), (taken,) = found["result"], reply["result"]
+    assert setup.keys() == RECORDED["setup"]["reply"].keys()
+    assert (found.keys(), region.keys()) == (reply.keys(), taken.keys())
+    assert region["value"]["brushlabels"] == taken["value"]["brushlabels"]
+    value = sent["body"]["params"]["context"]["result"][0]["value"]
+    expected = embedded.segment(DEMO, **asked_of_the_python_api(value)).mask
+    assert (brush_mask(region["value"]["rle"], expected.shape) == expected).all()
 
 
 def test_label_studio_gets_polygons_and_rectangles_in_percent(client) -> None:

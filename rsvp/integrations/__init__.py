@@ -1,0 +1,1 @@
+"""rsvp inside other programs, which import these modules by name."""
