@@ -269,7 +269,7 @@ def segment() -> None:
     registry.BUILT_IN["mllm"]["forced"] = "eval.fullsize:ForcedReply"
     registry.BUILT_IN["segmenter"]["watched"] = "eval.fullsize:watched_sam2"
     report = Path(sys.argv.pop(1))
-    threading.Thread(target=_sample_memory, daemon=True).start()
+    threading.Thread(target=sample_memory, daemon=True).start()
     from rsvp.cli.main import entry
 
     try:
@@ -278,12 +278,16 @@ def segment() -> None:
         report.write_text(json.dumps(MEASURED))
 
 
-def _sample_memory() -> None:
-    """The most memory that is no mapped file, in bytes; Linux alone tells it."""
+def anonymous_memory() -> int:
+    """This process's memory that is no mapped file, in bytes; 0 where Linux does not tell it."""
     status = Path("/proc/self/status")
-    while status.exists():
-        found = re.search(r"RssAnon:\s*(\d+) kB", status.read_text())
-        used = 1024 * int(found[1]) if found else 0
+    found = status.exists() and re.search(r"RssAnon:\s*(\d+) kB", status.read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
+def sample_memory() -> None:
+    """Keep the most `anonymous_memory` in `MEASURED`."""
+    while used := anonymous_memory():
         MEASURED["anonymous"] = max(MEASURED.get("anonymous", 0), used)
         time.sleep(0.05)
 

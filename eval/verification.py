@@ -4,6 +4,7 @@
     python -m eval.verification recovery --data S --out DIR [--strategy NAME]... [--share 0.3]
     python -m eval.verification samples  --data S --out DIR [--samples 1 4 16]
     python -m eval.verification cache    --data S --mllm transformers:FOLDER [--side 1024]
+    python -m eval.verification sparse   --data S --mllm transformers:FOLDER [--side 512]
 
 rounds    gIoU without and with `--verify`, with clear cases decided by the scores and with all
           asked about; the paired difference, absent queries, and the cost of an image
@@ -11,8 +12,10 @@ recovery  the same where a share of stage 1's replies is spoiled: another object
           a missing target, a surplus one, or "no target"; how much of the gIoU lost is won back
 samples   gIoU and cost of K sampled replies, and how often a reply is right at a given agreement
           (reliability.svg)
-cache     seconds of a second round's question, one reply token, with what the model computed for
-          the first round's and without; e.g. the folder that eval.fullsize makes
+cache     processor time of a second round's question, one reply token, with what the model computed
+          for the first round's and without; e.g. the folder that eval.fullsize makes
+sparse    tokens, processor time and memory of the prompt after a closer look: the whole picture of
+          `--zoom sparse`, the patches of it that the mask touches, and the crop of `--zoom box`
 
 Every run has a folder of its own under `--out`; a second call resumes.
 """
@@ -24,6 +27,8 @@ import contextlib
 import copy
 import hashlib
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from eval import fullsize
 from eval._common import make_parser
 from eval._common import run as run_command
 from rsvp import presets, registry
@@ -46,7 +52,17 @@ from rsvp.images import load_image, resize
 from rsvp.masks import box_to_mask
 from rsvp.pipeline import Pipeline
 from rsvp.platform.files import parse_json, read_bytes, write_text
-from rsvp.types import Box, Image, PackedMask, Proposal, Reasoning, Target
+from rsvp.types import (
+    Box,
+    Image,
+    Message,
+    PackedMask,
+    Proposal,
+    Reasoning,
+    Reply,
+    Target,
+    Usage,
+)  # fmt: skip
 from rsvp.verify import VerifyOptions
 
 STRATEGIES = ("boxes", "grid", "marks")
@@ -252,38 +268,91 @@ def diagram(bins: Sequence[tuple[float, int, float, float]], side: int = 240) ->
     return f'<svg xmlns="http://www.w3.org/2000/svg" {view}>{bars}{line}</svg>\n'
 
 
+def _local(args: argparse.Namespace, **options: Any) -> tuple[Any, Pipeline, Image]:
+    """The local model with one reply token, a pipeline on it, and an image of the right side."""
+    mllm = registry.make("mllm", args.mllm, max_tokens=1, **options)
+    picture = next(iter(scene_objects(args.data)))
+    image = load_image(resize(load_image(picture).rgb, (args.side, args.side)))
+    strategy, segmenter = registry.make("strategy", "boxes"), registry.make("segmenter", "box")
+    return mllm, Pipeline(mllm, strategy, segmenter, frame="0-1000"), image
+
+
 def cache(args: argparse.Namespace) -> str:
     """What keeping the beginning of a conversation saves a local model."""
-    mllm = registry.make("mllm", args.mllm, max_tokens=1)
-    pipeline = Pipeline(mllm, registry.make("strategy", "boxes"), registry.make("segmenter", "box"))
-    (picture, *_), _ = zip(*scene_objects(args.data).items(), strict=True)
-    image = load_image(resize(load_image(picture).rgb, (args.side, args.side)))
+    mllm, pipeline, image = _local(args)
     config = pipeline.prompt_config
     dialogue = Dialogue(mllm, config.profile, system="system.verify")
     checker = MaskChecker(image, "the thing on the left", dialogue, config)
-
-    def seconds(corner: int) -> float:
-        box = Box(corner, corner, corner + args.side // 2, corner + args.side // 2)
-        mask = PackedMask.pack(box_to_mask(box, (args.side, args.side)))
-        with contextlib.suppress(UnparsableReply):
-            checker.ask([Target("thing", box, 1.0, mask)], [1])
-        return dialogue.budget.seconds - before
-
     dialogue.single_turn, dialogue.max_reasks = True, 0  # a branch asks once
-    times = []
-    for kept in (False, True):
-        for corner in (0, args.side // 4):
-            before = dialogue.budget.seconds
-            mllm.keep_prefix = kept
-            times.append(seconds(corner))
+    times: dict[bool, list[list[float]]] = {False: [], True: []}
+    for _ in range(args.repeat):
+        for kept, measured in times.items():
+            mllm.keep_prefix, seconds = kept, []
+            for corner in (0, args.side // 4):
+                box = Box(corner, corner, corner + args.side // 2, corner + args.side // 2)
+                mask = PackedMask.pack(box_to_mask(box, (args.side, args.side)))
+                before = time.process_time()
+                with contextlib.suppress(UnparsableReply):
+                    checker.ask([Target("thing", box, 1.0, mask)], [1])
+                seconds.append(time.process_time() - before)
+            measured.append(seconds)
+    (first, second), (_, again) = (np.median(measured, axis=0) for measured in times.values())
+    asked = dialogue.budget.usage.prompt_tokens // (4 * args.repeat)
     return (
-        f"first round {times[0]:.2f} s, second {times[1]:.2f} s; kept: {times[3]:.2f} s, "
-        f"{times[3] / times[1]:.2f} of it ({mllm.reused_tokens} of "
-        f"{dialogue.budget.usage.prompt_tokens // 4} tokens)"
+        f"first round {first:.2f} s, second {second:.2f} s; kept: {again:.2f} s, "
+        f"{again / second:.2f} of it ({mllm.reused_tokens} of {asked} tokens)"
     )
 
 
-EXPERIMENTS = {"rounds": rounds, "recovery": recovery, "samples": samples, "cache": cache}
+SCRIPT = (
+    '{"reason": "too small", "look": ["the cup"], "answer": null}',
+    '{"reason": "there", "targets": [{"label": "the cup", "bbox_2d": [400, 400, 600, 600]}]}',
+    '{"reason": "seen", "answer": "red"}',
+)
+
+
+def sparse(args: argparse.Namespace) -> str:
+    """What the prompt after a closer look costs: the whole picture, its patches, and a crop."""
+    mllm, pipeline, image = _local(args, keep_prefix=False)
+    asked: list[list[Message]] = []
+    real = mllm.reply
+
+    def scripted(messages: list[Message], **_: Any) -> Reply:
+        asked.append(messages)
+        return Reply(SCRIPT[len(asked) - 1], Usage(1, 1, 1))
+
+    prompts: dict[str, list[Message]] = {}
+    for zoom in ("box", "sparse"):
+        mllm.reply = scripted
+        asked.clear()
+        pipeline.answer(image, "Which colour has the cup?", zoom=zoom, looks=1)
+        prompts[zoom] = asked[-1]
+    prompts["whole"] = [replace(message, kept=None) for message in prompts["sparse"]]
+    real(prompts["box"][:1])  # loads the model
+    threading.Thread(target=fullsize.sample_memory, daemon=True).start()
+    idle, found = fullsize.anonymous_memory(), dict[str, list[tuple[float, float]]]()
+    tokens = dict[str, int]()
+    for _ in range(args.repeat):
+        for name, messages in prompts.items():
+            fullsize.MEASURED["anonymous"] = 0
+            before = time.process_time()
+            tokens[name] = real(messages).usage.prompt_tokens
+            seconds = time.process_time() - before
+            found.setdefault(name, []).append((seconds, fullsize.MEASURED["anonymous"] - idle))
+    lines = []
+    for name, measured in found.items():
+        seconds, memory = np.median(measured, axis=0)
+        lines.append(f"{name:<7}{tokens[name]} tokens, {seconds:.2f} s, {memory / 1e6:.0f} MB")
+    return "\n".join(lines)
+
+
+EXPERIMENTS = {
+    "rounds": rounds,
+    "recovery": recovery,
+    "samples": samples,
+    "cache": cache,
+    "sparse": sparse,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -292,8 +361,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment", choices=tuple(EXPERIMENTS))
     parser.add_argument("--data", type=Path, required=True, help="a folder of rendered scenes")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs go")
-    parser.add_argument("--mllm", default="transformers:embedded", help="of cache: a local model")
-    parser.add_argument("--side", type=int, default=1024, help="of cache: of the image, pixels")
+    parser.add_argument("--mllm", default="transformers:embedded", help="of cache and sparse")
+    parser.add_argument("--side", type=int, default=1024, help="of the same: of the image, pixels")
+    parser.add_argument("--repeat", type=int, default=1, help="of the same: medians of so many")
     parser.add_argument("--preset", default=presets.DEFAULT)
     parser.add_argument("--strategy", action="append", help="may be given several times")
     parser.add_argument("--verify", type=int, default=2, help="rounds")

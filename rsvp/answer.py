@@ -22,7 +22,7 @@ from rsvp.parsing.answers import LETTERS, ParsedAnswer, choose, parse_answer
 from rsvp.prompt_config import PromptConfig
 from rsvp.reasoning import ReasoningOutput, not_asked
 from rsvp.request import Request
-from rsvp.strategies.base import STRING, array, record
+from rsvp.strategies.base import STRING, Schema, array, record
 from rsvp.types import (
     BoolMask,
     Box,
@@ -39,10 +39,7 @@ ZOOMS = ("none", "box", "mask", "sparse")
 DEFAULT_ZOOM, DEFAULT_BACKGROUND = "mask", "mean"
 DEFAULT_LOOKS = 2
 NO_CHOICE = "the answer {!r} is none of the choices"
-_LOOK_SCHEMA = record(
-    {"reason": STRING, "look": array(STRING), "answer": {"type": ["string", "null"]}}
-)
-_ANSWER_SCHEMA = record({"reason": STRING, "answer": STRING})
+ASKED_AGAIN = "the MLLM first answered {!r}, which is none of the choices, and was asked to choose"
 
 Segment = Callable[[Request, Dialogue], Segmentation]
 
@@ -300,7 +297,6 @@ class _Conversation:
         variables = {**self.variables, **(observed or {})}
         names = prompting.existing(self.profile, seen, what)
         may_look, others = what != "answer", list[ParsedAnswer]()
-        schema = _LOOK_SCHEMA if may_look else _ANSWER_SCHEMA
 
         def reask(problem: str) -> ChatRequest:
             form = "look" if may_look else "answer"
@@ -308,7 +304,8 @@ class _Conversation:
             if not prompting.exists(name):  # the model gets the simpler question
                 name = f"{self.profile}/answer"
             text = prompting.render(name, **variables, problem=problem)
-            return ChatRequest((*(images if self.single_turn else ()), text), (name,), schema)
+            held = _schema(may_look, self.asked.choices)
+            return ChatRequest((*(images if self.single_turn else ()), text), (name,), held)
 
         def read(reply: Reply) -> ParsedAnswer:
             self.replies.append(reply)
@@ -321,12 +318,16 @@ class _Conversation:
 
         text = "\n\n".join(prompting.render(name, **variables) for name in names)
         try:
-            first = ChatRequest((*images, text), names, schema, self.sparse and self.sparse[1])
-            return self.dialogue.ask(first, read, reask)
+            kept = self.sparse and self.sparse[1]
+            first = ChatRequest((*images, text), names, _schema(may_look), kept)
+            parsed = self.dialogue.ask(first, read, reask)
         except (UnparsableReply, BudgetExceeded):
             if not others:
                 raise
             return others[-1]  # better than nothing
+        if others and not parsed.look:
+            self.warnings.append(ASKED_AGAIN.format(others[0].answer[:60]))
+        return parsed
 
     def _read(self, text: str, may_look: bool) -> ParsedAnswer:
         said = self.asked.choices and choose(text, self.asked.choices) is not None
@@ -334,6 +335,16 @@ class _Conversation:
         if parsed.look and not may_look:
             raise UnparsableReply("there are no more looks: give the answer", text)
         return parsed
+
+
+def _schema(may_look: bool, choices: Sequence[str] = ()) -> Schema:
+    """Of a reply; with choices, its answer is the letter or the words of one."""
+    answer: Schema = {"type": ["string", "null"]} if may_look else dict(STRING)
+    if choices:
+        letters = [f"({letter})" for letter in LETTERS[: len(choices)]]
+        answer["enum"] = [*dict.fromkeys((*letters, *choices)), *([None] if may_look else [])]
+    look = {"look": array(STRING)} if may_look else {}
+    return record({"reason": STRING, **look, "answer": answer})
 
 
 def _times(left: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageFilter
 
+from rsvp.drawing.strokes import dilate
 from rsvp.images import resize
 from rsvp.masks import touched_cells
 from rsvp.types import BoolMask, Box, RgbArray
@@ -18,6 +19,7 @@ PADDING = 0.2  # of the things' own side, on each side of the window
 LARGEST = 4.0  # times that a window is enlarged: more shows nothing new
 SPARSE_SCALE = 2.0  # times the first view, of which sparse patches are shown
 LEAST_GAIN = 1.25  # times larger than in the view; less gains nothing
+CLOSING = 10  # the longer side is so many times the half width of a notch that is closed
 MARGIN = 60  # the longer side is so many times the margin around a mask
 _BLUR = 20  # and so many times the radius of the blur
 _FLAT = {"grey": 127, "white": 255}
@@ -97,9 +99,10 @@ def sparse_picture(
 def take_away(rgb: RgbArray, kept: BoolMask, background: str) -> RgbArray:
     """The (h, w, 3) picture with everything outside an (h, w) mask and its margin replaced.
 
-    A segmenter's mask misses some of a thing's edge and of what hangs on it: with the margin 97 %
-    of a thing are left instead of 91 % (rendered scenes, `vlsm:embedded`), and 12 % instead of
-    11 % of the others in its window.
+    A segmenter's mask misses some of a thing's edge, and notches where something hangs on it, such
+    as a tag. So the mask is closed, and gets a margin. Of 88 looks at rendered scenes
+    (`vlsm:embedded`) 0.25 lost a part as large as a detail without the closing, 0.13 with it; of
+    the other things in the window 0.38 stay instead of 0.33.
 
     Args:
         background: "mean" (the picture's mean colour), "grey", "white" or "blur".
@@ -112,7 +115,9 @@ def take_away(rgb: RgbArray, kept: BoolMask, background: str) -> RgbArray:
         outside = rgb.reshape(-1, 3).mean(0).astype(np.uint8)
     else:
         outside = np.uint8(_FLAT[background])
-    margin = ImageFilter.BoxBlur(round(max(rgb.shape) / MARGIN))
-    wider = np.asarray(Pil.fromarray(kept.astype(np.uint8) * 255).filter(margin)) > 0
+    closing, margin = (round(max(rgb.shape) / part) for part in (CLOSING, MARGIN))
+    closed = ~dilate(~dilate(np.pad(kept, closing), closing), closing)
+    height, width = kept.shape
+    wider = dilate(closed[closing:, closing:][:height, :width], margin)
     left: RgbArray = np.where(wider[..., None], rgb, outside)
     return left

@@ -272,6 +272,9 @@ class _Verifier:
         relabelled = new.label != one.target.label
         if mask_iou(new.mask, one.target.mask) >= SAME_MASK and not relabelled:
             return
+        if not relabelled and _certainty(new) < _certainty(one.target):
+            self._warn(f"{where} is less certain to the segmenter: it stays as it is")
+            return
         circle = any(mask_iou(new.mask, t.mask) >= SAME_MASK for t in one.earlier)
         if circle:
             self._warn(f"{where} goes back to what stood before")
@@ -325,3 +328,8 @@ class _Verifier:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"verification, round {self.round}: {text}")
+
+
+def _certainty(target: Target) -> float:
+    """How sure a segmenter that reads labels is of a mask and its label; others cannot tell."""
+    return 0.0 if target.presence is None else target.presence * target.score

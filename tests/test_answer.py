@@ -14,6 +14,7 @@ from rsvp.cli.main import main
 from rsvp.dialogue import Limits
 from rsvp.errors import BadInput, BudgetExceeded, UnparsableReply
 from rsvp.lexicon import Lexicon
+from rsvp.looks import take_away
 from rsvp.pipeline import Pipeline
 from rsvp.request import make_request
 from rsvp.types import Reply, Usage
@@ -83,6 +84,20 @@ def test_a_mask_takes_everything_else_away(background: str) -> None:
     assert background != "mean" or 90 < corner < 110  # a half of the window
 
 
+def test_a_notch_in_a_mask_is_shown_but_what_is_far_from_it_is_not() -> None:
+    rgb = np.full((300, 300, 3), 200, np.uint8)
+    kept = np.zeros((300, 300), dtype=np.bool_)
+    kept[100:200, 100:200] = True
+    kept[120:160, 160:200] = False  # a tag at the right edge, cut away
+    shown = take_away(rgb, kept, "white") == 200
+    assert shown[120:160, 160:198].all()
+    assert not shown[:90].any()
+    assert not shown[:, 210:].any()
+    whole = np.zeros((300, 300), dtype=np.bool_)
+    whole[:, :40] = True  # up to the edges
+    assert (take_away(rgb, whole, "white") == 200)[:, :40].all()
+
+
 def test_several_things_keep_their_places_in_one_picture() -> None:
     rgb = np.zeros((100, 200, 3), np.uint8)
     rgb[40:60, 20:40], rgb[40:60, 80:100] = (255, 0, 0), (0, 0, 255)
@@ -143,6 +158,17 @@ def test_an_answer_that_is_no_choice_is_asked_for_again_and_then_kept() -> None:
     assert "'green' is none of the choices" in texts(mllm.asked[1])[-1]
     assert (found.answer, found.choice) == ("mauve", None)
     assert found.warnings == ("the answer 'mauve' is none of the choices",)
+
+
+@pytest.mark.parametrize(("first", "looks"), [(said("green"), 0), ("", 0), (said("green"), 1)])
+def test_who_did_not_choose_is_held_to_the_choices(first, looks) -> None:
+    found, mllm = ask(first, said("blue"), looks=looks)
+    free, held = (schema["properties"]["answer"] for schema in mllm.schemas)
+    assert "enum" not in free
+    assert held["enum"] == ["(A)", "(B)", "red", "blue", *([None] if looks else [])]
+    said_first = "the MLLM first answered 'green', which is none of the choices, and was asked to"
+    assert found.choice == 1
+    assert [w.startswith(said_first) for w in found.warnings] == ([True] if first else [])
 
 
 def test_a_free_answer_may_be_any_text() -> None:

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from rsvp.drawing import draw_marks, mark_prompt
+from rsvp.drawing import draw_marks
 from rsvp.drawing.palette import MARKS
 from rsvp.errors import BadInput
 from rsvp.types import Box
@@ -85,7 +85,7 @@ def test_a_number_contrasts_with_any_background(value):
 @pytest.mark.parametrize("colour", MARKS)
 def test_the_colour_differs_from_what_lies_under_it(colour):
     rgb = np.full((240, 240, 3), colour, dtype=np.uint8)
-    drawn = mark_prompt(rgb, [Box(80, 80, 160, 160)])
+    drawn = draw_marks(rgb, [Box(80, 80, 160, 160)])[0]
     line = drawn[81, 120].astype(int)
     assert np.abs(line - np.array(colour)).sum() > 120 or (
         np.abs(drawn[80, 120].astype(int) - np.array(colour)).sum() > 120
@@ -101,10 +101,10 @@ def test_neighbours_have_different_colours():
 
 def test_numbers_can_be_given():
     boxes = [Box(20, 20, 80, 80), Box(120, 120, 180, 180)]
-    other = mark_prompt(flat(240, 240), boxes, numbers=[1, 3])
-    assert (mark_prompt(flat(240, 240), boxes) != other).any()
-    same = mark_prompt(flat(240, 240), boxes, numbers=[1, 2])
-    np.testing.assert_array_equal(mark_prompt(flat(240, 240), boxes), same)
+    other = draw_marks(flat(240, 240), boxes, numbers=[1, 3])[0]
+    assert (draw_marks(flat(240, 240), boxes)[0] != other).any()
+    same = draw_marks(flat(240, 240), boxes, numbers=[1, 2])[0]
+    np.testing.assert_array_equal(draw_marks(flat(240, 240), boxes)[0], same)
 
 
 def test_a_line_connects_a_distant_tag_to_its_object():
@@ -122,13 +122,13 @@ def test_a_line_connects_a_distant_tag_to_its_object():
 
 def test_masks_of_another_size_are_refused():
     with pytest.raises(BadInput, match=r"need masks \(1, 50, 50\)"):
-        mark_prompt(flat(50, 50), [Box(1, 1, 9, 9)], np.zeros((1, 9, 9), dtype=bool))
+        draw_marks(flat(50, 50), [Box(1, 1, 9, 9)], np.zeros((1, 9, 9), dtype=bool))[0]
 
 
 def test_without_marks_nothing_changes_and_tiny_images_are_marked():
-    np.testing.assert_array_equal(mark_prompt(flat(50, 50), []), flat(50, 50))
+    np.testing.assert_array_equal(draw_marks(flat(50, 50), [])[0], flat(50, 50))
     for size in ((1, 1), (5, 9), (12, 400)):
-        drawn = mark_prompt(flat(*size), [Box(0, 0, size[1], size[0])] * 3)
+        drawn = draw_marks(flat(*size), [Box(0, 0, size[1], size[0])] * 3)[0]
         assert drawn.shape == (*size, 3)
 
 
@@ -140,5 +140,5 @@ def test_marks_are_drawn_quickly():
         x0, y0, x1, y1 = map(int, box.xyxy)
         mask[y0:y1, x0:x1] = True
     started = time.process_time()
-    mark_prompt(rgb, boxes, masks)
+    draw_marks(rgb, boxes, masks)[0]
     assert time.process_time() - started < 3

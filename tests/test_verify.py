@@ -278,6 +278,32 @@ def test_clear_cases_need_no_call() -> None:
         assert (len(pipe.mllm.asked), found.no_target) == (2, True)
 
 
+class Sees(Recorder):
+    """A segmenter that reads labels; `seen` is the presence at some left edges, pixels."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def masks(self, encoding, proposals):
+        from dataclasses import replace
+
+        presence = [self.seen.get(round(p.box.x0), 0.9) for p in proposals]
+        return replace(super().masks(encoding, proposals), presence=np.array(presence, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("presence", "stands", "warning"),
+    [(0.3, ONE, "less certain to the segmenter"), (0.95, TWO, None), (None, TWO, None)],
+)
+def test_a_correction_is_weighed_by_a_segmenter_that_reads_labels(presence, stands, warning):
+    segmenter = Recorder() if presence is None else Sees({300: presence})  # TWO's left edge
+    lines = (answer(ONE), verdicts(TWO), verdicts("accept"))
+    found, _ = verified(*lines, segmenter=segmenter)
+    assert boxes(found) == [stands]
+    assert (warning or "") in " ".join(found.warnings)
+
+
 # ------------------------------------------------------------ the embedded reasoner
 
 

@@ -7,7 +7,7 @@ Line widths and text sizes follow the image's shorter side, so that 64 px and 60
 from __future__ import annotations
 
 from rsvp.drawing.grid import grid_prompt
-from rsvp.drawing.marks import draw_marks, draw_masks, mark_prompt
+from rsvp.drawing.marks import draw_marks, draw_masks
 from rsvp.drawing.palette import COMPARISON, PALETTE, colour_of
 from rsvp.drawing.tags import Rectangle
 from rsvp.drawing.targets import overlay
@@ -20,6 +20,5 @@ __all__ = [
     "draw_marks",
     "draw_masks",
     "grid_prompt",
-    "mark_prompt",
     "overlay",
 ]

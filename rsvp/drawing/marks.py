@@ -28,17 +28,6 @@ LEAST_TEXT = 9  # pixels, where there are too many tags for anything larger
 MAX_COVERED = 0.2  # of the image by all tags together; beyond it they shrink
 
 
-def mark_prompt(
-    rgb: RgbArray,
-    boxes: Sequence[Box],
-    masks: NDArray[np.bool_] | None = None,
-    *,
-    numbers: Sequence[int] | None = None,
-) -> RgbArray:
-    """The image with candidates marked 1 to n, in the order given; see `draw_marks`."""
-    return draw_marks(rgb, boxes, masks, numbers=numbers)[0]
-
-
 def draw_marks(
     rgb: RgbArray,
     boxes: Sequence[Box],

@@ -13,27 +13,15 @@ NOTICE: Colour = (235, 235, 235)  # text on a darkened corner
 
 # Targets on an overlay; `colour_of` continues the list.
 PALETTE: tuple[Colour, ...] = (
-    (255, 56, 92),
-    (30, 144, 255),
-    (50, 205, 90),
-    (255, 170, 0),
-    (176, 84, 255),
-    (0, 206, 209),
-    (255, 105, 200),
-    (190, 210, 40),
-)
+    (255, 56, 92), (30, 144, 255), (50, 205, 90), (255, 170, 0),
+    (176, 84, 255), (0, 206, 209), (255, 105, 200), (190, 210, 40),
+)  # fmt: skip
 
 # Numbered marks: all light, so that black numbers are readable on them.
 MARKS: tuple[Colour, ...] = (
-    (255, 255, 255),
-    (255, 230, 30),
-    (60, 240, 255),
-    (90, 255, 90),
-    (255, 165, 60),
-    (255, 150, 220),
-    (160, 190, 255),
-    (200, 255, 170),
-)
+    (255, 255, 255), (255, 230, 30), (60, 240, 255), (90, 255, 90),
+    (255, 165, 60), (255, 150, 220), (160, 190, 255), (200, 255, 170),
+)  # fmt: skip
 
 # The numbered bands: a light line beside a dark one is visible on every background.
 GRID_LIGHT, GRID_DARK = (255, 255, 255, 120), (0, 0, 0, 80)

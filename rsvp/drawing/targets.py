@@ -75,8 +75,6 @@ def _with_tags(
     canvas: RgbArray, targets: Sequence[Target], colours: Sequence[Colour], first: int
 ) -> RgbArray:
     """Label and score beside every box, inside the image, without overlap while possible."""
-    picture = Pil.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
     font, pad = _tag_font(canvas.shape[:2])
     placed: list[Rectangle] = []
     texts = _tag_texts(targets, first, font, pad, canvas.shape[:2])
@@ -85,10 +83,12 @@ def _with_tags(
             continue
         tag = place_tag(_tag_size(text, font, pad), target.box, canvas.shape[:2], placed)
         placed.append(tag)
-        draw.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=colour)
+        picture = Pil.new("RGB", (tag[2] - tag[0], tag[3] - tag[1]), colour)
         text_colour = "black" if is_light(colour) else "white"
-        draw.text((tag[0] + pad, (tag[1] + tag[3]) / 2), text, text_colour, font, "lm")
-    return np.array(picture)
+        ImageDraw.Draw(picture).text((pad, picture.height / 2), text, text_colour, font, "lm")
+        here = canvas[tag[1] : tag[3], tag[0] : tag[2]]
+        here[:] = np.asarray(picture)[: here.shape[0], : here.shape[1]]
+    return canvas
 
 
 def _with_notice(canvas: RgbArray, text: str) -> RgbArray:

@@ -66,6 +66,9 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
     )
     oracle_r_sq: Interval | None = None
     oracle_a_miou: Interval | None = None
+    oracle_groups: SkipJsonSchema[dict[str, dict[str, Interval]]] = Field(
+        default={}, exclude=True, description="The same three of each kind and tag."
+    )
     box_recall: Interval | None = Field(
         default=None,
         description="Share of the true boxes matched one-to-one by a predicted box at IoU >= 0.5.",
@@ -92,7 +95,13 @@ class Summary(GroupSummary, frozen=True, json_schema_extra={"additionalPropertie
         """The document: the fields, then the tags and the benchmark's own scores."""
         tags = {tag: group.model_dump() for tag, group in self.by_tag.items()}
         document = {**self.model_dump(), **tags}
-        return _merged(document, self.official.to_dict()) if self.official else document
+        if self.official:
+            document = _merged(document, self.official.to_dict())
+        oracle = {
+            group: {name: interval.to_dict() for name, interval in scores.items()}
+            for group, scores in self.oracle_groups.items()
+        }
+        return _merged(document, {"by_kind": oracle})
 
 
 class CostAggregator(RecordCounts):
@@ -127,7 +136,7 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
         self.not_understood = 0  # samples, so far
         self._iou_sum, self._iou_count = 0.0, 0
         self._oracle: list[float] = []
-        self._oracle_paths: list[VrtScore] = []
+        self._oracle_paths = Aggregator(_oracle_scores)
         self._boxes: list[tuple[float, int]] = []
         self._objects: list[tuple[float, int]] = []
         self._said_absent: dict[bool, list[bool]] = {True: [], False: []}  # by truly absent
@@ -151,11 +160,13 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
             objects, path = record.oracle.objects, record.oracle.path
             if path:
                 parts = [PartScore(tuple(ious), len(ious)) for ious in (path, objects)]
-                self._oracle_paths.append(VrtScore(record.id, (), *parts))
+                score = VrtScore(record.id, (), *parts)
+                self._oracle_paths.append(score, (record.kind,), record.tags)
             self._objects += [(sum(objects), len(objects))] if objects else []
 
     def summary(self, official: Score | None = None) -> Summary:
         overall = self.overall().model_dump(include={"skipped", "giou", "ciou"}) if self.n else {}
+        oracle: dict[str, Any] = {**self._oracle_paths.overall()}
         return Summary(
             n=self.n,
             failed=self.failed,
@@ -164,7 +175,8 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
             by_kind=self.by_kind(),
             by_tag=self.by_tag(),
             oracle=mean_or_none(self._oracle),
-            **self._oracle_path(),
+            **oracle,
+            oracle_groups={**self._oracle_paths.by_kind(), **self._oracle_paths.by_tag()},
             box_recall=_ratio(self._boxes),
             box_to_mask=_ratio(self._objects),
             absent_detected=mean_or_none(self._said_absent[True]),
@@ -173,10 +185,10 @@ class RunAggregator(CostAggregator, Aggregator[Overlap, GroupSummary]):
             official=official,
         )
 
-    def _oracle_path(self) -> dict[str, Any]:
-        found = vrt.summarize(self._oracle_paths) if self._oracle_paths else {}
-        names = ("r_lq", "r_sq", "a_miou")
-        return {f"oracle_{name}": found[name] for name in names if name in found}
+
+def _oracle_scores(paths: Sequence[VrtScore]) -> dict[str, Interval]:
+    names, found = ("r_lq", "r_sq", "a_miou"), vrt.summarize(paths) if paths else {}
+    return {f"oracle_{n}": one for n in names if isinstance(one := found.get(n), Interval)}
 
 
 def _ratio(pairs: Sequence[tuple[float, int]]) -> Interval | None:

@@ -51,7 +51,7 @@ class MLLM(Protocol):
         """Answer a conversation.
 
         Args:
-            schema: JSON schema of the reply, for servers that can enforce one; others ignore it.
+            schema: JSON schema of the reply, for backends that can enforce one or a part of it.
 
         Raises:
             MLLMFailed: unreachable, or an error after every retry.

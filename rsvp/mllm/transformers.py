@@ -33,6 +33,7 @@ from rsvp.errors import (
 )
 from rsvp.mllm import NO_SPARSE, loading, sparse, tell_written
 from rsvp.mllm.chat import Chat
+from rsvp.mllm.enums import EnumConstraint
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.mllm.prefix_cache import PrefixCache, generate_plain
 from rsvp.platform import machine
@@ -138,7 +139,9 @@ class TransformersMLLM:
     def reply(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None
     ) -> Reply:
-        """Answer a conversation; see `rsvp.mllm.MLLM.reply`. The schema is not enforced.
+        """Answer a conversation; see `rsvp.mllm.MLLM.reply`.
+
+        Of the schema, texts with an `enum` are enforced, see `EnumConstraint`.
 
         Control tokens such as ``<|im_end|>`` in a message's own text are split by a space, so that
         no query can end its turn. `seconds` does not include loading.
@@ -148,8 +151,7 @@ class TransformersMLLM:
                 refuses the conversation.
             ModelUnavailable: as `load`; weights that are not finite, a template without an end.
         """
-        del schema
-        return self._replies(messages, self._max_tokens)[0]
+        return self._replies(messages, self._max_tokens, schema=schema)[0]
 
     def reply_longer(
         self, messages: Sequence[Message], cut: Reply, *, schema: Mapping[str, Any] | None = None
@@ -158,9 +160,8 @@ class TransformersMLLM:
 
         None where the model's context has no room for more.
         """
-        del schema
-        longer_than = cut.usage.completion_tokens
-        return next(iter(self._replies(messages, 2 * self._max_tokens, longer_than)), None)
+        longer_than, limit = cut.usage.completion_tokens, 2 * self._max_tokens
+        return next(iter(self._replies(messages, limit, longer_than, schema=schema)), None)
 
     def replies(
         self,
@@ -175,8 +176,9 @@ class TransformersMLLM:
         A model with an encoder reads the prompt once for all of them. Only the first one's usage
         has the prompt's tokens.
         """
-        del schema
-        return self._replies(messages, self._max_tokens, count=count, temperature=temperature)
+        return self._replies(
+            messages, self._max_tokens, schema=schema, count=count, temperature=temperature
+        )
 
     def check_sparse(self) -> None:
         """BadInput where the model's class is none whose image tokens can be chosen."""
@@ -212,6 +214,7 @@ class TransformersMLLM:
         max_tokens: int,
         longer_than: int = 0,
         *,
+        schema: Mapping[str, Any] | None,
         count: int = 1,
         temperature: float | None = None,
     ) -> list[Reply]:
@@ -225,7 +228,9 @@ class TransformersMLLM:
                 settings.do_sample, settings.temperature = True, temperature
             try:
                 with _cpu_threads(loaded.threads):
-                    found = self._generate(loaded, messages, settings, max_tokens, longer_than)
+                    found = self._generate(
+                        loaded, messages, settings, max_tokens, longer_than, schema=schema
+                    )
             except OutOfBounds as error:
                 raise ModelUnavailable(f"{self.name} has a bad chat template: {error}") from error
             except RsvpError:
@@ -248,6 +253,8 @@ class TransformersMLLM:
         settings: Any,
         max_tokens: int,
         longer_than: int,
+        *,
+        schema: Mapping[str, Any] | None,
     ) -> list[Reply]:
         import torch
 
@@ -263,8 +270,8 @@ class TransformersMLLM:
         settings.max_new_tokens = min(max_tokens, room)
         if settings.max_new_tokens <= longer_than:
             return []
-        confidence = _Confidence()
-        streamer = None
+        confidence, streamer = _Confidence(), None
+        enums = EnumConstraint(loaded.chat.processor.tokenizer, schema, start)
         if settings.num_return_sequences == 1:
             streamer = _Streamer(lambda ids: loaded.chat.reply_text(prompt, ids, settings))
         with torch.inference_mode():
@@ -272,7 +279,7 @@ class TransformersMLLM:
             generate = loaded.prefix.generate if kept else generate_plain
             sequences = generate(
                 loaded.model, inputs, keep, generation_config=settings,
-                logits_processor=[confidence], streamer=streamer,
+                logits_processor=[confidence, enums], streamer=streamer,
             )  # fmt: skip
         ends = set(loading.token_ids(loaded.generation.eos_token_id))
         familiarity = loaded.familiarity.score() if loaded.familiarity else None

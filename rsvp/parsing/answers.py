@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rsvp.errors import UnparsableReply
 from rsvp.parsing.lenient_json import Array, Document, Node, Object, OutOfBudgetError
 from rsvp.parsing.search import Scan
+from rsvp.parsing.values import words
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -62,11 +63,11 @@ def parse_answer(text: str, *, prose: bool = False) -> ParsedAnswer:
         raise UnparsableReply("the reply is too complicated to read", text) from None
     found = [d.node for d in scan.found if isinstance(d, Document) and isinstance(d.node, Object)]
     for node in reversed(found):
-        look, answer = _names(node.first(_LOOK)), _text(node.first(_ANSWER))
+        look, answer = _names(node.first(_LOOK)), words(node.first(_ANSWER))
         unread = not answer and node.entries.get("understood") is False
         if look or answer or unread:
             look = () if answer or unread else look
-            return ParsedAnswer(_text(node.first(_REASON)), look, answer, not unread)
+            return ParsedAnswer(words(node.first(_REASON)), look, answer, not unread)
     said = text[scan.visible_from : scan.thinking_from].strip()
     inside = final_answer(said)
     if not found and said and (prose or inside != said) and inside:
@@ -133,17 +134,9 @@ def final_answer(text: str) -> str:
 def _names(node: Node) -> tuple[str, ...]:
     """What to look at: a text, or a list of texts or of objects with a label."""
     items = node.items if isinstance(node, Array) else [node]
-    texts = (_text(i.first(("label", "name", "object")) if isinstance(i, Object) else i)
+    texts = (words(i.first(("label", "name", "object")) if isinstance(i, Object) else i)
              for i in items)  # fmt: skip
     return tuple(dict.fromkeys(text for text in texts if text))
-
-
-def _text(node: Node) -> str:
-    if isinstance(node, bool):
-        return "yes" if node else "no"
-    if isinstance(node, float):
-        return f"{node:g}"
-    return node.strip() if isinstance(node, str) else ""
 
 
 def _blanks_narrowed(text: str) -> str:

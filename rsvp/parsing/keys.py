@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import Literal
 
 from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.selection import LABEL
-from rsvp.parsing.values import corner_pairs, has_named_box, is_named_box, is_number_list
+from rsvp.parsing.values import CORNER_NAMES, corner_pairs, is_named_box, is_number_list
 
 Expect = Literal["box", "bands", "points", "marks"]
 
@@ -29,20 +28,18 @@ MARKS = (*SURE_MARKS, "number", "id")
 ROWS = ("rows", "row")
 COLUMNS = ("columns", "column", "cols", "col")
 SINGULAR = {"box": "box", "points": "points", "marks": "marks"}
+STEP_TEXT = ("text", "step", "thought", "description", "content")
+REASON = ("reason", "explanation", "rationale", "reasoning", "why")
+FORM = ("format", "box_format", "bbox_format", "coordinate_format", "bbox_mode")
 STEPS = ("steps", "reasoning_steps", "thoughts", "chain_of_thought", "reasoning")
 REGION = frozenset((*BOX, *POINTS, *MARKS, *ROWS, *COLUMNS))
 ANSWER = REGION.union(TARGETS)
 REPLY = ANSWER.union(STEPS)
-_CORNER_NAMES = (
-    *("x0", "y0", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax", "left", "top", "right"),
-    *("x_min", "y_min", "x_max", "y_max", "bottom", "width", "height", "x", "y"),
-    *("top_left", "bottom_right"),
-)
-KNOWN = ANSWER.union(LABEL, _CORNER_NAMES, ("reason",)) - {"target"}
+KNOWN = ANSWER.union(LABEL, CORNER_NAMES, ("reason",)) - {"target"}
 _STEP_MARKS = ("text", "step", "thought")
 _NOT_A_LABEL = re.compile(
     r"size|image|crop|colou?r|shape|padding|resolution|rgb|range|score|select|ind(?:ex|ices)|step"
-    r"|count|number|_ids?\Z|data|value|info|meta"
+    r"|count|number|_ids?\Z|data|value|info|meta|subject|anchor|reference|closest|nearest|similar"
 )
 _ARTICLE = re.compile(r"\A\s*(?:the|an?)\s")
 _PLACEHOLDER = re.compile(
@@ -50,16 +47,6 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _NAMES = ("label", "name", "object", "class", "category")
-
-
-def normalised(name: str) -> str:
-    """A key as `Object` has it."""
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def is_corners(names: Collection[str]) -> bool:
-    """Whether keys are the corners of a box."""
-    return is_named_box(names)
 
 
 def is_entry(node: Object, expect: str) -> bool:
@@ -72,7 +59,7 @@ def is_entry(node: Object, expect: str) -> bool:
 def has_region(node: Object, expect: str) -> bool:
     """Whether an object has a region of the expected kind."""
     if expect == "box":
-        return node.key(BOX) is not None or has_named_box(node)
+        return node.key(BOX) is not None or is_named_box(node.entries)
     if expect == "bands":
         return node.key(ROWS) is not None and node.key(COLUMNS) is not None
     if expect == "points":

@@ -33,7 +33,7 @@ class Array:
 
 @dataclass(slots=True)
 class Object:
-    """A dictionary; its keys are lower case with `_` for space and hyphen, the last one wins."""
+    """A dictionary; its keys are lower case with `_` for space and hyphen."""
 
     entries: dict[str, Node]
     complete: bool = True
@@ -72,6 +72,11 @@ class Broken:
     end: int
     keys: frozenset[str]
     inside: tuple[Document, ...] = ()
+
+
+def normalised(name: str) -> str:
+    """A key as `Object` has it."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 class OutOfBudgetError(Exception):
@@ -213,6 +218,9 @@ class Reader:
             members, complete = self._members(_CLOSERS[opening], depth, keyed=opening == "{")
             if opening == "{":
                 node = Object(dict(members), complete)
+                repeats = len(members) > len(node.entries)
+                if repeats and any(node.entries[name] != value for name, value in members):
+                    raise _BrokenError  # a key with two values
             else:
                 node = Array([value for _, value in members], complete)
         if node.complete and opening != "(":
@@ -255,7 +263,7 @@ class Reader:
             raise _BrokenError
         if self._at_end():
             raise _EndError
-        name = key.strip().lower().replace("-", "_").replace(" ", "_")
+        name = normalised(key)
         self._keys.add(name)
         return name
 

@@ -32,7 +32,7 @@ _BEGUN = re.compile(r"(?:<b?box>|<\|(?:box_start|det)\|>)\s{0,5}[\[({0-9]")
 _LOC = re.compile(r"((?:<loc_?[0-9]{1,4}>)+)([^<>\n;]{0,200})")
 _LABEL_BEFORE = re.compile(r"[^<>\n;]{0,200}\Z")
 _LOC_NUMBER = re.compile(r"[0-9]+")
-_POINT = re.compile(r"<points?(?:\s([^<>]{1,5000}))?>([^<]{0,500})</points?>")
+_POINT = re.compile(rf"(?:{_REFERENCE})?<points?(?:\s([^<>]{{1,5000}}))?>([^<]{{0,500}})</points?>")
 _ATTRIBUTE = re.compile(r"\b([xy])([0-9]{0,4})\s{0,5}=\s{0,5}[\"']([^\"']{0,40})[\"']")
 _COORDS = re.compile(r"\bcoords\s{0,5}=\s{0,5}[\"']([0-9\s.]{1,4000})[\"']")
 _GENERIC = re.compile(
@@ -99,11 +99,11 @@ def _locations(text: str) -> Iterator[Object]:
 
 def _points(text: str) -> Iterator[Object]:
     for match in _POINT.finditer(text) if "<point" in text else ():
-        if match[1] is None:
-            yield entry("", points=match[2])
+        if match[2] is None:
+            yield entry((match[1] or "").strip(), points=match[3])
             continue
-        for point in _attributes(match[1]):
-            yield entry(match[2].strip(), points=point)
+        for point in _attributes(match[2]):
+            yield entry(match[3].strip(), points=point)
 
 
 def _attributes(text: str) -> list[Node]:

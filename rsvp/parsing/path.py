@@ -19,17 +19,13 @@ from rsvp.parsing.reply import (
     read_reply,
 )
 from rsvp.parsing.search import find_object
-from rsvp.parsing.values import Unreadable, number
+from rsvp.parsing.values import Unreadable, whole, words
 
 _PATH = ("path", *keys.STEPS, "trace")
 _OBJECTS = ("objects", "object", "things")
 _ANSWER = ("answer", "final_answer", "conclusion")
 _ANSWER_OBJECTS = ("answer_objects", "answer_object", *keys.TARGETS)
-_WRAPPERS = ("arguments", "parameters", "input", "output", "result", "response", "final", "answer")
-_TEXT = ("text", "step", "thought", "description", "content")
 _ID = ("id", "object_id")
-_MAX_ID = 10**6
-_MAX_WRAPPERS = 4
 
 
 def parse_path(text: str, *, expect: Expect, y_first: bool = False) -> ParsedReply:
@@ -59,21 +55,20 @@ class _PathReader:
 
     def read(self, text: str) -> ParsedReply:
         """The path in a text; Unreadable where there is none."""
-        node = find_object(text, _opened, 'JSON with a "path"')
-        reason = node.first(("reason", "explanation"), "")
-        reason = reason if isinstance(reason, str) else ""
+        node = find_object(text, _path_of, 'JSON with a "path"')
+        reason = words(node.first(keys.REASON))
         if _is_not_understood(node):
             return ParsedReply((), (), reason, understood=False)
         answer, objects = node.first(_ANSWER), node.first(_ANSWER_OBJECTS)
         if isinstance(answer, Object):  # the answer with its objects in it
             objects = answer.first((*_ANSWER_OBJECTS, *_OBJECTS), objects)
-            answer = answer.first((*_TEXT, *_ANSWER, "label"), "")
+            answer = answer.first((*keys.STEP_TEXT, *_ANSWER, "label"), "")
         elif node.key(_ANSWER_OBJECTS) is None:
             raise Unreadable(f'the reply {_cut(node)} has no "answer_objects"')
         found = tuple(self._objects(objects))
         if not found and isinstance(objects, Array) and not objects.complete:
             raise Unreadable("the reply was cut off before its first complete answer object")
-        said = _words(answer) or ", ".join(dict.fromkeys(o.label for o in found if o.label))
+        said = words(answer) or ", ".join(dict.fromkeys(o.label for o in found if o.label))
         if node.key(_ANSWER) is None and not found:
             raise Unreadable(f'the reply {_cut(node)} has no "answer"')
         return ParsedReply(tuple(self._steps(node.first(_PATH))), found, reason, answer=said)
@@ -86,7 +81,7 @@ class _PathReader:
             elif isinstance(item, Object) and not is_cut(item):
                 # Regions beside the text are objects without a name.
                 here = item.entries[name] if (name := item.key(_OBJECTS)) else _nameless(item)
-                yield RawStep(_words(item.first(_TEXT)), objects=tuple(self._objects(here)))
+                yield RawStep(words(item.first(keys.STEP_TEXT)), objects=tuple(self._objects(here)))
 
     def _objects(self, node: Node) -> Iterator[RawTarget]:
         items = node.items if isinstance(node, Array) else [node]
@@ -104,27 +99,21 @@ class _PathReader:
         if isinstance(item, str):
             return [RawTarget(item)]
         if isinstance(item, float):
-            return [RawTarget("", id=_id(item))]
+            return [RawTarget("", id=whole(item))]
         try:
             found = self._entries.entry(item)
         except Unreadable:
             found = [RawTarget(label_of(item))] if isinstance(item, Object) else []
         sure = self._entries.expect != "marks"  # there, an id may be the number of the mark
-        given = _id(item.first(_ID)) if isinstance(item, Object) and sure else None
+        given = whole(item.first(_ID)) if isinstance(item, Object) and sure else None
         return [replace(one, id=given) for one in found]
 
 
-def _opened(node: Node) -> Object | None:
-    """The object with the path, without what is around it; None where there is none."""
-    for _ in range(_MAX_WRAPPERS):
-        if isinstance(node, Array) and len(node.items) == 1:
-            node = node.items[0]
-        if not isinstance(node, Object):
-            return None
-        if isinstance(node.first(_PATH), Array) or _is_not_understood(node):
-            return node
-        node = node.first(_WRAPPERS)
-    return None
+def _path_of(node: Node) -> Object | None:
+    """An object with a path."""
+    if not isinstance(node, Object):
+        return None
+    return node if isinstance(node.first(_PATH), Array) or _is_not_understood(node) else None
 
 
 def _is_not_understood(node: Object) -> bool:
@@ -139,20 +128,3 @@ def _nameless(step: Object) -> Object:
 
 def _cut(node: Object) -> str:
     return "" if node.complete else "was cut off: it"
-
-
-def _words(node: Node) -> str:
-    if isinstance(node, bool):
-        return "yes" if node else "no"
-    if isinstance(node, float):
-        return f"{node:g}"
-    return node.strip() if isinstance(node, str) else ""
-
-
-def _id(node: Node) -> int | None:
-    """A whole number, also as text; None for anything else."""
-    try:
-        value = number(node)
-    except Unreadable:
-        return None
-    return int(value) if value == int(value) and abs(value) <= _MAX_ID else None

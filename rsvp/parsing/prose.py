@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from rsvp.parsing import keys
-from rsvp.parsing.lenient_json import Array, Node, Object
+from rsvp.parsing.lenient_json import Array, Node, Object, normalised
 from rsvp.parsing.markup import MAX_REGIONS, entry, label_of
-from rsvp.parsing.values import Unreadable, list_in
+from rsvp.parsing.values import Unreadable, is_named_box, list_in
 
 MAX_TEXT = 10_000  # no answer in prose is longer
 _MAX_DENIAL = 600
@@ -45,7 +45,8 @@ _MARKS_ALONE = re.compile(rf"[\s*\[(\"'`]{{0,6}}({_NUMBERS})[\s*\])\"'`.]{{0,6}}
 _DOUBT = re.compile(
     r"\b(?:no|not|none|never|if|unless|would|could|might|may|maybe|perhaps|possibly|probably"
     r"|example|e\.g|such as|instance|reference|instead|otherwise|closest|similar|unsure|uncertain"
-    r"|size|resolution|dimensions?|width|height|cannot|suppose|sorry)\b|n['’]t\b|\?",
+    r"|size|resolution|dimensions?|width|height|cannot|suppose|sorry|between|either)\b|n['’]t\b|\?"
+    r"|\by_?(?:min|0|1)\W{1,3}x_?(?:min|0|1)\b",  # an order that lists elsewhere may not have
     re.IGNORECASE,
 )
 
@@ -86,7 +87,8 @@ _EMPTY = re.compile(r"(?:null|n/a|no|empty|\[\s*\])?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!]\s+|\n+|$")
 _MORE = re.compile(r"[0-9\[\]{}|]|\b(?:but|however|although|though|except|yet)\b", re.I)
 _VERSION = re.compile(
-    r"\b(?:initial(?:ly)?|draft|refined|first guess|final|adjusted|updated|before|after|old|new)\b",
+    r"\b(?:initial(?:ly)?|draft|refined|first guess|final|adjusted|updated|before|after|old|new"
+    r"|options?|alternatives?|alternatively|candidates?|or)\b",
     re.IGNORECASE,
 )
 _PREFIX = re.compile(
@@ -141,10 +143,15 @@ def _is_denial(text: str) -> bool:
     rest = text[end.end() if end else len(text) :]
     if _NOTHING.fullmatch(first):
         return not rest.strip()
-    return bool(_DENIAL.fullmatch(first)) and not _MORE.search(rest) and not _takes_back(rest)
+    return bool(_DENIAL.fullmatch(first)) and not _MORE.search(rest) and not _unsure(rest)
 
 
-def _takes_back(rest: str) -> bool:
+def denies(text: str) -> bool:
+    """Whether words behind a place say that what was asked for is not there."""
+    return len(text) <= _MAX_DENIAL and _DENIAL.search(text) is not None
+
+
+def _unsure(rest: str) -> bool:
     return bool(
         re.search(r"\b(?:if|unless|might|may|maybe|perhaps|sure|certain|wait)\b", rest, re.I)
     )
@@ -155,7 +162,9 @@ def _regions(lines: list[str], plain: str, kind: str) -> list[Object] | None:
     if kind == "marks":
         alone = _MARKS_ALONE.fullmatch(plain)
         found = [alone] if alone else list(_MARKS.finditer(plain))
-        return [entry("", marks=found[0][1])] if len(found) == 1 else None
+        if len(found) != 1 or re.search(r"[0-9]", plain.replace(found[0][0], "", 1)):
+            return None
+        return [entry("", marks=found[0][1])]
     if kind == "bands":
         rows, columns = list(_ROWS.finditer(plain)), list(_COLUMNS.finditer(plain))
         if len(rows) == len(columns) == 1:
@@ -192,9 +201,9 @@ def _table(lines: list[str]) -> list[Object] | None:
     rows = [line.strip() for line in lines if line.strip().startswith("|")]
     if len(rows) < 3 or not _ROW_RULE.fullmatch(rows[1]):
         return None
-    names = [keys.normalised(cell.strip(_FILLER + "?")) for cell in _cells(rows[0])]
+    names = [normalised(cell.strip(_FILLER + "?")) for cell in _cells(rows[0])]
     names = ["is_target" if name in (*keys.TARGETS, "answer") else name for name in names]
-    if any(name in keys.REGION for name in names) or keys.is_corners(names):
+    if any(name in keys.REGION for name in names) or is_named_box(names):
         return [
             Object(dict(zip(names, (c.strip(_FILLER) for c in _cells(row)), strict=False)))
             for row in rows[2 : MAX_REGIONS + 3]
@@ -212,7 +221,7 @@ def _records(lines: list[str], kind: str) -> list[Object] | None:
     current: dict[str, Node] = {}
     listed = False
     matches = [_KEY_LINE.fullmatch(line) for line in lines]
-    names = [keys.normalised(match[3]) if match else "" for match in matches]
+    names = [normalised(match[3]) if match else "" for match in matches]
     if "targets" in names:
         lines = lines[names.index("targets") :]
     elif any(name in (*keys.STEPS, "objects", "candidates", "text") for name in names):
@@ -246,7 +255,7 @@ def _pairs(lines: list[str]) -> Iterator[tuple[str, Node, bool]]:
             yield pending[0], Array(numbers), pending[1]
         pending = numbers = None
         match = _KEY_LINE.fullmatch(line)
-        name = keys.normalised(match[3]) if match else ""
+        name = normalised(match[3]) if match else ""
         if not match or name not in keys.KNOWN:
             continue
         value = match[4].strip(_FILLER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,10 +21,9 @@ T = TypeVar("T")
 
 __all__ = ["Expect", "ParsedReply", "RawStep", "RawTarget", "parse_reply"]
 
-_STEP_TEXT = ("text", "step", "thought", "description", "content")
-_REASON = ("reason", "explanation", "rationale", "reasoning", "why")
 MAX_TARGETS = 1_000
 _MAX_BANDS = 20_000  # of all targets together
+_NO_CORNERS = re.compile(r"w\W{0,3}h|width|cent(?:er|re)")
 _MAX_REPEATS = 3  # more equal targets are a repetition loop
 
 
@@ -157,6 +157,8 @@ class EntryReader:
         node = answer.targets
         if answer.absent:
             return []
+        for context in answer.context:
+            _check_form(context)
         if node is None:
             if not _reason(answer):
                 raise Unreadable('"targets" is null without a reason')
@@ -202,6 +204,7 @@ class EntryReader:
             if labelled and not node.key(selection.LABEL):
                 return [target for item in labelled.items for target in self.entry(item)]
         label = label_of(node)
+        _check_form(node)
         if self.expect == "bands":
             rows = values.bands(_field(node, keys.ROWS, '"rows"'))
             columns = values.bands(_field(node, keys.COLUMNS, '"columns"'))
@@ -210,7 +213,13 @@ class EntryReader:
                 raise Unreadable("the reply names too many bands")
             return [RawTarget(label, rows=rows, columns=columns)]
         if self.expect == "marks":
-            return self._values(label, _field(node, keys.MARKS, '"marks"'))
+            marks = _field(node, keys.MARKS, '"marks"')
+            for name, value in node.entries.items():
+                chosen = selection.is_choice(name) and name not in keys.REGION
+                numbers = isinstance(value, float) or values.is_number_list(value)
+                if chosen and numbers and values.bands(value) != values.bands(marks):
+                    raise Unreadable(f'"{name[:20]}" is {preview(value)} and "marks" other numbers')
+            return self._values(label, marks)
         names = keys.BOX if self.expect == "box" else keys.POINTS
         named_here = keys.has_region(node, self.expect) and node.key(names) is None
         value = node if named_here else _field(node, names, f'"{names[0]}"')
@@ -243,7 +252,7 @@ class EntryReader:
             return RawStep(node)
         if not isinstance(node, Object) or not node.complete:
             return None
-        text = node.first(_STEP_TEXT, "")
+        text = node.first(keys.STEP_TEXT, "")
         return RawStep(
             text if isinstance(text, str) else "",
             boxes=tuple(self._step_boxes(node)),
@@ -263,6 +272,13 @@ class EntryReader:
 
 def is_cut(node: Node) -> bool:
     return isinstance(node, Array | Object) and not node.complete
+
+
+def _check_form(node: Object) -> None:
+    """Unreadable where it says that its boxes are no corners, as in `"format": "xywh"`."""
+    said = node.first(keys.FORM)
+    if isinstance(said, str) and _NO_CORNERS.search(said[:100].lower()):
+        raise Unreadable(f"boxes are two corners, found {preview(said)}")
 
 
 def _field(node: Object, names: tuple[str, ...], what: str) -> Node:
@@ -303,7 +319,7 @@ def _steps(answer: AnswerCandidate, reader: EntryReader) -> tuple[RawStep, ...]:
 
 
 def _reason(answer: AnswerCandidate) -> str:
-    found = _first(answer, _REASON, lambda value: isinstance(value, str))
+    found = _first(answer, keys.REASON, lambda value: isinstance(value, str))
     return found if isinstance(found, str) else ""
 
 

@@ -84,28 +84,23 @@ def find(text: str, expect: Expect) -> AnswerCandidate:
             return _chosen(answers, scan)
         if found := scan.prose(expect):
             return found
-    raise Unreadable(_nothing(text, broken))
-
-
-def _nothing(text: str, broken: bool) -> str:
-    """Why there is no answer, in words that help the model to correct it."""
     if not text.strip():
-        return "the reply is empty"
-    return "the reply is not valid JSON" if broken else "the reply has no JSON answer"
+        raise Unreadable("the reply is empty")
+    raise Unreadable(f"the reply {'is not valid JSON' if broken else 'has no JSON answer'}")
 
 
-def find_object(text: str, opened: Callable[[Node], Object | None], what: str) -> Object:
+def find_object(text: str, fits: Callable[[Node], Object | None], what: str) -> Object:
     """The one object that is the answer, chosen as `find` does.
 
     Args:
-        opened: the object with the answer in a document, None where there is none.
+        fits: a value as the object with the answer; None where it is something else.
         what: the answer, for messages, e.g. `a "path"`.
     """
     scan = Scan(text)
     found = [
         AnswerCandidate("whole", node, (node,), item.start, item.end, node.complete)
         for item in scan.found
-        if isinstance(item, Document) and (node := opened(item.node)) is not None
+        if isinstance(item, Document) and (node := _unwrapped(item.node, fits))
     ]
     found = [one for one in found if scan.trusts(one)]
     if scan.marked:
@@ -118,6 +113,18 @@ def find_object(text: str, opened: Callable[[Node], Object | None], what: str) -
     if not isinstance(chosen.targets, Object):
         raise Unreadable("the reply holds several answers")
     return chosen.targets
+
+
+def _unwrapped(node: Node, fits: Callable[[Node], Object | None]) -> Object | None:
+    """What fits in a list of one, or in what stands around answers, as in `{"result": …}`."""
+    for _ in range(_MAX_WRAPPERS):
+        if (found := fits(node)) is not None:
+            return found
+        if isinstance(node, Array) and len(node.items) == 1:
+            node = node.items[0]
+        elif isinstance(node, Object):
+            node = node.first(_WRAPPERS)
+    return None
 
 
 class Scan:
@@ -240,8 +247,9 @@ class Scan:
 
     def prose(self, expect: Expect) -> AnswerCandidate | None:
         """The answer in plain words: in the marked part, or else as the whole text."""
-        if any(_is_json(item) for item in self.found):
-            return None
+        for item in self.found:
+            if item.keys or (isinstance(item, Document) and isinstance(item.node, Object)):
+                return None
         start, end = self.marked or (self.visible_from, self.thinking_from or len(self.text))
         if end - start > prose.MAX_TEXT:
             return None
@@ -250,12 +258,6 @@ class Scan:
         if targets is None:
             return None
         return AnswerCandidate("entries", targets, (), start, end, complete=True)
-
-
-def _is_json(item: Document | Broken) -> bool:
-    if isinstance(item, Broken):
-        return bool(item.keys)
-    return isinstance(item.node, Object) or bool(item.keys)
 
 
 def _answer(node: Array | Object, expect: Expect, start: int, end: int) -> AnswerCandidate | None:
@@ -287,7 +289,9 @@ def _list_name(node: Object, expect: Expect) -> str:
     """The key of a list of entries that is not called targets."""
     for name in _LISTS:
         value = node.entries.get(name)
-        if isinstance(value, Array) and _is_list_of_entries(value, expect):
+        if isinstance(value, Array) and all(
+            isinstance(item, Object) and is_entry(item, expect) for item in value.items
+        ):
             return name if value.items or not node.key(selection.LABEL) else ""
     return ""
 
@@ -297,6 +301,8 @@ def _keyed_answer(
 ) -> AnswerCandidate | None:
     """The answer in an object that has no "targets" key."""
     whole = replace(whole, context=(node,))
+    if listed == "candidates" and len(node.entries[listed].items) > 1:  # type: ignore[union-attr]
+        raise Unreadable("the reply lists candidates without a choice")
     if listed:
         return replace(whole, targets=node.entries[listed])
     if _says(node, present=False) or _no_region(node, expect):
@@ -317,10 +323,6 @@ def _list_answer(node: Array, expect: Expect, whole: AnswerCandidate) -> AnswerC
     if not node.items or is_flat(node) or all(isinstance(item, Array) for item in node.items):
         return replace(whole, kind="bare", targets=node)
     return None
-
-
-def _is_list_of_entries(node: Array, expect: Expect) -> bool:
-    return all(isinstance(item, Object) and is_entry(item, expect) for item in node.items)
 
 
 def _no_region(node: Object, expect: Expect) -> bool:
@@ -379,6 +381,8 @@ def _chosen(answers: list[AnswerCandidate], scan: Scan) -> AnswerCandidate:
     later = [answer for answer in complete if not answer.named and answer.start >= chosen.end]
     if named and later and choice.corrects(scan.text, chosen, later[-1]):
         raise Unreadable("the reply corrects its answer without the key of the answer")
+    if not named and not chosen.is_empty and prose.denies(scan.text[chosen.end :]):
+        raise Unreadable("the reply gives a place and then says that there is no target")
     if chosen.is_empty and any(i.start >= chosen.end and _is_unread(i) for i in scan.found):
         raise Unreadable("the reply says that there is no target and then begins another answer")
     return chosen

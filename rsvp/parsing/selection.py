@@ -9,9 +9,12 @@ import re
 from collections.abc import Sequence
 
 from rsvp.parsing.lenient_json import Array, Node, Object
-from rsvp.parsing.values import Unreadable, preview
+from rsvp.parsing.values import Unreadable, preview, words
 
-LABEL = ("label", "name", "object", "class", "category", "caption", "description", "target")
+LABEL = (
+    *("label", "name", "object", "class", "category", "caption", "description", "target"),
+    "text_label",
+)
 _FLAGS = (
     *("is_target", "is_the_target", "selected", "is_selected", "chosen", "present", "is_present"),
     *("match", "matches", "is_match", "is_answer", "relevant", "found", "exists"),
@@ -19,6 +22,8 @@ _FLAGS = (
 CHOICE = re.compile(r"answer|select|chos|choice|best|target|final|pick|correct|match")
 _NO_CHOICE = re.compile(r"count|num|total|score|conf|prob|type|reason|explan")
 _YES, _NO = ("yes", "true", "y", "✓", "✔", "✅"), ("no", "false", "n", "✗", "✘", "❌", "x")
+_ROLES = ("role", "type", "kind")
+_OTHER_ROLES = ("negative", "distractor", "background", "reference", "anchor", "context")
 _IDS = ("id", "index", "number", "object_id", "mark", "candidate")
 _MAX_COMPARISONS = 10_000
 _MAX_SENTENCE = 500
@@ -40,7 +45,8 @@ def flagged(items: Sequence[Node]) -> list[Node]:
 def _flag(item: Node) -> bool | None:
     flags = [item.entries.get(name) for name in _FLAGS] if isinstance(item, Object) else []
     flags = [flag.strip().lower() if isinstance(flag, str) else flag for flag in flags]
-    if any(flag is False or flag in _NO for flag in flags):
+    role = words(item.first(_ROLES)).lower() if isinstance(item, Object) else ""
+    if role in _OTHER_ROLES or any(flag is False or flag in _NO for flag in flags):
         return False
     return True if any(flag is True or flag in _YES for flag in flags) else None
 
@@ -57,11 +63,9 @@ def chosen(node: Object, name: str) -> Array | None:
         return None
     key = found[0]
     choice = node.entries[key]
-    if isinstance(choice, bool) or (isinstance(choice, Array) and _is_regions(choice)):
-        return None
-    if isinstance(choice, Object):
-        return None
     wanted = choice.items if isinstance(choice, Array) else [choice]
+    if isinstance(choice, bool) or any(isinstance(item, Array | Object) for item in wanted):
+        return None
     if choice is None or (isinstance(choice, str) and _NOTHING.fullmatch(choice)):
         wanted = []
     if len(wanted) * len(candidates.items) > _MAX_COMPARISONS:
@@ -73,10 +77,6 @@ def chosen(node: Object, name: str) -> Array | None:
 def is_choice(name: str) -> bool:
     """Whether a key says which of several candidates is meant."""
     return bool(CHOICE.search(name[:100])) and not _NO_CHOICE.search(name[:100])
-
-
-def _is_regions(choice: Array) -> bool:
-    return any(isinstance(item, Array | Object) for item in choice.items)
 
 
 def _one(wanted: Node, entries: list[Object]) -> Node:

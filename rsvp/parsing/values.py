@@ -31,13 +31,14 @@ _CORNER_PAIRS = (
     ("left_top", "right_bottom"),
 )
 _LEFT_TOP_SIZE = ("left", "top", "width", "height")
+CORNER_NAMES = frozenset((*sum((*_CORNERS, *_CORNER_PAIRS), ()), *_LEFT_TOP_SIZE, "x", "y"))
 _BAND_ENDS = (("start", "end"), ("from", "to"), ("first", "last"), ("min", "max"))
 _NUMERAL = re.compile(r"\s*+[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+\s*+")
 _LIST_TEXT = re.compile(r"[-+0-9.eE,，\s\[\]()]*+")
 _TAG = re.compile(r"<[/|]{0,2}[A-Za-z_]\w{0,30}\|?>")
 _BRACKETS = str.maketrans("<>{}", "[][]")
 _MAX_LIST_TEXT = 5_000
-_MAX_BAND = 1_000_000
+_MAX_WHOLE = 1_000_000
 _MAX_SPAN = 100  # twice as many as a grid has
 _BAND_WORDS = re.compile(r"\b(?:rows?|columns?|cols?|bands?|marks?|numbers?|no)\b|[#\[\]()]")
 _BAND_DASH = re.compile(r"\s*(?:-|–|—|~|\.\.+|\bto\b|\bthrough\b)\s*")
@@ -76,6 +77,23 @@ def number(node: Node) -> float:
     return node
 
 
+def whole(node: Node) -> int | None:
+    """A whole number, also where it is written as a string; None for anything else."""
+    with contextlib.suppress(Unreadable):
+        value = number(node)
+        return int(value) if value == int(value) and abs(value) <= _MAX_WHOLE else None
+    return None
+
+
+def words(node: Node) -> str:
+    """A value as text: yes or no for a boolean; "" where it is neither text nor number."""
+    if isinstance(node, bool):
+        return "yes" if node else "no"
+    if isinstance(node, float):
+        return f"{node:g}"
+    return node.strip() if isinstance(node, str) else ""
+
+
 def is_flat(node: Node) -> bool:
     """Whether this is a list of numbers (or strings of numbers) only."""
     return isinstance(node, Array) and all(
@@ -97,22 +115,14 @@ def list_in(text: str) -> Array:
             found = Reader(wrapped).read(0)
             if isinstance(found, Document) and found.end == len(wrapped):
                 node = found.node
-                if isinstance(node, Array) and node.complete and not _has_words(node):
+                named = isinstance(node, Array) and any(isinstance(i, str) for i in node.items)
+                if isinstance(node, Array) and node.complete and not named:
                     return node
     raise Unreadable(f"{preview(text)} is not a list of numbers")
 
 
-def _has_words(node: Array) -> bool:
-    return any(isinstance(item, str) for item in node.items)
-
-
-def has_named_box(node: Object) -> bool:
-    """Whether the object itself is a box, as in `{"x1": …, "y1": …, "x2": …, "y2": …}`."""
-    return is_named_box(node.entries)
-
-
 def is_named_box(names: Collection[str]) -> bool:
-    """Whether these are the names of a box's corners."""
+    """Whether these are the names of a box's corners, as in `{"x1": …, "y1": …, …}`."""
     return any(set(box) <= set(names) for box in (*_CORNERS, *_CORNER_PAIRS, _LEFT_TOP_SIZE))
 
 
@@ -210,10 +220,10 @@ def bands(node: Node) -> tuple[int, ...]:
 def _band_item(node: Node) -> tuple[int, ...]:
     if isinstance(node, str):
         return _bands_in(node)
-    value = number(node)
-    if value != int(value) or abs(value) > _MAX_BAND:
+    number(node)
+    if (value := whole(node)) is None:
         raise Unreadable(f"{preview(node)} is not a whole band number")
-    return (int(value),)
+    return (value,)
 
 
 def _bands_in(text: str) -> tuple[int, ...]:

@@ -10,14 +10,13 @@ from rsvp.parsing import keys
 from rsvp.parsing.lenient_json import Array, Node, Object
 from rsvp.parsing.reply import MAX_TARGETS, EntryReader, RawTarget, is_cut, label_of, read_reply
 from rsvp.parsing.search import find_object
-from rsvp.parsing.values import Unreadable, number, preview
+from rsvp.parsing.values import Unreadable, preview, whole
 
 ACCEPT, CORRECT, REJECT = "accept", "correct", "reject"
 _VERDICTS = ("verdicts", "verdict_list", "judgements", "judgments", "results")
 _MISSING = ("missing", "missed", "missing_targets", "add")
 _NUMBER = ("target", "number", "id", "mark", "index", "object")
 _VERDICT = ("verdict", "decision", "judgement", "judgment", "action", "status")
-_REASON = ("reason", "explanation", "why", "rationale")
 _BETTER = ("better", "best", "picture", "choice", "answer")
 _WORDS = {
     **dict.fromkeys(("accept", "accepted", "keep", "ok", "okay", "right", "yes", "true"), ACCEPT),
@@ -25,8 +24,6 @@ _WORDS = {
     **dict.fromkeys(("reject", "rejected", "remove", "delete", "wrong", "no", "false"), REJECT),
 }
 _DIGITS = re.compile(r"\D{0,20}([0-9]{1,4})\D{0,20}")
-_WRAPPERS = ("arguments", "parameters", "output", "result", "response", "final", "answer")
-_MAX_WRAPPERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,11 @@ def parse_better(text: str) -> int:
     """
 
     def read(bare: str) -> int:
-        node = find_object(bare, lambda n: _with(n, _BETTER), 'JSON with "better"')
+        node = find_object(
+            bare,
+            lambda n: n if isinstance(n, Object) and n.key(_BETTER) else None,
+            'JSON with "better"',
+        )
         found = _whole(node.first(_BETTER))
         if found not in (0, 1, 2):
             raise Unreadable(f'"better" is 1, 2 or 0, found {preview(node.first(_BETTER))}')
@@ -93,7 +94,7 @@ class _VerdictReader:
 
     def read(self, text: str) -> ParsedVerdicts:
         """The verdicts in a text; Unreadable where they cannot be used."""
-        node = find_object(text, lambda n: _with(n, (*_VERDICTS, *_MISSING)), 'JSON "verdicts"')
+        node = find_object(text, _verdicts_of, 'JSON "verdicts"')
         found: dict[int, RawVerdict] = {}
         for item in _items(node.first(_VERDICTS)):
             one = self._verdict(item)
@@ -118,7 +119,7 @@ class _VerdictReader:
             raise Unreadable(
                 f'{where}: "verdict" is accept, correct or reject, found {preview(word)}'
             )
-        reason = item.first(_REASON)
+        reason = item.first(keys.REASON)
         region = self._region(item, where) if verdict == CORRECT else None
         return RawVerdict(target, verdict, reason if isinstance(reason, str) else "", region)
 
@@ -157,25 +158,13 @@ class _VerdictReader:
         return []
 
 
-def _with(node: Node, names: tuple[str, ...]) -> Object | None:
-    """The object that has one of these keys, without what is around it.
-
-    A list of verdicts, or a single one, is taken as such where verdicts are asked for.
-    """
-    for _ in range(_MAX_WRAPPERS):
-        if isinstance(node, Object) and node.key(names):
-            return node
-        listed: list[Node] = node.items if isinstance(node, Array) else [node]
-        judged = all(isinstance(i, Object) and i.key(_VERDICT) and i.key(_NUMBER) for i in listed)
-        if listed and judged and names[0] == _VERDICTS[0]:
-            return Object({names[0]: Array(listed)}, getattr(node, "complete", True))
-        node = listed[0] if len(listed) == 1 else None
-        if not isinstance(node, Object):
-            return None
-        if node.key(names):
-            return node
-        node = node.first(_WRAPPERS)
-    return None
+def _verdicts_of(node: Node) -> Object | None:
+    """An object with verdicts; a list of them, or a single one, is taken as such."""
+    if isinstance(node, Object) and node.key((*_VERDICTS, *_MISSING)):
+        return node
+    listed: list[Node] = node.items if isinstance(node, Array) else [node]
+    judged = all(isinstance(i, Object) and i.key(_VERDICT) and i.key(_NUMBER) for i in listed)
+    return Object({_VERDICTS[0]: Array(listed)}, not is_cut(node)) if listed and judged else None
 
 
 def _items(node: Node) -> Iterator[Object]:
@@ -196,8 +185,4 @@ def _whole(node: Node) -> int | None:
         node = node.items[0]
     if isinstance(node, str) and (written := _DIGITS.fullmatch(node.strip())):
         return int(written[1])
-    try:
-        value = number(node)
-    except Unreadable:
-        return None
-    return int(value) if value == int(value) else None
+    return whole(node)

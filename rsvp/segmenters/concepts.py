@@ -188,6 +188,6 @@ class Sam3LiteDetector(Sam3Detector):
 
 
 def _full_size(logits: Tensor, size: tuple[int, int]) -> Any:
-    """(H, W) bool; probabilities are resized, not logits, as in the official post-processing."""
+    """(H, W) bool; probabilities are resized as by `Sam3ImageProcessor`; `sam3` resizes logits."""
     resized = F.interpolate(logits.sigmoid()[None, None].float(), size, mode="bilinear")
     return np.asarray((resized[0, 0] > 0.5).cpu())

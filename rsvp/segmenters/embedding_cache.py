@@ -20,7 +20,7 @@ from rsvp.platform.lru import LRUCache
 from rsvp.segmenters import Segmenter
 from rsvp.types import Image, Masks, PackedMask, Proposal
 
-_ARRAY_BYTES = 1 << 28  # of masks that the segmenter makes in one call; then they are packed
+_ARRAY_BYTES = 1 << 27  # of masks that the segmenter makes in one call; then they are packed
 _BATCH = 64  # proposals, at most, that several calls have in one batch
 
 

@@ -64,6 +64,7 @@ class Sam2Segmenter(PromptableSegmenter):
         super()._place(net, preprocessing, *where)
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(3, 1, 1)
+        self.net.vision_encoder.register_forward_hook(_three_levels)
 
     @torch.inference_mode()
     def features(self, views: Sequence[tuple[Image, Window]]) -> list[torch.Tensor]:
@@ -106,3 +107,13 @@ class EdgeTamSegmenter(Sam2Segmenter):
     """EdgeTAM from a hub id or a folder, e.g. ``yonigozlan/EdgeTAM-hf``; needs timm."""
 
     kind = "edgetam"
+
+
+def _three_levels(_net: Any, _inputs: Any, output: Any) -> None:
+    """Hook of the image encoder: leave out the level that SAM 3's tracker does not use.
+
+    transformers 5.23 adds the embedding for "no memory" to the last level, then drops the fourth
+    (`Sam3TrackerModel.get_image_embeddings`); the official code adds it to the third.
+    """
+    if levels := getattr(output, "fpn_hidden_states", None):
+        output.fpn_hidden_states = levels[:3]

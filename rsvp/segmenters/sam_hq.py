@@ -20,6 +20,10 @@ class SamHqSegmenter(Sam2Segmenter):
 
     kind = "sam-hq"
 
+    def _place(self, net: Any, *where: Any) -> None:
+        super()._place(net, *where)
+        _upscale_attended(self.net.mask_decoder)
+
     def _embeddings(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
         """The encoder's first global features, (n, h, w, width), and the image embedding."""
         embedding, early = self.net.get_image_embeddings(pixels)
@@ -46,3 +50,20 @@ class SamHqSegmenter(Sam2Segmenter):
             **given,
         )
         return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)
+
+
+def _upscale_attended(decoder: Any) -> None:
+    """Let the mask decoder upscale the image embedding that its transformer returns.
+
+    The official code does (`mask_decoder_hq.py` of segment-anything-hq 0.3). transformers 5.23
+    upscales what it gave the transformer instead, with rows and columns exchanged
+    (`SamHQMaskDecoder.forward`); a version without this error is left as it is.
+    """
+    attended: list[torch.Tensor] = []
+
+    def upscaled(_: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        # (images, prompts, h * w, channels) to (images * prompts, channels, h, w).
+        return attended.pop().transpose(2, 3).reshape(inputs[0].shape)
+
+    decoder.transformer.register_forward_hook(lambda *made: attended.append(made[2][1]))
+    decoder.upscale_conv1.register_forward_pre_hook(upscaled)

@@ -86,10 +86,15 @@ def crop_to_square(
         (3, size, size) float32 in 0..1, not normalised, and the window it shows.
     """
     window = margin_box(box_xyxy, margin)
-    pixels = _crop(rgb, window, fill)
     content = content_size(window, size, pad=pad)
-    if pixels.shape[1:] != content:
-        pixels = _resize(pixels, content, resampling)
+    # A large window in float32 takes much memory, so that its channels are resized one by one.
+    step = 1 if resampling == "float" else 3
+    pixels = torch.cat(
+        [
+            _resize(_crop(rgb[..., c : c + step], window, fill[c : c + step]), content, resampling)
+            for c in range(0, 3, step)
+        ]
+    )
     if content != (size, size):
         square = _canvas(size, size, fill)
         square[:, : content[0], : content[1]] = pixels
@@ -150,7 +155,7 @@ def paste_logits(
 
 
 def _crop(rgb: RgbArray, window: Window, fill: Sequence[float]) -> torch.Tensor:
-    """(3, height, width) float32 in 0..1 of a window, `fill` outside the image."""
+    """(c, height, width) float32 in 0..1 of a window, `fill` (c) outside the (H, W, c) image."""
     visible = window.clip((rgb.shape[0], rgb.shape[1]))
     # A contiguous copy of the window alone, channels first: never a view of read-only memory.
     crop = rgb[visible.y0 : visible.y1, visible.x0 : visible.x1]
@@ -164,13 +169,15 @@ def _crop(rgb: RgbArray, window: Window, fill: Sequence[float]) -> torch.Tensor:
 
 
 def _canvas(height: int, width: int, fill: Sequence[float]) -> torch.Tensor:
-    """(3, height, width) float32 of one colour."""
+    """(c, height, width) float32 of one colour of c channels."""
     colour = torch.tensor(fill, dtype=torch.float32)[:, None, None]
     return colour.repeat(1, height, width)
 
 
 def _resize(pixels: torch.Tensor, size: tuple[int, int], resampling: Resampling) -> torch.Tensor:
-    """(3, *size) float32 in 0..1 of (3, h, w), by antialiased bilinear filtering."""
+    """(c, *size) float32 in 0..1 of (c, h, w), by antialiased bilinear filtering."""
+    if pixels.shape[1:] == size:
+        return pixels
     levels = pixels if resampling == "float" else pixels.mul(255).round_().to(torch.uint8)
     if resampling == "pillow":
         picture = Pil.fromarray(levels.permute(1, 2, 0).numpy())

@@ -54,11 +54,10 @@ def automatic_detector(segmenter: Segmenter) -> Detector:
 def segmenter_candidates(cache: EmbeddingCache, image: Image) -> Candidates:
     """One mask an object, segmented from the boxes of the automatic masks, without specks."""
     with cache.lock:
-        automatic = automatic_detector(cache.segmenter).candidates(image, ())
-    if not len(automatic):
-        return automatic
-    boxes = [Box(*corners) for corners in automatic.boxes.astype(float).tolist()]
-    found = cache.masks(image, [Proposal("", box) for box in boxes])
+        boxes = automatic_detector(cache.segmenter).candidates(image, ()).boxes.astype(float)
+    if not len(boxes):
+        return Candidates.none()
+    found = cache.masks(image, [Proposal("", Box(*corners)) for corners in boxes.tolist()])
     scores = np.clip(np.nan_to_num(found.scores), 0, 1).astype(np.float32)
     rows = _unique_masks(found.masks, scores)
     main = [_without_specks(found.masks[row]) for row in rows]

@@ -20,7 +20,7 @@ import numpy as np
 
 from rsvp import registry
 from rsvp.detectors import Candidates, Detector
-from rsvp.drawing import mark_prompt
+from rsvp.drawing import draw_marks
 from rsvp.drawing.checks import resized_mask
 from rsvp.errors import BadInput
 from rsvp.frames import Frame
@@ -143,7 +143,7 @@ class MarksStrategy(RegionStrategy[MarkedView]):
         if found.masks is not None:
             small = [resized_mask(mask.unpack(), size) for mask in found.masks]
             masks = np.array(small, dtype=np.bool_).reshape(-1, *size)
-        drawn = mark_prompt(rgb, boxes, masks)
+        drawn, _ = draw_marks(rgb, boxes, masks)
         variables = {**size_variables(rgb), "marks_range": marks_range(len(found))}
         return MarkedView(drawn, variables, found)
 

@@ -124,3 +124,16 @@ def test_what_a_kept_prefix_saves(tmp_path, capsys) -> None:
     assert verification.main(words) == 0
     said = re.search(r"([0-9]+) of ([0-9]+) tokens", capsys.readouterr().out)
     assert 0.3 < int(said[1]) / int(said[2]) < 1
+
+
+def test_what_sparse_patches_save(tmp_path, capsys) -> None:
+    from tiny_models import tiny_qwen3_vl
+
+    data, model = folder(tmp_path), tiny_qwen3_vl(tmp_path / "model")
+    words = ["sparse", "--data", str(data), "--mllm", f"transformers:{model}", "--side", "320"]
+    assert verification.main(words) == 0
+    said = dict(
+        re.findall(r"(\w+) +([0-9]+) tokens, [0-9.]+ s, [0-9]+ MB", capsys.readouterr().out)
+    )
+    assert list(said) == ["box", "sparse", "whole"]
+    assert int(said["sparse"]) < int(said["whole"])

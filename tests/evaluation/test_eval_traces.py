@@ -22,6 +22,7 @@ from tfd_utils.writer import TFRecordWriter
 from rsvp.embedded import scenes
 from rsvp.errors import BadInput, MLLMFailed
 from rsvp.evaluation.benchmarks.vrt import Vrt
+from rsvp.evaluation.report.text import format_summary
 from rsvp.evaluation.runner import evaluate
 from rsvp.evaluation.score import score
 from rsvp.masks import decode_rle, encode_rle
@@ -235,9 +236,22 @@ def test_true_boxes_score_as_the_oracle_by_hops(rendered: Path, tmp_path: Path) 
     assert found["giou"]["mean"] == pytest.approx(found["oracle"]["mean"])
     assert {"1 hop", "2 hops", "3 hops", "absent", "chain"} <= found["by_kind"].keys()
     assert all("r_precision" in found["by_kind"][f"{n} hops"] for n in (2, 3))
+    for group in ("2 hops", "3 hops", "chain"):
+        one = found["by_kind"][group]
+        for name in ("r_lq", "r_sq", "a_miou"):
+            assert one[name] == pytest.approx(one[f"oracle_{name}"], abs=1e-6)
     assert found["absent_detected"]["mean"] == 1.0
     page = (tmp_path / "report.html").read_text()
     assert "oracle R-LQ" in page
+
+
+def test_the_text_has_the_oracle_by_hops(rendered: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Knows(truth(rendered)), BoxesStrategy(), Recorder(), frame="pixels")
+    found = evaluate("scenes", rendered, pipeline, tmp_path, progress=False)
+    _, table = format_summary(found).split("\ntrue boxes ")
+    heads, *rows = table.split("\n\n")[0].splitlines()
+    assert re.split(r" {2,}", heads.strip()) == ["oracle R-LQ", "oracle R-SQ", "oracle A-mIoU"]
+    assert {"1 hop", "2 hops", "3 hops"} <= {row.split("  ")[0] for row in rows}
 
 
 def test_objects_too_many_cost_precision_alone(rendered: Path, tmp_path: Path) -> None:

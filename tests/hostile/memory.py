@@ -3,9 +3,9 @@
     python -m tests.hostile.memory            prints the table of docs/security.md
     python -m tests.hostile.memory CASE …     prints one row as JSON: peak MB and seconds
 
-``decode FORMAT SIDE``: open an image of SIDE x SIDE. ``segment STRATEGY MEGAPIXELS TARGETS``: one
-query with a scripted MLLM and the box segmenter, for marks with ``sam2:embedded``; `result.json`
-and `overlay.png` too where there are at most 30 targets.
+``decode FORMAT SIDE``: open an image of SIDE x SIDE. ``segment STRATEGY+SEGMENTER MEGAPIXELS
+TARGETS``: one query with a scripted MLLM, and `result.json` and `overlay.png` where there are at
+most 30 targets.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pil
 
+DEMO = Path(__file__).parents[2] / "rsvp" / "embedded" / "demo.png"
 CASES = (
     ("decode", "jpeg", 5_500),
-    ("decode", "rgba16", 7_000),
+    *(("decode", "rgba16", side) for side in (7_000, 14_000)),
     ("decode", "scans", 5_000),
-    *(("segment", "boxes", size, n) for size in (3, 12, 30) for n in (1, 30, 300)),
-    *(("segment", name, size, 1) for name in ("marks", "marks:masks") for size in (3, 12, 30)),
+    *(("segment", "boxes+box", size, n) for size in (3, 12, 30) for n in (1, 30, 300)),
+    ("segment", "boxes+sam2:embedded", 30, 1),
+    *(("segment", "marks+sam2:embedded", size, 1) for size in (3, 12, 30)),
+    ("segment", "marks:masks+sam2:embedded", 30, 1),
 )
 
 
@@ -112,22 +115,20 @@ def png16(side: int) -> bytes:
     )
 
 
-def segment(strategy: str, megapixels: int, count: int, folder: Path) -> float:
+def segment(parts: str, megapixels: int, count: int, folder: Path) -> float:
     """Seconds of one query with `count` targets, and of writing its files."""
     from rsvp.pipeline import Pipeline
     from tests.scripted import Script
 
+    strategy, segmenter = parts.split("+")
     width, height = round((megapixels * 1.5e6) ** 0.5), round((megapixels / 1.5e-6) ** 0.5)
-    column, row = np.arange(width) // 200 % 2, np.arange(height) // 200 % 2
-    image = np.repeat((np.add.outer(row, column) * 90).astype(np.uint8)[..., None], 3, axis=2)
-    image[:, :, 1] += (np.arange(width) * 60 // width).astype(np.uint8)
+    image = np.asarray(Pil.open(DEMO).convert("RGB").resize((width, height)))
     # A third of the image's sides each, at places of its own.
     places = [[i * 600 // max(count, 1), i * 7919 % 600] for i in range(count)]
     boxes = [{"label": "thing", "box": [x, y, x + 330, y + 330]} for x, y in places]
     marks = [{"label": "thing", "marks": [i + 1]} for i in range(count)]
     targets = marks if strategy.startswith("marks") else boxes
     reply = json.dumps({"steps": [], "targets": targets, "reason": "it fits"})
-    segmenter = "sam2:embedded" if strategy.startswith("marks") else "box"
     pipeline = Pipeline.from_preset(
         "embedded", mllm=Script(reply), strategy=strategy, segmenter=segmenter
     )

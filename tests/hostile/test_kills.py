@@ -8,9 +8,11 @@ of a run that nobody killed, byte for byte but for the time that each stage took
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -85,13 +87,8 @@ def kill_again_and_again(
     code: int = 0,
     *,
     kills: int = KILLS,
-    share: float = 1.0,
 ) -> tuple[list[int], int]:
-    """What had been written at each kill, and how many runs came to their end.
-
-    Args:
-        share: a run is killed within so much of the time that an undisturbed one takes.
-    """
+    """What had been written at each kill, and how many runs came to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> subprocess.Popen[bytes]:
@@ -104,23 +101,28 @@ def kill_again_and_again(
     first = time.monotonic() - began  # until then Python imports modules
     assert process.wait() == code
     whole, last = contents(folder / "whole"), time.monotonic() - began
+    total = progress(folder / "whole")
     rng, ended = random.Random(20), 0
     written: list[int] = []
     while len(written) < kills or (folder / f"killed{ended}").exists():
         out = folder / f"killed{ended}"
-        began, is_new, process = time.monotonic(), not out.exists(), start(out)
-        try:
-            end = rng.uniform(0.8 * first, first + share * (last - first))
-            process.wait(end if len(written) < kills else None)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        began, before, process = time.monotonic(), progress(out), start(out)
+        # After some more records; where all are there, at any time, or not at all.
+        wanted = min(total, before + rng.randint(1, max(1, total // 4)))
+        moment = rng.choice([rng.uniform(0.8 * first, last), math.inf]) if before >= total else 0.0
+        while process.poll() is None and (
+            len(written) == kills or time.monotonic() - began < moment or progress(out) < wanted
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
             written.append(progress(out))
             continue
         assert process.returncode == code
         assert contents(out) == whole
         ended += 1
-        if is_new:  # the machine is faster now than it was
+        if not before:  # the machine is faster now than it was
             last = time.monotonic() - began
     return written, ended
 
@@ -158,15 +160,15 @@ def mixed(folder: Path, count: int) -> Path:
     return folder
 
 
-BATCHES: dict[str, tuple[Callable[[Path, int], Path], int, int, str, int, float]] = {
-    "scenes": (write_scenes, SAMPLES, 3, "box", KILLS, 1.0),
-    "mixed": (mixed, 500 - BROKEN, 1, "sam2:embedded", 10, 0.15),
+BATCHES: dict[str, tuple[Callable[[Path, int], Path], int, int, str, int]] = {
+    "scenes": (write_scenes, SAMPLES, 3, "box", KILLS),
+    "mixed": (mixed, 500 - BROKEN, 1, "sam2:embedded", 10),
 }
 
 
 @pytest.mark.parametrize("name", BATCHES)
 def test_batch_is_resumed(tmp_path: Path, server: Server, name: str, capsys) -> None:
-    make, samples, queries, segmenter, kills, share = BATCHES[name]
+    make, samples, queries, segmenter, kills = BATCHES[name]
     data = make(tmp_path / "data", samples)
     whole_files = sorted(path for path in data.rglob("*") if path.suffix in (".png", ".jpg"))
     for number, file in enumerate(whole_files[:: samples // BROKEN][:BROKEN]):
@@ -182,7 +184,7 @@ def test_batch_is_resumed(tmp_path: Path, server: Server, name: str, capsys) -> 
         file = out / "results.jsonl"
         return file.read_bytes().count(b"\n") if file.is_file() else 0
 
-    written, ended = kill_again_and_again(command, tmp_path, records, 2, kills=kills, share=share)
+    written, ended = kill_again_and_again(command, tmp_path, records, 2, kills=kills)
     asked, whole = queries * (samples + BROKEN), contents(tmp_path / "whole")
     images = json.loads(whole["coco.json"])["images"]
     with capsys.disabled():

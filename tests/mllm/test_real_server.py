@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_florence2, tiny_llava
 
+from rsvp.embedded import scenes
 from rsvp.errors import MLLMFailed
 from rsvp.mllm import MLLM
 from rsvp.mllm.openai import OpenAIMLLM
@@ -159,6 +160,33 @@ def test_the_served_reasoner_finds_the_same_targets(servers: dict[str, Server], 
     assert [t.box for t in served.targets] == [t.box for t in here.targets]
     assert served.models.prompt_sha256 == here.models.prompt_sha256
     assert served.usage.prompt_tokens == here.usage.prompt_tokens
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no weights: python -m recipes.embedded")
+def test_the_served_reasoner_looks_and_answers_the_same(
+    servers: dict[str, Server], tmp_path: Path
+) -> None:
+    """Asked once: a server does not hold a second answer to the choices, `EnumConstraint` does."""
+    words = ["--task", "qa", "--n", "4", "--seed", "31337", "--out", str(tmp_path)]
+    assert scenes.main(words) == 0
+    server, looks = servers["florence2"], 0
+    here = TransformersMLLM("embedded", device="cpu")
+    served = OpenAIMLLM(str(server.folder), base_url=server.url, stream=True)
+    for scene in json.loads((tmp_path / "scenes.json").read_text())["scenes"]:
+        (asked,) = scene["questions"]
+        for choices in (None, asked["choices"]):
+            one, other = (
+                Pipeline(mllm, BoxesStrategy(), BoxSegmenter(), max_reasks=0).answer(
+                    tmp_path / scene["image"], asked["text"], choices, zoom="box"
+                )
+                for mllm in (here, served)
+            )
+            assert (other.answer, other.choice) == (one.answer, one.choice)
+            assert (other.reasoning, other.usage) == (one.reasoning, one.usage)
+            pairs = zip(other.looks, one.looks, strict=True)
+            assert all((a.query, a.box, a.size) == (b.query, b.box, b.size) for a, b in pairs)
+            looks += len(one.looks)
+    assert looks >= 2
 
 
 def test_the_servers_refusal_is_one_line(servers: dict[str, Server]) -> None:

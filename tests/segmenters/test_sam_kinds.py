@@ -176,6 +176,30 @@ def test_hq_sam_keeps_the_aspect_ratio_and_pads(make_image) -> None:
     assert not (square[:, :38] == 0.5).all()
 
 
+def test_hq_sam_upscales_what_its_transformer_returns(segmenters, make_image) -> None:
+    segmenter, returned, upscaled = segmenters["sam-hq"], [], []
+    decoder = segmenter.net.mask_decoder
+    hooks = [
+        decoder.transformer.register_forward_hook(lambda *made: returned.append(made[2][1])),
+        decoder.upscale_conv1.register_forward_hook(lambda *made: upscaled.append(made[1][0])),
+    ]
+    [encoding] = segmenter.encode([make_image(90, 150)])
+    segmenter.mask_logits(encoding, [PROMPTS["box"]])
+    for hook in hooks:
+        hook.remove()
+    [keys], [image] = returned, upscaled
+    torch.testing.assert_close(image.flatten(2).transpose(1, 2), keys[0], atol=0, rtol=0)
+
+
+def test_sam3_adds_its_embedding_for_no_memory(segmenters, make_image) -> None:
+    segmenter, image = segmenters["sam3"], make_image(90, 150)
+    [before] = segmenter.encode([image])
+    segmenter.net.no_memory_embedding.data.add_(1)
+    [after] = segmenter.encode([image])
+    segmenter.net.no_memory_embedding.data.sub_(1)
+    torch.testing.assert_close(after.features[-1], before.features[-1] + 1)
+
+
 # ---------------------------------------------------------------- folders
 
 

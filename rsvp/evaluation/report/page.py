@@ -24,6 +24,7 @@ from rsvp.evaluation.report.pictures import COLOURS, Examples
 from rsvp.evaluation.report.text import STAGE_LABELS, is_interval
 from rsvp.images import load_image
 from rsvp.writers import html
+from rsvp.writers.common import jpeg_uri
 
 Json = Mapping[str, Any]
 
@@ -165,7 +166,8 @@ def _sample(
             how = config.run.settings
             if sample.image is not None:
                 image = load_image(sample.image)
-                picture = pictures.look_uri(image, record.looks, how["zoom"], how["background"])
+                strip = pictures.look_strip(image, record.looks, how["zoom"], how["background"])
+                picture = jpeg_uri(strip, pictures.QUALITY)
     except (BadInput, KeyError) as error:  # the data may have gone since the run
         no_picture = str(error)
     surplus = len(record.raw) - MAX_REPLY

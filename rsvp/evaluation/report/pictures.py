@@ -6,6 +6,7 @@ alone), surplus (the prediction alone), ignored (pixels that the benchmark doesn
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import ImageFilter
 
 from rsvp import drawing
 from rsvp.datasets import Sample
+from rsvp.drawing.strokes import line_width, outline
 from rsvp.evaluation.outcomes import open_image
 from rsvp.evaluation.records import AnswerRecord, LookRecord, Record
 from rsvp.images import shrink
@@ -42,24 +44,31 @@ def data_uri(sample: Sample, masks: Sequence[object]) -> str:
     return jpeg_uri(painted(rgb, sample, predicted), QUALITY)
 
 
-def look_uri(image: Image, looks: Sequence[LookRecord], zoom: str, background: str) -> str:
-    """The image and its closer looks beside each other, as the data URI of a JPEG.
+def look_strip(image: Image, looks: Sequence[LookRecord], zoom: str, background: str) -> RgbArray:
+    """The image, with a frame around what was looked at, and the closer looks beside it.
+
+    Returns:
+        (h, w, 3) uint8, on white.
 
     BadInput where a mask is broken, or of another size than the image.
     """
     size = (image.height, image.width)
     shown = [shrink(image.rgb, SIDE)]
-    for look in looks:
+    scale, line = shown[0].shape[0] / image.height, line_width(shown[0].shape[:2])
+    shown[0] = np.array(shown[0])
+    for look, colour in zip(looks, itertools.cycle(drawing.PALETTE)):
         if look.box is None or look.size is None:
             continue
         masks = [decode_rle(mask, size, look.query) for mask in look.masks]
         kept = np.logical_or.reduce(masks) if zoom == "mask" else None
         window, side = Box(*look.box), max(look.size)
+        frame = Box(*(scale * edge for edge in look.box))
+        outline(shown[0], frame, colour, 2 * line, 1.0)
         shown.append(shrink(look_picture(image.rgb, window, side, kept, background), SIDE))
     height = max(one.shape[0] for one in shown)
     padded = [np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255)
               for one in shown]  # fmt: skip
-    return jpeg_uri(np.concatenate(padded, axis=1), QUALITY)
+    return np.concatenate(padded, axis=1)
 
 
 def painted(rgb: RgbArray, sample: Sample, predicted: BoolMask) -> RgbArray:

@@ -100,9 +100,20 @@ def format_summary(summary: Summary) -> str:
         head,
         table([("", "n", "gIoU", "cIoU"), *scores], (0, 6, -22)) if scores else "",
         table(stages),
+        _oracle_groups(summary),
         _seconds("sample", summary),
         format_score(summary.official) if summary.official else "",
     )
+
+
+def _oracle_groups(summary: Summary) -> str:
+    """Of reasoning paths: the scores of the true boxes' masks, by kind and tag."""
+    names = [
+        name for name in STAGE_LABELS if name in next(iter(summary.oracle_groups.values()), {})
+    ]
+    heads = [STAGE_LABELS[name].removesuffix(" (true boxes)") for name in names]
+    rows = [(g, *(str(one[name]) for name in names)) for g, one in summary.oracle_groups.items()]
+    return table([("true boxes", *heads), *rows]) if rows else ""
 
 
 def _seconds(what: str, summary: Summary | AnswerSummary) -> str:

@@ -1,0 +1,69 @@
+"""Holds a local model to the values that a reply's JSON schema allows for a text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_ENDS = ('"', '"}', '",', "")  # a tokenizer may have one token for a value's end and what follows
+_BEFORE = 24  # tokens in which a key, the colon and the quote are written
+
+
+class EnumConstraint:
+    """A logits processor: behind ``"key": "`` only the values in the schema's `enum` are likely.
+
+    Values are read from the schema's own properties, not from nested ones. A reply that is no JSON,
+    or has another type there, stays as it is, and so do values that the model cannot write.
+
+    Args:
+        start: the first of the reply's tokens in a sequence.
+    """
+
+    def __init__(self, tokenizer: Any, schema: Mapping[str, Any] | None, start: int) -> None:
+        self._tokenizer, self._start = tokenizer, start
+        self._paths: dict[str, list[list[int]]] = {}
+        for key, one in (schema or {}).get("properties", {}).items():
+            texts = [value for value in one.get("enum", ()) if isinstance(value, str)]
+            if texts:
+                self._paths[key] = [path for text in texts for path in self._tokens(text)]
+        keys = "|".join(map(re.escape, self._paths)) or r"(?!)"
+        self._opening = re.compile(rf'"({keys})"\s*:\s*"\Z')
+        self._open: dict[int, tuple[list[list[int]], int]] = {}  # by row: paths, where they begin
+
+    def _tokens(self, value: str) -> list[list[int]]:
+        """The ways to write a value."""
+        text = json.dumps(value, ensure_ascii=False)[1:-1]
+        return [self._tokenizer.encode(text + end, add_special_tokens=False) for end in _ENDS]
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self._paths:
+            return scores
+        scores = scores.clone()
+        for row, sequence in enumerate(ids[:, self._start :].tolist()):
+            if allowed := self._allowed(row, sequence, scores[row]):
+                kept = scores[row, allowed]
+                scores[row] = -float("inf")
+                scores[row, allowed] = kept
+        return scores
+
+    def _allowed(self, row: int, sequence: list[int], scores: torch.Tensor) -> list[int]:
+        """The tokens that may follow; none where any may."""
+        if row not in self._open:
+            text = self._tokenizer.decode(sequence[-_BEFORE:], clean_up_tokenization_spaces=False)
+            found = self._opening.search(text)
+            if found is None:
+                return []
+            # A token that may never be written has no logit.
+            paths = [p for p in self._paths[found[1]] if bool(scores[p].isfinite().all())]
+            self._open[row] = paths, len(sequence)
+        paths, begin = self._open[row]
+        said = sequence[begin:]
+        after = {p[len(said)] for p in paths if len(p) > len(said) and p[: len(said)] == said}
+        if not after:
+            del self._open[row]
+        return sorted(after)
