@@ -60,7 +60,7 @@ MAY_BE_HEAVY = (
     "platform/",
     "mllm/familiarity.py",
     "mllm/loading.py",
-    "mllm/enums.py",
+    "mllm/decoding.py",
     "mllm/prefix_cache.py",
     "mllm/sparse.py",
     "mllm/transformers.py",

@@ -11,8 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rsvp.errors import first_line
+from rsvp.errors import ModelUnavailable, first_line
+from rsvp.platform import machine
 from rsvp.platform.devices import DevicePlacement
+from rsvp.registry import embedded_folder
 
 # What the extra `vision` installs.
 _EXTRA_PACKAGE = re.compile(r"torchvision|num2words", re.IGNORECASE)
@@ -49,6 +51,27 @@ class _Absent(dict[str, Any]):
 
 
 _ABSENT = _Absent()
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder of a local model; None for a hub id. ModelUnavailable if it holds no model."""
+    if model == "embedded":
+        folder = embedded_folder("reasoner")
+        if (folder / "config.json").is_file():
+            return folder
+        raise ModelUnavailable("the embedded reasoner is not in this installation: reinstall rsvp")
+    path = machine.local_path(model)
+    if path is None or not path.is_dir():
+        if machine.is_hub_id(model):
+            return None
+        raise ModelUnavailable(f"there is no folder {model}")
+    if not (path / "config.json").is_file():
+        raise ModelUnavailable(f"{path} holds no model: there is no config.json")
+    if not any(path.glob("*.safetensors")):
+        raise ModelUnavailable(f"{path} holds no safetensors; pickled weights are not read")
+    if absent := machine.missing_shards(path):
+        raise ModelUnavailable(f"{path} is incomplete: it lacks {' and '.join(absent[:3])}")
+    return path
 
 
 def load_config(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -171,6 +194,16 @@ def restrict_outputs(model: Any) -> None:
 
     model.set_output_embeddings(AllowedLogits())
     settings.suppress_tokens = None
+
+
+def resized_size(inputs: Any, processor: Any) -> tuple[int, int] | None:
+    """(h, w) of the last image as the processor resized it, where it says so: the Qwen-VLs."""
+    grid = inputs.get("image_grid_thw")
+    patch = getattr(processor.image_processor, "patch_size", None)
+    if grid is None or not isinstance(patch, int) or not len(grid):
+        return None
+    _, rows, columns = (int(count) for count in grid[-1])
+    return rows * patch, columns * patch
 
 
 def token_ids(value: int | list[int] | None) -> list[int]:

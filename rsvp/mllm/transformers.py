@@ -11,15 +11,14 @@ import contextlib
 import copy
 import importlib.util
 import logging
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,21 +30,16 @@ from rsvp.errors import (
     RsvpError,
     first_line,
 )
-from rsvp.mllm import NO_SPARSE, loading, sparse, tell_written
+from rsvp.mllm import NO_SPARSE, loading, sparse
 from rsvp.mllm.chat import Chat
-from rsvp.mllm.enums import EnumConstraint
+from rsvp.mllm.decoding import Confidence, EnumConstraint, Streamer
 from rsvp.mllm.familiarity import Familiarity
 from rsvp.mllm.prefix_cache import PrefixCache, generate_plain
-from rsvp.platform import machine
 from rsvp.platform.bounded import OutOfBounds
 from rsvp.platform.devices import choose_placement, dtype_name
 from rsvp.platform.hub import hub_folder
 from rsvp.platform.torchvision import hide_broken_torchvision
-from rsvp.registry import embedded_folder
 from rsvp.types import Message, Reply, RgbArray, Usage
-
-if TYPE_CHECKING:
-    import torch
 
 # Idle OpenMP threads that spin make small-model decoding up to 11 times slower on a busy machine.
 # torch reads this once, when it is imported.
@@ -113,7 +107,7 @@ class TransformersMLLM:
         self._device, self._dtype = device, None if dtype is None else dtype_name(dtype)
         if load_in_4bit and not all(map(importlib.util.find_spec, ("bitsandbytes", "accelerate"))):
             raise MissingExtra("4-bit loading", "quant")
-        _local_folder(model)  # a wrong path fails now, not after the segmenter has been loaded
+        loading.local_folder(model)  # a wrong path fails before the segmenter is loaded
         self._load_in_4bit, self._trust_remote_code = load_in_4bit, trust_remote_code
         self._max_tokens, self._temperature = max_tokens, temperature
         self._enable_thinking, self.keep_prefix = enable_thinking, keep_prefix
@@ -260,7 +254,7 @@ class TransformersMLLM:
 
         prompt = loaded.chat.render(messages)
         inputs = loaded.chat.inputs(messages, prompt)
-        resized = _resized(inputs, loaded.chat.processor)
+        resized = loading.resized_size(inputs, loaded.chat.processor)
         inputs = inputs.to(loaded.model.device, dtype=loaded.model.dtype)
         keep = sparse.kept_tokens(messages, loaded.model, inputs)
         prompt_tokens = int(inputs["input_ids"].shape[1] if keep is None else keep.sum())
@@ -270,10 +264,10 @@ class TransformersMLLM:
         settings.max_new_tokens = min(max_tokens, room)
         if settings.max_new_tokens <= longer_than:
             return []
-        confidence, streamer = _Confidence(), None
+        confidence, streamer = Confidence(), None
         enums = EnumConstraint(loaded.chat.processor.tokenizer, schema, start)
         if settings.num_return_sequences == 1:
-            streamer = _Streamer(lambda ids: loaded.chat.reply_text(prompt, ids, settings))
+            streamer = Streamer(lambda ids: loaded.chat.reply_text(prompt, ids, settings))
         with torch.inference_mode():
             kept = self.keep_prefix and settings.num_return_sequences == 1
             generate = loaded.prefix.generate if kept else generate_plain
@@ -315,7 +309,7 @@ class TransformersMLLM:
         """The model, loaded once; the caller holds the lock."""
         if self._loaded is not None:
             return self._loaded
-        folder = _local_folder(self.model) or hub_folder(
+        folder = loading.local_folder(self.model) or hub_folder(
             self.model,
             "model files",
             [*_HUB_FILES, "*.py"] if self._trust_remote_code else _HUB_FILES,
@@ -376,88 +370,6 @@ class TransformersMLLM:
                 load_in_4bit=self._load_in_4bit,
                 trust_remote_code=self._trust_remote_code,
             )
-
-
-class _Streamer:
-    """What `generate` gives the tokens of one reply to; see `rsvp.mllm.tell_written`.
-
-    Args:
-        decode: token ids to the text of a reply.
-    """
-
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self._decode = decode
-        self._ids: list[int] | None = None  # None before the prompt, which comes first
-
-    def put(self, ids: torch.Tensor) -> None:
-        """The prompt's ids, then the id of each token."""
-        if self._ids is None:
-            self._ids = written = []
-        else:
-            written = self._ids
-            written += ids.flatten().tolist()
-            tell_written(lambda: self._decode(written))
-
-    def end(self) -> None:
-        """Nothing is left to do."""
-
-
-class _Confidence:
-    """A logits processor that records the probability of each step's likeliest tokens.
-
-    Raises:
-        ValueError: the network overflows; its choices would all be the same token.
-    """
-
-    def __init__(self) -> None:
-        self._log_probs: list[list[float]] = []  # of each step, one a sequence
-
-    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        log_probs = (scores.max(-1).values - scores.logsumexp(-1)).tolist()
-        if not all(map(math.isfinite, log_probs)):
-            used = str(scores.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"its logits are not finite ({used} weights or activations overflow); use another "
-                "number type: --option dtype=float32, or bfloat16 where the device has it"
-            )
-        self._log_probs.append(log_probs)
-        return scores
-
-    def mean(self, row: int, count: int) -> float:
-        """Mean probability of the first `count` choices of a sequence; 0 when there were none."""
-        probabilities = [math.exp(step[row]) for step in self._log_probs[:count]]
-        return sum(probabilities) / len(probabilities) if probabilities else 0.0
-
-
-def _resized(inputs: Any, processor: Any) -> tuple[int, int] | None:
-    """(h, w) of the last image as the processor resized it, where it says so: the Qwen-VLs."""
-    grid = inputs.get("image_grid_thw")
-    patch = getattr(processor.image_processor, "patch_size", None)
-    if grid is None or not isinstance(patch, int) or not len(grid):
-        return None
-    _, rows, columns = (int(count) for count in grid[-1])
-    return rows * patch, columns * patch
-
-
-def _local_folder(model: str) -> Path | None:
-    """The folder of a local model; None for a hub id. ModelUnavailable if it holds no model."""
-    if model == "embedded":
-        folder = embedded_folder("reasoner")
-        if (folder / "config.json").is_file():
-            return folder
-        raise ModelUnavailable("the embedded reasoner is not in this installation: reinstall rsvp")
-    path = machine.local_path(model)
-    if path is None or not path.is_dir():
-        if machine.is_hub_id(model):
-            return None
-        raise ModelUnavailable(f"there is no folder {model}")
-    if not (path / "config.json").is_file():
-        raise ModelUnavailable(f"{path} holds no model: there is no config.json")
-    if not any(path.glob("*.safetensors")):
-        raise ModelUnavailable(f"{path} holds no safetensors; pickled weights are not read")
-    if absent := machine.missing_shards(path):
-        raise ModelUnavailable(f"{path} is incomplete: it lacks {' and '.join(absent[:3])}")
-    return path
 
 
 @contextlib.contextmanager

@@ -448,11 +448,11 @@ def test_the_embedded_reasoner_is_the_packaged_folder(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     where = {"reasoner": folders["florence2"]}
-    monkeypatch.setattr("rsvp.mllm.transformers.embedded_folder", where.__getitem__)
+    monkeypatch.setattr("rsvp.mllm.loading.embedded_folder", where.__getitem__)
     mllm = registry.make("mllm", "transformers:embedded", max_tokens=3)
     assert (mllm.name, mllm.model) == ("transformers:embedded", "embedded")
     assert mllm.reply(ask()).usage.prompt_tokens == 10 + len("Box: the cup") + 2
-    monkeypatch.setattr("rsvp.mllm.transformers.embedded_folder", lambda kind: tmp_path)
+    monkeypatch.setattr("rsvp.mllm.loading.embedded_folder", lambda kind: tmp_path)
     with pytest.raises(ModelUnavailable, match="not in this installation"):
         TransformersMLLM("embedded")
 

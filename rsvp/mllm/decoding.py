@@ -1,11 +1,14 @@
-"""Holds a local model to the values that a reply's JSON schema allows for a text."""
+"""What `generate` is given beside its settings: it watches a reply being written, and bounds it."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from rsvp.mllm import tell_written
 
 if TYPE_CHECKING:
     import torch
@@ -67,3 +70,54 @@ class EnumConstraint:
         if not after:
             del self._open[row]
         return sorted(after)
+
+
+class Confidence:
+    """A logits processor that records the probability of each step's likeliest tokens.
+
+    Raises:
+        ValueError: the network overflows; its choices would all be the same token.
+    """
+
+    def __init__(self) -> None:
+        self._log_probs: list[list[float]] = []  # of each step, one a sequence
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        log_probs = (scores.max(-1).values - scores.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, log_probs)):
+            used = str(scores.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"its logits are not finite ({used} weights or activations overflow); use another "
+                "number type: --option dtype=float32, or bfloat16 where the device has it"
+            )
+        self._log_probs.append(log_probs)
+        return scores
+
+    def mean(self, row: int, count: int) -> float:
+        """Mean probability of the first `count` choices of a sequence; 0 when there were none."""
+        probabilities = [math.exp(step[row]) for step in self._log_probs[:count]]
+        return sum(probabilities) / len(probabilities) if probabilities else 0.0
+
+
+class Streamer:
+    """What `generate` gives the tokens of one reply to; see `rsvp.mllm.tell_written`.
+
+    Args:
+        decode: token ids to the text of a reply.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._ids: list[int] | None = None  # None before the prompt, which comes first
+
+    def put(self, ids: torch.Tensor) -> None:
+        """The prompt's ids, then the id of each token."""
+        if self._ids is None:
+            self._ids = written = []
+        else:
+            written = self._ids
+            written += ids.flatten().tolist()
+            tell_written(lambda: self._decode(written))
+
+    def end(self) -> None:
+        """Nothing is left to do."""

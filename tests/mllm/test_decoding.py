@@ -11,7 +11,7 @@ import torch
 from tiny_models import tiny_qwen3_vl
 from transformers import AutoTokenizer
 
-from rsvp.mllm.enums import EnumConstraint
+from rsvp.mllm.decoding import EnumConstraint
 from rsvp.mllm.transformers import TransformersMLLM
 from rsvp.platform import machine
 from rsvp.registry import embedded_folder
