@@ -9,6 +9,7 @@ import numpy as np
 
 from rsvp.pipeline import Pipeline
 from rsvp.segmenters.box import BoxSegmenter
+from rsvp.segmenters.embedding_cache import EmbeddingCache
 from rsvp.strategies.boxes import BoxesStrategy
 from rsvp.types import Masks, Reply, Usage
 
@@ -79,6 +80,21 @@ def picture(seed=0, height=100, width=200):
 
 def texts(messages):
     return [part for message in messages for part in message.parts if isinstance(part, str)]
+
+
+def hold_until(cache: EmbeddingCache, threads: int) -> None:
+    """Let the segmenter run once so many threads wait for it, all in their first call."""
+    lock, arrived = cache.lock, threading.Barrier(threads)
+
+    class Gate:
+        def __enter__(self):
+            arrived.wait(30)
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    cache.lock = Gate()
 
 
 def pipeline(*lines, segmenter=None, strategy=None, **options):

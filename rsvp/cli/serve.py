@@ -39,7 +39,7 @@ def serve(
     models: options.PipelineOptions,
     concurrency: Annotated[
         int | None,
-        opt("N", "Requests at once: 8 with an MLLM on a server, 1 with a local one.", min=1),
+        opt("N", "Requests at once: 1 with a local MLLM, else 8.", min=1),
     ] = None,
     waiting: Annotated[int, opt("N", "Requests that may wait; one more gets 503.", min=1)] = 32,
     timeout: Annotated[float, opt("SECONDS", "For one request, waiting included.", min=1)] = 120.0,
@@ -134,7 +134,8 @@ def _serve(
     bound = _bind(host, port)
     with bound:
         pipeline = make(record=models.record, connect=True)
-        running = concurrency or (8 if is_remote(pipeline.mllm) else 1)
+        is_local = pipeline.mllm is not None and not is_remote(pipeline.mllm)
+        running = concurrency or (1 if is_local else 8)
         bounds = ServeLimits(running=running, **(limits or {}))
         app = make_app(pipeline, bounds, token=token, log_queries=log_queries, uploads=uploads)
         bound.listen(128)

@@ -1,11 +1,14 @@
-"""A segmenter that encodes a repeated image once, and runs one call at a time."""
+"""A segmenter that encodes a repeated image once, and runs one call at a time.
+
+Calls of several threads on one image that wait for the segmenter are decoded in one batch.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +21,7 @@ from rsvp.segmenters import Segmenter
 from rsvp.types import Image, Masks, PackedMask, Proposal
 
 _ARRAY_BYTES = 1 << 27  # of masks that the segmenter makes in one call; then they are packed
+_BATCH = 64  # proposals, at most, that several calls have in one batch
 
 
 @dataclass(slots=True)
@@ -40,8 +44,25 @@ class TimedMasks:
     decode_seconds: float
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A thread's proposals on an image.
+
+    Attributes:
+        batched: it has been in a batch; where that failed, it is decoded alone.
+    """
+
+    key: Hashable
+    proposals: Sequence[Proposal]
+    batched: bool = False
+    found: TimedMasks | None = None
+
+
 class EmbeddingCache:
     """Prompts a segmenter; keeps the embeddings of the images used last.
+
+    While one thread holds the lock, others that ask for masks wait; the first of them to get it
+    decodes its proposals and those of the others on the same image in one batch.
 
     Args:
         max_images: of so many images the embedding is kept.
@@ -55,6 +76,7 @@ class EmbeddingCache:
         self.segmenter = segmenter
         self.lock = threading.Lock()
         self._embeddings: LRUCache[_Embedding] = LRUCache(max_images)
+        self._waiting = list[_Call]()
 
     def keep(self, images: int) -> None:
         """Keep the embeddings of at least so many images."""
@@ -75,17 +97,54 @@ class EmbeddingCache:
         prompted = [proposal for proposal in proposals if proposal.mask is None]
         if proposals and not prompted:
             return _with_own_masks(proposals, _join([], 0.0, 0.0))
+        call = _Call(_key(image), prompted)
+        self._waiting.append(call)
+        try:
+            with self.lock:
+                if not call.batched and len(calls := self._batch(call)) > 1:
+                    with contextlib.suppress(Exception):  # then each call gets its own error
+                        self._decode(image, calls)
+                if call.found is None:
+                    self._decode(image, [call])
+        finally:
+            self._waiting.remove(call)
+        found = call.found
+        assert found is not None
+        return found if len(prompted) == len(proposals) else _with_own_masks(proposals, found)
+
+    def _batch(self, call: _Call) -> list[_Call]:
+        """The call, and those on the same image that fit into one batch with it."""
+        call.batched, calls, free = True, [call], _BATCH - len(call.proposals)
+        for other in tuple(self._waiting):
+            if not other.batched and other.key == call.key and len(other.proposals) <= free:
+                other.batched = True
+                calls.append(other)
+                free -= len(other.proposals)
+        return calls
+
+    def _decode(self, image: Image, calls: Sequence[_Call]) -> None:
+        """Set the masks of calls on one image; each gets its share of the decoder's seconds."""
+        proposals = [proposal for call in calls for proposal in call.proposals]
         most = max(1, _ARRAY_BYTES // (image.height * image.width))
-        with self.lock, self._failing():
+        with self._failing():
             embedding = self._embedding(image)
-            encode_seconds, embedding.seconds = embedding.seconds, 0.0
             started = time.perf_counter()
             parts = [
-                _packed(self.segmenter.masks(embedding.value, prompted[first : first + most]))
-                for first in range(0, len(prompted), most)
+                _packed(self.segmenter.masks(embedding.value, proposals[first : first + most]))
+                for first in range(0, len(proposals), most)
             ]
-        found = _join(parts, encode_seconds, time.perf_counter() - started)
-        return found if len(prompted) == len(proposals) else _with_own_masks(proposals, found)
+        each = (time.perf_counter() - started) / max(1, len(proposals))
+        whole, end = _join(parts, embedding.seconds, 0.0), 0
+        embedding.seconds = 0.0
+        for call in calls:
+            rows = slice(end, end := end + len(call.proposals))
+            call.found = TimedMasks(
+                whole.masks[rows],
+                whole.scores[rows],
+                None if whole.presence is None else whole.presence[rows],
+                whole.encode_seconds if call is calls[0] else 0.0,
+                each * len(call.proposals),
+            )
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -103,7 +162,12 @@ class EmbeddingCache:
             (value,) = self.segmenter.encode([image])
             return _Embedding(value, time.perf_counter() - started)
 
-        return self._embeddings.get((image.sha256, image.rgb.shape), encode)
+        return self._embeddings.get(_key(image), encode)
+
+
+def _key(image: Image) -> Hashable:
+    """Equal for images of the same content."""
+    return image.sha256, image.rgb.shape
 
 
 _Part = tuple[list[PackedMask], NDArray[np.float32], NDArray[np.float32] | None]

@@ -7,9 +7,10 @@ import json
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scripted import Recorder, Script, answer, pipeline
+from scripted import Recorder, Script, answer, hold_until, pipeline
 from served import CUP, IMAGE, PNG, TOKEN, make_client, untimed
 from starlette.testclient import TestClient
 
@@ -77,6 +78,21 @@ def test_an_image_is_encoded_once(client) -> None:
     for query in ("the cup", "the pan"):
         assert client.post("/v1/segment", json={**SEGMENT, "query": query}).status_code == 200
     assert len(client.pipeline.segmenter.encoded) == 1
+
+
+def test_boxes_on_one_image_that_come_together_are_one_batch() -> None:
+    bodies = [{"image": IMAGE, "boxes": [[10, 10, 50, 60 + n]]} for n in range(4)]
+
+    def post(body):
+        return untimed(client.post("/v1/segment", json=body).json())
+
+    with make_client(limits=ServeLimits(running=4)) as client:
+        alone = [post(body) for body in bodies]
+        client.pipeline.segmenter.prompted.clear()
+        hold_until(client.pipeline._cache, 4)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(post, bodies)) == alone
+        assert [len(proposals) for proposals in client.pipeline.segmenter.prompted] == [4]
 
 
 def test_verification_is_the_request_s_choice(client) -> None:

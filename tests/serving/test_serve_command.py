@@ -91,6 +91,22 @@ def test_what_cannot_be_served_is_one_line(capsys, options, words) -> None:
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "running"),
+    [
+        (OFFLINE, 8),
+        ([*OFFLINE, "--concurrency", "3"], 3),
+        (["--mllm", "transformers:embedded", "--segmenter", "box"], 1),
+    ],
+)
+def test_requests_run_at_once_unless_the_mllm_is_local(monkeypatch, options, running) -> None:
+    limits = []
+    monkeypatch.setattr("rsvp.serving.app.make_app", lambda _, some, **__: limits.append(some))
+    monkeypatch.setattr("rsvp.cli.serve._run", lambda *_: None)
+    main(["serve", "--port", "0", *options])
+    assert limits[0].running == running
+
+
 def test_a_port_in_use_is_one_line(capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
