@@ -163,9 +163,9 @@ def _offered(
     models: options.PipelineOptions, started: presets.Preset, make: Callable[..., Any]
 ) -> dict[str, Callable[[], Any]]:
     """What makes each preset that can run here without a download, the started one first."""
-    own = {"preset": models.preset, "record": models.record}
-    is_plain = models == options.PipelineOptions(**own)
+    is_plain = models == options.PipelineOptions(preset=models.preset, record=models.record)
     first = started.name if is_plain else "as started"
+    found: dict[str, Callable[[], Any]]
     found = {first: functools.partial(make, record=models.record, connect=True)}
     for preset in presets.PRESETS:
         if preset.name not in found and not presets.missing(preset):
