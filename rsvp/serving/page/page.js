@@ -94,7 +94,7 @@ async function* events(response) {
 
 const task = () => document.querySelector("[name=task]:checked").value;
 const places = (kind) => hints.filter((one) => one.kind === kind).map((one) => one.at);
-const isOther = () => server.offered.length > 1 && $("preset").value !== server.preset; // preset than the loaded one
+const isOther = () => server?.offered.length > 1 && $("preset").value !== server.preset; // preset than the loaded one
 const isMarked = () => task() !== "trace" && places("box").length + places("point").length > 0;
 
 function body() {
