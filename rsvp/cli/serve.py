@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+from rsvp import presets
 from rsvp.cli import console, options, settings
 from rsvp.cli.options import flag, opt
 from rsvp.errors import BadInput, printable
@@ -94,7 +96,7 @@ def demo(
     requests.
     """
     options.begin(verbose=verbose, debug=debug, quiet=quiet)
-    _serve(models, (host, port, token_file), "Open {} in a browser", log=verbose)
+    _serve(models, (host, port, token_file), "Open {} in a browser", log=verbose, exchange=True)
 
 
 def _serve(
@@ -107,6 +109,7 @@ def _serve(
     log_queries: bool = False,
     label_studio: str | None = None,
     limits: Mapping[str, Any] | None = None,
+    exchange: bool = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -115,6 +118,7 @@ def _serve(
         said: what is printed when it listens; {} stands for the URL.
         log: every request.
         limits: of `ServeLimits`.
+        exchange: let requests name another preset that can run here now.
     """
     for module in ("fastapi", "uvicorn", "python_multipart"):
         require(module, "serve", "rsvp serve")
@@ -130,20 +134,44 @@ def _serve(
             f"{host} is reached from other machines: give --token-file FILE or set {settings.TOKEN}"
         )
     uploads = Uploads(label_studio, os.environ.get("LABEL_STUDIO_API_KEY", ""))
-    _, make = models.pipeline_maker()
+    preset, make = models.pipeline_maker()
+    offered = _offered(models, preset, make) if exchange else {}
     bound = _bind(host, port)
     with bound:
         pipeline = make(record=models.record, connect=True)
         is_local = pipeline.mllm is not None and not is_remote(pipeline.mllm)
-        running = concurrency or (1 if is_local else 8)
+        running = concurrency or (1 if is_local or len(offered) > 1 else 8)
         bounds = ServeLimits(running=running, **(limits or {}))
-        app = make_app(pipeline, bounds, token=token, log_queries=log_queries, uploads=uploads)
+        app = make_app(
+            pipeline,
+            bounds,
+            token=token,
+            log_queries=log_queries,
+            uploads=uploads,
+            presets=offered,
+        )
+        del pipeline  # the server drops it when it loads another one
         bound.listen(128)
         shown = f"[{host}]" if ":" in host else host
         console.print_err(said.format(f"http://{shown}:{bound.getsockname()[1]}"))
         level = logging.INFO if log else logging.WARNING
         logging.getLogger("rsvp.serving").setLevel(level)
         _run(app, bound, bounds.seconds)
+
+
+def _offered(
+    models: options.PipelineOptions, started: presets.Preset, make: Callable[..., Any]
+) -> dict[str, Callable[[], Any]]:
+    """What makes each preset that can run here without a download, the started one first."""
+    is_plain = models == options.PipelineOptions(preset=models.preset, record=models.record)
+    first = started.name if is_plain else "as started"
+    found: dict[str, Callable[[], Any]]
+    found = {first: functools.partial(make, record=models.record, connect=True)}
+    for preset in presets.PRESETS:
+        if preset.name not in found and not presets.missing(preset):
+            _, other = options.PipelineOptions(preset=preset.name).pipeline_maker()
+            found[preset.name] = functools.partial(other, record=models.record, connect=True)
+    return found
 
 
 def _token(file: str | None) -> str:

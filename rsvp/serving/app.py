@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +43,7 @@ def make_app(
     token: str = "",
     log_queries: bool = False,
     uploads: Uploads | None = None,
+    presets: Mapping[str, Callable[[], Pipeline]] | None = None,
 ) -> FastAPI:
     """The application, for any ASGI server.
 
@@ -51,8 +52,9 @@ def make_app(
         token: see `rsvp.serving.limits.Guard`.
         log_queries: write what is asked into the log, too.
         uploads: where images of Label Studio's tasks are read.
+        presets: see `Server`.
     """
-    server = Server(pipeline, limits or ServeLimits(), log_queries=log_queries)
+    server = Server(pipeline, limits or ServeLimits(), log_queries=log_queries, presets=presets)
     app = FastAPI(title="rsvp", version=__version__, lifespan=server.lifespan)
     for name, (body, result) in _API.items():
         app.add_api_route(

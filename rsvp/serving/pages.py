@@ -85,6 +85,8 @@ def describe(server: Server) -> dict[str, Any]:
         "tasks": [task.name for task in TASKS if _can(server, task)],
         "strategy": strategy.name if strategy and mllm else None,
         "strategies": list(server.strategies),
+        "preset": server.preset,
+        "offered": list(server.presets),
         "presets": [
             {"name": preset.name, "handles": preset.handles, "runs": preset.mllm == mllm}
             for preset in presets.PRESETS

@@ -42,6 +42,7 @@ class Ask:
         image: the bytes of its file.
         verify: rounds of verification; None for those that the server was started with.
         strategy: its name; None for the one that the server was started with.
+        preset: its name; None for the one in memory.
     """
 
     image: bytes
@@ -49,13 +50,19 @@ class Ask:
     task: Task
     verify: int | None = None
     strategy: str | None = None
+    preset: str | None = None
 
 
 class SegmentBody(BaseModel):
     """`POST /v1/segment`: find what the query asks for. Coordinates are pixels of the image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    hidden: ClassVar[set[str]] = {"image", "verify", "strategy"}  # no fields of a `BatchItem`
+    hidden: ClassVar[set[str]] = {
+        "image",
+        "verify",
+        "strategy",
+        "preset",
+    }  # no fields of a `BatchItem`
 
     image: str
     """The image's file as base64 or as a data URI. URLs and paths are not opened."""
@@ -75,6 +82,8 @@ class SegmentBody(BaseModel):
     """Rounds in which the MLLM looks at the masks and accepts, corrects or rejects each."""
     strategy: _Words | None = None
     """How the MLLM says where: one of the strategies that `GET /v1/pipeline` names."""
+    preset: _Words | None = None
+    """`rsvp demo`: the models, one of the presets that `GET /v1/pipeline` offers."""
 
     def task(self) -> Task:
         """What is done."""
@@ -83,7 +92,7 @@ class SegmentBody(BaseModel):
     def ask(self, image: bytes) -> Ask:
         """The request with the bytes of its image."""
         item = BatchItem("", "", **self.model_dump(exclude=self.hidden))
-        return Ask(image, item, self.task(), self.verify, self.strategy)
+        return Ask(image, item, self.task(), self.verify, self.strategy, self.preset)
 
 
 class AnswerBody(SegmentBody):

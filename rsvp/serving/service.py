@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import json
 import logging
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -52,21 +54,79 @@ class Server:
     Args:
         pipeline: shared by all requests; embeddings are cached by the content of the image.
         log_queries: write what is asked into the log, too.
+        presets: what makes the pipeline of each preset that a request may name; `pipeline` is the
+            first one's. With more than one, requests run one at a time.
     """
 
     def __init__(
-        self, pipeline: Pipeline, limits: ServeLimits, *, log_queries: bool = False
+        self,
+        pipeline: Pipeline,
+        limits: ServeLimits,
+        *,
+        log_queries: bool = False,
+        presets: Mapping[str, Callable[[], Pipeline]] | None = None,
     ) -> None:
-        self.pipeline, self.limits, self.log_queries = pipeline, limits, log_queries
-        pipeline.keep_images(CACHED_IMAGES)
+        self.limits, self.log_queries, self.presets = limits, log_queries, presets or {}
+        if len(self.presets) > 1 and limits.running > 1:
+            raise ValueError("presets can be exchanged only where one request runs at a time")
+        self.preset = next(iter(self.presets), None)
+        self._serve(pipeline)
         self.queue = WorkQueue(limits.running, limits.waiting)
         self.loaded = False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[None]:
         """Load the weights of the MLLM, while `/health` answers already."""
-        threading.Thread(target=self._load, name="rsvp-load", daemon=True).start()
+        self._loading = threading.Thread(target=self._load, name="rsvp-load", daemon=True)
+        self._loading.start()
         yield
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The one in memory; RequestRefused (503) while it is exchanged."""
+        if self._served is None:
+            raise RequestRefused(503, "another preset is being loaded: try again later")
+        return self._served
+
+    def _serve(self, pipeline: Pipeline | None) -> None:
+        self._served = pipeline
+        self.__dict__.pop("strategies", None)
+        if pipeline is not None:
+            pipeline.keep_images(CACHED_IMAGES)
+
+    def exchange(self, name: str | None) -> None:
+        """Serve another preset, in the queue's only thread: two never are in memory.
+
+        Where it cannot be loaded, the former one is loaded again.
+
+        Raises:
+            BadInput: the server does not offer it.
+        """
+        if name is not None and name not in self.presets:
+            known = ", ".join(self.presets) or "none"
+            raise BadInput(f"this server knows the presets {known}, found {name[:100]!r}")
+        wanted = name or self.preset
+        if wanted is None or (wanted == self.preset and self._served is not None):
+            return
+        self._loading.join()  # or the former MLLM would be loaded meanwhile
+        try:
+            self._replace(wanted)
+        except Exception as error:
+            failed = error.with_traceback(None)  # whose frames hold what was loaded
+        else:
+            self.preset = wanted
+            return
+        if self.preset is not None and self.preset != wanted:
+            self._replace(self.preset)
+        raise failed
+
+    def _replace(self, preset: str) -> None:
+        self._serve(None)
+        _free()
+        made = self.presets[preset]()
+        if made.mllm is not None:
+            load(made.mllm)
+        self._serve(made)
 
     def _load(self) -> None:
         if self.pipeline.mllm is not None:
@@ -141,6 +201,7 @@ class Server:
             tell: takes the steps, while they are written, and when stage 1 has ended, before the
                 masks are made.
         """
+        self.exchange(ask.preset)
         pipeline, image = self._pipeline(ask.strategy), self.open_image(ask.image)
         if ask.verify is not None:
             pipeline = pipeline.with_verify(ask.verify)
@@ -199,6 +260,14 @@ class Server:
         except Exception as error:
             _log.exception("a request failed")
             yield f"event: error\ndata: {bytes(unexpected(error).body).decode()}\n\n"
+
+
+def _free() -> None:
+    """Give back the memory of a pipeline that nothing refers to."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class _Steps:

@@ -13,13 +13,14 @@ import demo_truth
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from scripted import picture, pipeline
+from scripted import Recorder, picture, pipeline
 from served import CUP, TOKEN, make_client
 from test_api import ANSWER, TRACE
 
 from rsvp.pipeline import Pipeline
 from rsvp.serving import pages
 from rsvp.serving.app import make_app
+from rsvp.serving.limits import ServeLimits
 
 ROOT = Path(__file__).parents[2]
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
@@ -281,3 +282,24 @@ def png(tmp_path: Path) -> Path:
     file = tmp_path / "a.png"
     file.write_bytes(png(picture()))
     return file
+
+
+@needs_browser
+def test_another_preset_is_loaded_with_the_next_question(browser, png) -> None:
+    known = {"first": lambda: pipeline(CUP), "boxes": boxes_alone}
+    with shown(browser, known["first"](), limits=ServeLimits(running=1), presets=known):
+        browser.wait("!document.getElementById('preset').hidden")
+        choose(browser, png)
+        browser.run(
+            "const one = document.getElementById('preset'); one.value = 'boxes';"
+            "one.dispatchEvent(new Event('change', { bubbles: true }))"
+        )
+        drag(browser, "box", (0.2, 0.2, 0.6, 0.6))
+        ask(browser)
+        browser.wait("document.getElementById('models').textContent.startsWith('no MLLM')")
+        assert browser.run("document.getElementById('strategy').disabled")
+        assert browser.run("document.getElementById('preset').value") == "boxes"
+
+
+def boxes_alone() -> Pipeline:
+    return Pipeline(None, None, Recorder())

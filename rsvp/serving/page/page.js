@@ -48,8 +48,11 @@ async function connect() {
   server = await (await call("/v1/pipeline")).json();
   $("sign-in").hidden = true;
   $("models").textContent = [server.models.mllm ?? "no MLLM: draw boxes or points", server.models.segmenter].join(" · ");
-  $("presets").replaceChildren(...server.presets.filter((one) => !one.runs).map((one) =>
+  $("presets").replaceChildren(...server.presets.filter((one) => !one.runs && !server.offered.includes(one.name)).map((one) =>
     element("p", {}, element("code", {}, `rsvp demo --preset ${one.name}`), ` ${one.handles}`)));
+  $("preset").replaceChildren(...server.offered.map((name) => element("option", {}, name)));
+  $("preset").value = server.preset;
+  for (const one of [$("preset"), document.querySelector("[for=preset]")]) one.hidden = server.offered.length < 2;
   $("strategy").replaceChildren(...server.strategies.map((name) => element("option", {}, name)));
   $("strategy").value = server.strategy;
   $("strategy").disabled = !server.strategies.length;
@@ -91,17 +94,19 @@ async function* events(response) {
 
 const task = () => document.querySelector("[name=task]:checked").value;
 const places = (kind) => hints.filter((one) => one.kind === kind).map((one) => one.at);
+const isOther = () => server?.offered.length > 1 && $("preset").value !== server.preset; // preset than the loaded one
 const isMarked = () => task() !== "trace" && places("box").length + places("point").length > 0;
 
 function body() {
   const form = new FormData(), add = (name, list) => { if (list?.length) form.append(name, JSON.stringify(list)); };
   form.append("image", file);
   form.append("query", $("question").value.trim());
+  if (isOther()) form.append("preset", $("preset").value);
   if (isMarked()) {
     add("boxes", places("box"));
     add("points", [...places("point").map((at) => [...at, 1]), ...places("not").map((at) => [...at, 0])]);
   } else {
-    if ($("strategy").value) form.append("strategy", $("strategy").value);
+    if ($("strategy").value && !isOther()) form.append("strategy", $("strategy").value);
     add("within", places("within")[0]);
     add("exclude", places("not"));
   }
@@ -116,12 +121,13 @@ async function ask() {
     return say("Write what to find, or draw a box around it.");
   }
   clearResult();
+  const exchanged = isOther();
   request = new AbortController();
   const began = performance.now(), seconds = () => `${((performance.now() - began) / 1000).toFixed(1)} s`;
   const clock = setInterval(() => { $("status").dataset.seconds = seconds(); }, 100);
   document.body.classList.add("waiting");
   $("ask").textContent = "Stop";
-  say(isMarked() && task() === "segment" ? "Segmenting" : "Reasoning");
+  say(exchanged ? `Loading ${$("preset").value}` : isMarked() && task() === "segment" ? "Segmenting" : "Reasoning");
   try {
     const options = { method: "POST", body: body(), signal: request.signal, headers: { Accept: "text/event-stream" } };
     let last = null;
@@ -140,6 +146,7 @@ async function ask() {
     request = null;
     document.body.classList.remove("waiting");
     $("ask").textContent = "Ask";
+    if (exchanged) await connect().catch(refused);
   }
 }
 
@@ -440,6 +447,10 @@ on($("question"), "keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
 });
 on($("form"), "change", () => { $("asks").textContent = ASKS[task()]; if (size) drawHints(); });
+on($("preset"), "change", () => { // what the other one can do is known when it is loaded
+  $("strategy").disabled = isOther() || !server.strategies.length;
+  for (const one of all("[name=task]")) one.disabled = !isOther() && !server.tasks.includes(one.value);
+});
 for (const one of all("[data-tool]")) on(one, "click", () => setTool(one.dataset.tool));
 on($("clear"), "click", () => { hints = []; drawHints(); });
 on($("get-mask"), "click", () => saveMask(objects, "mask.png"));
